@@ -1,0 +1,49 @@
+"""Errors a user can mend: every message names the thing, the value and the remedy, on one line."""
+
+from __future__ import annotations
+
+
+class TilegenError(Exception):
+    """Base of all errors that are reported as one line, without a traceback.
+
+    ``exit_code`` is what the command line returns (see the README's table of exit codes).
+    """
+
+    exit_code = 1
+
+
+class InputError(TilegenError):
+    """A file, folder or array given by the user cannot be used as it is."""
+
+
+class ResolutionError(InputError):
+    """The resolution of an image is unknown or does not fit; it is never guessed."""
+
+
+class FormatError(TilegenError):
+    """A file of ours is broken, of a newer format, or does not fit the other files given with it."""
+
+
+class OutputError(TilegenError):
+    """An output cannot be written: it exists, its folder cannot be written to, its suffix is unknown."""
+
+
+class SettingError(TilegenError):
+    """An option or a key of a configuration file is unknown or out of range."""
+
+
+class PartialFailure(TilegenError):
+    """Some of many inputs failed; the others are done."""
+
+    exit_code = 3
+
+
+class Interrupted(TilegenError):
+    """Stopped by a signal after the state was saved; the same command continues.
+
+    ``signum`` is the signal's number; the exit code is 128 + ``signum`` as in a shell.
+    """
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
