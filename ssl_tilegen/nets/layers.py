@@ -1,0 +1,55 @@
+"""Convolutional pieces whose output at a place depends on a finite neighbourhood only.
+
+No normalisation over space and no global attention: so a network made of these may be run on any canvas, in pieces
+with an exact halo, and gives what it would have given on the whole (DESIGN: locality).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square normalisation over the channels of each position (Zhang & Sennrich 2019), with a gain."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        scale = x.square().mean(1, keepdim=True).add(1e-6).rsqrt()
+        return x * scale * self.gain[:, None, None]
+
+
+def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """``layer`` with all parameters set to zero: a branch that starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class PlainBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)))): a residual block without normalisation, for autoencoders."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W); reaches 2 positions to each side."""
+        return x + self.conv_out(self.act(self.conv_in(self.act(x))))
+
+
+def sinusoid(t: Tensor, channels: int, *, longest: float = 1.0, shortest: float = 0.001) -> Tensor:
+    """Sinusoidal features of a scalar in [0, 1] (Vaswani et al. 2017): (N,) -> (N, channels)."""
+    half = channels // 2
+    ladder = torch.arange(half, device=t.device, dtype=torch.float32) / max(half - 1, 1)
+    frequency = 2 * math.pi / (longest * (shortest / longest) ** ladder)
+    phase = t.float()[:, None] * frequency
+    return torch.cat([phase.sin(), phase.cos()], 1)
