@@ -1,0 +1,215 @@
+"""Georeferenced rasters, and plain TIFFs, by rasterio (GDAL)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window as GdalWindow
+
+from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.io.handles import HandlePool
+from ssl_tilegen.io.raster import Options, Raster, ReadError
+from ssl_tilegen.io.tiff_probe import check_whole
+
+PERCENTILES = (2.0, 98.0)
+_STATISTICS_SIDE_PX = 1024  # the scaling is estimated from a decimated read of at most this size
+_PROBE_PX = 128
+
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+
+class GeoTiff(Raster):
+    """Any raster GDAL opens; without a georeference it is a plain picture (``kind``).
+
+    Bands: ``options.bands``, else 1, 2, 3, else band 1 for all three colours (a palette is applied). 8-bit values are
+    taken as they are; others are mapped to 0..255 linearly from ``options.scale``, else from each band's 2nd to 98th
+    percentile over the whole file (``scaling`` says which, and has to be stored with what is computed). Alpha bands,
+    dataset masks, nodata in all chosen bands and NaN are not valid; a fourth band that is not declared alpha is data.
+
+    ``resolution`` in metres is ``options.gsd``, else from the transform: linear units as the CRS states them (for Web
+    Mercator its nominal metres, see ``remarks``), degrees at the centre's latitude; rotation is fine.
+
+    Overviews are read only where they were made by averaging: many files hold nearest-neighbour ones.
+    """
+
+    kind = "georaster"
+    background = (0, 0, 0)
+
+    def __init__(self, path: Path, options: Options) -> None:
+        super().__init__(path)
+        check_whole(path)
+        self._handles: HandlePool[rasterio.DatasetReader] = HandlePool(self._open)
+        self._averaged: dict[int, bool] = {0: True}
+        with self._handles.borrow(0) as dataset:
+            self.size = Size(dataset.height, dataset.width)
+            self.levels = self._find_levels(dataset)
+            self._place(dataset, options)
+            self._choose_bands(dataset, options)
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        try:
+            with rasterio.open(path) as dataset:
+                return dataset.count > 0
+        except RasterioError:
+            return False
+
+    def close(self) -> None:
+        self._handles.close()
+
+    def _open(self, level: Hashable) -> rasterio.DatasetReader:
+        assert isinstance(level, int)
+        return rasterio.open(self.path, **({"overview_level": level - 1} if level else {}))
+
+    def _find_levels(self, dataset: rasterio.DatasetReader) -> tuple[Size, ...]:
+        sizes = [self.size]
+        for level in range(1, len(dataset.overviews(1)) + 1):
+            with self._handles.borrow(level) as overview:
+                sizes.append(Size(overview.height, overview.width))
+        return tuple(sizes)
+
+    def _place(self, dataset: rasterio.DatasetReader, options: Options) -> None:
+        """Set kind, crs, transform, resolution and what has to be remarked about them."""
+        if dataset.crs is None and dataset.transform.is_identity:
+            self.kind, self.background = "picture", (255, 255, 255)
+            self.resolution = options.resolution()
+            return
+        if options.mpp is not None:
+            raise ResolutionError(f"{self.path}: is a georeferenced raster; give --gsd (m/px), not --mpp")
+        a, b, c, d, e, f = dataset.transform[:6]
+        self.transform = (a, b, c, d, e, f)
+        if dataset.crs is not None:
+            self.crs = dataset.crs.to_string()
+        metres = _metres_per_pixel(dataset)
+        self.resolution = options.resolution() or (metres and Resolution(metres, "m")) or None
+        if self.crs == "EPSG:3857" and options.gsd is None:
+            true_share = math.cos(math.radians(_centre_latitude(dataset)))
+            self.remarks += (
+                f"ground sampling in nominal EPSG:3857 metres; true metres are about {true_share:.3f} of them",
+            )
+
+    def _choose_bands(self, dataset: rasterio.DatasetReader, options: Options) -> None:
+        """Set the bands, their palette or scaling, and whether a mask has to be read."""
+        self._bands = options.bands or ((1, 2, 3) if dataset.count >= 3 else (1,))
+        if missing := [band for band in self._bands if not 1 <= band <= dataset.count]:
+            raise InputError(f"{self.path}: has {dataset.count} band(s), no band {missing[0]}; choose with --bands")
+        flags = [dataset.mask_flag_enums[band - 1] for band in self._bands]
+        self._masked = any(MaskFlags.all_valid not in flag for flag in flags)
+        palette = dataset.colorinterp[0] == ColorInterp.palette and options.bands is None
+        self._palette = _palette(dataset) if palette else None
+        if self._palette is not None:
+            return
+        if options.scale is not None:
+            self.scaling = (options.scale,) * len(self._bands)
+        elif any(dataset.dtypes[band - 1] != "uint8" for band in self._bands):
+            self.scaling = self._estimated_scaling(dataset)
+            self.remarks += (f"values scaled from the {PERCENTILES[0]:g}-{PERCENTILES[1]:g} percentiles of each band",)
+
+    def _estimated_scaling(self, dataset: rasterio.DatasetReader) -> tuple[tuple[float, float], ...]:
+        shrink = max(1.0, max(dataset.shape) / _STATISTICS_SIDE_PX)
+        shape = (len(self._bands), *(max(1, int(side / shrink)) for side in dataset.shape))
+        try:
+            bands = dataset.read(self._bands, out_shape=shape).astype(np.float64)
+            masks = dataset.read_masks(self._bands, out_shape=shape) > 0
+        except RasterioIOError as error:
+            raise InputError(f"{self.path}: cannot be read to find its scaling ({error}); give --scale") from error
+        return tuple(_percentiles(band[mask & np.isfinite(band)]) for band, mask in zip(bands, masks, strict=True))
+
+    def _averages(self, level: int) -> bool:
+        if level not in self._averaged:
+            self._averaged[level] = self._overview_is_averaged(level)
+        return self._averaged[level]
+
+    def _overview_is_averaged(self, level: int) -> bool:
+        """Whether an overview's middle is closer to the mean of level 0 than to any single pixel of it."""
+        size = self.levels[level]
+        rows, cols = min(_PROBE_PX, size.rows), min(_PROBE_PX, size.cols)
+        probe = Window((size.rows - rows) // 2, (size.cols - cols) // 2, rows, cols)
+        factor = round(self.size.rows / size.rows)
+        wide = probe.scaled(factor).intersection(Window.of(self.size))
+        if factor < 2 or wide != probe.scaled(factor):
+            return False
+        try:
+            overview = self._read_level(level, probe)[0].astype(np.float32)
+            full = self._read_level(0, wide)[0].astype(np.float32)
+        except ReadError:
+            return False
+        cells = full.reshape(rows, factor, cols, factor, 3)
+        samples = cells.transpose(1, 3, 0, 2, 4).reshape(factor * factor, rows, cols, 3)
+        from_mean = np.abs(overview - cells.mean((1, 3))).mean()
+        return bool(from_mean <= 0.5 + min(np.abs(overview - sample).mean() for sample in samples) / 2)
+
+    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        area = GdalWindow(window.col, window.row, window.cols, window.rows)
+        try:
+            with self._handles.borrow(level) as dataset:
+                bands = dataset.read(self._bands, window=area)
+                masks = dataset.read_masks(self._bands, window=area) if self._masked else None
+        except RasterioError as error:
+            raise ReadError(f"{self.path}: level {level} cannot be read at {window} ({error})") from error
+        valid = np.ones(bands.shape[1:], bool) if masks is None else (masks > 127).any(axis=0)
+        if bands.dtype.kind == "f":
+            valid &= np.isfinite(bands).all(axis=0)
+        return self._to_rgb(bands), valid
+
+    def _to_rgb(self, bands: np.ndarray) -> np.ndarray:
+        """uint8 (h, w, 3) from the chosen bands (1 or 3, h, w)."""
+        if self._palette is not None:
+            return self._palette[bands[0]]
+        if self.scaling is not None:
+            low, high = np.array(self.scaling, np.float64).T[..., None, None]
+            scaled = (np.nan_to_num(bands.astype(np.float64)) - low) / (high - low)
+            bands = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(bands.transpose(1, 2, 0), (*bands.shape[1:], 3)))
+
+
+def _metres_per_pixel(dataset: rasterio.DatasetReader) -> float | None:
+    """Side of the square with a pixel's area, in metres; None where the CRS does not tell."""
+    crs, side = dataset.crs, math.sqrt(abs(dataset.transform.determinant))
+    if crs is None or side == 0:
+        return None
+    if crs.is_geographic:
+        latitude = math.radians(_centre_latitude(dataset))
+        north = 111132.95 - 559.85 * math.cos(2 * latitude) + 1.17 * math.cos(4 * latitude)
+        east = 111412.88 * math.cos(latitude) - 93.5 * math.cos(3 * latitude) + 0.12 * math.cos(5 * latitude)
+        return side * math.sqrt(north * max(east, 1.0))
+    try:
+        return side * crs.linear_units_factor[1]
+    except RasterioError:
+        return None
+
+
+def _centre_latitude(dataset: rasterio.DatasetReader) -> float:
+    """Degrees north of the raster's middle."""
+    x, y = dataset.transform * (dataset.width / 2, dataset.height / 2)
+    if dataset.crs.is_geographic:
+        return y
+    from rasterio.warp import transform
+
+    return transform(dataset.crs, "EPSG:4326", [x], [y])[1][0]
+
+
+def _palette(dataset: rasterio.DatasetReader) -> np.ndarray:
+    """Colours of values 0..255, uint8 (256, 3)."""
+    table = np.zeros((256, 3), np.uint8)
+    for value, rgba in dataset.colormap(1).items():
+        if 0 <= value < 256:
+            table[value] = rgba[:3]
+    return table
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    return (low, high) if high > low else (low, low + 1.0)

@@ -1,0 +1,267 @@
+"""Images to read from: one small contract over slides, georeferenced rasters and plain pictures.
+
+    with open_raster("slide.svs") as raster:
+        view = raster.at(Resolution(0.5, "um"))
+        pixels = view.read(Window(0, 0, 256, 256))   # pixels.rgb, pixels.valid
+
+Never torch in here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
+
+if TYPE_CHECKING:
+    from ssl_tilegen.io.view import RasterView
+
+Kind = Literal["slide", "georaster", "picture"]
+Rgb = tuple[int, int, int]
+
+_FINEST_SOURCE_PX = 1 << 24  # source pixels held at once; larger reads are cut into parts
+_LEVEL_TOLERANCE = 1.01  # a level this much coarser than the target still serves it (levels of odd sizes)
+_HASHED_BYTES = 1 << 20
+
+
+class ReadError(TilegenError):
+    """Part of a file cannot be decoded; the rest may be fine. The caller marks what it covers as invalid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What a window shows: ``rgb`` uint8 (H, W, 3) and ``valid`` bool (H, W).
+
+    Where not valid, ``rgb`` is the raster's background. ``error`` is set by ``RasterView.read_many`` where the window
+    could not be decoded (then nothing is valid).
+    """
+
+    rgb: np.ndarray
+    valid: np.ndarray
+    error: ReadError | None = None
+
+    @classmethod
+    def blank(cls, size: Size, background: Rgb, error: ReadError | None = None) -> Pixels:
+        """Nothing valid, all background."""
+        rgb = np.broadcast_to(np.array(background, np.uint8), (size.rows, size.cols, 3)).copy()
+        return cls(rgb, np.zeros((size.rows, size.cols), bool), error)
+
+
+class Raster(ABC):
+    """An image that is read by windows, at any scale, from any thread. Use as a context manager.
+
+    ``path``, ``name`` (the file's stem), ``kind``;
+    ``size``: level-0 pixels; ``levels``: sizes of all resolution levels, finest first;
+    ``resolution``: of a level-0 pixel, None where unknown (the geometric mean of both axes);
+    ``crs`` ("EPSG:n" or WKT) and ``transform`` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) of
+    georasters, else None;
+    ``background``: colour of what is not valid;
+    ``scaling``: (lo, hi) per band that were mapped to 0..255, None where the file is 8-bit;
+    ``remarks``: facts about the reading that whoever stores results should store too.
+    """
+
+    kind: Kind
+    size: Size
+    levels: Sequence[Size]
+    resolution: Resolution | None = None
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    background: Rgb = (255, 255, 255)
+    scaling: tuple[tuple[float, float], ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name.split(".")[0] or path.name
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, path: Path) -> bool:
+        """Whether this reader is the one for the file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release all file handles."""
+
+    @abstractmethod
+    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """rgb uint8 (h, w, 3) and valid bool (h, w) of a window inside the level, as stored. Raises ReadError."""
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits from the file's length, first and last MiB: the same for a copy, whatever its date."""
+        length = self.path.stat().st_size
+        digest = hashlib.sha256(str(length).encode())
+        with self.path.open("rb") as file:
+            digest.update(file.read(_HASHED_BYTES))
+            file.seek(max(0, length - _HASHED_BYTES))
+            digest.update(file.read(_HASHED_BYTES))
+        return digest.hexdigest()[:16]
+
+    def read(self, window: Window, out: Size | None = None) -> Pixels:
+        """What ``window`` (level-0 pixels, may reach outside) shows, area-filtered to ``out`` (default: its size).
+
+        Raises ReadError where the file is damaged.
+        """
+        out = out or window.size
+        rows = Axis(0, out.rows, window.rows / out.rows, window.row)
+        cols = Axis(0, out.cols, window.cols / out.cols, window.col)
+        return self.sample(rows, cols)
+
+    def at(self, resolution: Resolution) -> RasterView:
+        """This raster resampled to ``resolution``; see ``view_at``."""
+        from ssl_tilegen.io.view import view_at
+
+        return view_at(self, resolution)
+
+    def sample(self, rows: Axis, cols: Axis) -> Pixels:
+        """The pixels of two axes over level-0 pixels, from the coarsest level that is fine enough."""
+        level = self._level_for(min(rows.step, cols.step))
+        size = self.levels[level]
+        rows_on = rows.on_level(self.size.rows / size.rows)
+        cols_on = cols.on_level(self.size.cols / size.cols)
+        return self._sample_level(level, rows_on, cols_on)
+
+    def _level_for(self, step: float) -> int:
+        fine = [i for i, size in enumerate(self.levels) if self._downsample(size) <= step * _LEVEL_TOLERANCE]
+        return next((i for i in reversed(fine) if self._averages(i)), 0)
+
+    def _downsample(self, level_size: Size) -> float:
+        return max(self.size.rows / level_size.rows, self.size.cols / level_size.cols)
+
+    def _averages(self, level: int) -> bool:
+        """Whether a level was made by averaging, so that reading it aliases nothing."""
+        return True
+
+    def _sample_level(self, level: int, rows: Axis, cols: Axis) -> Pixels:
+        size = self.levels[level]
+        row_taps, col_taps = rows.taps(size.rows), cols.taps(size.cols)
+        if row_taps is None or col_taps is None:
+            return Pixels.blank(Size(rows.count, cols.count), self.background)
+        source_px = (row_taps.stop - row_taps.start) * (col_taps.stop - col_taps.start)
+        if source_px > _FINEST_SOURCE_PX and max(rows.count, cols.count) > 1:
+            return self._sample_in_parts(level, rows, cols)
+        rgb, valid = self._read_level(level, _source_window(row_taps, col_taps))
+        rgb, valid = filter_pixels(rgb, valid, row_taps, col_taps, rows.step * cols.step)
+        if not valid.all():
+            rgb = np.where(valid[..., None], rgb, np.array(self.background, np.uint8))
+        return Pixels(rgb, valid)
+
+    def _sample_in_parts(self, level: int, rows: Axis, cols: Axis) -> Pixels:
+        by_rows = rows.count * rows.step >= cols.count * cols.step and rows.count > 1 or cols.count == 1
+        if by_rows:
+            parts = [self._sample_level(level, half, cols) for half in rows.halves()]
+        else:
+            parts = [self._sample_level(level, rows, half) for half in cols.halves()]
+        axis = 0 if by_rows else 1
+        return Pixels(
+            np.concatenate([part.rgb for part in parts], axis), np.concatenate([part.valid for part in parts], axis)
+        )
+
+
+def _source_window(rows: Taps, cols: Taps) -> Window:
+    return Window(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+
+
+class Options(NamedTuple):
+    """What the user says about a file: ``mpp`` (um/px), ``gsd`` (m/px), ``bands`` (from 1), ``scale`` (lo, hi)."""
+
+    mpp: float | None = None
+    gsd: float | None = None
+    bands: tuple[int, ...] | None = None
+    scale: tuple[float, float] | None = None
+
+    def resolution(self) -> Resolution | None:
+        """The resolution the user gave, if any."""
+        if self.mpp is not None:
+            return Resolution(self.mpp, "um")
+        return Resolution(self.gsd, "m") if self.gsd is not None else None
+
+
+# The readers, in the order they are asked. A new reader is one file and one line.
+READERS = (
+    ("ssl_tilegen.io.slide", "Slide"),
+    ("ssl_tilegen.io.picture", "Picture"),
+    ("ssl_tilegen.io.geotiff", "GeoTiff"),
+)
+
+
+def open_raster(
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    gsd: float | None = None,
+    bands: Sequence[int] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> Raster:
+    """Open a slide, georaster or picture with the reader that knows it by its content.
+
+    ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``bands``
+    (from 1; three, or one to repeat) and ``scale`` (values that become 0 and 255) concern rasters that GDAL reads.
+    Raises InputError where the file is missing, cut short or of no known kind, ResolutionError for a resolution that
+    does not fit it.
+    """
+    path = Path(path)
+    options = _checked_options(path, mpp, gsd, bands, scale)
+    _check_readable(path)
+    for module, name in READERS:
+        reader: type[Raster] = getattr(import_module(module), name)
+        if reader.claims(path):
+            make: Callable[[Path, Options], Raster] = reader
+            return make(path, options)
+    raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")
+
+
+def _checked_options(
+    path: Path,
+    mpp: float | None,
+    gsd: float | None,
+    bands: Sequence[int] | None,
+    scale: tuple[float, float] | None,
+) -> Options:
+    if mpp is not None and gsd is not None:
+        raise ResolutionError(f"{path}: give --mpp or --gsd, not both (got {mpp:g} um/px and {gsd:g} m/px)")
+    for name, value in (("--mpp", mpp), ("--gsd", gsd)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ResolutionError(f"{path}: {name} must be positive, got {value:g}")
+    if bands is not None and len(bands) not in (1, 3):
+        raise InputError(f"{path}: give one band or three, got {len(bands)}: {','.join(map(str, bands))}")
+    if scale is not None and not scale[0] < scale[1]:
+        raise InputError(f"{path}: the scale must rise, got {scale[0]:g} to {scale[1]:g}")
+    return Options(mpp, gsd, None if bands is None else tuple(bands), scale)
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the image files in it")
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise InputError(f"{path}: is empty; copy or download it again")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def __getattr__(name: str) -> object:
+    """``RasterView`` and ``view_at`` live in ``view.py`` and are at hand here too."""
+    if name in ("RasterView", "view_at"):
+        return getattr(import_module("ssl_tilegen.io.view"), name)
+    raise AttributeError(name)

@@ -1,0 +1,98 @@
+"""Whole-slide images, by OpenSlide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.io.handles import HandlePool
+from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
+from ssl_tilegen.io.tiff_probe import check_whole, has_georeference
+
+COARSEST_MPP = 100.0  # a "slide" coarser than this is a photograph with a print resolution
+_CACHE_BYTES = 64 << 20
+
+
+class Slide(Raster):
+    """A slide that OpenSlide knows (SVS, NDPI, MRXS, SCN, tiled pyramidal TIFF, DICOM, ...).
+
+    ``resolution`` comes from ``openslide.mpp-x`` and ``-y`` (their geometric mean); where they are missing it is None
+    and ``at`` asks for ``--mpp``. Transparent pixels (never scanned) are not valid. Levels whose size is no whole
+    fraction of level 0 are placed by OpenSlide to within an eighth of their pixel. Bands and scale do not apply.
+    """
+
+    kind = "slide"
+
+    def __init__(self, path: Path, options: Options) -> None:
+        super().__init__(path)
+        if options.gsd is not None:
+            raise ResolutionError(f"{path}: is a slide; give its resolution with --mpp (um/px), not --gsd")
+        check_whole(path)
+        self._cache = openslide.OpenSlideCache(_CACHE_BYTES)
+        self._handles = HandlePool(self._open)
+        with self._handles.borrow() as slide:
+            self.levels = tuple(Size(rows, cols) for cols, rows in slide.level_dimensions)
+            self._downsamples = tuple(slide.level_downsamples)
+            self.background = _background(slide)
+            self.resolution = options.resolution() or _stated_resolution(slide)
+        self.size = self.levels[0]
+
+    @classmethod
+    def claims(cls, path: Path) -> bool:
+        """Every vendor's format; a generic tiled TIFF only with a slide's mpp and without a georeference."""
+        vendor = openslide.OpenSlide.detect_format(path)
+        if vendor != "generic-tiff":
+            return vendor is not None
+        if has_georeference(path):
+            return False
+        try:
+            with openslide.OpenSlide(path) as slide:
+                return _stated_resolution(slide) is not None
+        except openslide.OpenSlideError:
+            return False
+
+    def close(self) -> None:
+        self._handles.close()
+
+    def _open(self, _: Hashable) -> openslide.OpenSlide:
+        try:
+            slide = openslide.OpenSlide(self.path)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise InputError(f"{self.path}: OpenSlide cannot open it ({error}); copy it again with all its files") from (
+                error
+            )
+        slide.set_cache(self._cache)
+        return slide
+
+    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        downsample = self._downsamples[level]
+        corner = round(window.col * downsample), round(window.row * downsample)
+        try:
+            with self._handles.borrow() as slide:
+                rgba = np.asarray(slide.read_region(corner, level, (window.cols, window.rows)))
+        except openslide.OpenSlideError as error:
+            raise ReadError(f"{self.path}: level {level} cannot be read at {window} ({error})") from error
+        return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= 128
+
+
+def _background(slide: openslide.OpenSlide) -> Rgb:
+    stated = slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
+    red, green, blue = bytes.fromhex(stated.lstrip("#"))
+    return red, green, blue
+
+
+def _stated_resolution(slide: openslide.OpenSlide) -> Resolution | None:
+    try:
+        mpp_x = float(slide.properties[openslide.PROPERTY_NAME_MPP_X])
+        mpp_y = float(slide.properties[openslide.PROPERTY_NAME_MPP_Y])
+    except (KeyError, ValueError):
+        return None
+    if not (0 < mpp_x < COARSEST_MPP and 0 < mpp_y < COARSEST_MPP):
+        return None
+    return Resolution(math.sqrt(mpp_x * mpp_y), "um")
