@@ -60,6 +60,7 @@ def train_stage(
     log = Log(out / "log.jsonl", progress)
     with _batches(stage, run, step, device) as batches:
         for step, batch in batches:
+            torch.manual_seed(run.seed * 1_000_003 + step)
             _set_rate(optimiser, run.lr * rate(step, run))
             loss, parts = _step(stage, module, batch, optimiser, run, device)
             average.update(module)
