@@ -17,7 +17,7 @@ from rasterio.windows import Window as GdalWindow
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handles import HandlePool
-from ssl_tilegen.io.raster import Options, Raster, ReadError
+from ssl_tilegen.io.raster import Kind, Options, Raster, ReadError
 from ssl_tilegen.io.tiff_probe import check_whole
 
 PERCENTILES = (2.0, 98.0)
@@ -42,7 +42,7 @@ class GeoTiff(Raster):
     Overviews are read only where they were made by averaging: many files hold nearest-neighbour ones.
     """
 
-    kind = "georaster"
+    kind: Kind = "georaster"
     background = (0, 0, 0)
 
     def __init__(self, path: Path, options: Options) -> None:

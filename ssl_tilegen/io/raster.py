@@ -164,7 +164,7 @@ class Raster(ABC):
         return Pixels(rgb, valid)
 
     def _sample_in_parts(self, level: int, rows: Axis, cols: Axis) -> Pixels:
-        by_rows = rows.count * rows.step >= cols.count * cols.step and rows.count > 1 or cols.count == 1
+        by_rows = cols.count == 1 or (rows.count > 1 and rows.count * rows.step >= cols.count * cols.step)
         if by_rows:
             parts = [self._sample_level(level, half, cols) for half in rows.halves()]
         else:

@@ -64,9 +64,9 @@ class Slide(Raster):
         try:
             slide = openslide.OpenSlide(self.path)
         except (openslide.OpenSlideError, OSError) as error:
-            raise InputError(f"{self.path}: OpenSlide cannot open it ({error}); copy it again with all its files") from (
-                error
-            )
+            raise InputError(
+                f"{self.path}: OpenSlide cannot open it ({error}); copy it again with all its files"
+            ) from (error)
         slide.set_cache(self._cache)
         return slide
 
