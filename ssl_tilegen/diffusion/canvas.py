@@ -1,0 +1,67 @@
+"""The latent canvas: one big float32 array in memory, on a device, or mapped to a scratch file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_tilegen.geometry import Window
+
+_BAND_BYTES = 32 << 20
+
+
+class Canvas:
+    """Latents ``data`` (C, rows, cols) in float32 over the absolute ``window`` of a virtual canvas.
+
+    ``core`` is the part that is wanted; the rest is bleed, there so that the core's edges look like its inside.
+
+    Memory: ``channels * window.area * 4`` bytes, in RAM or on ``device``; with ``scratch`` (a folder) in an unnamed
+    file there instead, which the system pages in and out and which vanishes with the process. Whoever walks it by
+    ``bands`` holds 32 MiB at a time, so a mapped canvas needs a few bands of memory, whatever its size.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        channels: int,
+        *,
+        core: Window | None = None,
+        device: torch.device | str = "cpu",
+        scratch: Path | None = None,
+    ) -> None:
+        self.window = window
+        self.core = core or window
+        self.scratch = scratch
+        shape = (channels, window.rows, window.cols)
+        self.data = torch.zeros(shape, device=device) if scratch is None else _mapped(shape, scratch)
+
+    @property
+    def channels(self) -> int:
+        return self.data.shape[0]
+
+    def like(self) -> Canvas:
+        """A zero canvas of the same place, size and kind."""
+        return Canvas(self.window, self.channels, core=self.core, device=self.data.device, scratch=self.scratch)
+
+    def bands(self) -> Iterator[Window]:
+        """Full-width absolute windows, top to bottom, of at most 32 MiB each."""
+        rows = max(1, _BAND_BYTES // (4 * self.channels * self.window.cols))
+        for row in range(self.window.row, self.window.row_end, rows):
+            yield Window(row, self.window.col, min(rows, self.window.row_end - row), self.window.cols)
+
+    def __getitem__(self, window: Window) -> Tensor:
+        """A view (C, rows, cols) of an absolute window, which must lie inside."""
+        if not self.window.contains(window):
+            raise ValueError(f"{window} is not inside the canvas {self.window}")
+        return self.data[:, *window.within(self.window).slices]
+
+
+def _mapped(shape: tuple[int, int, int], folder: Path) -> Tensor:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps the file alive
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))

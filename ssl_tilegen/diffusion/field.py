@@ -1,0 +1,133 @@
+"""The condition field: a grid of embeddings made continuous over the plane of latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from ssl_tilegen.diffusion.slerp import slerp
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.geometry import Size, Window
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionField:
+    """Embeddings (R, K, D) whose cell (0, 0) sits at ``origin`` and whose neighbours are ``spacing`` apart.
+
+    Positions are (row, col) in latents of the virtual canvas, edges at whole numbers: latent k has its centre at
+    k + 0.5. Between cells the four nearest are interpolated on the sphere, along columns and then rows; beyond the
+    outermost centres the field stays as it is there. ``blank`` (R, K) marks cells known to be background.
+    """
+
+    embedding: Tensor
+    origin: tuple[float, float]
+    spacing: tuple[float, float]
+    blank: NDArray[np.bool_]
+
+    @classmethod
+    def of_grid(
+        cls,
+        embedding: ArrayLike,
+        *,
+        tile_px: float,
+        stride_px: float,
+        factor: int,
+        corner_px: tuple[float, float] = (0.0, 0.0),
+        stretch: tuple[float, float] = (1.0, 1.0),
+        valid: ArrayLike | None = None,
+        blank: ArrayLike | None = None,
+    ) -> ConditionField:
+        """Place a grid (R, K, D) on a canvas of ``factor`` px per latent.
+
+        Canvas pixel = (grid pixel - ``corner_px``) * ``stretch``: a crop has the crop's corner and stretch 1, a
+        stretched layout has corner (0, 0) and the ratio of the sizes (``stretched_over``). Cells that are not
+        ``valid`` take the embedding of the nearest valid one.
+        """
+        cells = np.asarray(embedding, dtype=np.float32)
+        if cells.ndim != 3 or 0 in cells.shape:
+            raise InputError(f"embeddings must be (rows, cols, dim) and not empty, got shape {cells.shape}")
+        cells = cells if valid is None else fill_invalid(cells, np.asarray(valid, dtype=bool))
+        mask = np.zeros(cells.shape[:2], dtype=bool) if blank is None else np.asarray(blank, dtype=bool)
+        rows, cols = (
+            ((tile_px / 2 - corner) * scale / factor, stride_px * scale / factor)
+            for corner, scale in zip(corner_px, stretch, strict=True)
+        )
+        return cls(torch.from_numpy(cells.copy()), (rows[0], cols[0]), (rows[1], cols[1]), mask)
+
+    @property
+    def dim(self) -> int:
+        return self.embedding.shape[-1]
+
+    def to(self, device: torch.device | str) -> ConditionField:
+        """This field with its embeddings on ``device``, where it then also interpolates."""
+        return ConditionField(self.embedding.to(device), self.origin, self.spacing, self.blank)
+
+    def sample(self, rows: ArrayLike, cols: ArrayLike) -> Tensor:
+        """The field (D, len(rows), len(cols)) at the crossings of row and column positions (latents)."""
+        r0, r1, wr = self._between(rows, 0)
+        c0, c1, wc = self._between(cols, 1)
+        used, place = np.unique(np.concatenate([r0, r1]), return_inverse=True)
+        strip = self.embedding[used]
+        strip = slerp(strip[:, c0], strip[:, c1], wc)
+        above, below = place[: len(r0)], place[len(r0) :]
+        return slerp(strip[above], strip[below], wr[:, None]).permute(2, 0, 1)
+
+    def sample_window(self, window: Window, stride: int) -> Tensor:
+        """The field (D, ceil(rows / stride), ceil(cols / stride)) at the centres of a window's blocks of latents."""
+        n = window.size.ceil_div(stride)
+        rows = window.row + (np.arange(n.rows) + 0.5) * stride
+        cols = window.col + (np.arange(n.cols) + 0.5) * stride
+        return self.sample(rows, cols)
+
+    def vectors(self, positions: ArrayLike) -> Tensor:
+        """The field (n, D) at positions (n, 2) in latents."""
+        points = np.asarray(positions, dtype=np.float64).reshape(-1, 2)
+        r0, r1, wr = self._between(points[:, 0], 0)
+        c0, c1, wc = self._between(points[:, 1], 1)
+        above = slerp(self.embedding[r0, c0], self.embedding[r0, c1], wc)
+        below = slerp(self.embedding[r1, c0], self.embedding[r1, c1], wc)
+        return slerp(above, below, wr)
+
+    def is_blank(self, window: Window) -> bool:
+        """Whether every cell that has a say in this window is background."""
+        rows = self._touched(window.row, window.row_end, 0)
+        cols = self._touched(window.col, window.col_end, 1)
+        return bool(self.blank[rows, cols].all())
+
+    def _grid_position(self, positions: ArrayLike, axis: int) -> NDArray[np.float64]:
+        """Positions in latents -> positions in cells, clamped to the outermost centres."""
+        cells = (np.asarray(positions, dtype=np.float64) - self.origin[axis]) / self.spacing[axis]
+        return np.clip(cells, 0, self.embedding.shape[axis] - 1)
+
+    def _between(self, positions: ArrayLike, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Tensor]:
+        """The two cells around each position on one axis, and the weight (n,) of the second."""
+        cells = self._grid_position(positions, axis)
+        low = np.floor(cells).astype(np.int64)
+        high = np.minimum(low + 1, self.embedding.shape[axis] - 1)
+        return low, high, torch.from_numpy((cells - low).astype(np.float32)).to(self.embedding.device)
+
+    def _touched(self, start: int, end: int, axis: int) -> slice:
+        low, high = self._grid_position([start, end], axis)
+        return slice(int(np.floor(low)), int(np.ceil(high)) + 1)
+
+
+def stretched_over(grid: Size, tile_px: float, stride_px: float, canvas_px: Size) -> tuple[float, float]:
+    """The (row, col) ratio that spreads a grid's whole extent over a canvas."""
+    rows = tile_px + (grid.rows - 1) * stride_px
+    cols = tile_px + (grid.cols - 1) * stride_px
+    return canvas_px.rows / rows, canvas_px.cols / cols
+
+
+def fill_invalid(cells: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Embeddings (R, K, D) in which each cell that is not ``valid`` (R, K) takes its nearest valid one's."""
+    if valid.shape != cells.shape[:2]:
+        raise InputError(f"the validity mask is {valid.shape}, the grid of embeddings is {cells.shape[:2]}")
+    if not valid.any():
+        raise InputError("the grid has no valid cell: there is nothing to generate from")
+    rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    return cells[rows, cols]

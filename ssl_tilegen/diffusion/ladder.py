@@ -1,0 +1,137 @@
+"""Noise ladders: how much signal and noise there is at every step of sampling.
+
+On rung k a latent is ``x = alpha_k * clean + sigma_k * noise``. Variance-preserving models (alpha^2 + sigma^2 = 1) and
+flow models (alpha = 1 - sigma) differ in nothing else. Built from the ``scheduler_config.json`` of a diffusers folder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_tilegen.errors import FormatError, SettingError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step down, from rung (alpha, sigma) to rung (next_alpha, next_sigma); ``t`` is what the network is told.
+
+    ``last_log_snr`` is log(alpha / sigma) of the rung before, -inf where there is none.
+    """
+
+    index: int
+    t: float
+    alpha: float
+    sigma: float
+    next_alpha: float
+    next_sigma: float
+    last_log_snr: float = -math.inf
+
+    @property
+    def noise_fraction(self) -> float:
+        """Noise as a part of the whole, sigma / (alpha + sigma): 1 pure noise, 0 clean; a flow model's own t."""
+        return self.sigma / (self.alpha + self.sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """``alpha``, ``sigma`` and network time ``t`` of n_steps + 1 rungs, noisiest first; the last sigma is 0."""
+
+    alpha: Floats
+    sigma: Floats
+    t: Floats
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return len(self.sigma) - 1
+
+    def step(self, index: int) -> Step:
+        """The step from rung ``index`` to the next."""
+        a, s = self.alpha.tolist(), self.sigma.tolist()
+        last = log_snr(a[index - 1], s[index - 1]) if index > 0 else -math.inf
+        return Step(index, float(self.t[index]), a[index], s[index], a[index + 1], s[index + 1], last)
+
+    def steps(self, start: int = 0) -> Iterator[Step]:
+        """The steps from rung ``start`` down to clean."""
+        return map(self.step, range(start, len(self)))
+
+    def tail(self, strength: float) -> Ladder:
+        """The last ``strength`` of the ladder's steps (at least one), to repaint a latent that exists already."""
+        if not 0 < strength <= 1:
+            raise SettingError(f"strength must lie in (0, 1], got {strength:g}: 1 repaints everything")
+        start = len(self) - max(1, round(strength * len(self)))
+        return Ladder(self.alpha[start:], self.sigma[start:], self.t[start:])
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Ladder:
+        """The ladder of ``n_steps`` steps of a diffusers scheduler configuration."""
+        if n_steps < 1:
+            raise SettingError(f"steps must be at least 1, got {n_steps}")
+        name = str(config.get("_class_name", ""))
+        return _flow(config, n_steps) if name.startswith("FlowMatch") else _variance_preserving(config, n_steps)
+
+
+def log_snr(alpha: float, sigma: float) -> float:
+    """log(alpha / sigma), -inf for pure noise and +inf for clean."""
+    if alpha <= 0:
+        return -math.inf
+    return math.inf if sigma <= 0 else math.log(alpha / sigma)
+
+
+def _flow(config: Mapping[str, Any], n_steps: int) -> Ladder:
+    """Rectified flow: sigma falls evenly from 1 to 0, bent by ``shift`` (Esser et al. 2024, eq. 23)."""
+    shift = float(config.get("shift", 1.0))
+    even = np.linspace(1.0, 0.0, n_steps + 1)
+    sigma = shift * even / (1 + (shift - 1) * even)
+    return Ladder(1 - sigma, sigma, sigma.copy())
+
+
+def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Ladder:
+    alpha_bar = np.cumprod(1 - _betas(config))
+    if config.get("rescale_betas_zero_snr", False):
+        root = np.sqrt(alpha_bar)  # stretched so that the last rung is pure noise (Lin et al. 2024, algorithm 1)
+        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    t = _timesteps(config, n_steps, len(alpha_bar))
+    kept = np.append(alpha_bar[t], 1.0)
+    return Ladder(np.sqrt(kept), np.sqrt(1 - kept), np.append(t, 0).astype(np.float64))
+
+
+def _betas(config: Mapping[str, Any]) -> Floats:
+    if config.get("trained_betas") is not None:
+        return np.asarray(config["trained_betas"], dtype=np.float64)
+    n = int(config.get("num_train_timesteps", 1000))
+    low, high = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
+    schedule = config.get("beta_schedule", "linear")
+    if schedule == "linear":
+        return np.linspace(low, high, n)
+    if schedule == "scaled_linear":
+        return np.linspace(low**0.5, high**0.5, n) ** 2
+    if schedule == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, eq. 17
+        bar = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2
+        return np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+    raise FormatError(f"scheduler_config.json: unknown beta_schedule {schedule!r}; known: linear, scaled_linear, "
+                      "squaredcos_cap_v2")  # fmt: skip
+
+
+def _timesteps(config: Mapping[str, Any], n_steps: int, n_train: int) -> NDArray[np.int64]:
+    """Which of the ``n_train`` training steps are visited, noisiest first (Lin et al. 2024, table 2)."""
+    if n_steps > n_train:
+        raise SettingError(f"steps must be at most {n_train}, the number the model was trained with, got {n_steps}")
+    spacing = config.get("timestep_spacing", "leading")
+    if spacing == "leading":
+        t = np.arange(n_steps, dtype=np.float64)[::-1] * (n_train // n_steps) + int(config.get("steps_offset", 0))
+    elif spacing == "trailing":
+        t = np.round(np.arange(n_train, 0, -n_train / n_steps))[:n_steps] - 1
+    elif spacing == "linspace":
+        t = np.round(np.linspace(0, n_train - 1, n_steps))[::-1]
+    else:
+        raise FormatError(f"scheduler_config.json: unknown timestep_spacing {spacing!r}; known: leading, trailing, "
+                          "linspace")  # fmt: skip
+    return np.clip(t, 0, n_train - 1).astype(np.int64)

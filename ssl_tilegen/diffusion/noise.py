@@ -1,0 +1,71 @@
+"""Noise with an address: the normal number at a place depends on (seed, stream, place) and nothing else.
+
+So the picture is the same for any batch, order of windows, number of processes and point of resumption, and two regions
+of one virtual canvas start from the same noise where they meet. Philox (Salmon et al. 2011) is a function of a key and
+a counter: the key is (seed, stream), the counter starts at the block's absolute position. The bits are turned to
+normals here (Box-Muller), so no version of numpy's own sampler changes a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_tilegen.geometry import Window
+
+BLOCK_LAT = 64
+"""Side of a block in latents; part of the address, so changing it changes every picture."""
+
+_WORD = 1 << 64
+_OFFSET_STREAM = 1 << 63
+"""Streams from here on are for lattice offsets; below are the noise of each step."""
+
+
+def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -> NDArray[np.float32]:
+    """Standard normal noise (channels, rows, cols) of an absolute window in latents; negative places are places too."""
+    out = np.empty((channels, window.rows, window.cols), dtype=np.float32)
+    for block in _blocks(window):
+        shared = block.intersection(window)
+        assert shared is not None  # blocks are those that meet the window
+        to, of = shared.within(window).slices, shared.within(block).slices
+        out[:, *to] = _block(block, channels, seed, stream)[:, *of]
+    return out
+
+
+def addressed_offset(period: int, quantum: int, seed: int, step: int) -> tuple[int, int]:
+    """A (row, col) offset in [0, period), a multiple of ``quantum``, that belongs to (seed, step)."""
+    row, col = _philox(seed, _OFFSET_STREAM + step, 0, 0).random_raw(2).tolist()
+    choices = max(1, period // quantum)
+    return row % choices * quantum, col % choices * quantum
+
+
+def _blocks(window: Window) -> Iterator[Window]:
+    outer = window.aligned(BLOCK_LAT)
+    for row in range(outer.row, outer.row_end, BLOCK_LAT):
+        for col in range(outer.col, outer.col_end, BLOCK_LAT):
+            yield Window(row, col, BLOCK_LAT, BLOCK_LAT)
+
+
+def _block(block: Window, channels: int, seed: int, stream: int) -> NDArray[np.float32]:
+    """All noise (channels, BLOCK_LAT, BLOCK_LAT) of one block."""
+    source = _philox(seed, stream, block.row // BLOCK_LAT, block.col // BLOCK_LAT)
+    bits = source.random_raw(channels * BLOCK_LAT * BLOCK_LAT // 2)
+    return _normals(bits).reshape(channels, BLOCK_LAT, BLOCK_LAT)
+
+
+def _philox(seed: int, stream: int, row: int, col: int) -> np.random.Philox:
+    """The generator at an address; it counts upwards in the counter's lowest word, which the address leaves free."""
+    key = np.array([seed % _WORD, stream % _WORD], dtype=np.uint64)
+    counter = np.array([0, 0, row % _WORD, col % _WORD], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter)
+
+
+def _normals(bits: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Two normals from each 64 bits (Box & Muller 1958), in float64 so that the last bit of float32 is the same
+    whichever vector unit took the logarithm."""
+    unit = 2.0**-32
+    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 1) * unit))
+    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * unit)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)]).astype(np.float32).ravel()

@@ -1,0 +1,71 @@
+"""The main loop: down the ladder, one sweep and one update per rung."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.ladder import Ladder, Step
+from ssl_tilegen.diffusion.noise import addressed_noise
+from ssl_tilegen.diffusion.protocols import Progress
+from ssl_tilegen.diffusion.sweep import Sweep
+from ssl_tilegen.diffusion.updates import Update
+
+
+@dataclass(eq=False)
+class State:
+    """Where a run stands: a ``rung``, the latents ``x`` there, and the last clean estimate if it matters."""
+
+    x: Canvas
+    rung: int = 0
+    previous: Canvas | None = None
+
+
+def run(
+    state: State,
+    ladder: Ladder,
+    sweep: Sweep,
+    update: Update,
+    *,
+    seed: int,
+    progress: Progress = lambda done, total: None,
+    checkpoint: Callable[[State], None] = lambda state: None,
+) -> Canvas:
+    """Walk ``state`` down to clean, in place, and return its canvas; ``checkpoint`` sees every finished step."""
+    clean = state.x.like()
+    for step in ladder.steps(state.rung):
+        sweep(state.x, step, clean, lambda part, rung=step.index: progress(rung + part, len(ladder)))  # type: ignore[misc]
+        _advance(state, clean, update, step, seed)
+        if update.looks_back:
+            state.previous, clean = clean, state.previous or clean.like()
+        state.rung = step.index + 1
+        checkpoint(state)
+    return state.x
+
+
+def fill_with_noise(x: Canvas, seed: int) -> None:
+    """Unit noise at every address: where a full ladder starts."""
+    for band in x.bands():
+        x[band].copy_(torch.from_numpy(addressed_noise(band, x.channels, seed)))
+
+
+def add_noise(x: Canvas, ladder: Ladder, seed: int) -> None:
+    """Take clean latents up to the ladder's first rung: where the tail of a ladder starts."""
+    alpha, sigma = float(ladder.alpha[0]), float(ladder.sigma[0])
+    for band in x.bands():
+        noise = torch.from_numpy(addressed_noise(band, x.channels, seed)).to(x.data.device)
+        x[band].mul_(alpha).add_(noise, alpha=sigma)
+
+
+def _advance(state: State, clean: Canvas, update: Update, step: Step, seed: int) -> None:
+    """One update of ``state.x``, band by band, in place. Stream 0 is the first noise, stream k + 1 that of step k."""
+    deviation = update.fresh_noise(step)
+    for band in state.x.bands():
+        x, previous = state.x[band], None if state.previous is None else state.previous[band]
+        x.copy_(update.rule(x, clean[band], previous, step))
+        if deviation > 0:
+            noise = addressed_noise(band, state.x.channels, seed, stream=step.index + 1)
+            x.add_(torch.from_numpy(noise).to(x.device), alpha=deviation)

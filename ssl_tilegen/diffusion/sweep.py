@@ -1,0 +1,135 @@
+"""From a denoiser of windows to a clean estimate of the whole canvas.
+
+A sweep reads the noisy canvas ``x`` and fills ``out`` with its clean estimate; it never changes ``x``. So a step needs
+two canvases (a third for rules that look back), and windows or tiles may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.guidance import CleanOf
+from ssl_tilegen.diffusion.ladder import Step
+from ssl_tilegen.diffusion.lattices import LatticeOf, Spot
+from ssl_tilegen.diffusion.tiles import Tile, live_tiles
+from ssl_tilegen.geometry import Window
+
+Tick = Callable[[float], None]
+"""Told which part of a sweep is done, in (0, 1]."""
+
+
+def _silent(part: float) -> None:
+    pass
+
+
+def never_blank(window: Window) -> bool:
+    return False
+
+
+class Sweep(Protocol):
+    """A clean estimate of the whole canvas at one step."""
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None: ...
+
+    def load(self, step: Step) -> tuple[int, int]:
+        """How many network calls and how many latents in them this step takes (guidance not counted)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LocalSweep:
+    """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
+
+    ``condition`` gives a window's field (D, h / s, w / s). Tiles that are wholly ``is_blank`` take ``glass`` (C,).
+    Working memory is that of one call of the tile ``budget``, whatever the canvas.
+    """
+
+    clean_of: CleanOf
+    condition: Callable[[Window], Tensor]
+    canvas: Window
+    halo: int
+    align: int
+    budget: int
+    glass: Tensor | None = None
+    is_blank: Callable[[Window], bool] = never_blank
+
+    def __post_init__(self) -> None:
+        if self.canvas.row % self.align or self.canvas.col % self.align:
+            raise ValueError(f"the corner of {self.canvas} is not at a multiple of {self.align}")
+
+    @cached_property
+    def tiles(self) -> tuple[list[Tile], list[Tile]]:
+        """Tiles to compute, and blank tiles."""
+        blank = self.is_blank if self.glass is not None else never_blank
+        return live_tiles(self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
+
+    def load(self, step: Step) -> tuple[int, int]:
+        live, _ = self.tiles
+        return len(live), sum(tile.padded.size.area for tile in live)
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        live, blank = self.tiles
+        for tile in blank:
+            out[tile.core].copy_(_plain(self.glass))
+        for done, tile in enumerate(live, 1):
+            clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
+            out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])
+            tick(done / len(live))
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSweep:
+    """Square windows on a lattice, ``batch`` at a time, their clean estimates added by shares that sum to one.
+
+    ``conditions`` gives the windows' conditions (N, ...). Windows that are wholly ``is_blank`` take ``glass`` (C,)
+    without a call. Working memory is that of one batch.
+    """
+
+    clean_of: CleanOf
+    conditions: Callable[[Sequence[Window]], Tensor]
+    lattice_of: LatticeOf
+    batch: int
+    glass: Tensor | None = None
+    is_blank: Callable[[Window], bool] = never_blank
+
+    def load(self, step: Step) -> tuple[int, int]:
+        live, _ = self._parted(step)
+        return -(-len(live) // self.batch), sum(spot.window.size.area for spot in live)
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        live, blank = self._parted(step)
+        out.data.zero_()
+        for spot in blank:
+            out[spot.window].add_(spot.weigh(_plain(self.glass).to(out.data)))
+        for first in range(0, len(live), self.batch):
+            spots = live[first : first + self.batch]
+            windows = [spot.window for spot in spots]
+            noisy = torch.stack([x[window] for window in windows])
+            clean = self.clean_of(noisy, self.conditions(windows), step).to(out.data)
+            for spot, estimate in zip(spots, clean, strict=True):
+                out[spot.window].add_(spot.weigh(estimate))
+            tick((first + len(spots)) / len(live))
+
+    def _parted(self, step: Step) -> tuple[list[Spot], list[Spot]]:
+        """Windows to compute, and blank windows."""
+        spots = list(self.lattice_of(step))
+        if self.glass is None:
+            return spots, []
+        blank = [self.is_blank(spot.window) for spot in spots]
+        return (
+            [spot for spot, skip in zip(spots, blank, strict=True) if not skip],
+            [spot for spot, skip in zip(spots, blank, strict=True) if skip],
+        )
+
+
+def _plain(glass: Tensor | None) -> Tensor:
+    """The background latent (C,) as a surface (C, 1, 1)."""
+    assert glass is not None  # nothing is skipped without it
+    return glass[:, None, None]

@@ -1,0 +1,116 @@
+"""The loop: guidance, canvases in memory and on disk, stopping and going on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.checkpoint import load_state, save_state
+from ssl_tilegen.diffusion.guidance import guided
+from ssl_tilegen.diffusion.ladder import Ladder
+from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
+from ssl_tilegen.diffusion.updates import UPDATES
+from ssl_tilegen.errors import FormatError
+from ssl_tilegen.geometry import Window
+from tests.diffusion.toys import FLOW, Gaussian
+
+LADDER = Ladder.from_config(FLOW, 12)
+PLACE = Window(-5, 3, 30, 70)
+
+
+def gaussian_sweep(x, step, out, tick):
+    out.data.copy_(Gaussian().clean(x.data, None, step))
+    tick(1.0)
+
+
+def started(**kind) -> State:
+    x = Canvas(PLACE, 2, **kind)
+    fill_with_noise(x, seed=4)
+    return State(x)
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_a_mapped_canvas_gives_the_same_bits(name, tmp_path):
+    in_memory, mapped = (
+        run(started(**kind), LADDER, gaussian_sweep, UPDATES[name], seed=4) for kind in ({}, {"scratch": tmp_path})
+    )
+    assert torch.equal(in_memory.data, mapped.data) and not list(tmp_path.iterdir())
+
+
+def test_the_loop_finds_the_gaussian_and_reports_progress():
+    seen, state = [], started()
+    start = state.x.data.clone()
+    x = run(
+        state, LADDER, gaussian_sweep, UPDATES["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
+    )
+    torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
+    assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 12
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("stop_after", [1, 5, 11])
+def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
+    file = tmp_path / "state"
+
+    def stop(state: State) -> None:
+        save_state(file, state, "key")
+        if state.rung == stop_after:
+            raise Stopped
+
+    straight = run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4)
+    with pytest.raises(Stopped):
+        run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4, checkpoint=stop)
+    state = State(Canvas(PLACE, 2))
+    assert load_state(file, state, "key") and state.rung == stop_after
+    assert torch.equal(run(state, LADDER, gaussian_sweep, UPDATES[name], seed=4).data, straight.data)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_state_of_another_run_is_not_taken_and_a_broken_one_is_named(tmp_path):
+    file = tmp_path / "state"
+    save_state(file, started(), "key")
+    assert not load_state(file, started(), "other")
+    assert not load_state(file, State(Canvas(PLACE.shifted(1, 0), 2)), "key")
+    assert not load_state(tmp_path / "absent", started(), "key")
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(FormatError, match="ends early"):
+        load_state(file, started(), "key")
+    file.write_bytes(b"rubbish\n")
+    with pytest.raises(FormatError, match="not a saved state"):
+        load_state(file, started(), "key")
+
+
+class Recorder:
+    def __init__(self):
+        self.conds = []
+
+    def __call__(self, x, cond, step):
+        self.conds.append(cond)
+        return x * 0 if cond is None else x * 0 + 1
+
+
+@pytest.mark.parametrize(("weight", "interval", "calls", "value"), [
+    (1.0, (0, 1), 1, 1.0),
+    (3.0, (0, 1), 2, 3.0),
+    (0.0, (0, 1), 2, 0.0),
+    (3.0, (0, 0.4), 1, 1.0),
+    (3.0, (0.4, 0.6), 2, 3.0),
+])  # fmt: skip
+def test_guidance_calls_twice_only_where_it_acts(weight, interval, calls, value):
+    step, net = LADDER.step(6), Recorder()  # half noise
+    out = guided(net, weight, interval)(torch.ones(2, 1, 3, 3), torch.ones(2, 4), step)
+    assert len(net.conds) == calls and (out == value).all()
+
+
+def test_canvas_knows_its_place():
+    canvas = Canvas(PLACE, 2, core=PLACE.grown(-2))
+    canvas[Window(-5, 3, 1, 1)].fill_(7)
+    assert canvas.data[0, 0, 0] == 7 and canvas.like().core == canvas.core
+    assert sum(band.size.area for band in canvas.bands()) == PLACE.size.area
+    with pytest.raises(ValueError, match="not inside"):
+        canvas[Window(-6, 3, 1, 1)]
