@@ -1,0 +1,266 @@
+"""Every knob of `embed` and `generate` on one page: its type, default, unit, meaning and command-line option.
+
+The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
+override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.geometry import Size, Window
+
+
+def knob(
+    default: Any, meaning: str, option: str, *more: str, default_text: str = "", panel: str = "", **limits: Any
+) -> Any:
+    """A field with its option's names; ``default_text`` says in words what None means."""
+    extra: dict[str, Any] = {"options": [option, *more], "default_text": default_text, "panel": panel}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+def parse_size(value: Any) -> Any:
+    """Pixels from 4096, "4096" or "4096x2048" (width x height)."""
+    if isinstance(value, int):
+        return Size(value, value)
+    match = re.fullmatch(r"(\d+)(?:[x×](\d+))?", value.strip()) if isinstance(value, str) else None
+    if isinstance(value, str):
+        if not match:
+            raise ValueError("expected 4096 or 4096x2048 (width x height)")
+        return Size(int(match[2] or match[1]), int(match[1]))
+    return value
+
+
+def parse_region(value: Any) -> Any:
+    """A window from "X,Y,W,H" or [x, y, w, h]."""
+    if isinstance(value, Window):
+        return value
+    x, y, width, height = _numbers(value, int, 4, "expected X,Y,WIDTH,HEIGHT")
+    return Window(y, x, height, width)
+
+
+def parse_bands(value: Any) -> Any:
+    """Band numbers, from 1, from "1,2,3" or a list."""
+    return value if isinstance(value, tuple) else _numbers(value, int, 0, "expected band numbers such as 1,2,3")
+
+
+def parse_pair(value: Any) -> Any:
+    """Two numbers from "LOW,HIGH" or a list."""
+    return value if isinstance(value, tuple) else _numbers(value, float, 2, "expected LOW,HIGH")
+
+
+def parse_share(value: Any) -> Any:
+    """(index, count) from "I/N", I from 0."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
+        if not match or int(match[1]) >= int(match[2]):
+            raise ValueError("expected I/N with I from 0 to N - 1, such as 0/4")
+        return int(match[1]), int(match[2])
+    return value
+
+
+def _numbers(value: Any, kind: type, count: int, expected: str) -> tuple[Any, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        numbers = tuple(kind(part) for part in parts)
+    except (TypeError, ValueError):
+        raise ValueError(expected) from None
+    if count and len(numbers) != count:
+        raise ValueError(expected)
+    return numbers
+
+
+SizePx = Annotated[Size, BeforeValidator(parse_size)]
+Region = Annotated[Window, BeforeValidator(parse_region)]
+Bands = Annotated[tuple[int, ...], BeforeValidator(parse_bands)]
+Pair = Annotated[tuple[float, float], BeforeValidator(parse_pair)]
+Share = Annotated[tuple[int, int], BeforeValidator(parse_share)]
+COMMON = "Common"
+
+
+class Settings(BaseModel):
+    """Frozen; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    device: str = knob("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
+    batch: int | None = knob(
+        None, "Tiles or windows per network call.", "--batch", default_text="to fit the device", panel=COMMON, gt=0
+    )
+    restart: bool = knob(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
+    overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
+
+
+class EmbedSettings(Settings):
+    """Knobs of `embed`."""
+
+    out: Path | None = knob(
+        None, "The grid to write (one input).", "--out", "-o", default_text="NAME.zarr beside the input"
+    )
+    out_dir: Path | None = knob(None, "Folder for the grids of many inputs.", "--out-dir")
+    model: str = knob("tiny", "Bundle whose encoder is used.", "--model")
+    encoder: str | None = knob(
+        None,
+        "Another encoder: a name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
+        "--encoder",
+        default_text="the bundle's",
+    )
+    weights: Path | None = knob(None, "Weights of --encoder from a local file or folder (no network).", "--weights")
+    pooling: Literal["cls", "mean", "cls+mean", "pool"] | None = knob(
+        None, "How tokens become one vector.", "--pooling", default_text="the encoder's own"
+    )
+    mpp: float | None = knob(
+        None,
+        "Micrometres per pixel to read at; for an image that carries none: what its pixels measure.",
+        "--mpp",
+        default_text="the encoder's",
+        gt=0,
+    )
+    gsd: float | None = knob(
+        None,
+        "Metres per pixel to read at; for an image that carries none: what its pixels measure.",
+        "--gsd",
+        default_text="the raster's own",
+        gt=0,
+    )
+    stride: int | None = knob(None, "Pixels from one tile to the next.", "--stride", default_text="one tile", gt=0)
+    tissue_only: bool = knob(False, "Leave background cells of slides without an embedding.", "--tissue-only")
+    tissue_min: float = knob(
+        0.05, "Least fraction of foreground for a slide's cell not to be background.", "--tissue-min", ge=0, le=1
+    )
+    nodata_max: float = knob(
+        0.1, "Largest fraction of pixels without data in a usable cell.", "--nodata-max", ge=0, le=1
+    )
+    bands: Bands | None = knob(
+        None, "Bands shown as red, green, blue (from 1).", "--bands", default_text="the first three"
+    )
+    scale: Pair | None = knob(
+        None,
+        "Values that become 0 and 255 (16-bit and float rasters), as LOW,HIGH.",
+        "--scale",
+        default_text="from the data",
+    )
+    shard: Share | None = knob(
+        None,
+        "This process's share of the work as I/N, I from 0.",
+        "--shard",
+        default_text="SLURM_ARRAY_TASK_ID/COUNT, else all",
+    )
+    skip_existing: bool = knob(False, "Pass over inputs whose grid is finished.", "--skip-existing")
+    threads: int | None = knob(
+        None, "Threads that read ahead of the encoder.", "--threads", default_text="one per core, at most 16", gt=0
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> EmbedSettings:
+        _exclusive(self, "mpp", "gsd")
+        _exclusive(self, "out", "out_dir")
+        if self.encoder is None and (self.weights or self.pooling):
+            raise ValueError("weights and pooling go with an encoder; give --encoder too")
+        return self
+
+
+class GenerateSettings(Settings):
+    """Knobs of `generate`."""
+
+    grid: Path = knob(..., "Grid of embeddings to paint, made by `embed`.", "--grid")
+    out: Path | None = knob(
+        None,
+        "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
+        "--out",
+        "-o",
+        default_text="beside the grid",
+    )
+    model: str = knob("tiny", "Bundle to paint with.", "--model")
+    size: SizePx | None = knob(
+        None,
+        "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
+        "--size",
+        default_text="the grid's",
+    )
+    region: Region | None = knob(
+        None,
+        "Part of the source to paint, X,Y,W,H in pixels at the grid's resolution.",
+        "--region",
+        default_text="the crop with most foreground",
+    )
+    fit: Literal["auto", "crop", "stretch"] = knob(
+        "auto",
+        "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
+        "--fit",
+    )
+    seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
+    steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    guidance: float | None = knob(
+        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
+    )
+    guidance_interval: Pair | None = knob(
+        None,
+        "Part of the ladder that is guided, LOW,HIGH as fractions from the clean end (0) to noise (1).",
+        "--guidance-interval",
+        default_text="the bundle's",
+    )
+    update: Literal["ddim", "dpm++2m", "ancestral"] = knob("dpm++2m", "Update rule of a step.", "--update")
+    merge: Literal["shift", "average"] = knob(
+        "shift", "How windows are merged by window-conditioned bundles; local bundles need no merging.", "--merge"
+    )
+    overlap: float = knob(
+        0.5, "Fraction of a window shared with the next under --merge average.", "--overlap", ge=0, lt=1
+    )
+    dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_settings(kind: type[S], file: Path | None, options: Mapping[str, Any]) -> S:
+    """Settings from a TOML file with ``options`` (those that are not None) on top.
+
+    SettingError for an unknown key or a value out of range, InputError for a file that cannot be read.
+    """
+    values = _read_toml(file) if file else {}
+    values |= {name: value for name, value in options.items() if value is not None}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(_explain(kind, error, file)) from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InputError(f"{file}: cannot read the configuration ({error.strerror}); check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{file}: not valid TOML: {error}") from None
+
+
+def _explain(kind: type[Settings], error: ValidationError, file: Path | None) -> str:
+    """The first complaint, in the user's words."""
+    first = error.errors()[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return f"{file}: unknown key '{name}'; known are {', '.join(sorted(kind.model_fields))}"
+    if first["type"] == "missing":
+        return f"{option_name(kind, name)} is missing; see --help"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{option_name(kind, name)} {first['input']}: {reason}" if name else reason
+
+
+def option_name(kind: type[Settings], name: str) -> str:
+    """The command-line option of a field."""
+    extra = kind.model_fields[name].json_schema_extra
+    return extra["options"][0] if isinstance(extra, dict) else name  # type: ignore[index,return-value]
+
+
+def _exclusive(settings: Settings, first: str, second: str) -> None:
+    if getattr(settings, first) is not None and getattr(settings, second) is not None:
+        kind = type(settings)
+        raise ValueError(f"give {option_name(kind, first)} or {option_name(kind, second)}, not both")

@@ -1,0 +1,248 @@
+"""Well-known encoders and what each needs to be used as its authors meant; adding one is one entry.
+
+Facts are the authors' own (model cards and reference code). ``mpp`` None: the encoder has no preferred resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssl_tilegen.encoders.base import HALF, IMAGENET, Normalisation
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """How to build, feed and pool one encoder.
+
+    ``architecture`` and ``args`` go to ``timm.create_model``; ``source`` is where the weights are: a Hugging Face
+    repository that timm reads, one in the layout of transformers (``layout='transformers'``), or a timm tag.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    dim: int
+    licence: str
+    args: dict[str, Any] = field(default_factory=dict)
+    tile_px: int = 224
+    mpp: float | None = 0.5
+    normalisation: Normalisation = IMAGENET
+    pooling: str = "cls"
+    layout: str = "timm"
+    gated: bool = False
+
+
+_SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}
+_HOPTIMUS = Normalisation((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
+_HIBOU = Normalisation((0.7068, 0.5755, 0.7220), (0.1950, 0.2316, 0.1816))
+_SATELLITE = Normalisation((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
+_VIRCHOW = {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "", "dynamic_img_size": True} | _SWIGLU
+_UNI2 = {
+    "patch_size": 14,
+    "depth": 24,
+    "num_heads": 24,
+    "init_values": 1e-5,
+    "embed_dim": 1536,
+    "img_size": 224,
+    "mlp_ratio": 2.66667 * 2,
+    "no_embed_class": True,
+    "reg_tokens": 8,
+    "dynamic_img_size": True,
+} | _SWIGLU
+_GIGAPATH = {
+    "img_size": 224,
+    "patch_size": 16,
+    "embed_dim": 1536,
+    "depth": 40,
+    "num_heads": 24,
+    "init_values": 1e-5,
+    "mlp_ratio": 5.33334,
+}
+_AT_224 = {"img_size": 224}
+_NC = "CC-BY-NC-ND-4.0"
+_KAIKO = "kaiko_ai_towards_large_pathology_fms"
+
+CARDS: tuple[EncoderCard, ...] = (
+    # Pathology.
+    EncoderCard(
+        "uni",
+        "hf-hub:MahmoodLab/UNI",
+        "vit_large_patch16_224",
+        1024,
+        _NC,
+        {"init_values": 1e-5, "dynamic_img_size": True},
+        gated=True,
+    ),
+    EncoderCard("uni2-h", "hf-hub:MahmoodLab/UNI2-h", "vit_giant_patch14_224", 1536, _NC, _UNI2, gated=True),
+    EncoderCard(
+        "virchow",
+        "hf-hub:paige-ai/Virchow",
+        "vit_huge_patch14_224",
+        2560,
+        "Apache-2.0",
+        _VIRCHOW,
+        pooling="cls+mean",
+        gated=True,
+    ),
+    EncoderCard(
+        "virchow2",
+        "hf-hub:paige-ai/Virchow2",
+        "vit_huge_patch14_224",
+        2560,
+        _NC,
+        _VIRCHOW | {"reg_tokens": 4},
+        pooling="cls+mean",
+        gated=True,
+    ),
+    EncoderCard(
+        "h-optimus-0",
+        "hf-hub:bioptimus/H-optimus-0",
+        "vit_giant_patch14_reg4_dinov2",
+        1536,
+        "Apache-2.0",
+        _AT_224 | {"init_values": 1e-5, "dynamic_img_size": False},
+        normalisation=_HOPTIMUS,
+        gated=True,
+    ),
+    EncoderCard(
+        "h-optimus-1",
+        "hf-hub:bioptimus/H-optimus-1",
+        "vit_giant_patch14_reg4_dinov2",
+        1536,
+        _NC,
+        _AT_224 | {"init_values": 1e-5, "dynamic_img_size": False},
+        normalisation=_HOPTIMUS,
+        gated=True,
+    ),
+    EncoderCard(
+        "prov-gigapath",
+        "hf-hub:prov-gigapath/prov-gigapath",
+        "vit_giant_patch14_dinov2",
+        1536,
+        "Apache-2.0",
+        _GIGAPATH,
+        gated=True,
+    ),
+    EncoderCard("phikon", "owkin/phikon", "vit_base_patch16_224", 768, "Owkin non-commercial", layout="transformers"),
+    EncoderCard(
+        "phikon-v2",
+        "owkin/phikon-v2",
+        "vit_large_patch16_224",
+        1024,
+        "Owkin non-commercial",
+        {"init_values": 1.0},
+        layout="transformers",
+    ),
+    EncoderCard(
+        "hibou-b",
+        "histai/hibou-b",
+        "vit_base_patch14_reg4_dinov2",
+        768,
+        "Apache-2.0",
+        _AT_224,
+        normalisation=_HIBOU,
+        layout="transformers",
+    ),
+    EncoderCard(
+        "kaiko-vits16",
+        f"hf-hub:1aurent/vit_small_patch16_224.{_KAIKO}",
+        "vit_small_patch16_224",
+        384,
+        "see model card",
+        normalisation=HALF,
+    ),
+    EncoderCard(
+        "kaiko-vitb16",
+        f"hf-hub:1aurent/vit_base_patch16_224.{_KAIKO}",
+        "vit_base_patch16_224",
+        768,
+        "see model card",
+        normalisation=HALF,
+    ),
+    # Natural and aerial images.
+    EncoderCard(
+        "dinov2-small",
+        "vit_small_patch14_dinov2.lvd142m",
+        "vit_small_patch14_dinov2",
+        384,
+        "Apache-2.0",
+        _AT_224,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov2-base",
+        "vit_base_patch14_dinov2.lvd142m",
+        "vit_base_patch14_dinov2",
+        768,
+        "Apache-2.0",
+        _AT_224,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov2-large",
+        "vit_large_patch14_dinov2.lvd142m",
+        "vit_large_patch14_dinov2",
+        1024,
+        "Apache-2.0",
+        _AT_224,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov3-small",
+        "vit_small_patch16_dinov3.lvd1689m",
+        "vit_small_patch16_dinov3",
+        384,
+        "DINOv3 License",
+        tile_px=256,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov3-base",
+        "vit_base_patch16_dinov3.lvd1689m",
+        "vit_base_patch16_dinov3",
+        768,
+        "DINOv3 License",
+        tile_px=256,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov3-large",
+        "vit_large_patch16_dinov3.lvd1689m",
+        "vit_large_patch16_dinov3",
+        1024,
+        "DINOv3 License",
+        tile_px=256,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov3-sat",
+        "vit_large_patch16_dinov3.sat493m",
+        "vit_large_patch16_dinov3",
+        1024,
+        "DINOv3 License",
+        tile_px=256,
+        mpp=None,
+        normalisation=_SATELLITE,
+    ),
+    EncoderCard(
+        "imagenet-vit-small",
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+        "vit_small_patch16_224",
+        384,
+        "Apache-2.0",
+        mpp=None,
+        normalisation=HALF,
+    ),
+    EncoderCard(
+        "imagenet-vit-base",
+        "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "vit_base_patch16_224",
+        768,
+        "Apache-2.0",
+        mpp=None,
+        normalisation=HALF,
+    ),
+)
+
+ENCODERS: dict[str, EncoderCard] = {card.name: card for card in CARDS}

@@ -1,0 +1,174 @@
+"""Encoders by name: the registry's, any timm model, a Hugging Face repository, a local folder or file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ssl_tilegen.encoders.base import Normalisation
+from ssl_tilegen.encoders.network import NetworkEncoder
+from ssl_tilegen.encoders.registry import ENCODERS, EncoderCard
+from ssl_tilegen.encoders.renaming import to_timm
+from ssl_tilegen.errors import FormatError, InputError
+from ssl_tilegen.geometry import Resolution
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+
+
+def load_timm_encoder(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    pooling: str | None = None,
+    device: torch.device | str = "cpu",
+    batch: int | None = None,
+) -> NetworkEncoder:
+    """The encoder called ``name``, with its own normalisation and pooling.
+
+    ``name``: one of the registry, ``hf-hub:ORG/NAME``, ``local-dir:PATH`` or a timm model name (with or without tag).
+    ``weights``: a file or folder to load instead of downloading. Loading is strict. InputError or FormatError says
+    in one line what is missing and what to do.
+    """
+    card = ENCODERS.get(name)
+    module = _registered(card, weights) if card else _by_name(name, weights)
+    card = card or _card_of(name, module)
+    return NetworkEncoder(
+        name,
+        module,
+        tile_px=card.tile_px,
+        normalisation=card.normalisation,
+        pooling=pooling or card.pooling,
+        resolution=Resolution(card.mpp, "um") if card.mpp else None,
+        device=device,
+        batch=batch,
+    )
+
+
+def build(card: EncoderCard) -> nn.Module:
+    """The network of a registry entry without its weights (use under ``torch.device('meta')`` to cost nothing)."""
+    return timm.create_model(card.architecture, pretrained=False, num_classes=0, **_resolved(card.args))
+
+
+def _registered(card: EncoderCard, weights: str | Path | None) -> nn.Module:
+    if weights is None and card.layout == "timm":
+        return _create(card.source, card.name, pretrained=True, **_resolved(card.args))
+    module = build(card)
+    found = read_weights(Path(weights)) if weights else read_weights(_download(card))
+    return load_strictly(module, found, card.name)
+
+
+def _by_name(name: str, weights: str | Path | None) -> nn.Module:
+    if weights is None:
+        return _create(name, name, pretrained=True)
+    return load_strictly(_create(name, name, pretrained=False), read_weights(Path(weights)), name)
+
+
+def _create(source: str, name: str, **args: Any) -> nn.Module:
+    """timm.create_model with errors that say what to do."""
+    folder = source.removeprefix("local-dir:")
+    if folder != source and not (Path(folder) / "config.json").is_file():
+        raise InputError(f"--encoder {name}: no config.json in {folder}; give a folder as timm's save_for_hf writes it")
+    try:
+        return timm.create_model(source, num_classes=0, **args)
+    except Exception as error:
+        raise InputError(f"--encoder {name}: {_remedy(source, error)}") from error
+
+
+def _download(card: EncoderCard) -> Path:
+    """The weights file of a Hugging Face repository, from the cache or the network."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(card.source, "model.safetensors"))
+    except Exception as error:
+        raise InputError(f"--encoder {card.name}: {_remedy('hf-hub:' + card.source, error)}") from error
+
+
+def _remedy(source: str, error: Exception) -> str:
+    """What went wrong while building or downloading, and what to do, in one line."""
+    kind, text = type(error).__name__, str(error)
+    page = f"https://huggingface.co/{source.removeprefix('hf-hub:')}"
+    if "Gated" in kind or "401" in text or "403" in text:
+        return f"the weights are gated; accept the licence at {page} and run `hf auth login`, or give --weights FILE"
+    if "RepositoryNotFound" in kind:
+        return f"no such model at {page}; check the name, or give --weights FILE"
+    if "Unknown model" in text or "Invalid pretrained tag" in text or isinstance(error, ValueError):
+        return "unknown; `ssl-tilegen models list` shows the known ones, hf-hub:ORG/NAME and timm's names work too"
+    if source.startswith("local-dir:"):
+        return f"cannot be loaded ({_line(error)}); give a folder as timm's save_for_hf writes it"
+    return f"cannot be downloaded ({kind}); fetch the weights on a machine with network access and give --weights FILE"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .safetensors or torch file, or of the one such file in a folder. Never runs pickled code."""
+    if path.is_dir():
+        found = [path / name for name in _WEIGHT_FILES if (path / name).is_file()]
+        if not found:
+            raise InputError(f"--weights {path}: none of {', '.join(_WEIGHT_FILES)} in it; give the file itself")
+        path = found[0]
+    if not path.is_file():
+        raise InputError(f"--weights {path}: no such file; check the path")
+    try:
+        tree = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:
+        raise FormatError(
+            f"--weights {path}: not a file of weights ({_line(error)}); "
+            "give .safetensors or a torch file of plain tensors"
+        ) from error
+    return _unwrapped(tree)
+
+
+def _unwrapped(tree: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict inside the usual wrappings of checkpoints."""
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(tree.get(key), Mapping):
+            return _unwrapped(tree[key])
+    tensors = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "backbone."):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Module:
+    """``module`` with ``weights``, every one of them; classifier heads are left out. FormatError where they differ."""
+    weights = to_timm(weights) if any(".attention." in key for key in weights) else dict(weights)
+    if isinstance(module, timm.models.VisionTransformer):
+        weights = timm.models.vision_transformer.checkpoint_filter_fn(weights, module)
+    own = set(module.state_dict())
+    weights = {key: value for key, value in weights.items() if key in own or not key.startswith(("head.", "fc."))}
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        missing, extra = len(own - set(weights)), len(set(weights) - own)
+        raise FormatError(
+            f"--weights do not fit {name}: {missing} tensors missing, {extra} unknown or of another "
+            "shape; give the weights of this very model"
+        ) from error
+    return module
+
+
+def _card_of(name: str, module: nn.Module) -> EncoderCard:
+    """What timm knows about a model that is not in the registry. Its licence is the user's to look up."""
+    known: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None) or known["input_size"][1:]
+    statistics = Normalisation(tuple(known["mean"]), tuple(known["std"]))
+    card = EncoderCard(name, name, name, int(module.num_features), "unknown", mpp=None)  # type: ignore[arg-type]
+    return replace(card, tile_px=int(size[0]), normalisation=statistics, pooling="pool")
+
+
+def _resolved(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Layer names of the registry as the classes timm wants."""
+    places = {"mlp_layer": timm.layers, "act_layer": nn}
+    return {key: getattr(places[key], value) if key in places else value for key, value in args.items()}
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

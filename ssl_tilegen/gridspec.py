@@ -1,0 +1,143 @@
+"""What is known about a grid of embeddings apart from its cells, and its form as JSON attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from ssl_tilegen import __version__
+from ssl_tilegen.geometry import Lattice, Resolution, Size
+
+FORMAT = 1
+KIND = "ssl-tilegen/embedding-grid"
+
+
+class Validity(IntEnum):
+    """Why a cell may or may not be used; the codes of the ``valid`` array."""
+
+    OK = 0
+    BACKGROUND = 1
+    OUTSIDE = 2
+    READ_ERROR = 3
+    NODATA = 4
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """The image a grid was made from: its file name, kind ('slide', 'georaster', 'picture'), level-0 size and content
+    fingerprint; ``scale`` are the (low, high) values per band that became 0 and 255."""
+
+    name: str
+    kind: str
+    size_px: Size
+    fingerprint: str
+    bands: tuple[int, ...] | None = None
+    scale: tuple[tuple[float, float], ...] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """The encoder a grid was made with: two grids are comparable when id, weights, statistics and pooling agree."""
+
+    id: str
+    weights_sha256: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pooling: str
+    versions: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True)
+class GridSpec:
+    """All that is known about a grid before its first cell is computed.
+
+    ``lattice`` lies on the source seen at ``resolution`` (None where the source has none); ``factor`` is level-0
+    pixels per pixel of that view; ``transform`` (a, b, c, d, e, f) maps (col, row) of the view to ``crs``.
+    """
+
+    source: SourceFacts
+    lattice: Lattice
+    dim: int
+    encoder: EncoderFacts
+    resolution: Resolution | None = None
+    factor: float = 1.0
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    bundle: Mapping[str, str] | None = None
+
+    @property
+    def shape(self) -> Size:
+        """Rows and columns of cells."""
+        return self.lattice.shape
+
+    @property
+    def cell_transform(self) -> tuple[float, ...] | None:
+        """Affine transform of the cells: each is ``stride`` wide and sits at its tile's centre."""
+        if self.transform is None:
+            return None
+        a, b, c, d, e, f = self.transform
+        step, lead = self.lattice.stride, (self.lattice.tile - self.lattice.stride) / 2
+        return (a * step, b * step, c + lead * (a + b), d * step, e * step, f + lead * (d + e))
+
+    def attributes(self) -> dict[str, Any]:
+        """This specification as the JSON attributes of the Zarr group."""
+        source = asdict(self.source) | {"size_px": [self.source.size_px.rows, self.source.size_px.cols]}
+        attributes: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": KIND,
+            "software": f"ssl-tilegen {__version__}",
+            "source": source,
+            "size_px": [self.lattice.size.rows, self.lattice.size.cols],
+            "tile_px": self.lattice.tile,
+            "stride_px": self.lattice.stride,
+            "factor": self.factor,
+            "level0_px_per_cell": self.factor * self.lattice.stride,
+            "resolution": asdict(self.resolution) if self.resolution else None,
+            "background": list(self.background),
+            "encoder": asdict(self.encoder) | {"versions": dict(self.encoder.versions)},
+            "bundle": dict(self.bundle) if self.bundle else None,
+        }
+        if self.resolution and self.resolution.unit == "um":
+            attributes["mpp"] = self.resolution.value
+        return attributes | georeference(self.crs, self.transform)
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], dim: int) -> GridSpec:
+        """The specification stored by `attributes`; KeyError, TypeError or ValueError where it is broken."""
+        source, encoder, resolution = attributes["source"], attributes["encoder"], attributes["resolution"]
+        return cls(
+            source=SourceFacts(**_tuples(source) | {"size_px": Size(*source["size_px"])}),
+            lattice=Lattice(Size(*attributes["size_px"]), attributes["tile_px"], attributes["stride_px"]),
+            dim=dim,
+            encoder=EncoderFacts(**_tuples(encoder)),
+            resolution=Resolution(**resolution) if resolution else None,
+            factor=float(attributes["factor"]),
+            crs=attributes.get("proj:code") or attributes.get("proj:wkt2"),
+            transform=_tupled(attributes.get("spatial:transform")),
+            background=_tupled(attributes["background"]),
+            bundle=attributes["bundle"],
+        )
+
+
+def georeference(crs: str | None, transform: tuple[float, ...] | None) -> dict[str, Any]:
+    """CRS and affine transform by the names of the GeoZarr conventions; empty without either."""
+    key = "proj:wkt2" if crs and not _is_code(crs) else "proj:code"
+    named = {key: crs} if crs else {}
+    return named | ({"spatial:transform": list(transform)} if transform else {})
+
+
+def _is_code(crs: str) -> bool:
+    return len(crs) < 32 and ":" in crs
+
+
+def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _tupled(value) for key, value in facts.items()}
+
+
+def _tupled(value: Any) -> Any:
+    """JSON's lists as tuples, at any depth."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

@@ -1,0 +1,133 @@
+"""The machine underneath: device, threads, precision, signals, this process's share of the work. No torch at import."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ssl_tilegen.errors import Interrupted, SettingError
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str, int, int], None]
+"""``progress(stage, done, total)``: from the main thread; may raise `Interrupted`, which is let through."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress callback that does nothing."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``. SettingError where it is not there."""
+    import torch
+
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if cards else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= cards:
+        raise SettingError(f"--device {name}: this machine has {cards} CUDA devices; use --device cpu or auto")
+    return device
+
+
+def fast_dtype(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the chip multiplies matrices in it (tensor cores, AMX), else None for float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+
+
+@contextmanager
+def autocast(device: torch.device) -> Iterator[None]:
+    """Inference in the device's fast precision: no gradients, bfloat16 where it pays."""
+    import torch
+
+    dtype = fast_dtype(device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        yield
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reading_threads() -> int:
+    """Threads that read tiles ahead of the encoder."""
+    return max(2, min(16, cores()))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (for training; generation addresses its noise instead)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def worker_share() -> tuple[int, int]:
+    """(index, count) of this process among its like, from a Slurm array or a launcher's variables; else (0, 1)."""
+    for index, count, first in (
+        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
+        ("RANK", "WORLD_SIZE", ""),
+    ):
+        if os.environ.get(index, "").isdigit() and os.environ.get(count, "").isdigit():
+            total = int(os.environ[count])
+            return (int(os.environ[index]) - int(os.environ.get(first) or 0)) % total, total
+    return 0, 1
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of ``packages``, those that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+_caught: list[int] = []
+
+
+def _remember(signum: int, frame: FrameType | None) -> None:
+    _caught.append(signum)
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
+
+
+@contextmanager
+def catching_signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a request to stop, seen by `stop_requested`; a second signal kills."""
+    _caught.clear()
+    before = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def stop_requested() -> bool:
+    """Whether a signal asked this process to stop."""
+    return bool(_caught)
+
+
+def check_stop(what: str = "the state is saved; the same command continues") -> None:
+    """Raise `Interrupted` if a signal asked this process to stop."""
+    if _caught:
+        raise Interrupted(f"interrupted by {signal.Signals(_caught[0]).name}: {what}", _caught[0])
