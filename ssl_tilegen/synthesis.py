@@ -23,7 +23,7 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.checkpoint import load_state, save_state
 from ssl_tilegen.diffusion.decoding import Band, blended_bands, exact_bands
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.guidance import CleanOf, guided
+from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
 from ssl_tilegen.diffusion.ladder import Ladder, Step
 from ssl_tilegen.diffusion.lattices import LatticeOf, overlapping, settling, shifting
 from ssl_tilegen.diffusion.prediction import to_clean
@@ -56,7 +56,7 @@ class SynthesisSettings:
     bleed_lat: int = 8
     batch: int = 16
     call_lat: int = 300_000
-    canvas_mib: int = 2048
+    canvas_mib: int = 512
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
@@ -86,7 +86,9 @@ def plan(model: Model, field: ConditionField, region: Window, settings: Synthesi
     window = with_bleed(model, region, settings)
     ladder = Ladder.from_config(model.scheduler_config, settings.steps)
     sweep = make_sweep(model, field, window, settings, glass)
-    loads = [(sweep.load(step), _passes(settings, step)) for step in ladder.steps()]
+    loads = [
+        (sweep.load(step), 1 + acts(settings.guidance, settings.guidance_interval, step)) for step in ladder.steps()
+    ]
     need = _canvas_bytes(model, window, settings)
     return Plan(
         canvas=window,
@@ -115,10 +117,10 @@ def paint(
 ) -> Canvas:
     """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
 
-    ``source`` gives existing clean latents (C, rows, cols) of a window, of which only ``strength`` is repainted.
-    ``glass`` (C,) is what blank ground looks like; with it, blank ground costs no network call. Canvases beyond
-    ``canvas_mib`` are mapped to files in the folder ``scratch``. With ``state_file`` a stopped run goes on where it
-    was; ``key`` tells runs apart beyond what is known here (the bundle's hash).
+    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
+    of which only ``strength`` is repainted. ``glass`` (C,) is what blank ground looks like; with it, blank ground costs
+    no network call. Canvases beyond ``canvas_mib`` are mapped to files in the folder ``scratch``, if one is given. With
+    ``state_file`` a stopped run goes on where it was; ``key`` says what else makes a run its own (the bundle's hash).
 
     Memory: two canvases (three for rules that look back) of 4 bytes per channel and latent, and one network call.
     """
@@ -230,11 +232,6 @@ def _conditions_of(model: Model, field: ConditionField) -> Callable[[Sequence[Wi
     if model.locality == "local":
         return lambda windows: torch.stack([field.sample_window(w, model.field_stride_lat) for w in windows])
     return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
-
-
-def _passes(settings: SynthesisSettings, step: Step) -> int:
-    low, high = settings.guidance_interval
-    return 2 if settings.guidance != 1 and low <= step.noise_fraction <= high else 1
 
 
 def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings) -> int:

@@ -58,7 +58,7 @@ def test_two_regions_agree_where_their_margins_reach():
     torch.testing.assert_close(torch.cat(parts, 2), whole, rtol=1e-4, atol=1e-4)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -68,10 +68,10 @@ def test_a_stopped_painting_goes_on_to_the_same_bits(kind, tmp_path):
 
     def stop(done, total):
         if done >= 3:
-            raise Stopped
+            raise StoppedError
 
     straight = paint(model, field, REGION, LOCAL)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         paint(model, field, REGION, LOCAL, state_file=file, progress=stop)
     steps = []
     resumed = paint(model, field, REGION, LOCAL, state_file=file, progress=lambda done, total: steps.append(done))

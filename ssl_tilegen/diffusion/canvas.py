@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
 
 _BAND_BYTES = 32 << 20
@@ -62,6 +65,18 @@ class Canvas:
 
 
 def _mapped(shape: tuple[int, int, int], folder: Path) -> Tensor:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps the file alive
-        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
+    size = 4 * math.prod(shape)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps the file alive
+            _reserve(file.fileno(), size)
+            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
+    except OSError as error:
+        raise OutputError(f"{folder}: no room for a scratch canvas of {size >> 20} MiB ({error.strerror}): "
+                          "free some, or choose another folder") from error  # fmt: skip
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Claim the disk now: a mapping that runs out of it later kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)

@@ -18,14 +18,17 @@ def guided(clean_of: CleanOf, weight: float, interval: tuple[float, float] = (0.
     Only where the step's noise fraction lies in ``interval`` (Kynkaanniemi et al. 2024); elsewhere, and for weight 1,
     the conditional estimate alone and no second call.
     """
-    low, high = interval
-    if weight == 1:
-        return clean_of
 
     def guide(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
         with_condition = clean_of(x, cond, step)
-        if cond is None or not low <= step.noise_fraction <= high:
+        if cond is None or not acts(weight, interval, step):
             return with_condition
         return clean_of(x, None, step).lerp(with_condition, weight)
 
     return guide
+
+
+def acts(weight: float, interval: tuple[float, float], step: Step) -> bool:
+    """Whether guidance needs its second call at this step."""
+    low, high = interval
+    return weight != 1 and low <= step.noise_fraction <= high

@@ -62,12 +62,17 @@ class Lattice:
     rows: Axis
     cols: Axis
 
+    @property
+    def side(self) -> int:
+        """Rows and columns of every window."""
+        return self.rows.shares.shape[1]
+
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.cols.starts)
 
     def __iter__(self) -> Iterator[Spot]:
         """Row by row."""
-        side = self.rows.shares.shape[1]
+        side = self.side
         for row, row_share in zip(self.rows.starts, self.rows.shares, strict=True):
             for col, col_share in zip(self.cols.starts, self.cols.shares, strict=True):
                 yield Spot(Window(row + self.canvas.row, col + self.canvas.col, side, side), row_share, col_share)

@@ -13,26 +13,59 @@ Progress = Callable[[float, float], None]
 
 
 class Model(Protocol):
-    """A denoiser and its decoder (``bundle.ModelBundle`` is one). All lengths are in latents.
+    """A denoiser and its decoder (``bundle.ModelBundle`` is one). All lengths are in latents."""
 
-    ``locality`` is ``local`` for a convolutional denoiser of finite reach, whose condition is a field sampled once per
-    ``field_stride_lat`` latents, or ``window`` for one that sees exactly ``window_lat`` x ``window_lat`` latents and
-    one condition vector. A network that computes on blocks of latents needs its input's corner at a multiple of
-    ``align_lat``; ``halo_lat`` of context make a piece of a local pass equal to the same piece of the whole.
-    ``decoder_halo_lat`` is None for a decoder without finite reach.
-    """
+    @property
+    def locality(self) -> Literal["local", "window"]:
+        """``local``: a convolution of finite reach, conditioned on a field. ``window``: sees exactly one window of
+        ``window_lat`` x ``window_lat`` latents, conditioned on the field at its centre."""
+        ...
 
-    locality: Literal["local", "window"]
-    window_lat: int
-    halo_lat: int
-    align_lat: int
-    field_stride_lat: int
-    latent_channels: int
-    factor: int
-    decoder_halo_lat: int | None
-    scheduler_config: Mapping[str, Any]
-    prediction_type: str
-    device: torch.device
+    @property
+    def window_lat(self) -> int:
+        """Side of the windows it was trained on."""
+        ...
+
+    @property
+    def halo_lat(self) -> int:
+        """Context to each side that makes a piece of a local pass equal to that piece of the whole."""
+        ...
+
+    @property
+    def align_lat(self) -> int:
+        """A local pass starts at multiples of this on the virtual canvas (it computes on blocks of latents)."""
+        ...
+
+    @property
+    def field_stride_lat(self) -> int:
+        """Latents per sample of the condition field of a local pass, on each axis."""
+        ...
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent on each axis."""
+        ...
+
+    @property
+    def decoder_halo_lat(self) -> int | None:
+        """Context to each side that makes a decoded piece exact; None for a decoder without finite reach."""
+        ...
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """The ``scheduler_config.json`` of the bundle."""
+        ...
+
+    @property
+    def prediction_type(self) -> str:
+        """A key of ``prediction.PREDICTIONS``."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents (N, C, h, w) at times (N,); no condition = unconditional."""

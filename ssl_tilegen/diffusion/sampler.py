@@ -43,6 +43,7 @@ def run(
             state.previous, clean = clean, state.previous or clean.like()
         state.rung = step.index + 1
         checkpoint(state)
+        progress(state.rung, len(ladder))
     return state.x
 
 

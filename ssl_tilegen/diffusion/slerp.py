@@ -12,22 +12,26 @@ _STRAIGHT = 1e-3
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """From ``a`` (weight 0) to ``b`` (weight 1); a and b are (..., D), weight is (...), everything broadcasts.
 
-    Shoemake 1985. Parallel vectors fall back to the straight line; opposite ones, which have no one arc, too; a zero
-    vector takes the other's direction. Never NaN for finite input.
+    Shoemake 1985. Parallel vectors fall back to the straight line; opposite ones, which have no one arc, too; beside a
+    zero vector the other keeps its direction. Never NaN for finite input.
     """
-    length_a, length_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
-    w = weight.unsqueeze(-1)
-    unit_a, unit_b = _unit(a, length_a, b, length_b), _unit(b, length_b, a, length_a)
-    angle = torch.arccos((unit_a * unit_b).sum(-1, keepdim=True).clamp(-1, 1))
+    tiny = torch.finfo(a.dtype).tiny
+    length_a, length_b = a.norm(dim=-1), b.norm(dim=-1)
+    length = (1 - weight) * length_a + weight * length_b
+    product = length_a * length_b
+    of_a, of_b = _arc((a * b).sum(-1) / product.clamp_min(tiny), weight)
+    zero = product <= tiny
+    of_a = torch.where(zero, 1 - weight, of_a * length / length_a.clamp_min(tiny))
+    of_b = torch.where(zero, weight, of_b * length / length_b.clamp_min(tiny))
+    return of_a.unsqueeze(-1) * a + of_b.unsqueeze(-1) * b
+
+
+def _arc(cosine: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts of two unit vectors in the one between them, of the angle's cosine; straight where it has no arc."""
+    angle = torch.arccos(cosine.clamp(-1, 1))
     sine = torch.sin(angle)
     bent = sine > _STRAIGHT
     divisor = torch.where(bent, sine, torch.ones_like(sine))
-    of_a = torch.where(bent, torch.sin((1 - w) * angle) / divisor, 1 - w)
-    of_b = torch.where(bent, torch.sin(w * angle) / divisor, w.expand_as(sine))
-    return (of_a * unit_a + of_b * unit_b) * ((1 - w) * length_a + w * length_b)
-
-
-def _unit(vector: Tensor, length: Tensor, other: Tensor, other_length: Tensor) -> Tensor:
-    """Direction of ``vector``, or of ``other`` where it is zero, or zero where both are."""
-    tiny = torch.finfo(vector.dtype).tiny
-    return torch.where(length > tiny, vector / length.clamp_min(tiny), other / other_length.clamp_min(tiny))
+    first = torch.where(bent, torch.sin((1 - weight) * angle) / divisor, 1 - weight)
+    second = torch.where(bent, torch.sin(weight * angle) / divisor, weight)
+    return first, second

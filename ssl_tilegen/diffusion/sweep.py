@@ -100,8 +100,9 @@ class WindowSweep:
     is_blank: Callable[[Window], bool] = never_blank
 
     def load(self, step: Step) -> tuple[int, int]:
-        live, _ = self._parted(step)
-        return -(-len(live) // self.batch), sum(spot.window.size.area for spot in live)
+        lattice = self.lattice_of(step)
+        windows = len(lattice) if self.glass is None else len(self._parted(step)[0])
+        return -(-windows // self.batch), windows * lattice.side**2
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, blank = self._parted(step)

@@ -45,10 +45,10 @@ def test_the_loop_finds_the_gaussian_and_reports_progress():
         state, LADDER, gaussian_sweep, UPDATES["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
     )
     torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
-    assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 12
+    assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 24
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -60,10 +60,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
     def stop(state: State) -> None:
         save_state(file, state, "key")
         if state.rung == stop_after:
-            raise Stopped
+            raise StoppedError
 
     straight = run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4, checkpoint=stop)
     state = State(Canvas(PLACE, 2))
     assert load_state(file, state, "key") and state.rung == stop_after

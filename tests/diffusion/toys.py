@@ -13,6 +13,7 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.ladder import Step
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class LocalToy:
     decoder_halo_lat: int | None = 2
     scheduler_config: dict = field(default_factory=lambda: dict(FLOW))
     prediction_type: str = "flow"
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         c = self.latent_channels
