@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_tilegen.errors import InputError, SettingError
-from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.runtime import reading_threads
 
 
 def knob(
@@ -88,7 +89,7 @@ COMMON = "Common"
 class Settings(BaseModel):
     """Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True)
 
     device: str = knob("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
     batch: int | None = knob(
@@ -158,6 +159,18 @@ class EmbedSettings(Settings):
         None, "Threads that read ahead of the encoder.", "--threads", default_text="one per core, at most 16", gt=0
     )
 
+    @property
+    def resolution(self) -> Resolution | None:
+        """What --mpp or --gsd say."""
+        if self.mpp is not None:
+            return Resolution(self.mpp, "um")
+        return Resolution(self.gsd, "m") if self.gsd is not None else None
+
+    @property
+    def reading_threads(self) -> int:
+        """``threads``, or one per core."""
+        return self.threads or reading_threads()
+
     @model_validator(mode="after")
     def _fits(self) -> EmbedSettings:
         _exclusive(self, "mpp", "gsd")
@@ -197,23 +210,16 @@ class GenerateSettings(Settings):
         "--fit",
     )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
-    steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
-    guidance: float | None = knob(
-        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
+    steps: int = knob(24, "Rungs of the noise ladder.", "--steps", gt=0)
+    guidance: float = knob(1.5, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", ge=0)
+    guidance_interval: Pair = knob(
+        (0.2, 0.8), "Part of the ladder that is guided, LOW,HIGH from clean (0) to noise (1).", "--guidance-interval"
     )
-    guidance_interval: Pair | None = knob(
-        None,
-        "Part of the ladder that is guided, LOW,HIGH as fractions from the clean end (0) to noise (1).",
-        "--guidance-interval",
-        default_text="the bundle's",
+    update: Literal["ddim", "dpmpp_2m", "ancestral"] = knob("dpmpp_2m", "Update rule of a step.", "--update")
+    merge: Literal["auto", "whole", "shift", "average"] = knob(
+        "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
-    update: Literal["ddim", "dpm++2m", "ancestral"] = knob("dpm++2m", "Update rule of a step.", "--update")
-    merge: Literal["shift", "average"] = knob(
-        "shift", "How windows are merged by window-conditioned bundles; local bundles need no merging.", "--merge"
-    )
-    overlap: float = knob(
-        0.5, "Fraction of a window shared with the next under --merge average.", "--overlap", ge=0, lt=1
-    )
+    overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
 

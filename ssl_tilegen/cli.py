@@ -1,0 +1,214 @@
+"""The command line: parse, one call, print. Options are made from the settings of `ssl_tilegen.config`.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ssl_tilegen import __version__
+from ssl_tilegen.config import EmbedSettings, GenerateSettings, Settings, load_settings
+from ssl_tilegen.console import Console, plain
+from ssl_tilegen.errors import TilegenError
+from ssl_tilegen.runtime import catching_signals
+
+HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
+EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
+
+_PLAIN = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
+app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
+models = typer.Typer(help="The models at hand.", **_PLAIN)
+app.add_typer(models, name="models")
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with these options; those given here win.", rich_help_panel="Common"),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON summary on stdout.", rich_help_panel="Common")]
+LogFormat = Annotated[
+    Literal["text", "json"], typer.Option("--log-format", help="Form of the lines on stderr.", rich_help_panel="Common")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, or globs.")]
+Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ssl-tilegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def command(settings: type[Settings] | None = None, group: typer.Typer = app) -> Callable[[Callable[..., Any]], Any]:
+    """Make ``body(console, [settings,] own parameters...) -> (summary, text)`` a command.
+
+    The options of ``settings`` and the common ones are added, and errors become one line and an exit code.
+    """
+
+    def register(body: Callable[..., tuple[Any, str]]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
+            debug = given.pop("debug")
+            with catching_signals():
+                _run(console, debug, lambda: body(console, **_arguments(settings, given)))
+
+        run.__signature__ = _signature(body, settings)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        group.command(body.__name__.rstrip("_"), help=inspect.getdoc(body))(run)
+        return body
+
+    return register
+
+
+def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The body's own parameters, and the knobs among ``given`` folded into one settings object."""
+    if settings is None:
+        return given
+    knobs = {name: given.pop(name) for name in settings.model_fields}
+    return given | {"settings": load_settings(settings, given.pop("config"), knobs)}
+
+
+def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> inspect.Signature:
+    """Parameters for Typer: the body's own, one per knob, the common ones. None means that an option was not given."""
+    own = inspect.signature(body, eval_str=True).parameters.values()
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in ("console", "settings")]
+    common: dict[str, tuple[Any, Any]] = {
+        "json": (Json, False),
+        "log_format": (LogFormat, "text"),
+        "debug": (Debug, False),
+    }
+    if settings is not None:
+        parameters += [_option(settings, name) for name in settings.model_fields]
+        common = {"config": (Config, None)} | common
+    for name, (annotation, default) in common.items():
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return inspect.Signature(parameters)
+
+
+_AS_TYPED = (bool, int, float, str, Path)
+
+
+def _option(settings: type[Settings], name: str) -> inspect.Parameter:
+    """A knob as a Typer option; types that Typer does not know are given as text and parsed by the settings."""
+    field = settings.model_fields[name]
+    extra: Any = field.json_schema_extra
+    required = field.is_required()
+    shown = extra["default_text"] or (False if field.default in (None, False) or required else str(field.default))
+    option = typer.Option(
+        *extra["options"],
+        help=field.description + (" [required]" if required else ""),
+        show_default=shown,
+        rich_help_panel=extra["panel"] or None,
+    )
+    kind = _kind(field.annotation)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],  # type: ignore[operator]
+    )
+
+
+def _kind(annotation: Any) -> Any:
+    """The type to give Typer for a field's annotation, without its None."""
+    import typing
+
+    members = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
+    if typing.get_origin(annotation) is Literal:
+        return annotation
+    kind = members[0] if len(members) == 1 else annotation
+    return kind if kind in _AS_TYPED or typing.get_origin(kind) is Literal else str
+
+
+def _run(console: Console, debug: bool, call: Callable[[], tuple[Any, str]]) -> None:
+    """Call, print the summary, and turn errors into one line and an exit code."""
+    try:
+        console.summary(*call())
+    except TilegenError as error:
+        _fail(console, error, str(error), error.exit_code, debug)
+    except (typer.Exit, typer.BadParameter, typer.Abort):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+        _fail(console, error, f"{text} (unexpected: run again with --debug and report it)", 1, debug)
+
+
+def _fail(console: Console, error: Exception, text: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        console.close()
+        traceback.print_exception(error, file=sys.stderr)
+    console.error(text)
+    if console.as_json:
+        reports = getattr(error, "reports", [])
+        console.summary({"error": text, "exit_code": code} | ({"reports": plain(reports)} if reports else {}), "")
+    raise typer.Exit(code)
+
+
+@command(EmbedSettings)
+def embed(console: Console, inputs: Inputs, settings: EmbedSettings) -> tuple[Any, str]:
+    """Embed images into grids of vectors, one grid per image."""
+    from ssl_tilegen.workflows.embed import embed as work
+
+    reports = work(inputs, settings, console)
+    return reports, "\n".join(report.line() for report in reports)
+
+
+@command(GenerateSettings)
+def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
+    """Paint an image from a grid of embeddings."""
+    from ssl_tilegen.workflows.generate import generate as work
+
+    report = work(settings, console)
+    return report, report.line()
+
+
+@command()
+def train(
+    console: Console,
+    stage: Stage,
+    config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: run.steps=2000.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I.")] = "auto",
+    restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")] = False,
+) -> tuple[Any, str]:
+    """Train one part of a bundle; continues from its last checkpoint."""
+    from ssl_tilegen.workflows.train import train as work
+
+    report = work(stage, config, set_ or [], out, console.facts, device=device, restart=restart, overwrite=overwrite)
+    return report, report.line()
+
+
+@command(group=models)
+def list_(console: Console) -> tuple[Any, str]:
+    """List the bundles and the encoders that are known by name."""
+    from ssl_tilegen.workflows.models import listing, table
+
+    found = listing()
+    return found, table(found)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `ssl-tilegen` and `python -m ssl_tilegen`; ends the process with the command's exit code."""
+    app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")
