@@ -113,7 +113,8 @@ def test_blended_bands_of_a_decoder_without_edges_equal_one_decoding():
     canvas = paint(model, random_field(), REGION, LOCAL)
     expected = ((model.decode(core(canvas)[None])[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
     assert np.abs(pixels(model, canvas) - expected).max() <= 1
-    np.testing.assert_array_equal(pixels(WindowToy(), canvas, batch=1), pixels(WindowToy(), canvas, batch=5))
+    one, five = (pixels(WindowToy(), canvas, batch=batch).astype(int) for batch in (1, 5))
+    assert np.abs(one - five).max() <= 1
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_tilegen.diffusion.noise import BLOCK_LAT
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
 
@@ -25,7 +26,7 @@ class Canvas:
 
     Memory: ``channels * window.area * 4`` bytes, in RAM or on ``device``; with ``scratch`` (a folder) in an unnamed
     file there instead, which the system pages in and out and which vanishes with the process. Whoever walks it by
-    ``bands`` holds 32 MiB at a time, so a mapped canvas needs a few bands of memory, whatever its size.
+    ``bands`` holds 32 MiB (or 64 rows) at a time, so a mapped canvas needs little memory, whatever its height.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Canvas:
         return Canvas(self.window, self.channels, core=self.core, device=self.data.device, scratch=self.scratch)
 
     def bands(self) -> Iterator[Window]:
-        """Full-width absolute windows, top to bottom, of at most 32 MiB each."""
-        rows = max(1, _BAND_BYTES // (4 * self.channels * self.window.cols))
-        for row in range(self.window.row, self.window.row_end, rows):
-            yield Window(row, self.window.col, min(rows, self.window.row_end - row), self.window.cols)
+        """Full-width absolute windows, top to bottom, of at most 32 MiB or one row of noise blocks each."""
+        blocks = _BAND_BYTES // (4 * self.channels * self.window.cols * BLOCK_LAT)
+        rows = BLOCK_LAT * max(1, blocks)
+        for row in range(self.window.row // rows * rows, self.window.row_end, rows):
+            first, last = max(row, self.window.row), min(row + rows, self.window.row_end)
+            yield Window(first, self.window.col, last - first, self.window.cols)
 
     def __getitem__(self, window: Window) -> Tensor:
         """A view (C, rows, cols) of an absolute window, which must lie inside."""

@@ -55,7 +55,7 @@ class Spot:
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class WindowLattice:
     """All windows of one step over ``canvas``."""
 
     canvas: Window
@@ -78,7 +78,7 @@ class Lattice:
                 yield Spot(Window(row + self.canvas.row, col + self.canvas.col, side, side), row_share, col_share)
 
 
-LatticeOf = Callable[[Step], Lattice]
+LatticeOf = Callable[[Step], WindowLattice]
 
 
 def hann(window: int) -> Tensor:
@@ -102,7 +102,7 @@ def shifting(canvas: Window, window: int, *, quantum: int = 1, seed: int) -> Lat
     """
 
     @lru_cache(maxsize=1)
-    def at(index: int) -> Lattice:
+    def at(index: int) -> WindowLattice:
         return _lattice(canvas, window, window, addressed_offset(window, quantum, seed, index), feather=False)
 
     return lambda step: at(step.index)
@@ -113,7 +113,7 @@ def settling(first: LatticeOf, last: LatticeOf, since: int) -> LatticeOf:
     return lambda step: (first if step.index < since else last)(step)
 
 
-def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> Lattice:
+def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLattice:
     rows = Axis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
     cols = Axis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)
-    return Lattice(canvas, rows, cols)
+    return WindowLattice(canvas, rows, cols)

@@ -14,9 +14,17 @@ from ssl_tilegen.errors import FormatError
 
 ToClean = Callable[[Tensor, Tensor, Step], Tensor]
 
+
+def _some_signal(step: Step) -> float:
+    if step.alpha == 0:
+        raise FormatError("scheduler_config.json: noise prediction (epsilon) on a ladder that starts at pure noise: "
+                          "such a model must predict v, flow or sample")  # fmt: skip
+    return step.alpha
+
+
 PREDICTIONS: dict[str, ToClean] = {
     "flow": lambda raw, x, step: x - step.sigma * raw,  # raw = noise - clean, alpha = 1 - sigma
-    "epsilon": lambda raw, x, step: (x - step.sigma * raw) / step.alpha,  # raw = noise
+    "epsilon": lambda raw, x, step: (x - step.sigma * raw) / _some_signal(step),  # raw = noise
     "v_prediction": lambda raw, x, step: step.alpha * x - step.sigma * raw,  # raw = alpha noise - sigma clean
     "sample": lambda raw, x, step: raw,
 }

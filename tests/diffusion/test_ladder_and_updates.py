@@ -151,6 +151,13 @@ def test_bad_ladders_are_named(config, steps, error, says):
         Ladder.from_config(config, steps)
 
 
+def test_noise_prediction_without_signal_is_refused():
+    step = Ladder.from_config(SCHEDULES["zero snr"] | {"timestep_spacing": "trailing"}, 5).step(0)
+    with pytest.raises(FormatError, match="epsilon"):
+        to_clean("epsilon")(torch.ones(1), torch.ones(1), step)
+    assert to_clean("v_prediction")(torch.ones(1), torch.zeros(1), step).item() == pytest.approx(-1)
+
+
 def test_unknown_names_list_the_known():
     with pytest.raises(SettingError, match="dpmpp_2m"):
         update_named("euler")

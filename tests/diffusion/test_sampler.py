@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
 from ssl_tilegen.diffusion.updates import UPDATES
-from ssl_tilegen.errors import FormatError
+from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import FLOW, Gaussian
 
@@ -105,6 +107,20 @@ def test_guidance_calls_twice_only_where_it_acts(weight, interval, calls, value)
     step, net = LADDER.step(6), Recorder()  # half noise
     out = guided(net, weight, interval)(torch.ones(2, 1, 3, 3), torch.ones(2, 4), step)
     assert len(net.conds) == calls and (out == value).all()
+
+
+def test_a_scratch_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match="file"):
+        Canvas(PLACE, 2, scratch=tmp_path / "file")
+
+
+@pytest.mark.parametrize("window", [Window(-70, 5, 200, 3000), Window(1, 0, 1, 1), Window(0, 0, 128, 2000)])
+def test_bands_cover_once_and_break_between_noise_blocks(window):
+    bands = list(Canvas(window, 16).bands())
+    assert bands[0].row == window.row and bands[-1].row_end == window.row_end
+    assert all(a.row_end == b.row and b.row % 64 == 0 for a, b in pairwise(bands))
+    assert all((band.col, band.cols) == (window.col, window.cols) for band in bands)
 
 
 def test_canvas_knows_its_place():
