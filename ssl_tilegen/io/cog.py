@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 import rasterio
 import tifffile
-from rasterio.errors import RasterioError
+from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
 
 from ssl_tilegen.errors import OutputError
@@ -32,8 +32,8 @@ class Cog(TiledTiff):
         super().check(path, spec)
         try:
             georeference_tags(spec)
-        except RasterioError as error:
-            raise OutputError(f"{path}: its CRS {spec.crs!r} cannot be written to a GeoTIFF ({error})") from error
+        except (RasterioError, CRSError) as error:
+            raise OutputError(f"{path}: its CRS {spec.crs!r} cannot be written to a GeoTIFF ({error}); give an EPSG code or WKT") from error
 
     def first_page_tags(self) -> list[Tag]:
         metadata = ascii_tag(_GDAL_METADATA, gdal_metadata(self.spec))

@@ -18,7 +18,6 @@ from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handles import HandlePool
 from ssl_tilegen.io.raster import Kind, Options, Raster, ReadError
-from ssl_tilegen.io.tiff_probe import check_whole
 
 PERCENTILES = (2.0, 98.0)
 _STATISTICS_SIDE_PX = 1024  # the scaling is estimated from a decimated read of at most this size
@@ -47,7 +46,6 @@ class GeoTiff(Raster):
 
     def __init__(self, path: Path, options: Options) -> None:
         super().__init__(path)
-        check_whole(path)
         self._handles: HandlePool[rasterio.DatasetReader] = HandlePool(self._open)
         self._averaged: dict[int, bool] = {0: True}
         with self._handles.borrow(0) as dataset:
@@ -191,7 +189,9 @@ def _metres_per_pixel(dataset: rasterio.DatasetReader) -> float | None:
 
 def _centre_latitude(dataset: rasterio.DatasetReader) -> float:
     """Degrees north of the raster's middle."""
-    x, y = dataset.transform * (dataset.width / 2, dataset.height / 2)
+    a, b, c, d, e, f = dataset.transform[:6]
+    row, col = dataset.height / 2, dataset.width / 2
+    x, y = a * col + b * row + c, d * col + e * row + f
     if dataset.crs.is_geographic:
         return y
     from rasterio.warp import transform

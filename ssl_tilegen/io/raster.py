@@ -22,6 +22,7 @@ import numpy as np
 from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
+from ssl_tilegen.io.tiff_probe import check_whole
 
 if TYPE_CHECKING:
     from ssl_tilegen.io.view import RasterView
@@ -134,16 +135,14 @@ class Raster(ABC):
         """The pixels of two axes over level-0 pixels, from the coarsest level that is fine enough."""
         level = self._level_for(min(rows.step, cols.step))
         size = self.levels[level]
-        rows_on = rows.on_level(self.size.rows / size.rows)
-        cols_on = cols.on_level(self.size.cols / size.cols)
-        return self._sample_level(level, rows_on, cols_on)
+        rows = rows.on_level(_downsample(self.size.rows, size.rows))
+        cols = cols.on_level(_downsample(self.size.cols, size.cols))
+        return self._sample_level(level, rows, cols)
 
     def _level_for(self, step: float) -> int:
-        fine = [i for i, size in enumerate(self.levels) if self._downsample(size) <= step * _LEVEL_TOLERANCE]
+        limit = step * _LEVEL_TOLERANCE
+        fine = [i for i, size in enumerate(self.levels) if self.size.rows / size.rows <= limit]
         return next((i for i in reversed(fine) if self._averages(i)), 0)
-
-    def _downsample(self, level_size: Size) -> float:
-        return max(self.size.rows / level_size.rows, self.size.cols / level_size.cols)
 
     def _averages(self, level: int) -> bool:
         """Whether a level was made by averaging, so that reading it aliases nothing."""
@@ -173,6 +172,12 @@ class Raster(ABC):
         return Pixels(
             np.concatenate([part.rgb for part in parts], axis), np.concatenate([part.valid for part in parts], axis)
         )
+
+
+def _downsample(full_px: int, level_px: int) -> float:
+    """Level-0 pixels per level pixel; whole where the level's length is that fraction, rounded up or down."""
+    whole = round(full_px / level_px)
+    return float(whole) if level_px in (full_px // whole, -(-full_px // whole)) else full_px / level_px
 
 
 def _source_window(rows: Taps, cols: Taps) -> Window:
@@ -256,6 +261,7 @@ def _check_readable(path: Path) -> None:
         with path.open("rb") as file:
             if not file.read(1):
                 raise InputError(f"{path}: is empty; copy or download it again")
+        check_whole(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 

@@ -10,13 +10,14 @@ import numpy as np
 import openslide
 
 from ssl_tilegen.errors import InputError, ResolutionError
-from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.handles import HandlePool
 from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
-from ssl_tilegen.io.tiff_probe import check_whole, has_georeference
+from ssl_tilegen.io.tiff_probe import has_georeference
 
 COARSEST_MPP = 100.0  # a "slide" coarser than this is a photograph with a print resolution
 _CACHE_BYTES = 64 << 20
+_BLOCK_PX = 256
 
 
 class Slide(Raster):
@@ -24,7 +25,7 @@ class Slide(Raster):
 
     ``resolution`` comes from ``openslide.mpp-x`` and ``-y`` (their geometric mean); where they are missing it is None
     and ``at`` asks for ``--mpp``. Transparent pixels (never scanned) are not valid. Levels whose size is no whole
-    fraction of level 0 are placed by OpenSlide to within an eighth of their pixel. Bands and scale do not apply.
+    fraction of level 0 are placed by OpenSlide to within a quarter of their pixel. Bands and scale do not apply.
     """
 
     kind = "slide"
@@ -33,7 +34,6 @@ class Slide(Raster):
         super().__init__(path)
         if options.gsd is not None:
             raise ResolutionError(f"{path}: is a slide; give its resolution with --mpp (um/px), not --gsd")
-        check_whole(path)
         self._cache = openslide.OpenSlideCache(_CACHE_BYTES)
         self._handles = HandlePool(self._open)
         with self._handles.borrow() as slide:
@@ -71,14 +71,32 @@ class Slide(Raster):
         return slide
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        if self._downsamples[level].is_integer():
+            rgba = self._read_region(level, window)
+        else:
+            rgba = self._read_blocks(level, window)
+        return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= 128
+
+    def _read_region(self, level: int, window: Window) -> np.ndarray:
         downsample = self._downsamples[level]
         corner = round(window.col * downsample), round(window.row * downsample)
         try:
             with self._handles.borrow() as slide:
-                rgba = np.asarray(slide.read_region(corner, level, (window.cols, window.rows)))
+                return np.asarray(slide.read_region(corner, level, (window.cols, window.rows)))
         except openslide.OpenSlideError as error:
             raise ReadError(f"{self.path}: level {level} cannot be read at {window} ({error})") from error
-        return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= 128
+
+    def _read_blocks(self, level: int, window: Window) -> np.ndarray:
+        """A window put together from blocks at fixed places.
+
+        OpenSlide takes corners in level-0 pixels; where they are no whole level pixels it shifts the picture by the
+        rest. With fixed blocks a pixel is shifted alike whichever window asks for it.
+        """
+        outer = window.aligned(_BLOCK_PX)
+        rgba = np.zeros((outer.rows, outer.cols, 4), np.uint8)
+        for block in cover(outer.size, Size(_BLOCK_PX, _BLOCK_PX)):
+            rgba[block.slices] = self._read_region(level, block.shifted(outer.row, outer.col))
+        return rgba[window.within(outer).slices]
 
 
 def _background(slide: openslide.OpenSlide) -> Rgb:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import tifffile
-
 from ssl_tilegen.errors import InputError
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -21,6 +19,8 @@ def is_tiff(path: Path) -> bool:
 
 def has_georeference(path: Path) -> bool:
     """Whether the first directory carries GeoTIFF tags."""
+    import tifffile
+
     if not is_tiff(path):
         return False
     with tifffile.TiffFile(path) as tiff:
@@ -29,6 +29,8 @@ def has_georeference(path: Path) -> bool:
 
 def check_whole(path: Path) -> None:
     """Raise InputError where a TIFF's level-0 pixels reach beyond the end of the file; other files pass."""
+    import tifffile
+
     if not is_tiff(path):
         return
     try:
