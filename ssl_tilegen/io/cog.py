@@ -33,7 +33,9 @@ class Cog(TiledTiff):
         try:
             georeference_tags(spec)
         except (RasterioError, CRSError) as error:
-            raise OutputError(f"{path}: its CRS {spec.crs!r} cannot be written to a GeoTIFF ({error}); give an EPSG code or WKT") from error
+            raise OutputError(
+                f"{path}: its CRS {spec.crs!r} cannot be written to a GeoTIFF ({error}); give an EPSG code or WKT"
+            ) from error
 
     def first_page_tags(self) -> list[Tag]:
         metadata = ascii_tag(_GDAL_METADATA, gdal_metadata(self.spec))

@@ -6,7 +6,7 @@
             writer.write(band)                      # uint8 (rows, 80_000, 3)
 
 What is written lies in ``<out>.part`` until all rows are there; then the file is put together, renamed to its name and
-the folder removed. Memory: the band, and less than two rows of tiles.
+the folder removed. Memory: the band, and about six rows of tiles (measured: 0.3 GB at a width of 32,768 px).
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ FORMATS = {
     ".jpg": (_JPEG, _JPEG),
     ".jpeg": (_JPEG, _JPEG),
 }
+
+
+_STRIP_ROWS = 64  # a band is taken in by so many rows at once: the means need several times their memory
 
 
 def output_suffixes() -> tuple[str, ...]:
@@ -113,7 +116,8 @@ class PyramidWriter:
             raise ValueError(f"{self.rows_done} + {len(band)} rows are more than the image's {size.rows}")
         self._consistent = False
         with _output_errors(self.path):
-            self._cascade.add(band)
+            for row in range(0, len(band), _STRIP_ROWS):
+                self._cascade.add(band[row : row + _STRIP_ROWS])
             self.rows_done += len(band)
             self._consistent = True
             if self.rows_done - self._saved_rows >= self.spec.tile_px:

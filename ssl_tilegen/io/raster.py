@@ -25,7 +25,8 @@ from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
 from ssl_tilegen.io.tiff_probe import check_whole
 
 if TYPE_CHECKING:
-    from ssl_tilegen.io.view import RasterView
+    from ssl_tilegen.io.view import RasterView as RasterView
+    from ssl_tilegen.io.view import view_at as view_at
 
 Kind = Literal["slide", "georaster", "picture"]
 Rgb = tuple[int, int, int]

@@ -27,7 +27,7 @@ ROTATED = (0.4, 0.3, 500_000.0, 0.3, -0.4, 4_000_000.0)
 
 
 def _write(path: Path, image: np.ndarray, **spec: Any) -> Path:
-    with open_writer(path, ImageSpec(Size(*image.shape[:2]), **spec)) as writer:
+    with open_writer(path, ImageSpec(Size(image.shape[0], image.shape[1]), **spec)) as writer:
         writer.write(image)
     return path
 
@@ -45,7 +45,7 @@ def test_ome_tiff_opens_with_all_levels_in_both_worlds(tmp_path: Path, compressi
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome and len(tiff.series) == 1 and not tiff.is_bigtiff
         assert [level.shape for level in tiff.series[0].levels] == [(r, c, 3) for c, r in sizes]
-        assert [page.offset for page in tiff.pages] == [tiff.pages[0].offset, *tiff.pages[0].subifds]
+        assert [page.offset for page in tiff.pages] == [tiff.pages[0].offset, *(tiff.pages[0].subifds or ())]
         by_tifffile = tiff.asarray().astype(int)
     assert np.abs(opened - by_tifffile).max() <= 1
     assert np.abs(opened - image).mean() < (5 if compression == "jpeg" else 1e-9)
@@ -59,7 +59,8 @@ def test_colours_survive_jpeg(tmp_path: Path) -> None:
         np.array([[[200, 30, 40], [30, 160, 60]], [[20, 40, 210], [240, 240, 240]]], np.uint8),
         np.ones((256, 256, 1), np.uint8),
     )
-    for name, place in (("x.ome.tif", {}), ("x.tif", {"crs": UTM, "transform": PLACE})):
+    places: tuple[tuple[str, dict[str, Any]], ...] = (("x.ome.tif", {}), ("x.tif", {"crs": UTM, "transform": PLACE}))
+    for name, place in places:
         path = _write(tmp_path / name, patches, compression="jpeg", **place)
         with rasterio.open(path) as dataset:
             assert np.abs(dataset.read().transpose(1, 2, 0).astype(int) - patches).max() <= 4
@@ -111,7 +112,7 @@ def test_cog_keeps_its_place_and_is_a_cog(tmp_path: Path, crs: str, transform: t
 def assert_cog(path: Path) -> None:
     """The structural rules of a cloud-optimised GeoTIFF, as GDAL's own validator checks them."""
     with tifffile.TiffFile(path) as tiff:
-        pages = list(tiff.pages)
+        pages: list[Any] = list(tiff.pages)
     assert all(page.is_tiled for page in pages)
     assert pages[0].offset in (8, 16)
     assert len(pages) > 1 or max(pages[0].shape[:2]) <= 512
