@@ -36,7 +36,7 @@ class Cascade:
     """Takes level-0 rows; hands out, for each level, whole rows of tiles as soon as they are full.
 
     ``put(level, first_row, rows)`` receives them: uint8 (block_rows or fewer at the end, level width, 3). Holds less
-    than one row of tiles per level, i.e. at most 2 x block_rows x width x 3 bytes in all, and as much again while it works.
+    than one row of tiles per level, i.e. at most 2 x block_rows x width x 3 bytes, and as much again while it works.
     """
 
     def __init__(self, sizes: Sequence[Size], block_rows: int, put: Callable[[int, int, np.ndarray], None]) -> None:
