@@ -16,8 +16,8 @@ import typer
 from ssl_tilegen import __version__
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, Settings, load_settings
 from ssl_tilegen.console import Console, plain
-from ssl_tilegen.errors import TilegenError
-from ssl_tilegen.runtime import catching_signals
+from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.runtime import catching_signals, check_stop
 
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
@@ -66,7 +66,8 @@ def command(settings: type[Settings] | None = None, group: typer.Typer = app) ->
             console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
             debug = given.pop("debug")
             with catching_signals():
-                _run(console, debug, lambda: body(console, **_arguments(settings, given)))
+                knobs = _run(console, debug, lambda: _arguments(settings, given), usage=given.get("config") is None)
+                console.summary(*_run(console, debug, lambda: body(console, **knobs)))
 
         run.__signature__ = _signature(body, settings)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
@@ -138,10 +139,12 @@ def _kind(annotation: Any) -> Any:
     return kind if kind in _AS_TYPED or typing.get_origin(kind) is Literal else str
 
 
-def _run(console: Console, debug: bool, call: Callable[[], tuple[Any, str]]) -> None:
-    """Call, print the summary, and turn errors into one line and an exit code."""
+def _run(console: Console, debug: bool, call: Callable[[], Any], *, usage: bool = False) -> Any:
+    """The result of ``call``, with errors turned into one line and an exit code: 2 where the options are wrong."""
     try:
-        console.summary(*call())
+        return call()
+    except SettingError as error:
+        _fail(console, error, str(error), 2 if usage else 1, debug)
     except TilegenError as error:
         _fail(console, error, str(error), error.exit_code, debug)
     except (typer.Exit, typer.BadParameter, typer.Abort):
@@ -197,16 +200,28 @@ def train(
     from ssl_tilegen.workflows.train import train as work
 
     report = work(stage, config, set_ or [], out, console.facts, device=device, restart=restart, overwrite=overwrite)
+    check_stop()
     return report, report.line()
 
 
 @command(group=models)
 def list_(console: Console) -> tuple[Any, str]:
-    """List the bundles and the encoders that are known by name."""
-    from ssl_tilegen.workflows.models import listing, table
+    """List the built-in bundles and the encoders that are known by name."""
+    from ssl_tilegen.workflows.models import list_models
 
-    found = listing()
-    return found, table(found)
+    found = list_models()
+    return found, found.table()
+
+
+@command(group=models)
+def info(
+    console: Console, bundle: Annotated[str, typer.Argument(help="A built-in bundle's name, or a folder.")]
+) -> tuple[Any, str]:
+    """Show what a bundle is: encoder, resolutions, training, licence, scores."""
+    from ssl_tilegen.workflows.models import describe
+
+    facts = describe(bundle)
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

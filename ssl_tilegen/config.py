@@ -210,12 +210,19 @@ class GenerateSettings(Settings):
         "--fit",
     )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
-    steps: int = knob(24, "Rungs of the noise ladder.", "--steps", gt=0)
-    guidance: float = knob(1.5, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", ge=0)
-    guidance_interval: Pair = knob(
-        (0.2, 0.8), "Part of the ladder that is guided, LOW,HIGH from clean (0) to noise (1).", "--guidance-interval"
+    steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    guidance: float | None = knob(
+        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
     )
-    update: Literal["ddim", "dpmpp_2m", "ancestral"] = knob("dpmpp_2m", "Update rule of a step.", "--update")
+    guidance_interval: Pair | None = knob(
+        None,
+        "Part of the ladder that is guided, LOW,HIGH from clean (0) to noise (1).",
+        "--guidance-interval",
+        default_text="the bundle's",
+    )
+    update: Literal["ddim", "dpmpp_2m", "ancestral"] | None = knob(
+        None, "Update rule of a step.", "--update", default_text="the bundle's"
+    )
     merge: Literal["auto", "whole", "shift", "average"] = knob(
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )

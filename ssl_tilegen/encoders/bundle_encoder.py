@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-import torch
+from torch import nn
 
 from ssl_tilegen.encoders.base import Normalisation
 from ssl_tilegen.encoders.network import NetworkEncoder
-from ssl_tilegen.geometry import Resolution
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
-def bundle_encoder(
-    module: nn.Module,
-    facts: object,
-    *,
-    resolution: Resolution | None = None,
-    device: torch.device | str = "cpu",
-    batch: int | None = None,
-) -> NetworkEncoder:
-    """``module`` as an encoder; ``facts`` has id, tile_px, mean, std and pooling (``bundle.info.encoder``)."""
-    return NetworkEncoder(
-        facts.id,  # type: ignore[attr-defined]
-        module,
-        tile_px=facts.tile_px,  # type: ignore[attr-defined]
-        normalisation=Normalisation(tuple(facts.mean), tuple(facts.std)),  # type: ignore[attr-defined]
-        pooling=facts.pooling,  # type: ignore[attr-defined]
-        resolution=resolution,
-        device=device,
-        batch=batch,
-    )
+class Bundle(Protocol):
+    """What is needed of a bundle (``ssl_tilegen.bundle.ModelBundle``, which lies above this layer)."""
+
+    info: Any
+    device: Any
+
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def hash(self) -> str: ...
+
+    def component_hash(self, component: str) -> str: ...
+
+
+class BundleEncoder(NetworkEncoder):
+    """A bundle's encoder, read at the resolution the bundle was trained for; ``bundle`` says which bundle it is of.
+
+    Its ``weights_sha256`` is the bundle's own hash of the component, so that a grid can be matched with a bundle
+    without loading a network.
+    """
+
+    def __init__(self, bundle: Bundle, *, batch: int | None = None) -> None:
+        facts = bundle.info.encoder
+        super().__init__(
+            facts.id,
+            bundle.encoder,
+            tile_px=facts.tile_px,
+            normalisation=Normalisation(tuple(facts.mean), tuple(facts.std)),
+            pooling="pool" if facts.pooling == "head" else facts.pooling,
+            resolution=bundle.info.resolution("um"),
+            device=bundle.device,
+            batch=batch,
+            weights_sha256=bundle.component_hash("encoder"),
+        )
+        self.bundle = {"id": bundle.info.name, "sha256": bundle.hash}

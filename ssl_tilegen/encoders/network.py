@@ -31,13 +31,14 @@ class NetworkEncoder:
         resolution: Resolution | None = None,
         device: torch.device | str = "cpu",
         batch: int | None = None,
+        weights_sha256: str | None = None,
     ) -> None:
         if pooling not in POOLINGS:
             raise SettingError(f"pooling '{pooling}' of {id}: unknown; use one of {', '.join(POOLINGS)}")
         self.id, self.tile_px, self.pooling, self.resolution = id, tile_px, pooling, resolution
         self.normalisation = normalisation
         self.device = torch.device(device)
-        self.weights_sha256 = weights_sha256(module)
+        self.weights_sha256 = weights_sha256 or hash_of_weights(module)
         self.batch = batch or _BATCH.get(self.device.type, 64)
         self._module = module.to(self.device).eval().requires_grad_(False)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in normalisation)
@@ -72,7 +73,7 @@ def pool(module: nn.Module, x: Tensor, pooling: str) -> Tensor:
     return torch.cat([parts[name] for name in pooling.split("+")], dim=1)
 
 
-def weights_sha256(module: nn.Module) -> str:
+def hash_of_weights(module: nn.Module) -> str:
     """Hash of all weights by name, type, shape and value: the same for any file they came from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.errors import Interrupted, OutputError, PartialFailure, TilegenError
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, PartialFailure, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete
 from ssl_tilegen.runtime import Progress, pick_device, silent, worker_share
 from ssl_tilegen.workflows.embed_inputs import Job, find_jobs, open_view, spec_of
@@ -66,35 +70,31 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     ``progress`` asks to stop, with all finished shards stored.
     """
     jobs = find_jobs(inputs, settings)
-    share = settings.shard or worker_share()
-    mine, split = _deal(jobs, share)
-    encoder = load_encoder(settings)
-    reports = [_attempt(job, encoder, settings, split, progress, alone=len(jobs) == 1) for job in mine]
-    if any(report.error for report in reports):
-        raise EmbedIncomplete(reports)
-    return reports
+    mine, split = _deal(jobs, settings.shard or worker_share())
+    attempt = _attempt if len(jobs) > 1 else _outright
+    reports = {job: attempt(settled, job, settings) for job in mine}
+    todo = [job for job in mine if reports[job] is None]
+    encoder = load_encoder(settings) if todo else None
+    reports |= {job: attempt(embed_one, job, settings, encoder, split, progress) for job in todo}
+    if any(report.error for report in reports.values()):
+        raise EmbedIncomplete(list(reports.values()))
+    return list(reports.values())
 
 
 def load_encoder(settings: EmbedSettings) -> Encoder:
     """The encoder that the settings name, on their device: ``encoder`` by name, else that of the bundle ``model``."""
     device = pick_device(settings.device)
     if settings.encoder is None:
-        from ssl_tilegen.encoders.bundle_encoder import load_bundle_encoder
-
-        return load_bundle_encoder(settings.model, device=device, batch=settings.batch)
-    from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
-
+        return BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
     return load_timm_encoder(
         settings.encoder, weights=settings.weights, pooling=settings.pooling, device=device, batch=settings.batch
     )
 
 
 def embed_one(
-    job: Job, encoder: Encoder, settings: EmbedSettings, split: tuple[int, int] = (0, 1), progress: Progress = silent
+    job: Job, settings: EmbedSettings, encoder: Encoder, split: tuple[int, int] = (0, 1), progress: Progress = silent
 ) -> EmbedReport:
     """Embed one image, or the share ``split`` = (index, count) of its shards."""
-    if job.grid.exists() and not settings.overwrite:
-        return _existing(job, settings)
     started = time.perf_counter()
     with open_view(job.image, encoder, settings) as view:
         tissue = TissueMap.of(view, threads=settings.reading_threads)
@@ -114,27 +114,32 @@ def _deal(jobs: list[Job], share: tuple[int, int]) -> tuple[list[Job], tuple[int
     return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
 
 
-def _attempt(
-    job: Job, encoder: Encoder, settings: EmbedSettings, split: tuple[int, int], progress: Progress, *, alone: bool
-) -> EmbedReport:
-    """`embed_one`, with the errors of one image among many put into its report."""
+def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
+    """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others."""
+    if not job.image.exists():
+        raise InputError(f"{job.image}: no such file; check the path")
+    if not job.grid.exists() or settings.overwrite:
+        return None
+    if not settings.skip_existing:
+        raise OutputError(f"{job.grid}: exists; give --overwrite, --skip-existing or another -o")
+    if not is_complete(job.grid):
+        raise OutputError(f"{job.grid}: exists but is not a finished grid; remove it or give --overwrite")
+    return EmbedReport(job.image, job.grid, "skipped")
+
+
+def _outright(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+    """A single image: its error is the error."""
+    return work(job, *args)
+
+
+def _attempt(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+    """One image among many: its error goes into its report, and the others go on."""
     try:
-        return embed_one(job, encoder, settings, split, progress)
+        return work(job, *args)
     except Interrupted:
         raise
     except (TilegenError, OSError) as error:
-        if alone:
-            raise
         return EmbedReport(job.image, job.grid, "failed", error=str(error))
-
-
-def _existing(job: Job, settings: EmbedSettings) -> EmbedReport:
-    """What to do about an output that is already there: pass over a finished one if asked to."""
-    if settings.skip_existing and is_complete(job.grid):
-        return EmbedReport(job.image, job.grid, "skipped")
-    if settings.skip_existing:
-        raise OutputError(f"{job.grid}: exists but is not a finished grid; remove it or give --overwrite")
-    raise OutputError(f"{job.grid}: exists; give --overwrite, --skip-existing or another -o")
 
 
 def _finish(job: Job, writer: GridWriter, settings: EmbedSettings, tiles: int, seconds: float) -> EmbedReport:

@@ -5,28 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_tilegen.bundle import BUILT_IN, ModelBundle
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
+from ssl_tilegen.errors import FormatError
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What `models list` shows."""
+    """What `models list` shows: the facts of each built-in bundle, and the registry of encoders."""
 
+    bundles: tuple[dict[str, Any], ...]
     encoders: tuple[EncoderCard, ...]
-    bundles: tuple[dict[str, Any], ...] = ()
+
+    def table(self) -> str:
+        """The listing as text, one model a line."""
+        head = f"{'encoder':<20}{'dim':>6}{'tile':>6}  {'um/px':<6} {'pooling':<9} {'licence':<22} weights"
+        bundles = [f"{facts['name']:<20} {facts['folder']}" for facts in self.bundles]
+        return "\n".join(["bundle", *bundles, "", head, *map(_row, self.encoders)])
 
 
-def listing() -> Listing:
-    """All bundles and encoders that can be named."""
-    return Listing(CARDS)
+def list_models() -> Listing:
+    """All models that can be named without a path."""
+    return Listing(tuple(filter(None, map(_describe_if_there, BUILT_IN))), CARDS)
 
 
-def table(found: Listing) -> str:
-    """The listing as text, one encoder a line."""
-    head = f"{'encoder':<20}{'dim':>6}{'tile':>6}  {'um/px':<6} {'pooling':<9} {'licence':<22} weights"
-    rows = [
+def describe(name: str) -> dict[str, Any]:
+    """The facts of a bundle, built-in or in a folder: bundle.json, its place, its parts and its hash."""
+    bundle = ModelBundle.load(name)
+    parts = [part for part in ("encoder", "autoencoder", "denoiser", "scheduler") if (bundle.folder / part).is_dir()]
+    return bundle.info.model_dump() | {"folder": str(bundle.folder), "components": parts, "sha256": bundle.hash}
+
+
+def _describe_if_there(name: str) -> dict[str, Any] | None:
+    """The facts of a built-in bundle; None in a checkout where it has not been trained yet."""
+    try:
+        return describe(name)
+    except FormatError:
+        return None
+
+
+def _row(card: EncoderCard) -> str:
+    gated = " (gated)" if card.gated else ""
+    return (
         f"{card.name:<20}{card.dim:>6}{card.tile_px:>6}  {card.mpp or '-':<6} {card.pooling:<9} {card.licence:<22} "
-        f"{card.source}{' (gated)' if card.gated else ''}"
-        for card in found.encoders
-    ]
-    return "\n".join([head, *rows])
+        f"{card.source}{gated}"
+    )

@@ -1,0 +1,159 @@
+"""The command line as its users meet it: options, outputs, exit codes, signals, start-up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_tilegen import __version__
+from ssl_tilegen.cli import main
+from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
+from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.grids import is_complete, part_of
+from tests.bundles import encoder_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encoder_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (130, 200, 3), np.uint8)).save(path)
+    return path
+
+
+def code_of(*arguments: object) -> int:
+    """The exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)  # type: ignore[arg-type]
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, runpy; sys.argv = ['ssl-tilegen', 'embed', '--help']\n"
+        "try: runpy.run_module('ssl_tilegen', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'timm', 'zarr', 'numpy', 'rasterio', 'openslide'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+    assert time.perf_counter() - started < 5  # 0.4 s on an idle machine
+
+
+@pytest.mark.parametrize("command", ["", "embed", "generate", "train", "models", "models list", "models info"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(*command.split(), "--help") == 0
+    assert "Usage: ssl-tilegen" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("--version") == 0
+    assert capsys.readouterr().out == f"ssl-tilegen {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["nonsense", "embed", "embed a --nonsense", "embed a --stride many", "embed a --stride -3", "embed a --shard 4/4",
+     "embed a --mpp 1 --gsd 1", "embed a --pooling best", "generate", "generate --grid g --size big",
+     "generate --grid g --fit maybe", "generate --grid g --region 1,2,3", "train sculptor --config a.toml"],
+)  # fmt: skip
+def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(*arguments.split()) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_embed_prints_one_summary(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("embed", picture, "--gsd", 0.15, "--model", bundle, "--json") == 0
+    out, err = capsys.readouterr()
+    (report,) = json.loads(out)
+    assert report["status"] == "done" and report["cells"] == 6 and report["counts"]["ok"] == 6
+    assert out.count("\n") == 1 and "embed a.png" in err
+    assert is_complete(picture.with_suffix(".zarr"))
+
+
+def test_errors_are_one_line(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("embed", picture, "--model", bundle) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and "--mpp" in err and err.count("\n") == 1
+    assert code_of("embed", picture, "--model", bundle, "--json", "--log-format", "json") == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["exit_code"] == 1 and json.loads(err)["event"] == "error"
+    assert code_of("embed", picture, "--model", bundle, "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_some_failed_is_3_and_lists_them(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = picture.with_name("bad.svs")
+    bad.write_text("x")
+    assert code_of("embed", picture, bad, "--gsd", 0.15, "--model", bundle, "--json") == 3
+    out, err = capsys.readouterr()
+    assert [report["status"] for report in json.loads(out)["reports"]] == ["done", "failed"]
+    assert "bad.svs" in err and err.splitlines()[-1].startswith("error: 1 of 2 inputs failed")
+
+
+def test_a_configuration_file_and_options_over_it(
+    picture: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'model = "{bundle}"\ngsd = 0.3\nstride = 16\n')
+    assert code_of("embed", picture, "--config", config, "--stride", 32, "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["cells"] == 3 * 5
+    for text, message in (("strides = 3", "unknown key 'strides'"), ("stride = ", "not valid TOML"), ("stride=0", "0")):
+        config.write_text(text)
+        assert code_of("embed", picture, "--config", config) == 1
+        assert message in capsys.readouterr().err
+    assert code_of("embed", picture, "--config", tmp_path / "none.toml") == 1
+
+
+def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("models", "list") == 0
+    assert "uni2-h" in capsys.readouterr().out
+    assert code_of("models", "list", "--json") == 0
+    assert {"uni", "virchow2", "dinov3-sat"} <= {e["name"] for e in json.loads(capsys.readouterr().out)["encoders"]}
+
+
+def test_models_info(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("models", "info", bundle) == 0
+    assert "stub" in capsys.readouterr().out
+    assert code_of("models", "info", bundle, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["encoder"]["id"] == "stub-0"
+    assert code_of("models", "info", "/no/such") == 1
+
+
+def test_values_are_parsed_alike_from_options_and_files() -> None:
+    options = load_settings(GenerateSettings, None, {"grid": "g", "size": "4096x2048", "region": "1,2,30,40"})
+    assert options.size == Size(2048, 4096) and options.region == Window(2, 1, 40, 30)
+    assert load_settings(GenerateSettings, None, {"grid": "g", "size": 512}).size == Size(512, 512)
+    listed = load_settings(EmbedSettings, None, {"bands": [3, 2, 1], "scale": [0, 4000], "shard": "1/4"})
+    assert (listed.bands, listed.scale, listed.shard) == ((3, 2, 1), (0.0, 4000.0), (1, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_terminated_run_says_so_and_is_continued(bundle: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)).save(tmp_path / "a.png")
+    command = [sys.executable, "-m", "ssl_tilegen", "embed", str(tmp_path / "a.png"), "--gsd", "0.15", "--stride", "16",
+               "--model", str(bundle)]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    process.stderr.readline()  # the first progress
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "SIGTERM" in err and "Traceback" not in err
+    assert part_of(tmp_path / "a.zarr").exists()
+    main_result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert main_result.returncode == 0 and is_complete(tmp_path / "a.zarr")
