@@ -8,15 +8,15 @@ even spread: what a diffusion model wants as a condition and a prior wants to dr
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ssl_tilegen.nets import build_encoder
 from ssl_tilegen.training.data import Corpus, to_signed
 from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.settings import EncoderSettings
@@ -26,9 +26,27 @@ _SLICES = 256
 _SHOWN_QUERIES, _SHOWN_NEIGHBOURS, _SHOWN_POOL = 8, 7, 1500
 
 
-def build_encoder(arch: str, tile_px: int, dim: int, arch_args: dict[str, Any]) -> nn.Module:
-    """A timm ViT whose head is the embedding: (N, 3, tile_px, tile_px) in [-1, 1] -> (N, dim). Other sizes work too."""
-    return timm.create_model(arch, img_size=tile_px, dynamic_img_size=True, num_classes=dim, **arch_args)
+class Embedder(nn.Module):
+    """A ViT whose embedding is standardised over the batch while it trains; ``folded`` gives the plain ViT."""
+
+    def __init__(self, vit: nn.Module, dim: int) -> None:
+        super().__init__()
+        self.vit = vit
+        self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Views (N, V, 3, S, S) of any sizes -> (N, sum of V, D), standardised over N and V."""
+        raw = torch.cat([embed_views(self.vit, v) for v in views], 1)
+        return self.standardise(raw.flatten(0, 1)).unflatten(0, raw.shape[:2])
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """The ViT with the running statistics folded into its head."""
+        vit = copy.deepcopy(self.vit)
+        deviation = (self.standardise.running_var + self.standardise.eps).sqrt()
+        vit.head.weight.div_(deviation[:, None])
+        vit.head.bias.sub_(self.standardise.running_mean).div_(deviation)
+        return vit.eval()
 
 
 class EncoderStage:
@@ -37,13 +55,14 @@ class EncoderStage:
     def __init__(self, settings: EncoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
-        self.module = build_encoder(settings.arch, settings.tile_px, settings.dim, settings.arch_args)
+        vit = build_encoder(settings.arch, settings.tile_px, settings.dim, settings.arch_args)
+        self.module = Embedder(vit, settings.dim)
         self._start_patches()
 
     @torch.no_grad()
     def _start_patches(self) -> None:
         """Start the patch projection at the whitened principal components of the training patches."""
-        projection = self.module.patch_embed.proj
+        projection = self.module.vit.patch_embed.proj
         side, width = projection.kernel_size[0], projection.out_channels
         rng = np.random.default_rng([self.settings.run.seed, 0])
         crops = np.stack([self.corpus.crop(rng, side) for _ in range(_START_CROPS)])
@@ -73,9 +92,9 @@ class EncoderStage:
         return jittered(rng, view, self.settings.jitter)
 
     def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        whole = embed_views(module, batch["global"])
+        views = module(*[batch[key] for key in ("global", "local") if key in batch])
+        whole = views[:, : self.settings.global_views]
         centre = whole.mean(1, keepdim=True)
-        views = torch.cat([whole, embed_views(module, batch["local"])], 1) if "local" in batch else whole
         agreement = (views - centre).square().mean()
         normality = gaussianity(views.transpose(0, 1), _SLICES)
         loss = agreement + self.settings.gaussian_weight * normality
@@ -91,7 +110,8 @@ class EncoderStage:
         tiles = np.stack([self.corpus.crop(rng, self.settings.tile_px) for _ in range(_SHOWN_POOL)])
         device = next(module.parameters()).device
         chunks = torch.from_numpy(to_signed(tiles)).split(256)
-        z = nn.functional.normalize(torch.cat([module(chunk.to(device)) for chunk in chunks]).float(), dim=1)
+        vit = module.folded()
+        z = nn.functional.normalize(torch.cat([vit(chunk.to(device)) for chunk in chunks]).float(), dim=1)
         nearest = (z[:_SHOWN_QUERIES] @ z.T).topk(_SHOWN_NEIGHBOURS + 1).indices.cpu().numpy()
         sheet = np.concatenate([np.concatenate(list(tiles[row]), 1) for row in nearest], 0)
         Image.fromarray(sheet).save(path)

@@ -23,6 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError, TilegenError
+from ssl_tilegen.runtime import fast_dtype
+from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.settings import RunSettings
 
 Batch = dict[str, Tensor]
@@ -83,26 +85,9 @@ def rate(step: int, run: RunSettings) -> float:
     return warm * (1 - math.sqrt(max(0.0, 1 - left)))
 
 
-def make_optimiser(module: nn.Module, run: RunSettings) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices and kernels only."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, run.beta2), eps=1e-8, foreach=True)
-
-
 def precision_of(run: RunSettings, device: torch.device) -> torch.dtype | None:
     """The autocast type, or None for plain float32."""
-    if run.precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" or fast_bf16_cpu() else None
-    return {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.precision]
-
-
-def fast_bf16_cpu() -> bool:
-    """Whether this processor multiplies bf16 matrices in hardware (AMX); without it bf16 is slower than float32."""
-    return torch.cpu._is_amx_tile_supported()
+    return {"auto": fast_dtype(device), "no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.precision]
 
 
 def _step(

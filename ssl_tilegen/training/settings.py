@@ -30,6 +30,8 @@ class SourceSettings(_Strict):
     """Metres per pixel to read at; left out: the raster's own."""
     shrink: int = Field(1, ge=1)
     """Read this many times coarser than the resolution above (for soft cameras)."""
+    turns: int = Field(8, ge=1, le=8)
+    """Flips and rotations that are cached for the denoiser (1: as it is)."""
     exclude: list[str] = []
     """File names never to be read: what stays unseen for measuring."""
 
@@ -49,6 +51,7 @@ class RunSettings(_Strict):
     """Optimiser steps in all; may be raised later to train on."""
     batch: int = Field(32, gt=0)
     """Windows per step, over all processes together."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate."""
     warmup: int = Field(100, ge=0)
@@ -112,8 +115,10 @@ class DenoiserSettings(_Strict):
 
     data: DataSettings
     run: RunSettings
-    bundle: str
-    """Folder with the encoder and the autoencoder; a denoiser in it is trained on from (warm start)."""
+    bundle: str | None = None
+    """Bundle whose encoder and autoencoder are used; left out: the one that the other stages made in ``--out``."""
+    start_from: str | None = None
+    """Bundle whose denoiser's weights are the start (warm start)."""
     window_lat: int = Field(24, gt=0)
     """Side of the training window in latents."""
     margin_lat: int = Field(2, ge=0)
@@ -121,14 +126,15 @@ class DenoiserSettings(_Strict):
     net: dict[str, Any] = {}
     drop: float = Field(0.1, ge=0, lt=1)
     """Chance that the condition is left out, for classifier-free guidance."""
-    embedding_noise: float = Field(0.1, ge=0)
+    time_mean: float = 0.0
+    """Centre of the logit-normal distribution of training times (Esser et al. 2024); larger: noisier."""
+    time_spread: float = Field(1.0, gt=0)
+    embedding_noise: float = Field(0.05, ge=0)
     """Gaussian noise on the embeddings, in units of their standard deviation."""
-    offsets: int = Field(4, gt=0)
-    """Lattice offsets per image at which cells are embedded: windows fall anywhere between the cells."""
-    turns: int = Field(4, ge=1, le=8)
-    """Flips and rotations cached per image (1: as it is; 8: all)."""
+    offsets: int = Field(2, gt=0)
+    """Lattice offsets per turned image at which cells are embedded: windows fall anywhere between the cells."""
     latent_gain: float = Field(0.5, ge=0, le=1)
-    """0: every latent channel at unit variance; 1: variances as the principal components have them."""
+    """0: every latent channel at unit deviation; 1: deviations in proportion to what a channel does to the pixels."""
 
 
 STAGES: dict[str, type[_Strict]] = {
@@ -182,6 +188,7 @@ def _anchored(settings: Any, folder: Path) -> Any:
         for source in settings.data.sources
     ]
     updates: dict[str, Any] = {"data": settings.data.model_copy(update={"sources": sources})}
-    if isinstance(settings, DenoiserSettings):
-        updates["bundle"] = str(folder / settings.bundle)
+    for name in ("bundle", "start_from"):
+        if getattr(settings, name, None):
+            updates[name] = str(folder / getattr(settings, name))
     return settings.model_copy(update=updates)

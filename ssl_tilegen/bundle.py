@@ -1,0 +1,340 @@
+"""A model bundle: one folder in diffusers layout with all it takes to embed and to generate.
+
+``model_index.json``, one folder per component (``encoder``, ``autoencoder``, ``denoiser``, ``scheduler``) with
+``config.json`` and safetensors, and ``bundle.json`` with what the components do not know of themselves. Never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import nullcontext
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ssl_tilegen.errors import FormatError, InputError
+from ssl_tilegen.geometry import Resolution, Size, Window, cover
+from ssl_tilegen.nets import build_component, build_encoder
+from ssl_tilegen.runtime import fast_dtype
+
+FORMAT = 1
+BUILT_IN = ("tiny",)
+SHARD = "14MB"
+SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+"""What our own denoisers are trained for: flow matching with x = (1 - t) clean + t noise."""
+_PIECE_LAT = 128
+
+
+class EncoderInfo(BaseModel):
+    """What is done to a tile before the encoder and to its tokens after it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tile_px: int
+    dim: int
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pooling: str = "head"
+
+
+class Sampling(BaseModel):
+    """Defaults of `generate` that were measured best for this bundle."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: int = 24
+    update: str = "dpmpp_2m"
+    guidance: float = 1.5
+    guidance_interval: tuple[float, float] = (0.2, 0.8)
+
+
+class BundleInfo(BaseModel):
+    """``bundle.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    name: str
+    encoder: EncoderInfo = EncoderInfo(id="none", tile_px=0, dim=0)
+    locality: Literal["local", "window"] = "local"
+    window_px: int = 0
+    stride_px: list[int] = []
+    """Strides of the embedding grid that the denoiser was trained for."""
+    resolutions: dict[str, tuple[float, Literal["um", "m"]]] = {}
+    """Domain -> (value, unit) per pixel that it was trained at."""
+    latent_mean: list[float] = []
+    latent_scale: list[float] = []
+    prediction_type: str = "flow"
+    l2_condition: bool = False
+    """Whether the denoiser takes its condition at unit length, as the published one does."""
+    sampling: Sampling = Sampling()
+    training: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict)
+    licence: str = "unknown"
+
+    def resolution(self, unit: str) -> Resolution | None:
+        """The finest resolution it was trained at in ``unit`` (um, m), or None."""
+        values = [value for value, own in self.resolutions.values() if own == unit]
+        return Resolution(min(values), unit) if values else None
+
+
+class ModelBundle:
+    """Encoder, autoencoder and denoiser, loaded to a device; satisfies ``diffusion.protocols.Model``.
+
+    Components are loaded when first used, so that `embed` never reads the denoiser. Raises InputError where there is
+    no bundle, FormatError where it is broken or of a newer format.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        self.folder, self.device = folder, torch.device(device)
+        self.info = _read_info(folder)
+
+    @classmethod
+    def load(cls, name: str | Path, device: torch.device | str = "cpu") -> ModelBundle:
+        """A built-in bundle by name, or a folder."""
+        return cls(find_bundle(name), device)
+
+    # The components
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """(N, 3, tile, tile), normalised -> (N, D)."""
+        folder = self.folder / "encoder"
+        config = _read_json(folder / "config.json")
+        module = build_encoder(config["arch"], config["tile_px"], config["dim"], config["arch_args"])
+        return self._ready(_filled(module, folder))
+
+    @cached_property
+    def autoencoder(self) -> nn.Module:
+        """Images (N, 3, H, W) in [-1, 1] <-> raw latents."""
+        return self._ready(_component(self.folder / "autoencoder"))
+
+    @cached_property
+    def denoiser(self) -> nn.Module:
+        """Noisy latents, time, condition -> raw prediction."""
+        return self._ready(_component(self.folder / "denoiser"))
+
+    def has(self, component: str) -> bool:
+        return (self.folder / component / "config.json").is_file()
+
+    def component_hash(self, component: str) -> str:
+        """sha256 over a component's configuration and weights."""
+        digest = hashlib.sha256()
+        for path in sorted((self.folder / component).glob("*")):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over all components."""
+        parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def _ready(self, module: nn.Module) -> nn.Module:
+        return module.eval().requires_grad_(False).to(self.device, torch.float32, memory_format=torch.channels_last)
+
+    # diffusion.protocols.Model
+
+    @property
+    def locality(self) -> Literal["local", "window"]:
+        return self.info.locality
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent on each axis."""
+        own = getattr(self.autoencoder, "factor", None)
+        return own or 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+
+    @property
+    def window_lat(self) -> int:
+        return self.info.window_px // self.factor
+
+    @property
+    def halo_lat(self) -> int:
+        return getattr(self.denoiser, "halo", 0)
+
+    @property
+    def field_stride_lat(self) -> int:
+        return getattr(self.denoiser, "field_stride", 1)
+
+    @property
+    def align_lat(self) -> int:
+        return self.field_stride_lat
+
+    @property
+    def latent_channels(self) -> int:
+        return len(self.info.latent_mean) or self.autoencoder.config.latent_channels
+
+    @property
+    def decoder_halo_lat(self) -> int | None:
+        return getattr(self.autoencoder, "decoder_halo", None)
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        return _read_json(self.folder / "scheduler" / "scheduler_config.json")
+
+    @property
+    def prediction_type(self) -> str:
+        return self.info.prediction_type
+
+    def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Raw prediction (N, C, h, w) for noisy latents at times t; no condition = unconditional."""
+        with self._autocast():
+            if self.locality == "local":
+                return self.denoiser(x.contiguous(memory_format=torch.channels_last), t, cond).float()
+            return self.denoiser(x, t, self._tokens(x, cond)).sample.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (N, C, h, w) -> pixels (N, 3, factor h, factor w) in about [-1, 1]."""
+        mean, scale = self._statistics
+        raw = latents.to(self.device) / scale + mean
+        with self._autocast():
+            pixels = self.autoencoder.decode(raw.contiguous(memory_format=torch.channels_last))
+        return getattr(pixels, "sample", pixels).float()
+
+    # The other direction
+
+    @torch.no_grad()
+    def encode_raw(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3), sides multiples of ``factor`` -> raw latents (C, H/8, W/8) float32, piece by exact piece."""
+        size = Size(rgb.shape[0] // self.factor, rgb.shape[1] // self.factor)
+        halo, whole = getattr(self.autoencoder, "encoder_halo", 8), Window.of(size)
+        out = np.empty((self.latent_channels, size.rows, size.cols), np.float32)
+        for core in cover(size, Size(_PIECE_LAT, _PIECE_LAT)):
+            around = core.grown(halo).intersection(whole)
+            assert around is not None
+            pixels = np.ascontiguousarray(rgb[around.scaled(self.factor).slices].transpose(2, 0, 1))
+            image = torch.from_numpy(pixels).to(self.device)[None].float() / 127.5 - 1
+            with self._autocast():
+                encoded = self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last))
+            mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else getattr(encoded, "latents", encoded)
+            out[:, *core.slices] = mean[0][:, *core.within(around).slices].float().cpu().numpy()
+        return out
+
+    def encode(self, rgb: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3) -> normalised latents (C, H/8, W/8) on the CPU."""
+        mean, scale = (s.cpu()[0] for s in self._statistics)
+        return (torch.from_numpy(self.encode_raw(rgb)) - mean) * scale
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        channels = self.latent_channels
+        mean = torch.tensor(self.info.latent_mean or [0.0] * channels, device=self.device)
+        scale = torch.tensor(self.info.latent_scale or [1.0] * channels, device=self.device)
+        return mean[None, :, None, None], scale[None, :, None, None]
+
+    def _tokens(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Condition vectors (N, D) as one token each; the unconditional token is the zero vector."""
+        if cond is None:
+            return torch.zeros(len(x), 1, self.info.encoder.dim, device=x.device)
+        return (nn.functional.normalize(cond, dim=1) if self.info.l2_condition else cond)[:, None]
+
+    def _autocast(self) -> Any:
+        kind = fast_dtype(self.device)
+        return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle: a built-in name or a path. Raises InputError where there is none."""
+    if str(name) in BUILT_IN:
+        packaged = Path(str(resources.files("ssl_tilegen"))) / "models" / str(name)
+        checkout = Path(str(resources.files("ssl_tilegen"))).parent / "models" / str(name)
+        return packaged if packaged.is_dir() else checkout
+    folder = Path(name)
+    if not (folder / "bundle.json").is_file():
+        raise InputError(f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}")
+    return folder
+
+
+def save_component(module: nn.Module, folder: Path, config: dict[str, Any] | None = None) -> None:
+    """Write a network in float16, in shards below 15 MiB; ``config`` for those that are no diffusers models."""
+    folder.mkdir(parents=True, exist_ok=True)
+    half = {key: _half(value) for key, value in module.state_dict().items()}
+    for old in folder.glob("*.safetensors*"):
+        old.unlink()
+    if config is None:
+        module.save_config(folder)
+        from huggingface_hub import save_torch_state_dict
+
+        save_torch_state_dict(half, folder, filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
+                              max_shard_size=SHARD)  # fmt: skip
+    else:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(half, folder / "model.safetensors")
+
+
+def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> None:
+    """Write ``bundle.json``, ``model_index.json`` and the scheduler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n")
+    index: dict[str, Any] = {"_class_name": "ModelBundle", "_bundle_format": info.format}
+    for component in ("autoencoder", "denoiser"):
+        path = folder / component / "config.json"
+        if path.is_file():
+            index[component] = ["ssl_tilegen.nets", json.loads(path.read_text())["_class_name"]]
+    index |= {"encoder": ["timm", "VisionTransformer"], "scheduler": ["diffusers", scheduler["_class_name"]]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+
+
+def update_info(folder: Path, **changes: Any) -> BundleInfo:
+    """The facts of a bundle under construction with ``changes``, written back."""
+    info = _read_info(folder) if (folder / "bundle.json").is_file() else BundleInfo(name=folder.parent.name)
+    info = info.model_copy(update=changes)
+    write_info(folder, info, SCHEDULER)
+    return info
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
+    except ValueError:
+        raise FormatError(f"{path}: not valid JSON; the bundle is broken") from None
+
+
+def _read_info(folder: Path) -> BundleInfo:
+    path = folder / "bundle.json"
+    facts = _read_json(path)
+    if facts.get("format", FORMAT) > FORMAT:
+        raise FormatError(f"{path}: format {facts['format']}, this version reads up to {FORMAT}; upgrade ssl-tilegen")
+    try:
+        return BundleInfo.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FormatError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _component(folder: Path) -> nn.Module:
+    config = _read_json(folder / "config.json")
+    return _filled(build_component(config), folder)
+
+
+def _filled(module: nn.Module, folder: Path) -> nn.Module:
+    """``module`` with the weights of all safetensors files in ``folder``, strictly."""
+    weights: dict[str, Tensor] = {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            weights |= load_file(path)
+        module.load_state_dict({key: value.float() if value.is_floating_point() else value
+                                for key, value in weights.items()})  # fmt: skip
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FormatError(f"{folder}: the weights do not fit the configuration ({reason})") from None
+    return module

@@ -1,0 +1,139 @@
+"""A local denoiser: a convolutional U-Net of finite reach whose condition is a field over the canvas.
+
+Nothing in it looks further than ``halo`` latents, every normalisation is per position, and the condition enters as a
+map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
+any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
+
+_LEVELS = 3
+
+
+class FieldUNet(ModelMixin, ConfigMixin):
+    """Flow-matching denoiser (Lipman et al. 2023) with the preconditioning of Karras et al. 2022, per channel.
+
+    With x = (1 - t) clean + t noise and channel deviation s, the velocity noise - clean has the best linear estimate
+    (t - (1 - t) s^2) / D x, D = (1 - t)^2 s^2 + t^2, and a remainder of deviation s / sqrt(D): the network gives the
+    remainder at unit scale.
+    """
+
+    edge_layers = ("stem", "out", "time_in", "condition_in")
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        condition_dim: int = 192,
+        widths: tuple[int, int, int] = (96, 160, 256),
+        down_blocks: tuple[int, int, int] = (1, 2, 2),
+        up_blocks: tuple[int, int] = (2, 2),
+        hidden: int = 256,
+        time_features: int = 64,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("condition_mean", torch.zeros(condition_dim))
+        self.register_buffer("condition_std", torch.ones(condition_dim))
+        self.register_buffer("latent_std", torch.ones(latent_channels))
+        self.null = nn.Parameter(torch.zeros(condition_dim))
+        self.time_in = nn.Linear(time_features, hidden)
+        self.condition_in = nn.Conv2d(condition_dim, hidden, 1)
+        self.condition_mix = nn.Conv2d(hidden, hidden, 1)
+        self.act = nn.SiLU()
+
+        self.stem = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_stack(widths[i], down_blocks[i], hidden, i) for i in range(_LEVELS))
+        self.shrink = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, 2) for i in range(_LEVELS - 1))
+        self.grow = nn.ModuleList(_grow(widths[i + 1], widths[i]) for i in range(_LEVELS - 1))
+        self.join = nn.ModuleList(nn.Conv2d(2 * widths[i], widths[i], 1) for i in range(_LEVELS - 1))
+        self.up = nn.ModuleList(_stack(widths[i], up_blocks[i], hidden, i) for i in range(_LEVELS - 1))
+        self.norm_out = ChannelNorm(widths[0])
+        self.out = zeroed(nn.Conv2d(widths[0], latent_channels, 3, padding=1))
+
+    @property
+    def field_stride(self) -> int:
+        """Latents per field sample on each axis; windows must start and end at multiples of it."""
+        return 2 ** (_LEVELS - 1)
+
+    @property
+    def halo(self) -> int:
+        """Latents of context to each side that make a piece exact, a multiple of ``field_stride``."""
+        down, up = self.config.down_blocks, (*self.config.up_blocks, 0)
+        reach = sum(2 * (down[i] + up[i]) * 2**i for i in range(_LEVELS)) + 2
+        edges = 2 * self.field_stride  # bilinear growth of the modulation, and rounding to the coarsest lattice
+        return -(-(reach + edges) // self.field_stride) * self.field_stride
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Velocity (N, C, h, w) for noisy latents x, times t (N,) in [0, 1] and a field (N, D, h/4, w/4) or None.
+
+        Fields or parts of them that are NaN count as unconditional.
+        """
+        time = t.float()[:, None, None, None]
+        std = self.latent_std[:, None, None]
+        spread = (1 - time) ** 2 * std**2 + time**2
+        remainder = self._remainder(x * spread.rsqrt(), self._modulation(t, condition, x))
+        return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
+
+    def _modulation(self, t: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+        """What all blocks take their scale and shift from: (N, hidden, h/4, w/4)."""
+        null = self.null[None, :, None, None]
+        if condition is None:
+            field = null.expand(len(x), -1, x.shape[2] // self.field_stride, x.shape[3] // self.field_stride)
+        else:
+            field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
+            field = torch.where(field.isnan(), null, field)
+        time = self.time_in(sinusoid(t, self.config.time_features))[:, :, None, None]
+        mixed = self.condition_mix(self.act(self.condition_in(field) + time))
+        return self.act(mixed + time)
+
+    def _remainder(self, x: Tensor, modulation: Tensor) -> Tensor:
+        h = self.stem(x)
+        skips = []
+        for level in range(_LEVELS):
+            for block in self.down[level]:
+                h = block(h, modulation)
+            if level < _LEVELS - 1:
+                skips.append(h)
+                h = self.shrink[level](h)
+        for level in reversed(range(_LEVELS - 1)):
+            h = self.join[level](torch.cat([self.grow[level](h), skips[level]], 1))
+            for block in self.up[level]:
+                h = block(h, modulation)
+        return self.out(self.act(self.norm_out(h)))
+
+
+class _FieldBlock(nn.Module):
+    """A residual block whose scale and shift are maps."""
+
+    def __init__(self, channels: int, hidden: int, level: int) -> None:
+        super().__init__()
+        self.finer = 2 ** (_LEVELS - 1 - level)
+        self.norm = ChannelNorm(channels)
+        self.modulate = zeroed(nn.Conv2d(hidden, 2 * channels, 1))
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(N, C, H, W) and (N, hidden, H / finer, W / finer) -> (N, C, H, W)."""
+        both = self.modulate(modulation)
+        if self.finer > 1:
+            both = nn.functional.interpolate(both, scale_factor=self.finer, mode="bilinear", align_corners=False)
+        scale, shift = both.chunk(2, 1)
+        h = self.conv_in(self.act(self.norm(x) * (1 + scale) + shift))
+        return x + self.conv_out(self.act(h))
+
+
+def _stack(channels: int, blocks: int, hidden: int, level: int) -> nn.ModuleList:
+    return nn.ModuleList(_FieldBlock(channels, hidden, level) for _ in range(blocks))
+
+
+def _grow(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels_in, 4 * channels_out, 1), nn.PixelShuffle(2))
