@@ -9,7 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -17,12 +17,12 @@ from ssl_tilegen import __version__
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, Settings, load_settings
 from ssl_tilegen.console import Console, plain
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.runtime import catching_signals, check_stop
+from ssl_tilegen.runtime import catching_signals, check_stop, stop_requested
 
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
 
-_PLAIN = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
+_PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
 app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
 models = typer.Typer(help="The models at hand.", **_PLAIN)
 app.add_typer(models, name="models")
@@ -37,6 +37,7 @@ LogFormat = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, or globs.")]
+Body = Callable[..., tuple[Any, str]]
 Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
 
 
@@ -55,13 +56,13 @@ def _root(
     pass
 
 
-def command(settings: type[Settings] | None = None, group: typer.Typer = app) -> Callable[[Callable[..., Any]], Any]:
+def command(settings: type[Settings] | None = None, group: typer.Typer = app) -> Callable[[Body], Body]:
     """Make ``body(console, [settings,] own parameters...) -> (summary, text)`` a command.
 
     The options of ``settings`` and the common ones are added, and errors become one line and an exit code.
     """
 
-    def register(body: Callable[..., tuple[Any, str]]) -> Callable[..., None]:
+    def register(body: Body) -> Body:
         def run(**given: Any) -> None:
             console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
             debug = given.pop("debug")
@@ -115,7 +116,7 @@ def _option(settings: type[Settings], name: str) -> inspect.Parameter:
     shown = extra["default_text"] or (False if field.default in (None, False) or required else str(field.default))
     option = typer.Option(
         *extra["options"],
-        help=field.description + (" [required]" if required else ""),
+        help=f"{field.description}{' [required]' if required else ''}",
         show_default=shown,
         rich_help_panel=extra["panel"] or None,
     )
@@ -124,19 +125,16 @@ def _option(settings: type[Settings], name: str) -> inspect.Parameter:
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, option],  # type: ignore[operator]
+        annotation=Annotated[kind | None, option],
     )
 
 
 def _kind(annotation: Any) -> Any:
     """The type to give Typer for a field's annotation, without its None."""
-    import typing
-
-    members = [a for a in typing.get_args(annotation) if a is not type(None)] or [annotation]
-    if typing.get_origin(annotation) is Literal:
+    if get_origin(annotation) is Literal:
         return annotation
-    kind = members[0] if len(members) == 1 else annotation
-    return kind if kind in _AS_TYPED or typing.get_origin(kind) is Literal else str
+    members = [member for member in get_args(annotation) if member is not type(None)] or [annotation]
+    return members[0] if members[0] in _AS_TYPED or get_origin(members[0]) is Literal else str
 
 
 def _run(console: Console, debug: bool, call: Callable[[], Any], *, usage: bool = False) -> Any:
@@ -191,17 +189,20 @@ def train(
     stage: Stage,
     config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: run.steps=2000.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the bundle.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="`run` beside the file")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I.")] = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")] = False,
 ) -> tuple[Any, str]:
     """Train one part of a bundle; continues from its last checkpoint."""
     from ssl_tilegen.workflows.train import train as work
 
-    report = work(stage, config, set_ or [], out, console.facts, device=device, restart=restart, overwrite=overwrite)
+    folder = out or config.parent / "run"
+    options: dict[str, Any] = {"overrides": set_ or [], "device": device, "restart": restart}
+    report = work(stage, config, folder, report=console.facts, stop=stop_requested, **options)
     check_stop()
-    return report, report.line()
+    return report, f"{report['bundle']}: {stage} trained; the log is in {report['run']}"
 
 
 @command(group=models)

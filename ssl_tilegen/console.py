@@ -47,7 +47,9 @@ class Console:
         return last < math.inf or not ended
 
     def facts(self, values: Mapping[str, Any]) -> None:
-        """A record of a long run, such as a step of training."""
+        """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
+        if set(values) == {"message"}:
+            return self.note(str(values["message"]))
         self._line("record", "  ".join(f"{key} {_short(value)}" for key, value in values.items()), **values)
 
     def note(self, text: str) -> None:

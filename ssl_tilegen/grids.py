@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import zarr
 
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Size, Window, cover
-from ssl_tilegen.gridspec import FORMAT, KIND, EncoderFacts, GridSpec, SourceFacts, Validity, georeference
+from ssl_tilegen.gridspec import FORMAT, KIND, EncoderFacts, GridData, GridSpec, SourceFacts, Validity, georeference
 
 __all__ = [
     "EmbeddingGrid",
@@ -41,27 +40,6 @@ SHARD_CELLS = 32
 CHUNK_CELLS = 16
 
 
-@dataclass(frozen=True)
-class GridData:
-    """Cells in memory: ``embedding`` (R, K, D) float16, ``valid`` (R, K) uint8, ``tissue`` (R, K) float16."""
-
-    embedding: np.ndarray
-    valid: np.ndarray
-    tissue: np.ndarray
-
-    @classmethod
-    def empty(cls, cells: Size, dim: int) -> GridData:
-        """Cells of which nothing is known yet: zeros, marked as outside."""
-        shape = (cells.rows, cells.cols)
-        valid = np.full(shape, Validity.OUTSIDE, np.uint8)
-        return cls(np.zeros((*shape, dim), np.float16), valid, np.zeros(shape, np.float16))
-
-    @property
-    def usable(self) -> np.ndarray:
-        """(R, K) bool: cells that hold an embedding of real pixels, tissue or background."""
-        return (self.valid == Validity.OK) | ((self.valid == Validity.BACKGROUND) & self.embedding.any(axis=-1))
-
-
 class EmbeddingGrid:
     """A finished grid, open for reading. Attributes of the source and the encoder are in ``spec``."""
 
@@ -75,7 +53,7 @@ class EmbeddingGrid:
         if not path.exists():
             raise FormatError(_missing(path))
         group, spec = _load(path)
-        if not np.asarray(group["done"][:]).all():
+        if not np.asarray(_array(group, "done")[:]).all():
             raise FormatError(f"{path}: the grid is unfinished; run the same embed command again to complete it")
         return cls(path, group, spec)
 
@@ -100,7 +78,7 @@ class EmbeddingGrid:
         """The cells of ``window`` (default: all), read into memory."""
         rows, cols = (window or Window.of(self.shape)).slices
         try:
-            arrays = (np.asarray(self._group[name][rows, cols]) for name in ("embedding", "valid", "tissue"))
+            arrays = (np.asarray(_array(self._group, name)[rows, cols]) for name in ("embedding", "valid", "tissue"))
             return GridData(*arrays)
         except Exception as error:
             raise FormatError(f"{self.path}: damaged grid ({_line(error)}); embed the source again") from error
@@ -131,7 +109,7 @@ class GridWriter:
 
     def pending(self) -> list[int]:
         """Indices of the shards that are not yet written, in order."""
-        return [int(index) for index in np.flatnonzero(np.asarray(self._group["done"][:]) == 0)]
+        return [int(index) for index in np.flatnonzero(np.asarray(_array(self._group, "done")[:]) == 0)]
 
     def write_shard(self, index: int, data: GridData) -> None:
         """Store the cells of shard ``index`` and then flag it. The data are those of the window ``shards[index]``."""
@@ -139,12 +117,12 @@ class GridWriter:
         if data.valid.shape != (window.rows, window.cols):
             raise ValueError(f"shard {index} has {window.rows} x {window.cols} cells, got {data.valid.shape}")
         for name in ("embedding", "valid", "tissue"):
-            self._group[name][window.slices] = getattr(data, name)
-        self._group["done"][index] = 1
+            _array(self._group, name)[window.slices] = getattr(data, name)
+        _array(self._group, "done")[index] = 1
 
     def counts(self) -> dict[str, int]:
         """How many cells there are of each validity, by lower-case name."""
-        codes = np.bincount(np.asarray(self._group["valid"][:]).ravel(), minlength=len(Validity))
+        codes = np.bincount(np.asarray(_array(self._group, "valid")[:]).ravel(), minlength=len(Validity))
         return {code.name.lower(): int(codes[code]) for code in Validity}
 
     def finish(self, *, overwrite: bool = False) -> EmbeddingGrid | None:
@@ -273,15 +251,23 @@ def _load(path: Path) -> tuple[zarr.Group, GridSpec]:
             "upgrade ssl-tilegen (pip install -U ssl-tilegen)"
         )
     try:
-        spec = GridSpec.from_attributes(attributes, dim=int(group["embedding"].shape[-1]))
+        spec = GridSpec.from_attributes(attributes, dim=int(_array(group, "embedding").shape[-1]))
         for name in ("embedding", "valid", "tissue"):
-            if tuple(group[name].shape[:2]) != (spec.shape.rows, spec.shape.cols):
-                raise ValueError(f"{name} is {group[name].shape}, the lattice has {spec.shape} cells")
-        if group["done"].shape != (len(shards(spec.shape)),):
+            if tuple(_array(group, name).shape[:2]) != (spec.shape.rows, spec.shape.cols):
+                raise ValueError(f"{name} is {_array(group, name).shape}, the lattice has {spec.shape} cells")
+        if _array(group, "done").shape != (len(shards(spec.shape)),):
             raise ValueError("the record of shards has a wrong length")
     except Exception as error:
         raise FormatError(f"{path}: damaged grid ({_line(error)}); embed the source again") from error
     return group, spec
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """An array of the group; KeyError or TypeError where there is none of this name."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is not an array")
+    return array
 
 
 def _missing(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What is known about a grid of embeddings apart from its cells, and its form as JSON attributes."""
+"""What a grid of embeddings is made of: its cells in memory, and all that is known about them as JSON attributes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any
+
+import numpy as np
 
 from ssl_tilegen import __version__
 from ssl_tilegen.geometry import Lattice, Resolution, Size
@@ -121,6 +123,27 @@ class GridSpec:
             background=_tupled(attributes["background"]),
             bundle=attributes["bundle"],
         )
+
+
+@dataclass(frozen=True)
+class GridData:
+    """Cells in memory: ``embedding`` (R, K, D) float16, ``valid`` (R, K) uint8, ``tissue`` (R, K) float16."""
+
+    embedding: np.ndarray
+    valid: np.ndarray
+    tissue: np.ndarray
+
+    @classmethod
+    def empty(cls, cells: Size, dim: int) -> GridData:
+        """Cells of which nothing is known yet: zeros, marked as outside."""
+        shape = (cells.rows, cells.cols)
+        valid = np.full(shape, Validity.OUTSIDE, np.uint8)
+        return cls(np.zeros((*shape, dim), np.float16), valid, np.zeros(shape, np.float16))
+
+    @property
+    def usable(self) -> np.ndarray:
+        """(R, K) bool: cells that hold an embedding of real pixels, tissue or background."""
+        return (self.valid == Validity.OK) | ((self.valid == Validity.BACKGROUND) & self.embedding.any(axis=-1))
 
 
 def georeference(crs: str | None, transform: tuple[float, ...] | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -20,6 +21,6 @@ def encoder_bundle(folder: Path, seed: int = 0) -> Path:
     config = {"arch": "vit_tiny_patch16_224", "tile_px": TILE_PX, "dim": DIM, "arch_args": ARGS}
     save_component(module, folder / "encoder", config)
     facts = EncoderInfo(id=f"stub-{seed}", tile_px=TILE_PX, dim=DIM)
-    resolutions = {"he": (0.5, "um"), "aerial": (0.15, "m")}
+    resolutions: dict[str, tuple[float, Literal["um", "m"]]] = {"he": (0.5, "um"), "aerial": (0.15, "m")}
     write_info(folder, BundleInfo(name="stub", encoder=facts, resolutions=resolutions), SCHEDULER)
     return folder

@@ -38,7 +38,7 @@ def code_of(*arguments: object) -> int:
     """The exit code of a command run in this process."""
     with pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
-    return int(caught.value.code or 0)  # type: ignore[arg-type]
+    return int(caught.value.code or 0)
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:

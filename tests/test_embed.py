@@ -144,7 +144,7 @@ def test_a_run_that_is_stopped_and_continued_equals_one_that_is_not(bundle: Path
         embed([source], settings, stop)
     assert part_of(tmp_path / "stopped.zarr").exists() and not (tmp_path / "stopped.zarr").exists()
     before = len(calls)
-    report = embed([source], settings, lambda *state: calls.append(state[1:]))[0]  # type: ignore[arg-type]
+    report = embed([source], settings, lambda *state: calls.append(state[1:]))[0]
     assert report.status == "done" and calls[before][1] < calls[0][1], "finished shards are kept"
     embed([source], settings.model_copy(update={"out": tmp_path / "whole.zarr"}))
     same(EmbeddingGrid.open(tmp_path / "stopped.zarr").read(), EmbeddingGrid.open(tmp_path / "whole.zarr").read())
@@ -166,7 +166,7 @@ def test_many_images_are_dealt_out(bundle: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
     assert [report.input.name for report in run(tmp_path, bundle)] == ["b.tif"]
-    assert [r.input.name for r in run([tmp_path / "*.tif"], bundle, shard=(0, 2))] == ["a.tif", "c.tif"]  # type: ignore[list-item]
+    assert [r.input.name for r in run([tmp_path / "*.tif"], bundle, shard=(0, 2))] == ["a.tif", "c.tif"]
 
 
 def test_failures_among_many_are_listed_and_the_others_are_done(bundle: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_place_that_cannot_be_read_is_marked_and_nothing_else(bundle: Path, tm
 
 def _offset_of_second_tile(path: Path) -> int:
     with tifffile.TiffFile(path) as file:
-        return int(file.pages[0].dataoffsets[1])  # type: ignore[union-attr]
+        return int(file.pages[0].dataoffsets[1])
 
 
 @pytest.mark.parametrize(

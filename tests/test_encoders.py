@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.encoders.network import NetworkEncoder, weights_sha256
+from ssl_tilegen.encoders.network import NetworkEncoder, hash_of_weights
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.encoders.renaming import to_timm
 from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 
-ARGS = {"img_size": 64, "patch_size": 16, "depth": 2, "embed_dim": 48, "num_heads": 3}
+ARGS: dict[str, Any] = {"img_size": 64, "patch_size": 16, "depth": 2, "embed_dim": 48, "num_heads": 3}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", num_classes=10, **ARGS)
     path = tmp_path_factory.mktemp("vit")
-    timm.models.save_for_hf(model, path, model_args=ARGS, safe_serialization=True)
+    timm.models.save_for_hf(model, str(path), model_args=ARGS, safe_serialization=True)
     return path
 
 
@@ -73,14 +74,14 @@ def test_weights_from_a_file_equal_those_of_the_folder(encoder: NetworkEncoder, 
         dict(__import__("safetensors.torch", fromlist=["x"]).load_file(weights)),
         "x",
     )
-    assert weights_sha256(by_file) == encoder.weights_sha256
+    assert hash_of_weights(by_file) == encoder.weights_sha256
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_registered_architecture_can_be_built(card: EncoderCard) -> None:
     with torch.device("meta"):
         module = build(card)
-        features = module.forward_features(torch.empty(1, 3, card.tile_px, card.tile_px))
+        features = module.forward_features(torch.empty(1, 3, card.tile_px, card.tile_px))  # type: ignore[operator]
     assert features.shape[-1] * len(card.pooling.split("+")) == card.dim
 
 
@@ -138,7 +139,7 @@ def test_weights_of_transformers_give_the_same_vectors(kind: str) -> None:
     theirs = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**size)).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    extra = {} if kind == "ViT" else {"init_values": 1.0}
+    extra: dict[str, Any] = {} if kind == "ViT" else {"init_values": 1.0}
     extra |= {"reg_tokens": 4, "no_embed_class": True} if kind.endswith("Registers") else {}
     ours = timm.create_model("vit_tiny_patch16_224", num_classes=0, **ARGS, **extra)
     if kind.endswith("Registers"):
@@ -146,6 +147,6 @@ def test_weights_of_transformers_give_the_same_vectors(kind: str) -> None:
     load_strictly(ours, theirs.state_dict(), kind)
     x = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
-        mine = ours.eval().forward_features(x)
+        mine = ours.eval().forward_features(x)  # type: ignore[operator]
         theirs_tokens = theirs(x).last_hidden_state
     torch.testing.assert_close(mine[:, 0], theirs_tokens[:, 0], atol=1e-3, rtol=1e-3)
