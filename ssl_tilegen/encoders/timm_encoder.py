@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ def load_timm_encoder(
     ``weights``: a file or folder to load instead of downloading. Loading is strict. InputError or FormatError says
     in one line what is missing and what to do.
     """
+    hub_logging.set_verbosity_error()  # its retries would bury the one line that helps
     card = ENCODERS.get(name)
     module = _registered(card, weights) if card else _by_name(name, weights)
     card = card or _card_of(name, module)
