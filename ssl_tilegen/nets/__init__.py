@@ -25,7 +25,8 @@ def build_component(config: dict[str, Any]) -> nn.Module:
 
 
 def build_encoder(arch: str, tile_px: int, dim: int, arch_args: dict[str, Any]) -> nn.Module:
-    """A timm ViT whose head is the embedding: (N, 3, tile_px, tile_px) -> (N, dim). Other sizes work too."""
+    """A timm network whose head is the embedding: (N, 3, tile_px, tile_px) -> (N, dim). Other sizes work too."""
     import timm
 
-    return timm.create_model(arch, img_size=tile_px, dynamic_img_size=True, num_classes=dim, **arch_args)
+    of_vit = {"img_size": tile_px, "dynamic_img_size": True} if arch.startswith("vit") else {}
+    return timm.create_model(arch, num_classes=dim, **of_vit, **arch_args)

@@ -109,7 +109,8 @@ def source_files(source: SourceSettings) -> list[Path]:
 
 
 def _read(path: Path, source: SourceSettings, index: int) -> tuple[Picture, Resolution | None]:
-    with open_raster(path, mpp=source.mpp if _is_picture(path) else None, gsd=None) as raster:
+    own = {"mpp": source.mpp, "gsd": source.gsd} if _is_picture(path) else {}
+    with open_raster(path, **own) as raster:
         wanted = _target(raster.resolution, source)
         view = view_at(raster, wanted)
         pixels = view.read(Window.of(view.size))

@@ -1,4 +1,4 @@
-"""Stage `encoder`: a self-supervised ViT by joint embedding of crops.
+"""Stage `encoder`: a self-supervised network by joint embedding of crops.
 
 The loss is LeJEPA's (Balestriero & LeCun 2025, arXiv 2511.08544): views of one tile agree with the mean of its global
 views, and the embeddings of a batch follow an isotropic Gaussian, tested along random directions by the Epps-Pulley
@@ -27,42 +27,43 @@ _SHOWN_QUERIES, _SHOWN_NEIGHBOURS, _SHOWN_POOL = 8, 7, 1500
 
 
 class Embedder(nn.Module):
-    """A ViT whose embedding is standardised over the batch while it trains; ``folded`` gives the plain ViT."""
+    """A network whose embedding is standardised over the batch while it trains; ``folded`` gives it plain."""
 
-    def __init__(self, vit: nn.Module, dim: int) -> None:
+    def __init__(self, net: nn.Module, dim: int) -> None:
         super().__init__()
-        self.vit = vit
+        self.net = net
         self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Views (N, V, 3, S, S) of any sizes -> (N, sum of V, D), standardised over N and V."""
-        raw = torch.cat([embed_views(self.vit, v) for v in views], 1)
+        raw = torch.cat([embed_views(self.net, v) for v in views], 1)
         return self.standardise(raw.flatten(0, 1)).unflatten(0, raw.shape[:2])
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        """The ViT with the running statistics folded into its head."""
-        vit = copy.deepcopy(self.vit)
+        """The network with the running statistics folded into its head."""
+        net = copy.deepcopy(self.net)
         deviation = (self.standardise.running_var + self.standardise.eps).sqrt()
-        vit.head.weight.div_(deviation[:, None])
-        vit.head.bias.sub_(self.standardise.running_mean).div_(deviation)
-        return vit.eval()
+        head = net.get_classifier()
+        head.weight.div_(deviation[:, None])
+        head.bias.sub_(self.standardise.running_mean).div_(deviation)
+        return net.eval()
 
 
 class EncoderStage:
-    """Trains a ViT on multi-crop views of the corpus."""
+    """Trains a timm network on multi-crop views of the corpus."""
 
     def __init__(self, settings: EncoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
-        vit = build_encoder(settings.arch, settings.tile_px, settings.dim, settings.arch_args)
-        self.module = Embedder(vit, settings.dim)
+        net = build_encoder(settings.arch, settings.tile_px, settings.dim, settings.arch_args)
+        self.module = Embedder(net, settings.dim)
         self._start_patches()
 
     @torch.no_grad()
     def _start_patches(self) -> None:
-        """Start the patch projection at the whitened principal components of the training patches."""
-        projection = self.module.vit.patch_embed.proj
+        """Start the first kernels at the whitened principal components of the training patches."""
+        projection = next(m for m in self.module.net.modules() if isinstance(m, nn.Conv2d))
         side, width = projection.kernel_size[0], projection.out_channels
         rng = np.random.default_rng([self.settings.run.seed, 0])
         crops = np.stack([self.corpus.crop(rng, side) for _ in range(_START_CROPS)])
@@ -110,8 +111,8 @@ class EncoderStage:
         tiles = np.stack([self.corpus.crop(rng, self.settings.tile_px) for _ in range(_SHOWN_POOL)])
         device = next(module.parameters()).device
         chunks = torch.from_numpy(to_signed(tiles)).split(256)
-        vit = module.folded()
-        z = nn.functional.normalize(torch.cat([vit(chunk.to(device)) for chunk in chunks]).float(), dim=1)
+        net = module.folded()
+        z = nn.functional.normalize(torch.cat([net(chunk.to(device)) for chunk in chunks]).float(), dim=1)
         nearest = (z[:_SHOWN_QUERIES] @ z.T).topk(_SHOWN_NEIGHBOURS + 1).indices.cpu().numpy()
         sheet = np.concatenate([np.concatenate(list(tiles[row]), 1) for row in nearest], 0)
         Image.fromarray(sheet).save(path)

@@ -59,12 +59,13 @@ def train_stage(
     average = Average(module, run.ema)
     optimiser = make_optimiser(module, run)
     step = load_checkpoint(out, module, average, optimiser)
+    forward = torch.compile(module) if run.compile else module
     log = Log(out / "log.jsonl", progress)
     with _batches(stage, run, step, device) as batches:
         for step, batch in batches:
             torch.manual_seed(run.seed * 1_000_003 + step)
             _set_rate(optimiser, run.lr * rate(step, run))
-            loss, parts = _step(stage, module, batch, optimiser, run, device)
+            loss, parts = _step(stage, forward, batch, optimiser, run, device)
             average.update(module)
             _check(loss, step, out)
             log.add(step + 1, run, loss, parts)
