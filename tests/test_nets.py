@@ -1,0 +1,99 @@
+"""Laws of our own networks: the linear start is exact, and pieces with a halo equal the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ssl_tilegen.errors import FormatError
+from ssl_tilegen.geometry import Window
+from ssl_tilegen.nets import build_component
+from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
+from ssl_tilegen.nets.field_unet import FieldUNet
+
+SMALL = {"latent_channels": 4, "condition_dim": 6, "widths": (16, 16, 32), "hidden": 16, "time_features": 8}
+
+
+def shaken(module: torch.nn.Module) -> torch.nn.Module:
+    """``module`` with noise on every parameter, so that branches that start at zero take part."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module.eval()
+
+
+def test_with_all_components_the_linear_start_is_the_identity():
+    torch.manual_seed(0)
+    net = LinearStartAutoencoder(latent_channels=3 * FACTOR**2, fine_width=16, encoder_width=16, decoder_width=16)
+    net.start_from_blocks(torch.randn(2000, 3, FACTOR, FACTOR))
+    image = torch.rand(2, 3, 32, 48) * 2 - 1
+    assert torch.allclose(net.decode(net.encode(image)), image, atol=1e-4)
+
+
+def test_the_linear_start_whitens_and_orders_the_latents():
+    torch.manual_seed(0)
+    blocks = torch.randn(4000, 3, FACTOR, FACTOR) * 0.1 + torch.randn(4000, 3, 1, 1)
+    net = LinearStartAutoencoder(latent_channels=3, fine_width=16, encoder_width=16, decoder_width=16)
+    net.start_from_blocks(blocks)
+    latents = net.encode(blocks).flatten(1)
+    assert torch.allclose(torch.cov(latents.T), torch.eye(3), atol=1e-3)
+    assert (net.decode(net.encode(blocks)) - blocks).std() < 0.12
+
+
+@pytest.mark.parametrize("side", ["encode", "decode"])
+def test_autoencoder_pieces_with_their_halo_equal_the_whole(side):
+    net = shaken(LinearStartAutoencoder(latent_channels=4, fine_width=16, encoder_width=16, decoder_width=16))
+    core = Window(16, 20, 8, 12)
+    halo = net.encoder_halo if side == "encode" else net.decoder_halo
+    around = core.grown(halo).intersection(Window(0, 0, 48, 56))
+    with torch.no_grad():
+        if side == "encode":
+            image = torch.randn(1, 3, 48 * FACTOR, 56 * FACTOR)
+            whole, kept = net.encode(image)[..., *core.slices], core.within(around)
+            piece = net.encode(image[..., *around.scaled(FACTOR).slices])
+        else:
+            latents = torch.randn(1, 4, 48, 56)
+            whole = net.decode(latents)[..., *core.scaled(FACTOR).slices]
+            piece, kept = net.decode(latents[..., *around.slices]), core.within(around).scaled(FACTOR)
+    assert torch.allclose(whole, piece[..., *kept.slices], atol=1e-4)
+
+
+def test_denoiser_pieces_with_their_halo_equal_the_whole():
+    net = shaken(FieldUNet(**SMALL))
+    stride, halo = net.field_stride, net.halo
+    assert halo % stride == 0
+    whole = Window(0, 0, 2 * halo + 24, 2 * halo + 16)
+    core = Window(halo + 4, halo, 8, 8)
+    around = core.grown(halo).intersection(whole)
+    x, field = torch.randn(1, 4, whole.rows, whole.cols), torch.randn(1, 6, whole.rows // stride, whole.cols // stride)
+    coarse = Window(around.row // stride, around.col // stride, around.rows // stride, around.cols // stride)
+    t = torch.tensor([0.4])
+    with torch.no_grad():
+        expected = net(x, t, field)[..., *core.slices]
+        piece = net(x[..., *around.slices], t, field[..., *coarse.slices])[..., *core.within(around).slices]
+    assert torch.allclose(expected, piece, atol=1e-4)
+
+
+def test_an_untrained_denoiser_gives_the_best_linear_estimate():
+    net = FieldUNet(**SMALL)
+    std = 0.7
+    net.latent_std.fill_(std)
+    clean, noise, t = std * torch.randn(1, 4, 256, 256), torch.randn(1, 4, 256, 256), 0.3
+    x = (1 - t) * clean + t * noise
+    with torch.no_grad():
+        error = (net(x, torch.tensor([t]), None) - (noise - clean)).square().mean()
+    best = std**2 / ((1 - t) ** 2 * std**2 + t**2)
+    assert error.item() == pytest.approx(best, rel=0.03)
+
+
+def test_a_missing_condition_equals_one_of_nan():
+    net = shaken(FieldUNet(**SMALL))
+    x, t = torch.randn(2, 4, 16, 16), torch.tensor([0.2, 0.8])
+    with torch.no_grad():
+        assert torch.allclose(net(x, t, None), net(x, t, torch.full((2, 6, 4, 4), torch.nan)), atol=1e-6)
+
+
+def test_an_unknown_class_is_named():
+    with pytest.raises(FormatError, match="NoSuchNet"):
+        build_component({"_class_name": "NoSuchNet"})

@@ -1,0 +1,125 @@
+"""Laws of the training loop, on real images drawn for the test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_tilegen.errors import FormatError, InputError, SettingError, TilegenError
+from ssl_tilegen.training.autoencoder import AutoencoderStage
+from ssl_tilegen.training.data import load_corpus, turned
+from ssl_tilegen.training.loop import rate, train_stage
+from ssl_tilegen.training.optim import orthogonalised
+from ssl_tilegen.training.settings import RunSettings, load_settings
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration of the smallest autoencoder on three pictures."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        coarse = rng.integers(0, 255, (12, 12, 3), np.uint8)
+        Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(tmp_path / f"p{number}.png")
+    path = tmp_path / "autoencoder.toml"
+    path.write_text(
+        'window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n'
+        "[run]\nsteps = 8\nbatch = 2\nlog_every = 2\nsave_every = 4\nsample_every = 4\nwarmup = 2\n"
+        '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\n'
+    )
+    return path
+
+
+def run(config: Path, out: Path, *overrides: str, stop_after: int | None = None) -> torch.nn.Module:
+    settings = load_settings("autoencoder", config, list(overrides))
+    stage = AutoencoderStage(settings, load_corpus(settings.data))
+    asked = iter(range(10_000))
+    stop = lambda: stop_after is not None and next(asked) // 2 + 1 >= stop_after  # noqa: E731 - asked twice a step
+    return train_stage(stage, settings.run, out, lambda record: None, CPU, stop)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(config, tmp_path, optimiser):
+    choice = f"run.optimiser={optimiser}"
+    whole = run(config, tmp_path / "whole", choice)
+    run(config, tmp_path / "parts", choice, stop_after=4)
+    assert json.loads((tmp_path / "parts" / "checkpoint" / "state.json").read_text())["step"] < 8
+    parts = run(config, tmp_path / "parts", choice)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_data_do_not_depend_on_the_number_of_readers(config, tmp_path):
+    one, four = run(config, tmp_path / "1", "run.readers=1"), run(config, tmp_path / "4", "run.readers=4")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), four.parameters(), strict=True))
+
+
+def test_training_lowers_the_loss_and_writes_its_log_and_samples(config, tmp_path):
+    run(config, tmp_path / "run", "run.steps=40", "run.lr=2e-3", "run.log_every=10", "run.sample_every=40")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert all(line["images_per_s"] > 0 for line in lines if "loss" in line)
+    assert Image.open(tmp_path / "run" / "sample-0000040.png").size == (6 * 32, 2 * 32)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(config, tmp_path):
+    run(config, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint" / "weights.safetensors").read_bytes()
+    with pytest.raises(TilegenError, match=r"at step \d+: lower run.lr"):
+        run(config, tmp_path / "run", "run.steps=60", "run.lr=1e18", "run.warmup=0", "run.clip=1e30")
+    assert (tmp_path / "run" / "checkpoint" / "weights.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_one_line(config, tmp_path):
+    run(config, tmp_path / "run")
+    with pytest.raises(FormatError, match="use --restart"):
+        run(config, tmp_path / "run", "net.decoder_width=32")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run.stepz=3", "run.stepz"),
+        ("run.steps=0", "run.steps"),
+        ("run.steps", "expected key=value"),
+    ],
+)
+def test_bad_settings_name_the_key(config, text, message):
+    with pytest.raises(SettingError, match=message):
+        load_settings("autoencoder", config, [text])
+
+
+def test_missing_files_are_one_line(config, tmp_path):
+    with pytest.raises(InputError, match="nowhere.toml"):
+        load_settings("autoencoder", tmp_path / "nowhere.toml")
+    settings = load_settings("autoencoder", config, ['data.sources=[{paths=["*.tiff"]}]'])
+    with pytest.raises(InputError, match="no training image matches"):
+        load_corpus(settings.data)
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero():
+    settings = RunSettings(steps=100, warmup=10, cooldown=0.3)
+    rates = [rate(step, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[10:70] == [1.0] * 60 and rates[100] == pytest.approx(0)
+    assert all(a >= b for a, b in zip(rates[70:], rates[71:], strict=False))
+
+
+def test_the_eight_turns_differ_and_keep_the_pixels():
+    image = np.arange(12).reshape(2, 2, 3)
+    seen = {turned(image, turn).tobytes() for turn in range(8)}
+    assert len(seen) == 8
+    assert all(sorted(turned(image, turn).ravel()) == list(range(12)) for turn in range(8))
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (16, 16)])
+def test_orthogonalised_updates_have_singular_values_near_one(shape):
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)))
+    assert values.min() > 0.3 and values.max() < 1.4
