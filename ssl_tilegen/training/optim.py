@@ -75,13 +75,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About the nearest matrix with equal singular values, by a quintic Newton-Schulz iteration: (m, n) -> (m, n)."""
+    """About the nearest matrix with equal singular values, by a quintic Newton-Schulz iteration: (m, n) -> (m, n).
+
+    Every iterate is a polynomial of the Gram matrix times the input, so the iteration runs on the small square Gram
+    matrix and the input is multiplied once, at the end: 2 to 3 times less work for kernels than iterating on them.
+    """
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x.bfloat16() if x.is_cuda else x
+    x = (matrix.T if tall else matrix).float()
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram = x @ x.T
+    identity = torch.eye(len(gram), device=x.device)
+    product = identity
+    for step in range(steps):
+        factor = a * identity + b * gram + c * (gram @ gram)
+        product = factor @ product
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    x = product @ x
     return x.T if tall else x

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Train models/tiny from nothing: run.sh [FOLDER]. Any stage that was stopped continues when this is run again.
+# The images are expected beside the checkout (see the paths in the three TOML files).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-run}
+for stage in encoder autoencoder denoiser; do
+    ssl-tilegen train "$stage" --config "$here/$stage.toml" --out "$out"
+done
+echo "The bundle is in $out/bundle"
