@@ -136,12 +136,14 @@ class ModelBundle:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over all components."""
+        """sha256 over all components and what they are joined by: everything that the pixels depend on."""
         parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
+        joints = {"encoder", "locality", "window_px", "latent_mean", "latent_scale", "prediction_type", "l2_condition"}
+        parts.append(json.dumps(self.info.model_dump(include=joints), sort_keys=True))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def _ready(self, module: nn.Module) -> nn.Module:
-        return module.eval().requires_grad_(False).to(self.device, torch.float32, memory_format=torch.channels_last)
+        return module.eval().requires_grad_(False).to(device=self.device, memory_format=torch.channels_last)
 
     # diffusion.protocols.Model
 
@@ -302,18 +304,21 @@ def _half(value: Tensor) -> Tensor:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        facts = json.loads(path.read_text())
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
     except ValueError:
         raise FormatError(f"{path}: not valid JSON; the bundle is broken") from None
+    if not isinstance(facts, dict):
+        raise FormatError(f"{path}: not a JSON object; the bundle is broken")
+    return facts
 
 
 def _read_info(folder: Path) -> BundleInfo:
     path = folder / "bundle.json"
     facts = _read_json(path)
-    if facts.get("format", FORMAT) > FORMAT:
-        raise FormatError(f"{path}: format {facts['format']}, this version reads up to {FORMAT}; upgrade ssl-tilegen")
+    if facts.get("format", FORMAT) != FORMAT:
+        raise FormatError(f"{path}: format {facts['format']}, this version reads {FORMAT}; upgrade ssl-tilegen")
     try:
         return BundleInfo.model_validate(facts)
     except ValidationError as error:
@@ -329,12 +334,15 @@ def _component(folder: Path) -> nn.Module:
 def _filled(module: nn.Module, folder: Path) -> nn.Module:
     """``module`` with the weights of all safetensors files in ``folder``, strictly."""
     weights: dict[str, Tensor] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FormatError(f"{folder}: no weights (*.safetensors); the bundle is incomplete")
     try:
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in files:
             weights |= load_file(path)
         module.load_state_dict({key: value.float() if value.is_floating_point() else value
                                 for key, value in weights.items()})  # fmt: skip
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{folder}: the weights do not fit the configuration ({reason})") from None
     return module

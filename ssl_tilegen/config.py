@@ -189,7 +189,7 @@ class GenerateSettings(Settings):
         "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
         "--out",
         "-o",
-        default_text="beside the grid",
+        default_text="NAME-synthetic beside the grid, .ome.tif or a georeferenced .tif",
     )
     model: str = knob("tiny", "Bundle to paint with.", "--model")
     size: SizePx | None = knob(
@@ -200,9 +200,9 @@ class GenerateSettings(Settings):
     )
     region: Region | None = knob(
         None,
-        "Part of the source to paint, X,Y,W,H in pixels at the grid's resolution.",
+        "Part of the canvas to paint, X,Y,W,H in pixels; neighbours made in two runs meet without a seam.",
         "--region",
-        default_text="the crop with most foreground",
+        default_text="all, or the crop with most foreground",
     )
     fit: Literal["auto", "crop", "stretch"] = knob(
         "auto",
@@ -228,6 +228,13 @@ class GenerateSettings(Settings):
     )
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> GenerateSettings:
+        low, high = self.guidance_interval or (0.0, 1.0)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"--guidance-interval {low:g},{high:g}: expected 0 <= LOW <= HIGH <= 1")
+        return self
 
 
 S = TypeVar("S", bound=Settings)

@@ -41,7 +41,8 @@ class SynthesisSettings:
 
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
-    0.75 without feather is the published algorithm.
+    0.75 without feather is the published algorithm. A region gets a bleed of ``bleed_lat``, which is thrown away;
+    beyond the edges of ``extent`` (the virtual canvas, if it ends anywhere) at most ``edge_lat`` of it.
     """
 
     steps: int = 24
@@ -54,6 +55,8 @@ class SynthesisSettings:
     settle: int = 0
     seed: int = 0
     bleed_lat: int = 8
+    edge_lat: int = 8
+    extent: Window | None = None
     batch: int = 16
     call_lat: int = 300_000
     canvas_mib: int = 512
@@ -141,28 +144,30 @@ def develop(
     canvas: Canvas,
     progress: Progress = lambda done, total: None,
     *,
+    first_px: int = 0,
     band_lat: int = 128,
     call_lat: int = 65_536,
     batch: int = 8,
 ) -> Iterator[Band]:
-    """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights.
+    """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights; from row ``first_px`` on.
 
     Exact for decoders of finite reach: the same pixels as one decoding of the whole, whatever ``band_lat`` and
-    ``call_lat``. Others are blended from feathered windows. Memory: a band of ``band_lat`` rows, and one call.
+    ``call_lat`` (up to the rounding of the chip, which for the same two is the same). Others are blended from
+    feathered windows. Memory: a band of ``band_lat`` rows, and one call.
     """
 
     def decode(latents: Tensor) -> Tensor:
         with torch.no_grad():  # a generator's body runs in its caller's context
             return model.decode(latents.to(model.device))
 
+    shared = {"factor": model.factor, "first": first_px}
     if model.decoder_halo_lat is None:
-        bands = blended_bands(decode, canvas, factor=model.factor, window=model.window_lat, batch=batch)
+        bands, done = blended_bands(decode, canvas, window=model.window_lat, batch=batch, **shared), first_px
     else:
-        bands = exact_bands(decode, canvas, factor=model.factor, halo=model.decoder_halo_lat, rows=band_lat,
-                            budget=call_lat)  # fmt: skip
-    done = 0
+        bands = exact_bands(decode, canvas, halo=model.decoder_halo_lat, rows=band_lat, budget=call_lat, **shared)
+        done = first_px // (band_lat * model.factor) * band_lat * model.factor
     for band in bands:
-        yield band
+        yield band[max(0, first_px - done) :]
         done += len(band)
         progress(done, canvas.core.rows * model.factor)
 
@@ -174,7 +179,7 @@ def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: Sy
     merge = _merge(model, settings)
     if merge == "whole":
         return LocalSweep(clean_of, _field_of(model, field), canvas, model.halo_lat, quantum(model), settings.call_lat,
-                          glass, field.is_blank)  # fmt: skip
+                          glass, field.blank_blocks)  # fmt: skip
     lattice_of = _lattice_of(model, canvas, merge, settings)
     return WindowSweep(clean_of, _conditions_of(model, field), lattice_of, settings.batch, glass, field.is_blank)
 
@@ -200,6 +205,8 @@ def quantum(model: Model) -> int:
 def with_bleed(model: Model, region: Window, settings: SynthesisSettings) -> Window:
     """``region`` with its bleed, aligned, and at least one window large where the merge works by windows."""
     window, least = region.grown(settings.bleed_lat), 1 if _merge(model, settings) == "whole" else model.window_lat
+    if settings.extent is not None:
+        window = window.intersection(settings.extent.grown(min(settings.edge_lat, settings.bleed_lat))) or window
     rows, cols = max(0, least - window.rows), max(0, least - window.cols)
     window = Window(window.row - rows // 2, window.col - cols // 2, window.rows + rows, window.cols + cols)
     return window.aligned(quantum(model))

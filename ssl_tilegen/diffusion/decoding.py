@@ -20,13 +20,15 @@ Decode = Callable[[Tensor], Tensor]
 Band = NDArray[np.uint8]
 
 
-def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows: int, budget: int) -> Iterator[Band]:
+def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows: int, budget: int,
+                first: int = 0) -> Iterator[Band]:  # fmt: skip
     """The core of a canvas as bands (factor * rows, width, 3), each equal to that part of one decoding of the whole.
 
-    For decoders that reach no further than ``halo`` latents. Memory: one band, and one call of ``budget`` latents.
+    For decoders that reach no further than ``halo`` latents. Bands that lie wholly above pixel row ``first`` of the
+    core are passed by. Memory: one band, and one call of ``budget`` latents.
     """
     core = canvas.core
-    for row in range(core.row, core.row_end, rows):
+    for row in range(core.row + first // factor // rows * rows, core.row_end, rows):
         area = Window(row, core.col, min(rows, core.row_end - row), core.cols)
         band = np.empty((area.rows * factor, area.cols * factor, 3), dtype=np.uint8)
         for tile in exact_tiles(area, canvas.window, halo=halo, budget=budget):
@@ -36,11 +38,12 @@ def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows:
         yield band
 
 
-def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, batch: int) -> Iterator[Band]:
+def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, batch: int,
+                  first: int = 0) -> Iterator[Band]:  # fmt: skip
     """The core of a canvas as bands (any rows, width, 3), from feathered windows at half overlap.
 
-    For decoders whose output depends on all they are given. Memory: ``12 * factor^2 * window * width`` bytes of sums
-    (width in latents), and one batch.
+    For decoders whose output depends on all they are given. The core is given from pixel row ``first`` on; windows
+    above it are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and one batch.
     """
     whole, core = canvas.window, canvas.core.within(canvas.window)
     side = min(window, whole.rows, whole.cols)
@@ -48,11 +51,13 @@ def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, b
     across = _pixel_axis(whole.cols, side, factor)
     sums = torch.zeros(3, side * factor, whole.cols * factor, device=canvas.data.device)
     ends = [*down.starts[1:], whole.rows * factor]
+    top = core.row * factor + first
     for start, end, share in zip(down.starts, ends, down.shares.to(sums), strict=True):
-        _add_row(sums, decode, canvas, start // factor, side, across, share, batch)
-        first, last = max(start, core.row * factor), min(end, core.row_end * factor)
-        if first < last:
-            done = sums[:, first - start : last - start, core.col * factor : core.col_end * factor]
+        if start + side * factor > top:
+            _add_row(sums, decode, canvas, start // factor, side, across, share, batch)
+        upper, lower = max(start, top), min(end, core.row_end * factor)
+        if upper < lower:
+            done = sums[:, upper - start : lower - start, core.col * factor : core.col_end * factor]
             yield to_uint8(done)
         sums = torch.cat([sums[:, end - start :], torch.zeros_like(sums[:, : end - start])], dim=1)
 

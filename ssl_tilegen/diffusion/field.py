@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -95,9 +96,14 @@ class ConditionField:
 
     def is_blank(self, window: Window) -> bool:
         """Whether every cell that has a say in this window is background."""
-        rows = self._touched(window.row, window.row_end, 0)
-        cols = self._touched(window.col, window.col_end, 1)
-        return bool(self.blank[rows, cols].all())
+        return bool(self._all_blank([window.row], [window.row_end], [window.col], [window.col_end])[0, 0])
+
+    def blank_blocks(self, window: Window, side: int) -> NDArray[np.bool_]:
+        """``is_blank`` of a window's blocks of ``side`` latents: (ceil(rows / side), ceil(cols / side))."""
+        n = window.size.ceil_div(side)
+        rows, cols = window.row + np.arange(n.rows) * side, window.col + np.arange(n.cols) * side
+        row_ends, col_ends = np.minimum(rows + side, window.row_end), np.minimum(cols + side, window.col_end)
+        return self._all_blank(rows, row_ends, cols, col_ends)
 
     def _grid_position(self, positions: ArrayLike, axis: int) -> NDArray[np.float64]:
         """Positions in latents -> positions in cells, clamped to the outermost centres."""
@@ -111,9 +117,28 @@ class ConditionField:
         high = np.minimum(low + 1, self.embedding.shape[axis] - 1)
         return low, high, torch.from_numpy((cells - low).astype(np.float32)).to(self.embedding.device)
 
-    def _touched(self, start: int, end: int, axis: int) -> slice:
-        low, high = self._grid_position([start, end], axis)
-        return slice(int(np.floor(low)), int(np.ceil(high)) + 1)
+    def _all_blank(
+        self, rows: ArrayLike, row_ends: ArrayLike, cols: ArrayLike, col_ends: ArrayLike
+    ) -> NDArray[np.bool_]:
+        """Whether the products of row and column intervals (latents) see nothing but background."""
+        top, bottom = self._touched(rows, row_ends, 0)
+        left, right = self._touched(cols, col_ends, 1)
+        table = self._tissue_table
+        corners = (table[np.ix_(at, across)] for at in (top, bottom) for across in (left, right))
+        top_left, top_right, bottom_left, bottom_right = corners
+        return bottom_right - bottom_left - top_right + top_left == 0
+
+    def _touched(
+        self, starts: ArrayLike, ends: ArrayLike, axis: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and past-the-last cell that has a say in each interval."""
+        low, high = self._grid_position(starts, axis), self._grid_position(ends, axis)
+        return np.floor(low).astype(np.int64), np.ceil(high).astype(np.int64) + 1
+
+    @cached_property
+    def _tissue_table(self) -> NDArray[np.int64]:
+        """Summed-area table of the cells that are not background."""
+        return np.pad((~self.blank).cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
 
 
 def stretched_over(grid: Size, tile_px: float, stride_px: float, canvas_px: Size) -> tuple[float, float]:

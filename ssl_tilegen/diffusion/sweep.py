@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
@@ -33,6 +35,11 @@ def never_blank(window: Window) -> bool:
     return False
 
 
+def no_blank_blocks(window: Window, side: int) -> NDArray[np.bool_]:
+    blocks = window.size.ceil_div(side)
+    return np.zeros((blocks.rows, blocks.cols), dtype=bool)
+
+
 class Sweep(Protocol):
     """A clean estimate of the whole canvas at one step."""
 
@@ -47,8 +54,9 @@ class Sweep(Protocol):
 class LocalSweep:
     """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
 
-    ``condition`` gives a window's field (D, h / s, w / s). Tiles that are wholly ``is_blank`` take ``glass`` (C,).
-    Working memory is that of one call of the tile ``budget``, whatever the canvas.
+    ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
+    says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; tiles that are wholly
+    blank are not computed. Working memory is that of one call of the tile ``budget``, whatever the canvas.
     """
 
     clean_of: CleanOf
@@ -58,7 +66,7 @@ class LocalSweep:
     align: int
     budget: int
     glass: Tensor | None = None
-    is_blank: Callable[[Window], bool] = never_blank
+    blank_blocks: Callable[[Window, int], NDArray[np.bool_]] = no_blank_blocks
 
     def __post_init__(self) -> None:
         if self.canvas.row % self.align or self.canvas.col % self.align:
@@ -67,7 +75,7 @@ class LocalSweep:
     @cached_property
     def tiles(self) -> tuple[list[Tile], list[Tile]]:
         """Tiles to compute, and blank tiles."""
-        blank = self.is_blank if self.glass is not None else never_blank
+        blank = never_blank if self.glass is None else (lambda core: bool(self._blank(core).all()))
         return live_tiles(self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
 
     def load(self, step: Step) -> tuple[int, int]:
@@ -81,7 +89,19 @@ class LocalSweep:
         for done, tile in enumerate(live, 1):
             clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
             out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])
+            if self.glass is not None:
+                self._put_glass(out[tile.core], self._blank(tile.core))
             tick(done / len(live))
+
+    def _blank(self, core: Window) -> NDArray[np.bool_]:
+        return self.blank_blocks(core, self.align)
+
+    def _put_glass(self, place: Tensor, blocks: NDArray[np.bool_]) -> None:
+        """Glass where ``blocks`` of ``align`` latents say so, in a view (C, rows, cols) of the canvas."""
+        if blocks.any():
+            mask = torch.from_numpy(blocks.repeat(self.align, 0).repeat(self.align, 1)).to(place.device)
+            mask = mask[: place.shape[1], : place.shape[2]]
+            place.copy_(torch.where(mask, _plain(self.glass).to(place), place))
 
 
 @dataclass(frozen=True, eq=False)

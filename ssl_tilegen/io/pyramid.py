@@ -29,7 +29,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.cascade import Cascade
 from ssl_tilegen.io.formats import Format, ImageSpec
 
-__all__ = ["FORMATS", "ImageSpec", "PyramidWriter", "open_writer", "output_suffixes"]
+__all__ = ["FORMATS", "ImageSpec", "PyramidWriter", "check_output", "open_writer", "output_suffixes", "part_of"]
 
 # Suffix -> the format of images without and with a CRS. A new format is one file and one line.
 _OME_TIFF = ("ssl_tilegen.io.ome_tiff", "OmeTiff")
@@ -64,16 +64,30 @@ def open_writer(path: str | Path, spec: ImageSpec, *, overwrite: bool = False, r
     the format cannot hold the image, or the interrupted run was another one.
     """
     path = Path(path)
-    kind = _format_of(path, spec)
-    kind.check(path, spec)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; give --overwrite or another name")
-    part = path.with_name(path.name + ".part")
+    kind = check_output(path, spec, overwrite=overwrite)
+    part = part_of(path)
     with _output_errors(path):
         if restart and part.exists():
             shutil.rmtree(part)
         part.mkdir(parents=True, exist_ok=True)
         return PyramidWriter(path, part, spec, kind(path, part, spec))
+
+
+def check_output(path: Path, spec: ImageSpec, *, overwrite: bool = False) -> type[Format]:
+    """The format that ``path`` names; OutputError where ``spec`` cannot be written there. Writes nothing."""
+    kind = _format_of(path, spec)
+    kind.check(path, spec)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; give --overwrite or another name")
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise OutputError(f"{path}: cannot be written ({there} is no folder to write to); choose another place with -o")
+    return kind
+
+
+def part_of(path: Path) -> Path:
+    """The folder of an unfinished output; whoever makes its pixels may keep a state of his own in it."""
+    return path.with_name(path.name + ".part")
 
 
 def _format_of(path: Path, spec: ImageSpec) -> type[Format]:

@@ -114,3 +114,5 @@ def test_blank_only_where_every_cell_with_a_say_is_blank():
     blank[:, :3] = True  # centres at columns 4, 12, 20 (latents); the next, 28, is tissue
     field = random_field(blank=blank)
     assert field.is_blank(Window(0, -8, 40, 28)) and not field.is_blank(Window(0, 0, 40, 21))
+    assert field.blank_blocks(Window(0, 0, 40, 48), 8).all(0).tolist() == [True, True, False, False, False, False]
+    assert field.blank_blocks(Window(0, 0, 40, 48), 4).all(0).tolist() == [True] * 5 + [False] * 7

@@ -182,13 +182,19 @@ def test_blank_windows_cost_nothing_and_become_glass(lattice_of):
     torch.testing.assert_close(out.data[:, :16], full.data[:, :16])  # tissue is always denoised
 
 
-def test_blank_tiles_cost_nothing_and_become_glass():
-    field, canvas, model = half_blank(), Window(0, 0, 64, 64), LocalToy(halo_lat=2)
+@pytest.mark.parametrize("budget", [64 * 64, 30 * 30])
+def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_tiles(budget):
+    field, canvas, model = half_blank(), Window(0, 0, 64, 64), LocalToy(halo_lat=8)
     clean_of, x = Counting(clean_estimator(model)), noisy(canvas)
-    out = x.like()
-    sweep = LocalSweep(clean_of, lambda w: field.sample_window(w, 4), canvas, 2, 4, 64 * 64, GLASS, field.is_blank)
+    condition, out = lambda w: field.sample_window(w, 4), x.like()
+    sweep = LocalSweep(clean_of, condition, canvas, 8, 4, budget, GLASS, field.blank_blocks)
     sweep(x, STEP, out)
-    assert sweep.load(STEP)[0] == clean_of.calls and sweep.load(STEP)[1] < 64 * 64 / 2
+    whole = x.like()
+    LocalSweep(clean_estimator(model), condition, canvas, 8, 4, 64 * 64)(x, STEP, whole)
+    blank = np.kron(field.blank_blocks(canvas, 4), np.ones((4, 4), bool))
+    expected = torch.where(torch.from_numpy(blank), GLASS[:, None, None], whole.data)
+    torch.testing.assert_close(out.data, expected, rtol=1e-4, atol=1e-4)
+    assert sweep.load(STEP)[0] == clean_of.calls and sweep.tiles[1]
     assert (out.data[:, 40:] == GLASS[:, None, None]).all()
 
 
