@@ -106,6 +106,15 @@ class EmbedSettings(Settings):
         None, "The grid to write (one input).", "--out", "-o", default_text="NAME.zarr beside the input"
     )
     out_dir: Path | None = knob(None, "Folder for the grids of many inputs.", "--out-dir")
+    list: Path | None = knob(
+        None, "CSV of images: path (from the CSV's folder on), optional id (the grid's name), mpp, gsd.", "--list"
+    )
+    summary: Path | None = knob(
+        None,
+        "Table of what became of each input, .csv or .json.",
+        "--summary",
+        default_text="embed-summary.csv in --out-dir",
+    )
     model: str = knob("tiny", "Bundle whose encoder is used.", "--model")
     encoder: str | None = knob(
         None,
@@ -136,6 +145,13 @@ class EmbedSettings(Settings):
     tissue_min: float = knob(
         0.05, "Least fraction of foreground for a slide's cell not to be background.", "--tissue-min", ge=0, le=1
     )
+    regions: Path | None = knob(
+        None,
+        "GeoJSON of what counts as foreground instead of detected tissue, or a folder with one NAME.geojson per image.",
+        "--regions",
+    )
+    geojson: bool = knob(False, "Write the outlines of the tissue as NAME.geojson beside the grid.", "--geojson")
+    preview: bool = knob(False, "Write a picture of the image beside its embedding as NAME.preview.png.", "--preview")
     nodata_max: float = knob(
         0.1, "Largest fraction of pixels without data in a usable cell.", "--nodata-max", ge=0, le=1
     )
@@ -154,7 +170,9 @@ class EmbedSettings(Settings):
         "--shard",
         default_text="SLURM_ARRAY_TASK_ID/COUNT, else all",
     )
-    skip_existing: bool = knob(False, "Pass over inputs whose grid is finished.", "--skip-existing")
+    skip_existing: bool = knob(
+        False, "Pass over inputs whose grid is complete; one that has lost parts is made again.", "--skip-existing"
+    )
     threads: int | None = knob(
         None, "Threads that read ahead of the encoder.", "--threads", default_text="one per core, at most 16", gt=0
     )
@@ -227,6 +245,7 @@ class GenerateSettings(Settings):
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
+    preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
     @model_validator(mode="after")

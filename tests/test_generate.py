@@ -151,12 +151,13 @@ SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".jpg", ".zarr")
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_suffix_opens_with_its_size_resolution_and_story(suffix: str, world: World, tmp_path: Path) -> None:
-    report = run(world, "slide", tmp_path / f"a{suffix}", size="333x257", steps=1, seed=5)
+    report = run(world, "slide", tmp_path / f"a{suffix}", size="333x257", steps=1, seed=5, preview=True)
     story = json.loads((tmp_path / f"a{suffix}.json").read_text())
     facts = story["provenance"]
     assert story["synthetic"] and facts["seed"] == 5 and facts["source"] == "slide.ome.tif" and facts["model"] == "stub"
     assert facts["region_px"][2:] == [333, 257] and len(facts["model_sha256"]) == len(facts["grid_sha256"]) == 64
     assert facts["software"].startswith("ssl-tilegen ") and facts["steps"] == 1 and "2026" not in json.dumps(facts)
+    assert report.preview == tmp_path / "a.preview.png" and pixels_of(report.preview).shape == (257, 333, 3)
     if suffix == ".zarr":
         level = zarr.open_group(report.out, mode="r")["0"]
         assert isinstance(level, zarr.Array) and {257, 333} <= set(level.shape)
@@ -272,6 +273,14 @@ def test_an_unfinished_run_of_other_settings_is_not_continued(world: World, tmp_
     run(world, "map", tmp_path / "a.png", size="96x1301", steps=2, seed=1, restart=True)
     run(world, "map", tmp_path / "b.png", size="96x1301", steps=2, seed=1)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_preview_is_the_picture_made_small(world: World, tmp_path: Path) -> None:
+    for suffix in (".tif", ".zarr"):
+        report = run(world, "map", tmp_path / f"a{suffix}", size="2100x64", fit="stretch", steps=1, preview=True)
+        whole = run(world, "map", tmp_path / "whole.png", size="2100x64", fit="stretch", steps=1, overwrite=True).out
+        small = np.asarray(Image.open(whole).resize((1024, 31), Image.Resampling.BOX)).astype(int)
+        assert report.preview and np.abs(pixels_of(report.preview) - small).mean() < 6
 
 
 def test_a_dry_run_writes_nothing(world: World, tmp_path: Path) -> None:

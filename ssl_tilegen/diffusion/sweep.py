@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from ssl_tilegen.diffusion.ladder import Step
 from ssl_tilegen.diffusion.lattices import LatticeOf, Spot
 from ssl_tilegen.diffusion.tiles import Tile, live_tiles
 from ssl_tilegen.geometry import Window
+
+_EDGE_BLOCKS = 2
 
 Tick = Callable[[float], None]
 """Told which part of a sweep is done, in (0, 1]."""
@@ -55,8 +58,9 @@ class LocalSweep:
     """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
 
     ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
-    says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; tiles that are wholly
-    blank are not computed. Working memory is that of one call of the tile ``budget``, whatever the canvas.
+    says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; the blocks at its edge
+    are a mixture, lest one sees it. Tiles that are glass throughout are not computed. Working memory is that of one
+    call of the tile ``budget``, whatever the canvas.
     """
 
     clean_of: CleanOf
@@ -75,7 +79,7 @@ class LocalSweep:
     @cached_property
     def tiles(self) -> tuple[list[Tile], list[Tile]]:
         """Tiles to compute, and blank tiles."""
-        blank = never_blank if self.glass is None else (lambda core: bool(self._blank(core).all()))
+        blank = never_blank if self.glass is None else (lambda core: bool((self._share(core) == 1).all()))
         return live_tiles(self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
 
     def load(self, step: Step) -> tuple[int, int]:
@@ -90,18 +94,22 @@ class LocalSweep:
             clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
             out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])
             if self.glass is not None:
-                self._put_glass(out[tile.core], self._blank(tile.core))
+                self._mix_glass(out[tile.core], self._share(tile.core))
             tick(done / len(live))
 
-    def _blank(self, core: Window) -> NDArray[np.bool_]:
-        return self.blank_blocks(core, self.align)
+    def _share(self, core: Window) -> NDArray[np.float32]:
+        """How much of each block of ``align`` latents is glass: all of it where everything around is blank, none where
+        the block itself is not, and between at the edge of blank ground."""
+        side = 2 * _EDGE_BLOCKS + 1
+        blank = self.blank_blocks(core.grown(_EDGE_BLOCKS * self.align), self.align)
+        around = sliding_window_view(blank, (side, side)).sum((-1, -2))
+        return (2 * around / side**2 - 1).clip(0, 1).astype(np.float32)
 
-    def _put_glass(self, place: Tensor, blocks: NDArray[np.bool_]) -> None:
-        """Glass where ``blocks`` of ``align`` latents say so, in a view (C, rows, cols) of the canvas."""
-        if blocks.any():
-            mask = torch.from_numpy(blocks.repeat(self.align, 0).repeat(self.align, 1)).to(place.device)
-            mask = mask[: place.shape[1], : place.shape[2]]
-            place.copy_(torch.where(mask, _plain(self.glass).to(place), place))
+    def _mix_glass(self, place: Tensor, share: NDArray[np.float32]) -> None:
+        """Blend glass into a view (C, rows, cols) of the canvas by the ``share`` of each block."""
+        if share.any():
+            each = torch.from_numpy(share.repeat(self.align, 0).repeat(self.align, 1)).to(place)
+            place.lerp_(_plain(self.glass).to(place), each[: place.shape[1], : place.shape[2]])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, par
 from ssl_tilegen.runtime import Progress, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.workflows.generate_job import Job, prepare
+from ssl_tilegen.workflows.preview import write_preview
 
 STATE = "latents.state"
 _BAND_BYTES = 64 << 20
@@ -49,6 +50,7 @@ class GenerateReport:
     paint_s: float = 0.0
     develop_s: float = 0.0
     mpx_per_s: float = 0.0
+    preview: Path | None = None
     remarks: tuple[str, ...] = ()
 
     def line(self) -> str:
@@ -86,10 +88,12 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
         return report
     with open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart) as writer:
         paint_s, develop_s = _make(job, writer, progress)
+    preview = write_preview(job.out) if settings.preview else None
     seconds = time.perf_counter() - started
     return replace(
         report,
         status="done",
+        preview=preview,
         seconds=round(seconds, 2),
         paint_s=round(paint_s, 2),
         develop_s=round(develop_s, 2),

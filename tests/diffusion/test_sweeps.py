@@ -191,9 +191,12 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
     sweep(x, STEP, out)
     whole = x.like()
     LocalSweep(clean_estimator(model), condition, canvas, 8, 4, 64 * 64)(x, STEP, whole)
-    blank = np.kron(field.blank_blocks(canvas, 4), np.ones((4, 4), bool))
-    expected = torch.where(torch.from_numpy(blank), GLASS[:, None, None], whole.data)
-    torch.testing.assert_close(out.data, expected, rtol=1e-4, atol=1e-4)
+    rows, cols = range(-8, 72, 4), range(-8, 72, 4)
+    blank = np.array([[field.is_blank(Window(row, col, 4, 4)) for col in cols] for row in rows])
+    mean = np.array([[blank[i : i + 5, j : j + 5].mean() for j in range(16)] for i in range(16)])
+    share = torch.from_numpy(np.kron((2 * mean - 1).clip(0, 1), np.ones((4, 4))).astype(np.float32))
+    assert ((share > 0) & (share < 1)).any() and (share == 1).any() and (share == 0).any()
+    torch.testing.assert_close(out.data, whole.data.lerp(GLASS[:, None, None], share), rtol=1e-4, atol=1e-4)
     assert sweep.load(STEP)[0] == clean_of.calls and sweep.tiles[1]
     assert (out.data[:, 40:] == GLASS[:, None, None]).all()
 
