@@ -107,7 +107,7 @@ class ModelBundle:
     # The components
 
     @cached_property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> Any:
         """(N, 3, tile, tile), normalised -> (N, D)."""
         folder = self.folder / "encoder"
         config = _read_json(folder / "config.json")
@@ -115,12 +115,12 @@ class ModelBundle:
         return self._ready(_filled(module, folder))
 
     @cached_property
-    def autoencoder(self) -> nn.Module:
+    def autoencoder(self) -> Any:
         """Images (N, 3, H, W) in [-1, 1] <-> raw latents."""
         return self._ready(_component(self.folder / "autoencoder"))
 
     @cached_property
-    def denoiser(self) -> nn.Module:
+    def denoiser(self) -> Any:
         """Noisy latents, time, condition -> raw prediction."""
         return self._ready(_component(self.folder / "denoiser"))
 
@@ -142,8 +142,9 @@ class ModelBundle:
         parts.append(json.dumps(self.info.model_dump(include=joints), sort_keys=True))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
-    def _ready(self, module: nn.Module) -> nn.Module:
-        return module.eval().requires_grad_(False).to(device=self.device, memory_format=torch.channels_last)
+    def _ready(self, module: nn.Module) -> Any:
+        frozen: Any = module.eval().requires_grad_(False).to(self.device)
+        return frozen.to(memory_format=torch.channels_last)
 
     # diffusion.protocols.Model
 
@@ -258,7 +259,7 @@ def find_bundle(name: str | Path) -> Path:
     return folder
 
 
-def save_component(module: nn.Module, folder: Path, config: dict[str, Any] | None = None) -> None:
+def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None) -> None:
     """Write a network in float16, in shards below 15 MiB; ``config`` for those that are no diffusers models."""
     folder.mkdir(parents=True, exist_ok=True)
     half = {key: _half(value) for key, value in module.state_dict().items()}

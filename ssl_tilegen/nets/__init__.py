@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from ssl_tilegen.errors import FormatError
 
 
-def build_component(config: dict[str, Any]) -> nn.Module:
+def build_component(config: dict[str, Any]) -> Any:
     """A network from its ``config.json``: ours or any diffusers model named by ``_class_name``; weights are random."""
     import diffusers
 
@@ -24,9 +22,9 @@ def build_component(config: dict[str, Any]) -> nn.Module:
     return kind.from_config(config)
 
 
-def build_encoder(arch: str, tile_px: int, dim: int, arch_args: dict[str, Any]) -> nn.Module:
+def build_encoder(arch: str, tile_px: int, dim: int, arch_args: dict[str, Any]) -> Any:
     """A timm network whose head is the embedding: (N, 3, tile_px, tile_px) -> (N, dim). Other sizes work too."""
     import timm
 
-    of_vit = {"img_size": tile_px, "dynamic_img_size": True} if arch.startswith("vit") else {}
+    of_vit: dict[str, Any] = {"img_size": tile_px, "dynamic_img_size": True} if arch.startswith("vit") else {}
     return timm.create_model(arch, num_classes=dim, **of_vit, **arch_args)

@@ -8,6 +8,8 @@ a decoded piece equal to the same piece of the whole.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -19,7 +21,7 @@ FACTOR = 8
 _LOGVAR_RANGE = (-14.0, 4.0)
 
 
-class LinearStartAutoencoder(ModelMixin, ConfigMixin):
+class LinearStartAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """KL autoencoder (Kingma & Welling 2014; Rombach et al. 2022) with 8x downscale and a principal-component start.
 
     Images are (N, 3, H, W) in [-1, 1] with H and W multiples of 8; latents are (N, C, H/8, W/8).
@@ -37,8 +39,10 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):
         decoder_fine_blocks: int = 2,
     ) -> None:
         super().__init__()
-        c = latent_channels
-        self.analysis = nn.Sequential(nn.PixelUnshuffle(FACTOR), nn.Conv2d(3 * FACTOR**2, c, 1))
+        c = self.latent_channels = latent_channels
+        self._encoder_reach = 2 + 2 * encoder_blocks
+        self._decoder_reach = (2 + 2 * decoder_blocks, 2 * decoder_fine_blocks + 1)
+        self.analysis: Any = nn.Sequential(nn.PixelUnshuffle(FACTOR), nn.Conv2d(3 * FACTOR**2, c, 1))
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
             nn.Conv2d(48, fine_width, 3, padding=1),
@@ -48,8 +52,8 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):
             *[PlainBlock(encoder_width) for _ in range(encoder_blocks)],
             nn.SiLU(),
         )
-        self.moments = zeroed(nn.Conv2d(encoder_width, 2 * c, 1))
-        self.synthesis = nn.Sequential(nn.Conv2d(c, 3 * FACTOR**2, 1), nn.PixelShuffle(FACTOR))
+        self.moments: Any = zeroed(nn.Conv2d(encoder_width, 2 * c, 1))
+        self.synthesis: Any = nn.Sequential(nn.Conv2d(c, 3 * FACTOR**2, 1), nn.PixelShuffle(FACTOR))
         self.decoder = nn.Sequential(
             nn.Conv2d(c, decoder_width, 3, padding=1),
             *[PlainBlock(decoder_width) for _ in range(decoder_blocks)],
@@ -60,7 +64,7 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):
         )
         self.to_pixels = zeroed(nn.Conv2d(fine_width, 48, 3, padding=1))
         self.shuffle = nn.PixelShuffle(4)
-        nn.init.constant_(self.moments.bias[c:], -6.0)
+        nn.init.constant_(self.moments.bias[c:], -6.0)  # type: ignore[index]
 
     @property
     def factor(self) -> int:
@@ -70,14 +74,13 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):
     @property
     def decoder_halo(self) -> int:
         """Latents of context to each side that make a decoded piece exact."""
-        coarse = 2 + 2 * self.config.decoder_blocks
-        fine = 2 * self.config.decoder_fine_blocks + 1
+        coarse, fine = self._decoder_reach
         return coarse + -(-fine // 2)
 
     @property
     def encoder_halo(self) -> int:
         """Latents of context to each side that make an encoded piece exact."""
-        return 2 + 2 * self.config.encoder_blocks
+        return self._encoder_reach
 
     def moments_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the posterior, each (N, C, H/8, W/8)."""
@@ -104,7 +107,7 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):
         flat = blocks.flatten(1).double()
         mean = flat.mean(0)
         variance, vectors = torch.linalg.eigh(torch.cov((flat - mean).T))
-        order = variance.argsort(descending=True)[: self.config.latent_channels]
+        order = variance.argsort(descending=True)[: self.latent_channels]
         deviation, basis = variance[order].clamp(min=1e-8).sqrt(), vectors[:, order].T
         whiten, colour = basis / deviation[:, None], (basis * deviation[:, None]).T
         analysis, synthesis = self.analysis[1], self.synthesis[0]

@@ -7,6 +7,8 @@ any size is one big convolution: tiles with an exact halo, each place computed o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -17,7 +19,7 @@ from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
 _LEVELS = 3
 
 
-class FieldUNet(ModelMixin, ConfigMixin):
+class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Flow-matching denoiser (Lipman et al. 2023) with the preconditioning of Karras et al. 2022, per channel.
 
     With x = (1 - t) clean + t noise and channel deviation s, the velocity noise - clean has the best linear estimate
@@ -39,6 +41,8 @@ class FieldUNet(ModelMixin, ConfigMixin):
         time_features: int = 64,
     ) -> None:
         super().__init__()
+        self._reach = sum(2 * (d + u) * 2**i for i, (d, u) in enumerate(zip(down_blocks, (*up_blocks, 0), strict=True)))
+        self._time_features = time_features
         self.register_buffer("condition_mean", torch.zeros(condition_dim))
         self.register_buffer("condition_std", torch.ones(condition_dim))
         self.register_buffer("latent_std", torch.ones(latent_channels))
@@ -49,11 +53,11 @@ class FieldUNet(ModelMixin, ConfigMixin):
         self.act = nn.SiLU()
 
         self.stem = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_stack(widths[i], down_blocks[i], hidden, i) for i in range(_LEVELS))
+        self.down: Any = nn.ModuleList(_stack(widths[i], down_blocks[i], hidden, i) for i in range(_LEVELS))
         self.shrink = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, 2) for i in range(_LEVELS - 1))
         self.grow = nn.ModuleList(_grow(widths[i + 1], widths[i]) for i in range(_LEVELS - 1))
         self.join = nn.ModuleList(nn.Conv2d(2 * widths[i], widths[i], 1) for i in range(_LEVELS - 1))
-        self.up = nn.ModuleList(_stack(widths[i], up_blocks[i], hidden, i) for i in range(_LEVELS - 1))
+        self.up: Any = nn.ModuleList(_stack(widths[i], up_blocks[i], hidden, i) for i in range(_LEVELS - 1))
         self.norm_out = ChannelNorm(widths[0])
         self.out = zeroed(nn.Conv2d(widths[0], latent_channels, 3, padding=1))
 
@@ -65,8 +69,7 @@ class FieldUNet(ModelMixin, ConfigMixin):
     @property
     def halo(self) -> int:
         """Latents of context to each side that make a piece exact, a multiple of ``field_stride``."""
-        down, up = self.config.down_blocks, (*self.config.up_blocks, 0)
-        reach = sum(2 * (down[i] + up[i]) * 2**i for i in range(_LEVELS)) + 2
+        reach = self._reach + 2
         edges = 2 * self.field_stride  # bilinear growth of the modulation, and rounding to the coarsest lattice
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
@@ -89,7 +92,7 @@ class FieldUNet(ModelMixin, ConfigMixin):
         else:
             field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
             field = torch.where(field.isnan(), null, field)
-        time = self.time_in(sinusoid(t, self.config.time_features))[:, :, None, None]
+        time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
         mixed = self.condition_mix(self.act(self.condition_in(field) + time))
         return self.act(mixed + time)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.training.data import Corpus, to_signed
@@ -39,7 +40,7 @@ class AutoencoderStage:
         noise = rng.standard_normal((self.module.config.latent_channels, latents, latents), np.float32)
         return {"image": to_signed(self.corpus.crop(rng, side)), "noise": noise}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         image = batch["image"]
         mean, logvar = module.moments_of(image)
         restored = module.decode(mean + batch["noise"] * (0.5 * logvar).exp())
@@ -52,7 +53,7 @@ class AutoencoderStage:
         return loss, parts
 
     @torch.no_grad()
-    def sample(self, module: nn.Module, path: Path) -> dict[str, float]:
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
         device = next(module.parameters()).device
         image = torch.from_numpy(to_signed(self._fixed)).to(device)
         restored = module.decode(module.encode(image)).clamp(-1, 1)

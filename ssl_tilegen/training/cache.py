@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.errors import InputError
@@ -82,7 +81,12 @@ def _compute(
 
 
 def _scene(
-    rgb: np.ndarray, valid: np.ndarray | None, bundle: ModelBundle, offsets: int, rng: np.random.Generator, chance: float
+    rgb: np.ndarray,
+    valid: np.ndarray | None,
+    bundle: ModelBundle,
+    offsets: int,
+    rng: np.random.Generator,
+    chance: float,
 ) -> Scene:
     factor = bundle.factor
     rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
@@ -92,7 +96,7 @@ def _scene(
     return Scene(
         latents=bundle.encode_raw(rgb).astype(np.float16),
         dull=blocks.std((1, 3)).max(-1) < 4,
-        valid=whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3)),
+        valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
         grids=[_grid(rgb, bundle, rng) for _ in range(offsets)],
         chance=chance,
     )
@@ -114,7 +118,7 @@ def _grid(rgb: np.ndarray, bundle: ModelBundle, rng: np.random.Generator) -> Gri
 @torch.no_grad()
 def embed_tiles(bundle: ModelBundle, tiles: np.ndarray) -> np.ndarray:
     """uint8 tiles (N, S, S, 3) -> embeddings (N, D) float32."""
-    encoder: nn.Module = bundle.encoder
+    encoder = bundle.encoder
     device = next(encoder.parameters()).device
     parts = [tiles[start : start + _EMBED_BATCH] for start in range(0, len(tiles), _EMBED_BATCH)]
     return torch.cat([encoder(torch.from_numpy(to_signed(part)).to(device)).float().cpu() for part in parts]).numpy()
@@ -127,7 +131,7 @@ def _save(path: Path, scenes: list[Scene]) -> None:
         for k, grid in enumerate(scene.grids):
             arrays |= {f"{number}/cells{k}": grid.cells, f"{number}/corner{k}": np.array(grid.corner_px)}
     temporary = path.with_name(f"{path.name}.part.npz")
-    np.savez(temporary, **arrays)
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def source_files(source: SourceSettings) -> list[Path]:
     for pattern in source.paths:
         if Path(pattern).is_dir():
             pattern = f"{pattern}/**/*.*"
-        matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
+        matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
         found += [path for path in matches if path.is_file() and path.name not in source.exclude]
     if not found:
         raise InputError(f"no training image matches {source.paths}: check data.sources.paths")
@@ -109,7 +110,7 @@ def source_files(source: SourceSettings) -> list[Path]:
 
 
 def _read(path: Path, source: SourceSettings, index: int) -> tuple[Picture, Resolution | None]:
-    own = {"mpp": source.mpp, "gsd": source.gsd} if _is_picture(path) else {}
+    own: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd} if _is_picture(path) else {}
     with open_raster(path, **own) as raster:
         wanted = _target(raster.resolution, source)
         view = view_at(raster, wanted)

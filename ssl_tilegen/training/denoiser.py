@@ -7,6 +7,7 @@ field of the cells around it: the same code that `generate` uses.
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
@@ -88,7 +89,7 @@ class DenoiserStage:
         noise = rng.standard_normal(clean.shape, np.float32)
         return {"clean": clean, "field": field.astype(np.float32), "noise": noise, "t": np.float32(t)}
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = batch["clean"], batch["noise"], batch["t"]
         time = t[:, None, None, None]
         velocity = module((1 - time) * clean + time * noise, t, batch["field"])
@@ -100,7 +101,7 @@ class DenoiserStage:
         return error.mean(), parts
 
     @torch.no_grad()
-    def sample(self, module: nn.Module, path: Path) -> dict[str, float]:
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
         """Rows: the source windows decoded, and windows generated from their condition fields."""
         device = next(module.parameters()).device
         clean, field, x = (
@@ -108,7 +109,7 @@ class DenoiserStage:
             for key in ("clean", "field", "noise")
         )
         times = np.linspace(1, 0, _SHOWN_STEPS + 1)
-        for now, after in zip(times[:-1], times[1:], strict=True):
+        for now, after in itertools.pairwise(times):
             t = torch.full((len(x),), float(now), device=device)
             x = x + float(after - now) * module(x, t, field).float()
         rows = [self._pixels(latents) for latents in (clean, x)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ class Embedder(nn.Module):
 
     def __init__(self, net: nn.Module, dim: int) -> None:
         super().__init__()
-        self.net = net
-        self.standardise = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
+        self.net: Any = net
+        self.standardise: Any = nn.BatchNorm1d(dim, affine=False, momentum=0.05)
 
     def forward(self, *views: Tensor) -> Tensor:
         """Views (N, V, 3, S, S) of any sizes -> (N, sum of V, D), standardised over N and V."""
@@ -63,7 +64,7 @@ class EncoderStage:
     @torch.no_grad()
     def _start_patches(self) -> None:
         """Start the first kernels at the whitened principal components of the training patches."""
-        projection = next(m for m in self.module.net.modules() if isinstance(m, nn.Conv2d))
+        projection: Any = next(m for m in self.module.net.modules() if isinstance(m, nn.Conv2d))
         side, width = projection.kernel_size[0], projection.out_channels
         rng = np.random.default_rng([self.settings.run.seed, 0])
         crops = np.stack([self.corpus.crop(rng, side) for _ in range(_START_CROPS)])
@@ -92,7 +93,7 @@ class EncoderStage:
         view = to_signed(np.asarray(crop.resize((out_px, out_px), Image.Resampling.BICUBIC)))
         return jittered(rng, view, self.settings.jitter)
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         views = module(*[batch[key] for key in ("global", "local") if key in batch])
         whole = views[:, : self.settings.global_views]
         centre = whole.mean(1, keepdim=True)
@@ -105,7 +106,7 @@ class EncoderStage:
         return loss, parts
 
     @torch.no_grad()
-    def sample(self, module: nn.Module, path: Path) -> dict[str, float]:
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
         """A sheet of query tiles, each followed by its nearest neighbours in the embedding."""
         rng = np.random.default_rng([self.settings.run.seed, 2])
         tiles = np.stack([self.corpus.crop(rng, self.settings.tile_px) for _ in range(_SHOWN_POOL)])

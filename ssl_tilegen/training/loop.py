@@ -6,9 +6,9 @@ threads, processes or restarts: 20 steps equal 10, a restart, and 10 more.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -34,16 +34,16 @@ Progress = Callable[[dict[str, Any]], None]
 class Stage(Protocol):
     """What a stage brings to the loop."""
 
-    module: nn.Module
+    module: Any
     """The network that is trained."""
 
     def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One training item; every random choice comes from ``rng``."""
 
-    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and named parts of it for the log."""
 
-    def sample(self, module: nn.Module, path: Path) -> dict[str, float]:
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
         """Write a picture of what ``module`` (the averaged weights) does now; return validation figures."""
 
 
@@ -93,7 +93,7 @@ def precision_of(run: RunSettings, device: torch.device) -> torch.dtype | None:
 
 def _step(
     stage: Stage,
-    module: nn.Module,
+    module: Any,
     batch: Batch,
     optimiser: torch.optim.Optimizer,
     run: RunSettings,
@@ -125,8 +125,6 @@ class Average:
     """Exponential moving average of the weights, with the short horizon at first that the early steps need."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        import copy
-
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
@@ -135,7 +133,8 @@ class Average:
     def update(self, module: nn.Module) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        mine, theirs = list(self.module.parameters()), list(module.parameters())
+        mine: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
         for buffer, other in zip(self.module.buffers(), module.buffers(), strict=True):
             buffer.copy_(other)
@@ -226,8 +225,8 @@ def save_checkpoint(
     final = out / _CHECKPOINT
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
-        os.replace(final, old)
-    os.replace(fresh, final)
+        final.replace(old)
+    fresh.replace(final)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -247,6 +246,8 @@ def load_checkpoint(out: Path, module: nn.Module, average: Average, optimiser: t
         optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu"))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise FormatError(f"the checkpoint {folder} does not fit this configuration ({reason}); use --restart") from None
+        raise FormatError(
+            f"the checkpoint {folder} does not fit this configuration ({reason}); use --restart"
+        ) from None
     average.updates = state["updates"]
     return state["step"]

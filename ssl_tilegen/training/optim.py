@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +40,7 @@ class Muon(torch.optim.Optimizer):
     outputs against all else.
     """
 
-    def __init__(self, matrices: list[Tensor], others: list[Tensor], run: RunSettings) -> None:
+    def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], run: RunSettings) -> None:
         groups = [
             {"params": matrices, "weight_decay": run.weight_decay, "orthogonal": True},
             {"params": others, "weight_decay": 0.0, "orthogonal": False},
@@ -53,7 +56,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(move(parameter, group).to(parameter.dtype), alpha=group["lr"])
 
-    def _orthogonal(self, parameter: Tensor, group: dict) -> Tensor:
+    def _orthogonal(self, parameter: Any, group: dict[str, Any]) -> Tensor:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -62,7 +65,7 @@ class Muon(torch.optim.Optimizer):
         update = orthogonalised(nesterov) * (_MATCH_ADAMW * max(nesterov.shape) ** 0.5)
         return update.reshape(parameter.shape)
 
-    def _adam(self, parameter: Tensor, group: dict) -> Tensor:
+    def _adam(self, parameter: Any, group: dict[str, Any]) -> Tensor:
         state, beta1, beta2 = self.state[parameter], 0.9, group["beta2"]
         if not state:
             state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
 from ssl_tilegen.errors import InputError
@@ -84,7 +83,7 @@ def _make_denoiser(
     return DenoiserStage(settings, bundle, scenes)
 
 
-def _export(stage: Stage, module: nn.Module, corpus: Corpus, folder: Path) -> None:
+def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
     """Put the averaged weights and what is known of them into the bundle."""
     module = module.to("cpu")
     if isinstance(stage, EncoderStage):

@@ -1,4 +1,6 @@
-"""Wall clock and peak memory of `generate` at growing sizes: `python -m tests.benchmarks.large --grid EMB.zarr --out FOLDER`.
+"""Wall clock and peak memory of `generate` at growing sizes.
+
+Run with `python -m tests.benchmarks.large --grid EMB.zarr --out FOLDER`.
 
 Each size runs as a process of its own, as a user would run it, with default settings. Prints one JSON line per size and
 the ratios to the first one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_bad_settings_name_the_key(config, text, message):
 
 
 def test_missing_files_are_one_line(config, tmp_path):
-    with pytest.raises(InputError, match="nowhere.toml"):
+    with pytest.raises(InputError, match=r"nowhere\.toml"):
         load_settings("autoencoder", tmp_path / "nowhere.toml")
     settings = load_settings("autoencoder", config, ['data.sources=[{paths=["*.tiff"]}]'])
     with pytest.raises(InputError, match="no training image matches"):
@@ -108,7 +109,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     settings = RunSettings(steps=100, warmup=10, cooldown=0.3)
     rates = [rate(step, settings) for step in range(101)]
     assert rates[0] == pytest.approx(0.1) and rates[10:70] == [1.0] * 60 and rates[100] == pytest.approx(0)
-    assert all(a >= b for a, b in zip(rates[70:], rates[71:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[70:]))
 
 
 def test_the_eight_turns_differ_and_keep_the_pixels():
