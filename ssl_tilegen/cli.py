@@ -36,7 +36,9 @@ LogFormat = Annotated[
     Literal["text", "json"], typer.Option("--log-format", help="Form of the lines on stderr.", rich_help_panel="Common")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
-Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders of images, or globs.")]
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="[INPUT]...", help="Images, folders, globs, addresses GDAL reads.")
+]
 Body = Callable[..., tuple[Any, str]]
 Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
 
@@ -166,11 +168,13 @@ def _fail(console: Console, error: Exception, text: str, code: int, debug: bool)
 
 
 @command(EmbedSettings)
-def embed(console: Console, inputs: Inputs, settings: EmbedSettings) -> tuple[Any, str]:
+def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> tuple[Any, str]:
     """Embed images into grids of vectors, one grid per image."""
+    if not inputs and settings.list is None:
+        raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
     from ssl_tilegen.workflows.embed import embed as work
 
-    reports = work(inputs, settings, console)
+    reports = work(inputs or [], settings, console)
     return reports, "\n".join(report.line() for report in reports)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 
 from ssl_tilegen.errors import FormatError, OutputError
+from ssl_tilegen.folders import replace_folder
 from ssl_tilegen.geometry import Size, Window, cover
 from ssl_tilegen.gridspec import FORMAT, KIND, EncoderFacts, GridData, GridSpec, SourceFacts, Validity, georeference
 
@@ -31,6 +32,7 @@ __all__ = [
     "SourceFacts",
     "Validity",
     "is_complete",
+    "is_grid",
     "part_of",
     "shards",
     "write_grid",
@@ -83,6 +85,23 @@ class EmbeddingGrid:
         except Exception as error:
             raise FormatError(f"{self.path}: damaged grid ({_line(error)}); embed the source again") from error
 
+    def counts(self) -> dict[str, int]:
+        """How many cells there are of each validity, by lower-case name."""
+        return _counts(self._group)
+
+    def lost_shards(self) -> list[int]:
+        """Shards that are flagged as written but whose data are not there, or are empty files."""
+        valid = np.asarray(_array(self._group, "valid")[:])
+        lost = []
+        for index, window in enumerate(shards(self.shape)):
+            place = f"c/{window.row // SHARD_CELLS}/{window.col // SHARD_CELLS}"
+            needed = ["valid/" + place]
+            if (valid[window.slices] == Validity.OK).any():
+                needed.append(f"embedding/{place}/0")
+            if not all(_has_bytes(self.path / name) for name in needed):
+                lost.append(index)
+        return lost
+
 
 class GridWriter:
     """An unfinished grid, at ``path`` + ``.part`` until `finish`. Writers in several processes may share it."""
@@ -122,8 +141,7 @@ class GridWriter:
 
     def counts(self) -> dict[str, int]:
         """How many cells there are of each validity, by lower-case name."""
-        codes = np.bincount(np.asarray(_array(self._group, "valid")[:]).ravel(), minlength=len(Validity))
-        return {code.name.lower(): int(codes[code]) for code in Validity}
+        return _counts(self._group)
 
     def finish(self, *, overwrite: bool = False) -> EmbeddingGrid | None:
         """Give the grid its name if every shard is there, else return None (other writers are still at work).
@@ -160,35 +178,23 @@ def part_of(path: Path) -> Path:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a finished grid of this format is at ``path``; False for anything else."""
+    """Whether a finished grid of this format is at ``path`` with all its parts; False for anything else.
+
+    A copy that was cut short has the flags of shards whose data are not there.
+    """
     try:
-        EmbeddingGrid.open(path)
+        grid = EmbeddingGrid.open(path)
     except FormatError:
         return False
-    return True
+    return not grid.lost_shards()
 
 
-def replace_folder(part: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename ``part`` to ``path``; what was there is removed only after the new one has taken its place.
-
-    Does nothing where another process has just done it. OutputError where ``path`` exists and may not be replaced.
-    """
-    if not part.exists() and path.exists():
-        return
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists; choose another -o or give --overwrite")
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    if path.exists():
-        path.rename(aside)
+def is_grid(path: Path) -> bool:
+    """Whether ``path`` says that it is an embedding grid, complete or not."""
     try:
-        part.rename(path)
-    except FileNotFoundError:  # another process was first: what is aside is the new grid
-        if aside.exists():
-            aside.rename(path)
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
-    elif aside.exists():
-        aside.unlink()
+        return zarr.open_group(path, mode="r").attrs.get("kind") == KIND
+    except Exception:
+        return False
 
 
 def _create(part: Path, spec: GridSpec) -> None:
@@ -227,6 +233,7 @@ def _layout(group: zarr.Group, spec: GridSpec) -> None:
         chunks=shard,
         dtype="uint8",
         fill_value=int(Validity.OUTSIDE),
+        config={"write_empty_chunks": True},
         dimension_names=names,
         attributes=place | {"flags": {v.name.lower(): int(v) for v in Validity}},
     )
@@ -234,6 +241,18 @@ def _layout(group: zarr.Group, spec: GridSpec) -> None:
         "tissue", shape=cells, chunks=shard, dtype="float16", fill_value=0, dimension_names=names, attributes=place
     )
     group.create_array("done", shape=(len(shards(spec.shape)),), chunks=(1,), dtype="uint8", fill_value=0)
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _counts(group: zarr.Group) -> dict[str, int]:
+    codes = np.bincount(np.asarray(_array(group, "valid")[:]).ravel(), minlength=len(Validity))
+    return {code.name.lower(): int(codes[code]) for code in Validity}
 
 
 def _load(path: Path) -> tuple[zarr.Group, GridSpec]:

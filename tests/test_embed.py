@@ -187,7 +187,7 @@ def test_finished_grids_are_refused_skipped_or_replaced(bundle: Path, tmp_path: 
     assert run(source, bundle, skip_existing=True)[0].status == "skipped"
     assert run(source, bundle, overwrite=True)[0].status == "done"
     (tmp_path / "b.zarr").mkdir()
-    with pytest.raises(OutputError, match="not a finished grid"):
+    with pytest.raises(OutputError, match="is no grid"):
         run(source, bundle, out=tmp_path / "b.zarr", skip_existing=True)
 
 

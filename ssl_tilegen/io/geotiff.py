@@ -1,4 +1,4 @@
-"""Georeferenced rasters, and plain TIFFs, by rasterio (GDAL)."""
+"""Georeferenced rasters, and plain TIFFs, by rasterio (GDAL); files of this machine and addresses elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 import warnings
 from collections.abc import Hashable
-from pathlib import Path
 
 import numpy as np
 import rasterio
@@ -17,11 +16,12 @@ from rasterio.windows import Window as GdalWindow
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handles import HandlePool
+from ssl_tilegen.io.levels import is_averaged
 from ssl_tilegen.io.raster import Kind, Options, Raster, ReadError
+from ssl_tilegen.io.source import Source
+from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_rgb
 
-PERCENTILES = (2.0, 98.0)
 _STATISTICS_SIDE_PX = 1024  # the scaling is estimated from a decimated read of at most this size
-_PROBE_PX = 128
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
@@ -44,7 +44,7 @@ class GeoTiff(Raster):
     kind: Kind = "georaster"
     background = (0, 0, 0)
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Source, options: Options) -> None:
         super().__init__(path)
         self._handles: HandlePool[rasterio.DatasetReader] = HandlePool(self._open)
         self._averaged: dict[int, bool] = {0: True}
@@ -55,7 +55,7 @@ class GeoTiff(Raster):
             self._choose_bands(dataset, options)
 
     @classmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Source) -> bool:
         try:
             with rasterio.open(path) as dataset:
                 return dataset.count > 0
@@ -98,7 +98,7 @@ class GeoTiff(Raster):
 
     def _choose_bands(self, dataset: rasterio.DatasetReader, options: Options) -> None:
         """Set the bands, their palette or scaling, and whether a mask has to be read."""
-        self._bands = options.bands or ((1, 2, 3) if dataset.count >= 3 else (1,))
+        self._bands = options.bands or default_bands(dataset.count)
         if missing := [band for band in self._bands if not 1 <= band <= dataset.count]:
             raise InputError(f"{self.path}: has {dataset.count} band(s), no band {missing[0]}; choose with --bands")
         flags = [dataset.mask_flag_enums[band - 1] for band in self._bands]
@@ -111,7 +111,7 @@ class GeoTiff(Raster):
             self.scaling = (options.scale,) * len(self._bands)
         elif any(dataset.dtypes[band - 1] != "uint8" for band in self._bands):
             self.scaling = self._estimated_scaling(dataset)
-            self.remarks += (f"values scaled from the {PERCENTILES[0]:g}-{PERCENTILES[1]:g} percentiles of each band",)
+            self.remarks += (SCALED_REMARK,)
 
     def _estimated_scaling(self, dataset: rasterio.DatasetReader) -> tuple[tuple[float, float], ...]:
         shrink = max(1.0, max(dataset.shape) / _STATISTICS_SIDE_PX)
@@ -121,31 +121,12 @@ class GeoTiff(Raster):
             masks = dataset.read_masks(self._bands, out_shape=shape) > 0
         except RasterioIOError as error:
             raise InputError(f"{self.path}: cannot be read to find its scaling ({error}); give --scale") from error
-        return tuple(_percentiles(band[mask & np.isfinite(band)]) for band, mask in zip(bands, masks, strict=True))
+        return tuple(percentiles(band[mask]) for band, mask in zip(bands, masks, strict=True))
 
     def _averages(self, level: int) -> bool:
         if level not in self._averaged:
-            self._averaged[level] = self._overview_is_averaged(level)
+            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
         return self._averaged[level]
-
-    def _overview_is_averaged(self, level: int) -> bool:
-        """Whether an overview's middle is closer to the mean of level 0 than to any single pixel of it."""
-        size = self.levels[level]
-        rows, cols = min(_PROBE_PX, size.rows), min(_PROBE_PX, size.cols)
-        probe = Window((size.rows - rows) // 2, (size.cols - cols) // 2, rows, cols)
-        factor = round(self.size.rows / size.rows)
-        wide = probe.scaled(factor).intersection(Window.of(self.size))
-        if factor < 2 or wide != probe.scaled(factor):
-            return False
-        try:
-            overview = self._read_level(level, probe)[0].astype(np.float32)
-            full = self._read_level(0, wide)[0].astype(np.float32)
-        except ReadError:
-            return False
-        cells = full.reshape(rows, factor, cols, factor, 3)
-        samples = cells.transpose(1, 3, 0, 2, 4).reshape(factor * factor, rows, cols, 3)
-        from_mean = np.abs(overview - cells.mean((1, 3))).mean()
-        return bool(from_mean <= 0.5 + min(np.abs(overview - sample).mean() for sample in samples) / 2)
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
         area = GdalWindow(window.col, window.row, window.cols, window.rows)
@@ -164,11 +145,7 @@ class GeoTiff(Raster):
         """uint8 (h, w, 3) from the chosen bands (1 or 3, h, w)."""
         if self._palette is not None:
             return self._palette[bands[0]]
-        if self.scaling is not None:
-            low, high = np.array(self.scaling, np.float64).T[..., None, None]
-            scaled = (np.nan_to_num(bands.astype(np.float64)) - low) / (high - low)
-            bands = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(bands.transpose(1, 2, 0), (*bands.shape[1:], 3)))
+        return to_rgb(bands, self.scaling)
 
 
 def _metres_per_pixel(dataset: rasterio.DatasetReader) -> float | None:
@@ -206,10 +183,3 @@ def _palette(dataset: rasterio.DatasetReader) -> np.ndarray:
         if 0 <= value < 256:
             table[value] = rgba[:3]
     return table
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    if not values.size:
-        return 0.0, 1.0
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    return (low, high) if high > low else (low, low + 1.0)

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.raster import Options, Raster
+from ssl_tilegen.io.source import Source
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")  # the deeper modes go to GDAL
@@ -40,7 +41,7 @@ class Picture(Raster):
         self._lock = threading.Lock()
 
     @classmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Source) -> bool:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 return image.mode in _EIGHT_BIT

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
+from ssl_tilegen.io.source import Remote, Source, source_of
 from ssl_tilegen.io.tiff_probe import check_whole
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Rgb = tuple[int, int, int]
 _FINEST_SOURCE_PX = 1 << 24  # source pixels held at once; larger reads are cut into parts
 _LEVEL_TOLERANCE = 1.01  # a level this much coarser than the target still serves it (levels of odd sizes)
 _HASHED_BYTES = 1 << 20
+_HASHED_SIDE_PX = 1024
 
 
 class ReadError(TilegenError):
@@ -68,6 +70,7 @@ class Raster(ABC):
     ``crs`` ("EPSG:n" or WKT) and ``transform`` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) of
     georasters, else None;
     ``background``: colour of what is not valid;
+    ``stained``: whether it shows stained tissue on glass, so that the one can be told from the other by colour;
     ``scaling``: (lo, hi) per band that were mapped to 0..255, None where the file is 8-bit;
     ``remarks``: facts about the reading that whoever stores results should store too.
     """
@@ -79,16 +82,17 @@ class Raster(ABC):
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     background: Rgb = (255, 255, 255)
+    stained: bool = False
     scaling: tuple[tuple[float, float], ...] | None = None
     remarks: tuple[str, ...] = ()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Source) -> None:
         self.path = path
         self.name = path.name.split(".")[0] or path.name
 
     @classmethod
     @abstractmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Source) -> bool:
         """Whether this reader is the one for the file."""
 
     @abstractmethod
@@ -107,13 +111,28 @@ class Raster(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits from the file's length, first and last MiB: the same for a copy, whatever its date."""
+        """16 hex digits from the file's length, first and last MiB: the same for a copy, whatever its date.
+
+        Of what is no file on this machine: from its facts and the pixels of its smallest level's first corner.
+        """
+        if not isinstance(self.path, Path) or not self.path.is_file():
+            return self._fingerprint_of_pixels()
         length = self.path.stat().st_size
         digest = hashlib.sha256(str(length).encode())
         with self.path.open("rb") as file:
             digest.update(file.read(_HASHED_BYTES))
             file.seek(max(0, length - _HASHED_BYTES))
             digest.update(file.read(_HASHED_BYTES))
+        return digest.hexdigest()[:16]
+
+    def _fingerprint_of_pixels(self) -> str:
+        facts = (self.size, list(self.levels), self.crs, self.transform, self.resolution)
+        digest = hashlib.sha256(repr(facts).encode())
+        last = len(self.levels) - 1
+        corner = Window(
+            0, 0, *(min(side, _HASHED_SIDE_PX) for side in (self.levels[last].rows, self.levels[last].cols))
+        )
+        digest.update(self._read_level(last, corner)[0].tobytes())
         return digest.hexdigest()[:16]
 
     def read(self, window: Window, out: Size | None = None) -> Pixels:
@@ -201,15 +220,18 @@ class Options(NamedTuple):
 
 
 # The readers, in the order they are asked. A new reader is one file and one line.
+GDAL = ("ssl_tilegen.io.geotiff", "GeoTiff")
 READERS = (
+    ("ssl_tilegen.io.zarr_image", "ZarrImage"),
+    ("ssl_tilegen.io.ome_image", "OmeImage"),
     ("ssl_tilegen.io.slide", "Slide"),
     ("ssl_tilegen.io.picture", "Picture"),
-    ("ssl_tilegen.io.geotiff", "GeoTiff"),
+    GDAL,
 )
 
 
 def open_raster(
-    path: str | Path,
+    path: str | Source,
     *,
     mpp: float | None = None,
     gsd: float | None = None,
@@ -223,19 +245,22 @@ def open_raster(
     Raises InputError where the file is missing, cut short or of no known kind, ResolutionError for a resolution that
     does not fit it.
     """
-    path = Path(path)
+    path = source_of(path)
     options = _checked_options(path, mpp, gsd, bands, scale)
-    _check_readable(path)
-    for module, name in READERS:
+    if isinstance(path, Path):
+        _check_readable(path)
+    for module, name in READERS if isinstance(path, Path) else (GDAL,):
         reader: type[Raster] = getattr(import_module(module), name)
         if reader.claims(path):
-            make: Callable[[Path, Options], Raster] = reader
+            make: Callable[[Any, Options], Raster] = reader
             return make(path, options)
+    if isinstance(path, Remote):
+        raise InputError(f"{path}: GDAL cannot open it; check the address, the network and its credentials")
     raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")
 
 
 def _checked_options(
-    path: Path,
+    path: Source,
     mpp: float | None,
     gsd: float | None,
     bands: Sequence[int] | None,
@@ -254,10 +279,12 @@ def _checked_options(
 
 
 def _check_readable(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the image files in it")
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        if path.suffix == ".zarr":
+            return
+        raise InputError(f"{path}: is a folder; give the image files in it")
     try:
         with path.open("rb") as file:
             if not file.read(1):

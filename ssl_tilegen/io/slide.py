@@ -13,6 +13,7 @@ from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.handles import HandlePool
 from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
+from ssl_tilegen.io.source import Source
 from ssl_tilegen.io.tiff_probe import has_georeference
 
 COARSEST_MPP = 100.0  # a "slide" coarser than this is a photograph with a print resolution
@@ -29,6 +30,7 @@ class Slide(Raster):
     """
 
     kind = "slide"
+    stained = True
 
     def __init__(self, path: Path, options: Options) -> None:
         super().__init__(path)
@@ -44,12 +46,12 @@ class Slide(Raster):
         self.size = self.levels[0]
 
     @classmethod
-    def claims(cls, path: Path) -> bool:
+    def claims(cls, path: Source) -> bool:
         """Every vendor's format; a generic tiled TIFF only with a slide's mpp and without a georeference."""
         vendor = openslide.OpenSlide.detect_format(path)
         if vendor != "generic-tiff":
             return vendor is not None
-        if has_georeference(path):
+        if not isinstance(path, Path) or has_georeference(path):
             return False
         try:
             with openslide.OpenSlide(path) as slide:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +12,66 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
-from ssl_tilegen.errors import InputError, Interrupted, OutputError, PartialFailure, TilegenError
-from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
+from ssl_tilegen.folders import sweep_leftovers
+from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
+from ssl_tilegen.io.raster import RasterView
+from ssl_tilegen.locks import Busy, Share, lock
 from ssl_tilegen.runtime import Progress, pick_device, silent, worker_share
-from ssl_tilegen.workflows.embed_inputs import Job, find_jobs, open_view, spec_of
+from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed_report import EmbedIncomplete, EmbedReport, summary_path, write_summary
 from ssl_tilegen.workflows.embed_tiles import Rules, encode_shards
+from ssl_tilegen.workflows.embed_view import open_view, spec_of
+from ssl_tilegen.workflows.grid_picture import thumbnail, write_picture
+from ssl_tilegen.workflows.regions import regions_for, write_outlines
 from ssl_tilegen.workflows.tissue_map import TissueMap
 
 
-@dataclass(frozen=True)
-class EmbedReport:
-    """What became of one input: ``status`` is done, partial (other processes hold the rest), skipped or failed."""
-
-    input: Path
-    grid: Path
-    status: str
-    seconds: float = 0.0
-    cells: int = 0
-    tiles_per_s: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
-    resolution: str | None = None
-    error: str | None = None
-
-    @property
-    def unreadable(self) -> int:
-        """Cells whose pixels could not be decoded."""
-        return self.counts.get(Validity.READ_ERROR.name.lower(), 0)
-
-    def line(self) -> str:
-        """The report as one line of text."""
-        if self.status == "skipped":
-            return f"{self.grid}: finished before, skipped"
-        shares = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        return (
-            f"{self.grid}: {self.status}, {self.cells} cells ({shares}) in {self.seconds:.1f} s, {self.tiles_per_s}/s"
-        )
-
-
-class EmbedIncomplete(PartialFailure):
-    """Some of many inputs failed; ``reports`` has all of them."""
-
-    def __init__(self, reports: Sequence[EmbedReport]) -> None:
-        failed = [report for report in reports if report.error]
-        listed = "; ".join(str(report.error) for report in failed)
-        super().__init__(f"{len(failed)} of {len(reports)} inputs failed, the others are done: {listed}")
-        self.reports = list(reports)
-
-
 def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progress = silent) -> list[EmbedReport]:
-    """Embed every image of ``inputs`` (files, folders, globs) into a grid; returns one report per image.
+    """Embed every image of ``inputs`` (files, folders, globs, addresses) into a grid; returns one report per image.
 
     Finished shards of an earlier run are kept. With ``settings.shard`` (or a Slurm array) this process does its share
-    only: every N-th image, or every N-th shard where there are fewer images than processes.
+    only: every N-th image, or every N-th shard where there are fewer images than processes. A table of all reports is
+    written to ``settings.summary``, also when not all could be done.
 
     Raises the error of a single input as it is; EmbedIncomplete where some of many failed; Interrupted when
     ``progress`` asks to stop, with all finished shards stored.
     """
     jobs = find_jobs(inputs, settings)
-    mine, split = _deal(jobs, settings.shard or worker_share())
-    attempt = _attempt if len(jobs) > 1 else _outright
-    reports = {job: attempt(settled, job, settings) for job in mine}
-    todo = [job for job in mine if reports[job] is None]
+    share = settings.shard or worker_share()
+    mine, split = _deal(jobs, share)
+    attempt = _attempt if len(jobs) > 1 or settings.list else _outright
+    reports: dict[Job, EmbedReport] = {}
+    try:
+        _embed_all(mine, settings, split, attempt, progress, reports)
+    finally:
+        if (table := summary_path(settings, share)) and reports:
+            write_summary(table, [reports[job] for job in mine if job in reports])
+    if any(report.status == "failed" for report in reports.values()):
+        raise EmbedIncomplete([reports[job] for job in mine])
+    return [reports[job] for job in mine]
+
+
+def _embed_all(
+    jobs: list[Job],
+    settings: EmbedSettings,
+    split: Share,
+    attempt: Callable[..., EmbedReport | None],
+    progress: Progress,
+    reports: dict[Job, EmbedReport],
+) -> None:
+    """Fill ``reports``: first with what needs no encoder, so that a mistyped name is told before the long work."""
+    for job in jobs:
+        if report := attempt(settled, job, settings):
+            reports[job] = report
+    todo = [job for job in jobs if job not in reports]
     encoder = load_encoder(settings) if todo else None
-    reports |= {job: attempt(embed_one, job, settings, encoder, split, progress) for job in todo}
-    if any(report.error for report in reports.values()):
-        raise EmbedIncomplete(list(reports.values()))
-    return list(reports.values())
+    for count, job in enumerate(todo):
+        if len(todo) > 1:
+            progress("images", count, len(todo))
+        report = attempt(embed_one, job, settings, encoder, split, progress)
+        assert report is not None
+        reports[job] = report
 
 
 def load_encoder(settings: EmbedSettings) -> Encoder:
@@ -92,23 +85,51 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
 
 
 def embed_one(
-    job: Job, settings: EmbedSettings, encoder: Encoder, split: tuple[int, int] = (0, 1), progress: Progress = silent
+    job: Job, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
 ) -> EmbedReport:
-    """Embed one image, or the share ``split`` = (index, count) of its shards."""
+    """Embed one image, or the share ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
-    with open_view(job.image, encoder, settings) as view:
-        tissue = TissueMap.of(view, threads=settings.reading_threads)
+    with open_view(job, encoder, settings) as view, lock(job.grid, split) as alone:
+        if report := settled(job, settings):
+            return report
+        tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
         spec = spec_of(view, encoder, settings, tissue.background)
-        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart)
+        if alone:
+            sweep_leftovers(job.grid, part_of(job.grid))
+        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and alone)
         pending = [index for index in writer.pending() if index % split[1] == split[0]]
         rules = Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads)
         for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
             writer.write_shard(index, cells)
         tiles = sum(writer.shards[index].size.area for index in pending)
-        return _finish(job, writer, settings, tiles, time.perf_counter() - started)
+        counts = writer.counts()
+        grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
+        if grid:
+            _write_companions(job, settings, view, tissue, grid)
+    seconds = time.perf_counter() - started
+    return EmbedReport(
+        job.image,
+        job.grid,
+        "done" if grid else "partial",
+        seconds=round(seconds, 3),
+        cells=spec.shape.area,
+        tiles_per_s=round(tiles / max(seconds, 1e-9), 1),
+        counts=counts,
+        resolution=str(spec.resolution) if spec.resolution else None,
+    )
 
 
-def _deal(jobs: list[Job], share: tuple[int, int]) -> tuple[list[Job], tuple[int, int]]:
+def _write_companions(
+    job: Job, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
+) -> None:
+    """What was asked for beside the grid: outlines of the tissue, a picture."""
+    if settings.geojson:
+        write_outlines(tissue, view, job.beside(".geojson"))
+    if settings.preview:
+        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(".preview.png"))
+
+
+def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:
     """This process's images, and its share of the shards of each."""
     index, count = share
     return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
@@ -116,15 +137,17 @@ def _deal(jobs: list[Job], share: tuple[int, int]) -> tuple[list[Job], tuple[int
 
 def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
     """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others."""
-    if not job.image.exists():
+    if isinstance(job.image, Path) and not job.image.exists():
         raise InputError(f"{job.image}: no such file; check the path")
     if not job.grid.exists() or settings.overwrite:
         return None
     if not settings.skip_existing:
         raise OutputError(f"{job.grid}: exists; give --overwrite, --skip-existing or another -o")
-    if not is_complete(job.grid):
-        raise OutputError(f"{job.grid}: exists but is not a finished grid; remove it or give --overwrite")
-    return EmbedReport(job.image, job.grid, "skipped")
+    if is_complete(job.grid):
+        return EmbedReport.of(job.image, EmbeddingGrid.open(job.grid), "skipped")
+    if not is_grid(job.grid):
+        raise OutputError(f"{job.grid}: exists but is no grid; remove it or give --overwrite")
+    return None
 
 
 def _outright(work: Callable[..., Any], job: Job, *args: Any) -> Any:
@@ -138,20 +161,10 @@ def _attempt(work: Callable[..., Any], job: Job, *args: Any) -> Any:
         return work(job, *args)
     except Interrupted:
         raise
+    except Busy as error:
+        return EmbedReport(job.image, job.grid, "busy", error=str(error))
     except (TilegenError, OSError) as error:
         return EmbedReport(job.image, job.grid, "failed", error=str(error))
-
-
-def _finish(job: Job, writer: GridWriter, settings: EmbedSettings, tiles: int, seconds: float) -> EmbedReport:
-    counts = writer.counts()
-    grid = writer.finish(overwrite=settings.overwrite)
-    return EmbedReport(
-        job.image,
-        job.grid,
-        "done" if grid else "partial",
-        seconds=round(seconds, 3),
-        cells=writer.spec.shape.area,
-        tiles_per_s=round(tiles / max(seconds, 1e-9), 1),
-        counts=counts,
-        resolution=str(writer.spec.resolution) if writer.spec.resolution else None,
-    )
+    except Exception as error:  # a surprise in one of ten thousand must not end the run
+        text = f"{job.image}: unexpected {type(error).__name__}: {error}".splitlines()[0]
+        return EmbedReport(job.image, job.grid, "failed", error=text)

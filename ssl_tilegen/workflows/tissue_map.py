@@ -1,54 +1,72 @@
-"""Where a slide shows tissue, from an overview of it; anything that is no slide is foreground throughout."""
+"""Where an image has foreground: regions the user gives, else tissue found on an overview of a stained slide.
+
+Anything else is foreground throughout.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ssl_tilegen.geometry import Resolution, Size, Window, cover
-from ssl_tilegen.io.raster import RasterView
+from ssl_tilegen.geometry import Size, Window, cover
+from ssl_tilegen.io.geojson import Regions
+from ssl_tilegen.io.raster import RasterView, Rgb
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 
 OVERVIEW_MPP = 8.0
+OVERVIEW_SIDE_PX = 2048  # a larger slide is seen coarser: the memory that this takes does not grow
 _BLOCK_PX = 512
 
 
 @dataclass(frozen=True)
 class TissueMap:
-    """``table`` is the summed-area table of the overview's mask, ``scale`` overview pixels per view pixel."""
+    """``mask`` bool (H, W) over an overview of the image, ``scale`` its pixels per pixel of the view."""
 
-    background: tuple[int, int, int]
-    table: np.ndarray | None = None
+    background: Rgb
+    mask: np.ndarray | None = None
     scale: float = 1.0
+    _table: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        mask = np.zeros((1, 1), bool) if self.mask is None else self.mask
+        table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
+        np.cumsum(mask, 0, out=table[1:, 1:])
+        np.cumsum(table[1:, 1:], 1, out=table[1:, 1:])
+        object.__setattr__(self, "_table", table)
 
     @classmethod
-    def of(cls, view: RasterView, threads: int) -> TissueMap:
-        """The tissue of a slide (bounded work: 8 um/px, or the view itself where that is coarser)."""
+    def of(cls, view: RasterView, threads: int, regions: Regions | None = None) -> TissueMap:
+        """The foreground of ``view``. Bounded work: 8 um/px, or coarser where the view or the bound on its side is."""
         raster = view.raster
-        if raster.kind != "slide" or view.resolution is None:
+        if not raster.stained and regions is None:
             return cls(raster.background)
-        overview = raster.at(Resolution(max(OVERVIEW_MPP, view.resolution.value), "um"))
-        rgb = _read_whole(overview, threads)
-        mask = tissue_mask(rgb)
-        table = np.pad(mask.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-        return cls(slide_background(rgb, mask), table, view.factor / overview.factor)
+        overview = overview_of(view)
+        scale = view.factor / overview.factor
+        rgb = read_whole(overview, threads) if raster.stained else None
+        found = tissue_mask(rgb) if rgb is not None else None
+        background = slide_background(rgb, found) if rgb is not None and found is not None else raster.background
+        if regions is not None:
+            return cls(
+                background, regions.placed(raster.crs, raster.transform).mask(overview.size, overview.factor), scale
+            )
+        return cls(background, found, scale)
 
     @property
     def known(self) -> bool:
         """Whether there is a map at all."""
-        return self.table is not None
+        return self.mask is not None
 
     def fraction(self, window: Window) -> float:
-        """How much of ``window`` (view pixels) is tissue, 0 to 1."""
-        if self.table is None:
+        """How much of ``window`` (view pixels) is foreground, 0 to 1."""
+        if self.mask is None:
             return 1.0
-        rows, cols = (side - 1 for side in self.table.shape)
+        rows, cols = self.mask.shape
         top, bottom = self._span(window.row, window.row_end, rows)
         left, right = self._span(window.col, window.col_end, cols)
-        t = self.table
-        total = t[bottom, right] - t[top, right] - t[bottom, left] + t[top, left]
-        return float(total) / ((bottom - top) * (right - left))
+        t = self._table
+        total = int(t[bottom, right]) - int(t[top, right]) - int(t[bottom, left]) + int(t[top, left])
+        return total / ((bottom - top) * (right - left))
 
     def _span(self, start: int, end: int, limit: int) -> tuple[int, int]:
         """The overview pixels of an interval, at least one."""
@@ -56,7 +74,15 @@ class TissueMap:
         return first, min(max(round(end * self.scale), first + 1), limit)
 
 
-def _read_whole(view: RasterView, threads: int) -> np.ndarray:
+def overview_of(view: RasterView, side_px: int = OVERVIEW_SIDE_PX, mpp: float = OVERVIEW_MPP) -> RasterView:
+    """The whole image small: at most ``side_px`` a side; microscopy no finer than ``mpp``."""
+    raster, factor = view.raster, max(view.factor, max(view.raster.size.rows, view.raster.size.cols) / side_px)
+    if raster.resolution is not None and raster.resolution.unit == "um":
+        factor = max(factor, mpp / raster.resolution.value)
+    return RasterView(raster, factor)
+
+
+def read_whole(view: RasterView, threads: int) -> np.ndarray:
     """All of a view in blocks, uint8 (H, W, 3); what cannot be decoded is background."""
     rgb = np.empty((view.size.rows, view.size.cols, 3), np.uint8)
     for window, pixels in view.read_many(cover(view.size, Size(_BLOCK_PX, _BLOCK_PX)), threads):

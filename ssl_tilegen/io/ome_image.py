@@ -1,0 +1,139 @@
+"""OME-TIFF where OpenSlide does not do: levels in SubIFDs, channels apart, deep or fluorescent pixels; by tifffile."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import openslide
+import tifffile
+
+from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.geometry import Resolution, Window
+from ssl_tilegen.io.levels import is_averaged
+from ssl_tilegen.io.raster import Options, Raster
+from ssl_tilegen.io.source import Source
+from ssl_tilegen.io.tiff_probe import has_georeference, is_tiff
+from ssl_tilegen.io.tiff_tiles import TiffPlane, TileCache
+from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_rgb
+
+_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4}
+_SAMPLE_PX = 1024
+
+
+class OmeImage(Raster):
+    """The largest image of an OME-TIFF. ``resolution`` is PhysicalSizeX and Y; of many planes the first in T and Z.
+
+    Bands are channels (from 1): ``options.bands``, else the first three, else the first. What is not 8-bit is scaled
+    as `GeoTiff` does. Only pictures in RGB count as stained; of fluorescence all is foreground.
+    """
+
+    kind = "slide"
+
+    def __init__(self, path: Path, options: Options) -> None:
+        super().__init__(path)
+        if options.gsd is not None:
+            raise ResolutionError(f"{path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
+        self._averaged: dict[int, bool] = {0: True}
+        cache = TileCache()
+        with tifffile.TiffFile(path) as tiff:
+            series = _largest(tiff)
+            self._planes = [_channels(path, level, cache) for level in series.levels]
+            self.resolution = options.resolution() or _stated_resolution(tiff.ome_metadata or "")
+            interleaved = series.axes.endswith("S") and self._planes[0][0][0].samples >= 3
+            if any(n > 1 for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "CSYX"):
+                self.remarks += (f"the first plane of {series.axes} {series.shape}",)
+        self.levels = tuple(channels[0][0].size for channels in self._planes)
+        self.size = self.levels[0]
+        self._choose(options)
+        self.stained = interleaved and self.scaling is None and options.bands is None
+        self.background = (255, 255, 255) if self.stained else (0, 0, 0)
+
+    @classmethod
+    def claims(cls, path: Source) -> bool:
+        """OME-TIFFs, without a georeference, of which OpenSlide would not show every level with its mpp."""
+        if not isinstance(path, Path) or path.is_dir() or not is_tiff(path) or has_georeference(path):
+            return False
+        with tifffile.TiffFile(path) as tiff:
+            if not tiff.is_ome or openslide.OpenSlide.detect_format(path) not in (None, "generic-tiff"):
+                return False
+            levels = len(_largest(tiff).levels)
+        try:
+            with openslide.OpenSlide(path) as slide:
+                return slide.level_count < levels or openslide.PROPERTY_NAME_MPP_X not in slide.properties
+        except openslide.OpenSlideError:
+            return True
+
+    def close(self) -> None:
+        for plane in {plane for channels in self._planes for plane, _ in channels}:
+            plane.close()
+
+    def _choose(self, options: Options) -> None:
+        """Set the bands and their scaling."""
+        channels = self._planes[0]
+        self._bands = options.bands or default_bands(len(channels))
+        if missing := [band for band in self._bands if not 1 <= band <= len(channels)]:
+            raise InputError(
+                f"{self.path}: has {len(channels)} channel(s), no channel {missing[0]}; choose with --bands"
+            )
+        if options.scale is not None:
+            self.scaling = (options.scale,) * len(self._bands)
+        elif any(channels[band - 1][0].dtype != np.uint8 for band in self._bands):
+            size = self.levels[-1]
+            rows, cols = min(size.rows, _SAMPLE_PX), min(size.cols, _SAMPLE_PX)
+            middle = Window((size.rows - rows) // 2, (size.cols - cols) // 2, rows, cols)
+            self.scaling = tuple(percentiles(band) for band in self._read_bands(len(self.levels) - 1, middle))
+            self.remarks += (SCALED_REMARK,)
+
+    def _averages(self, level: int) -> bool:
+        if level not in self._averaged:
+            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
+        return self._averaged[level]
+
+    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        bands = self._read_bands(level, window)
+        finite = np.isfinite(bands).all(axis=0) if bands.dtype.kind == "f" else np.ones(bands.shape[1:], bool)
+        return to_rgb(bands, self.scaling), finite
+
+    def _read_bands(self, level: int, window: Window) -> np.ndarray:
+        """The chosen bands (B, h, w); a plane that holds several is decoded once."""
+        chosen = [self._planes[level][band - 1] for band in self._bands]
+        read = {plane: plane.read(window) for plane in dict.fromkeys(plane for plane, _ in chosen)}
+        return np.stack([read[plane][..., sample] for plane, sample in chosen])
+
+
+def _largest(tiff: tifffile.TiffFile) -> Any:
+    return max(tiff.series, key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth)
+
+
+def _channels(path: Path, level: Any, cache: TileCache) -> list[tuple[TiffPlane, int]]:
+    """(plane, sample) of each channel of a level, in order."""
+    lead = [(axis, n) for axis, n in zip(level.axes, level.shape, strict=True) if axis not in "SYX"]
+    shape = [n for _, n in lead] or [1]
+    count = dict(lead).get("C", 1)
+    indices = [np.ravel_multi_index([c if axis == "C" else 0 for axis, _ in lead] or [0], shape) for c in range(count)]
+    if len(level.pages) < len(indices):
+        raise InputError(f"{path}: its channels are not in planes of their own; convert it with bfconvert")
+    planes = [TiffPlane(_file_of(path, level.pages[int(i)]), level.pages[int(i)], cache) for i in indices]
+    return [(plane, sample) for plane in planes for sample in range(plane.samples)]
+
+
+def _file_of(path: Path, page: Any) -> Path:
+    """OME images may have their planes in files beside the first."""
+    if page is None:
+        raise InputError(f"{path}: some of its planes are in files that are not there; copy them too")
+    return Path(page.parent.filehandle.path)
+
+
+def _stated_resolution(xml: str) -> Resolution | None:
+    """The first image's pixel size, as the geometric mean of both axes."""
+    try:
+        pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+        facts = {} if pixels is None else pixels.attrib
+        x, y = (float(facts[f"PhysicalSize{a}"]) * _UM[facts.get(f"PhysicalSize{a}Unit", "µm")] for a in "XY")
+        return Resolution(math.sqrt(x * y), "um")
+    except (ElementTree.ParseError, KeyError, ValueError):
+        return None
