@@ -26,6 +26,8 @@ _PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": F
 app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
 models = typer.Typer(help="The models at hand.", **_PLAIN)
 app.add_typer(models, name="models")
+grid = typer.Typer(help="Grids of embeddings: facts, pictures, files of other tools.", **_PLAIN)
+app.add_typer(grid, name="grid")
 
 Config = Annotated[
     Path | None,
@@ -40,6 +42,8 @@ Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="[INPUT]...", help="Images, folders, globs, addresses GDAL reads.")
 ]
 Body = Callable[..., tuple[Any, str]]
+GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
 Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
 
 
@@ -227,6 +231,65 @@ def info(
 
     facts = describe(bundle)
     return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+
+
+@command(group=grid)
+def info_(console: Console, path: GridPath) -> tuple[Any, str]:
+    """Show what a grid is: its source, lattice, encoder, and how many cells can be used."""
+    from ssl_tilegen.workflows.grids import describe_grid
+
+    facts = describe_grid(path)
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+
+
+@command(group=grid)
+def preview(
+    console: Console,
+    path: GridPath,
+    image: Annotated[str | None, typer.Option("--image", help="The image it was made from, to show beside it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="PNG.", show_default="GRID.preview.png beside the grid")
+    ] = None,
+) -> tuple[Any, str]:
+    """Draw a grid: principal components of its vectors as colour, and why cells are not valid."""
+    from ssl_tilegen.workflows.grids import draw_grid
+
+    drawn = draw_grid(path, image, out)
+    return {"preview": drawn}, f"{drawn}: drawn"
+
+
+@command(group=grid)
+def export(
+    console: Console,
+    path: GridPath,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".h5 or .npz.", show_default="GRID.h5")] = None,
+    overwrite: Overwrite = False,
+) -> tuple[Any, str]:
+    """Write the vectors of a grid as TRIDENT and CLAM keep features: .h5 (or .npz) with level-0 coordinates."""
+    from ssl_tilegen.workflows.interchange import export_grid
+
+    report = export_grid(path, out, overwrite=overwrite)
+    return report, report.line()
+
+
+@command(group=grid)
+def import_(
+    console: Console,
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help=".h5 of TRIDENT or CLAM, or .npz.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The grid.", show_default="FEATURES.zarr")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="The image the features were taken from.")] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Micrometres per pixel of the patches.", min=1e-6)] = None,
+    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel of the patches.", min=1e-6)] = None,
+    tile: Annotated[int | None, typer.Option("--tile", help="Side of a patch in its pixels.", min=1)] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="What made the features, to be recorded.")] = None,
+    overwrite: Overwrite = False,
+) -> tuple[Any, str]:
+    """Make a grid of features that another tool extracted."""
+    from ssl_tilegen.workflows.interchange import import_features
+
+    options: dict[str, Any] = {"image": image, "mpp": mpp, "gsd": gsd, "tile": tile, "encoder": encoder}
+    report = import_features(features, out, overwrite=overwrite, **options)
+    return report, report.line()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

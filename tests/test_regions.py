@@ -97,7 +97,7 @@ def test_regions_are_degrees_on_a_raster_unless_they_name_a_crs(bundle: Path, tm
         ("[1, 2", "cannot be read"),
         ("{}", "no polygon"),
         ('{"type": "Point", "coordinates": [1, 2]}', "no polygon"),
-        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 0]]], "crs": 5}', "crs is not understood"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [0, 1], [0, 0]]], "crs": 5}', "crs is not understood"),
     ],
 )
 def test_bad_regions_are_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -1,0 +1,115 @@
+"""Files of features as TRIDENT and CLAM keep them: N vectors and the level-0 corners of their patches.
+
+``.h5``: datasets ``features`` (N, D) and ``coords`` (N, 2) as x, y, facts as attributes of ``coords``. ``.npz``: the
+same two arrays, and the facts as JSON text in ``attributes``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError, OutputError
+
+Parts = Iterable[tuple[np.ndarray, np.ndarray]]
+SUFFIXES = (".h5", ".hdf5", ".npz")
+
+
+class Features(NamedTuple):
+    """``vectors`` (N, D) float, ``corners`` (N, 2) int64 as x, y in level-0 pixels, ``facts`` by TRIDENT's names."""
+
+    vectors: np.ndarray
+    corners: np.ndarray
+    facts: Mapping[str, Any]
+
+
+def read_features(path: Path) -> Features:
+    """The features of a file; those of a batch of one (1, N, D) are taken out of it. Raises InputError."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: not a file of features; give {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; check the path")
+    try:
+        found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_h5(path)
+        vectors = found.vectors[0] if found.vectors.ndim == 3 and len(found.vectors) == 1 else found.vectors
+        if vectors.ndim != 2 or found.corners.shape != (len(vectors), 2) or not vectors.size:
+            raise ValueError(f"features {found.vectors.shape} with coords {found.corners.shape}")
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        text = str(error).strip().splitlines()[0]
+        raise InputError(f"{path}: no features with coords in it ({text}); give a file of TRIDENT or CLAM") from error
+    return Features(vectors, found.corners.astype(np.int64), found.facts)
+
+
+def write_features(path: Path, parts: Parts, dim: int, facts: Mapping[str, Any]) -> int:
+    """Write (vectors (n, D), corners (n, 2)) after each other; how many there were. The file appears when whole."""
+    part = path.with_name(f".{os.getpid()}.{path.name}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path}: unknown suffix; use {', '.join(SUFFIXES)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write = _write_npz if path.suffix.lower() == ".npz" else _write_h5
+        count = write(part, parts, dim, facts)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return count
+
+
+def _read_h5(path: Path) -> Features:
+    with _h5py().File(path, "r") as file:
+        facts: dict[str, Any] = {}
+        for place in (file, file["features"], file["coords"]):
+            facts |= {str(key): _plain(value) for key, value in place.attrs.items()}
+        return Features(file["features"][()], file["coords"][()], facts)
+
+
+def _read_npz(path: Path) -> Features:
+    with np.load(path, allow_pickle=False) as file:
+        facts = json.loads(str(file["attributes"])) if "attributes" in file else {}
+        return Features(file["features"], file["coords"], facts)
+
+
+def _write_h5(path: Path, parts: Parts, dim: int, facts: Mapping[str, Any]) -> int:
+    with _h5py().File(path, "w") as file:
+        chunk = max(1, (1 << 18) // (4 * dim))
+        features = file.create_dataset("features", (0, dim), "f4", maxshape=(None, dim), chunks=(chunk, dim))
+        coords = file.create_dataset("coords", (0, 2), "i8", maxshape=(None, 2), chunks=(chunk, 2))
+        coords.attrs.update(facts)
+        for vectors, corners in parts:
+            count = len(features)
+            features.resize(count + len(vectors), axis=0)
+            coords.resize(count + len(vectors), axis=0)
+            features[count:], coords[count:] = vectors, corners
+        return len(features)
+
+
+def _write_npz(path: Path, parts: Parts, dim: int, facts: Mapping[str, Any]) -> int:
+    vectors, corners = [np.zeros((0, dim), np.float32)], [np.zeros((0, 2), np.int64)]
+    for some, places in parts:
+        vectors.append(some.astype(np.float32))
+        corners.append(places)
+    features = np.concatenate(vectors)
+    with path.open("wb") as file:
+        np.savez(file, features=features, coords=np.concatenate(corners), attributes=np.array(json.dumps(dict(facts))))
+    return len(features)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise InputError("reading and writing .h5 takes h5py; run `pip install ssl-tilegen[h5]`, or use .npz") from None
+    return h5py
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as what JSON has."""
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
