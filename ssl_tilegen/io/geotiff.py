@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Hashable
 
@@ -24,6 +25,8 @@ from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_
 _STATISTICS_SIDE_PX = 1024  # the scaling is estimated from a decimated read of at most this size
 
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+for _option, _value in {"CONNECTTIMEOUT": "15", "TIMEOUT": "120", "MAX_RETRY": "3", "RETRY_DELAY": "1"}.items():
+    os.environ.setdefault(f"GDAL_HTTP_{_option}", _value)  # else GDAL waits for a dead host for ever
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 

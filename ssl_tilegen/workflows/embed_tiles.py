@@ -161,7 +161,8 @@ def _cut(cells: Window, pixels: Pixels, lattice: Lattice) -> Iterator[Tile]:
     short = ((0, want.rows - rgb.shape[0]), (0, want.cols - rgb.shape[1]))
     if any(after for _, after in short):
         rgb, valid = np.pad(rgb, (*short, (0, 0)), "symmetric"), np.pad(valid, short, "symmetric")
+    complete = bool(valid.all())
     for row, col in np.ndindex(cells.rows, cells.cols):
         at = Window(row * lattice.stride, col * lattice.stride, lattice.tile, lattice.tile).slices
-        missing = 1.0 - float(valid[at].mean())
+        missing = 0.0 if complete else 1.0 - float(valid[at].mean())
         yield Tile(cells.row + row, cells.col + col, rgb[at], missing, pixels.error is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,11 +53,47 @@ def _plain_tiff(folder: Path) -> Raster:
     return open_raster(samples.write_raster(folder / "t.tif", bands, crs=None, transform=None), gsd=0.5)
 
 
+def _ome_tiff_with_subifds(folder: Path) -> Raster:
+    return open_raster(samples.write_ome_subifds(folder / "sub.ome.tif", samples.texture(ROWS, COLS)))
+
+
+def _ome_tiff_in_strips(folder: Path) -> Raster:
+    options = {"tile": None, "rowsperstrip": 37, "levels": 1}
+    return open_raster(samples.write_ome_subifds(folder / "strip.ome.tif", samples.texture(ROWS, COLS), **options))  # type: ignore[arg-type]
+
+
+def _ome_tiff_with_deep_channels(folder: Path) -> Raster:
+    channels = samples.texture(ROWS, COLS).transpose(2, 0, 1).astype(np.uint16) * 100
+    return open_raster(samples.write_ome_channels(folder / "deep.ome.tif", channels))
+
+
+def _ome_zarr(folder: Path) -> Raster:
+    return open_raster(samples.write_slide(folder / "z.zarr", samples.texture(ROWS, COLS)))
+
+
+def _ome_zarr_of_a_place(folder: Path) -> Raster:
+    facts = {"resolution": Resolution(0.5, "m"), "crs": samples.UTM, "transform": samples.PLACE}
+    return open_raster(samples.write_slide(folder / "m.zarr", samples.texture(ROWS, COLS), **facts))
+
+
+def _old_ome_zarr(folder: Path) -> Raster:
+    return open_raster(samples.write_old_ome_zarr(folder / "old.zarr", samples.texture(ROWS, COLS)))
+
+
+def _georaster_in_a_zip(folder: Path) -> Raster:
+    samples.write_raster(folder / "in.tif", samples.texture(ROWS, COLS).transpose(2, 0, 1))
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.write(folder / "in.tif", "in.tif")
+    return open_raster(f"/vsizip/{folder}/a.zip/in.tif")
+
+
 def _real(path: str, **options: float) -> Callable[[Path, Path], Raster]:
     return lambda folder, data: open_raster(data / path, **options)  # type: ignore[arg-type]
 
 
-MADE = [_slide, _slide_of_odd_size, _georaster, _georaster_with_overviews, _one_band_uint16, _png, _plain_tiff]
+MADE = [_slide, _slide_of_odd_size, _georaster, _georaster_with_overviews, _one_band_uint16, _png, _plain_tiff,
+        _ome_tiff_with_subifds, _ome_tiff_in_strips, _ome_tiff_with_deep_channels,
+        _ome_zarr, _ome_zarr_of_a_place, _old_ome_zarr, _georaster_in_a_zip]  # fmt: skip
 REAL = {
     "svs": _real("slides/cmu-1-small-region.svs"),
     "web-mercator": _real("rasters/oam_area1_half.tif"),
