@@ -274,6 +274,8 @@ def save_component(module: Any, folder: Path, config: dict[str, Any] | None = No
     else:
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file(half, folder / "model.safetensors")
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors makes them for their owner alone, but bundles are shared
 
 
 def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> None:
