@@ -19,11 +19,24 @@ LAYERS = (
     {"io", "grids", "encoders", "nets", "diffusion", "metrics"},
     {"gridspec"},
     {"config"},
-    {"runtime"},
+    {"runtime", "folders", "locks"},
     {"geometry", "errors", "__init__"},
 )
 RANK = {name: rank for rank, layer in enumerate(reversed(LAYERS)) for name in layer}
-NO_TORCH = {"cli", "__main__", "console", "config", "io", "geometry", "errors", "runtime", "grids", "gridspec"}
+NO_TORCH = {
+    "cli",
+    "__main__",
+    "console",
+    "config",
+    "io",
+    "geometry",
+    "errors",
+    "runtime",
+    "folders",
+    "locks",
+    "grids",
+    "gridspec",
+}
 HEAVY = {"torch", "torchvision", "timm", "diffusers", "accelerate", "transformers"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
