@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,16 +84,6 @@ def cores() -> int:
 def reading_threads() -> int:
     """Threads that read tiles ahead of the encoder."""
     return max(2, min(16, cores()))
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch (for training; generation addresses its noise instead)."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def worker_share() -> tuple[int, int]:
