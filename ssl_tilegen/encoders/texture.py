@@ -22,7 +22,7 @@ from ssl_tilegen.geometry import Resolution
 
 NAME = "texture"
 _VERSION = 1
-_SCALES, _ANGLES, _REACH = 5, 6, 4
+_SCALES, _ANGLES, _REACH = 5, 4, 4
 _OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))
 _QUANTILES = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 _COLOUR_GAIN, _FLOOR = 4.0, 4e-3

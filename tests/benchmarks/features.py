@@ -21,6 +21,7 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.probes import linear_probe, scores
+from ssl_tilegen.runtime import tune_allocator
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -30,8 +31,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--side", type=int, default=224)
     options = parser.parse_args()
+    tune_allocator()
     train, train_labels = tiles(options.data / "tiles/he/train", options.side, 1)
-    held, labels = tiles(options.data / "tiles/he/val", options.side, 4)
+    held, labels = tiles(options.data / "tiles/he/val", options.side, 2)
     texture = TextureEncoder(options.side)
     bundle = BundleEncoder(ModelBundle.load("tiny"))
     encoders: dict[str, Embed] = {
@@ -43,11 +45,11 @@ def main() -> None:
         base = frechet_distance(real, own)
         apart = frechet_distance(real[train_labels == 0], real[train_labels == 1])
         probe = scores(linear_probe(real, train_labels, own, 3), labels).accuracy
-        print(f"{name}: dim {real.shape[1]}, real-real {base:.3f}, two tissues {apart / base:.1f}, probe {probe:.3f}")
+        print(f"{name}: dim {real.shape[1]}, real-real {base:.3f}, two tissues {apart / base:.1f}, probe {probe:.3f}", flush=True)
         for kind, steps in DEGRADED.items():
             ratios = [frechet_distance(real, batched(embed, steps(held, i))) / base for i in range(4)]
             rising = all(a < b for a, b in zip([1.0, *ratios], ratios, strict=False))
-            print(f"  {kind:8}" + "".join(f"{r:9.2f}" for r in ratios) + ("  rising" if rising else "  NOT RISING"))
+            print(f"  {kind:8}" + "".join(f"{r:9.2f}" for r in ratios) + ("  rising" if rising else "  NOT RISING"), flush=True)
 
 
 def tiles(folder: Path, side: int, per_group: int) -> tuple[np.ndarray, np.ndarray]:
