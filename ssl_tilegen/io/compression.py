@@ -34,8 +34,7 @@ def storage_of(path: Path) -> str:
 def _of_tiff(path: Path) -> str:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        name = page.compression.name if page.compression else "NONE"
-        tables = page.jpegtables
+        name, tables = tifffile.COMPRESSION(page.compression).name, page.jpegtables
     if "JPEG" not in name:
         return "other" if "JP2" in name or "J2K" in name or "APERIO" in name else "lossless"
     return f"jpeg q{_quality(_first_table(tables))}" if tables and b"\xff\xdb" in tables else "jpeg"
