@@ -17,6 +17,9 @@ from ssl_tilegen.workflows.evaluate_sets import Place, read_place
 from ssl_tilegen.workflows.evaluate_table import number
 
 
+_LEAST_PX = 192
+
+
 def gallery(evidence: Evidence, settings: EvaluateSettings) -> str:
     """Sections of picture pairs: of the same place, farthest from anything real, nearest to training images."""
     count, sections = settings.gallery, []
@@ -54,11 +57,19 @@ def _section(title: str, cards: Iterable[str], text: str) -> str:
 def _pair(real: Place, synthetic: Place, name: str, text: str) -> str:
     sides = ((synthetic, "synthetic"), (real, name))
     images = "".join(
-        f'<div><img src="{_data(read_place(place))}" alt="{escape(title)}" loading="lazy"><span>{escape(title)}</span>'
+        f'<div><img src="{_data(_shown(place))}" alt="{escape(title)}" loading="lazy"><span>{escape(title)}</span>'
         f"<small>{escape(_where(place))}</small></div>"
         for place, title in sides
     )
     return f'<div class="pair"><div class="two">{images}</div><p>{escape(text)}</p></div>'
+
+
+def _shown(place: Place) -> np.ndarray:
+    """The window at full resolution, with its surroundings where it is a small part of a large image."""
+    side, size = place.window.rows, place.image.size
+    margin = max(0, (_LEAST_PX - side) // 2)
+    large = min(size.rows, size.cols) / place.factor >= 2 * _LEAST_PX
+    return read_place(place._replace(window=place.window.grown(margin))) if large and margin else read_place(place)
 
 
 def _where(place: Place) -> str:

@@ -91,7 +91,7 @@ def _headlines(figures: Iterable[Figure]) -> str:
 def _card(f: Figure) -> str:
     compared = f.value if f.matched is None else f.matched
     if f.better == "lower" and f.baseline and f.baseline > 0:
-        note = f"{compared / f.baseline:.1f} x real against real"
+        note = f"{compared / f.baseline:.1f} &times; real against real"
     elif f.baseline is not None:
         note = f"{'expected' if f.name.startswith('copy') else 'real against real'} {number(f.baseline)}"
     else:
@@ -178,7 +178,7 @@ def _condition(report: EvaluateReport) -> str:
     drawn = ""
     if len(values) and c.map is not None:
         low, high = float(np.quantile(values, 0.02)), float(np.quantile(values, 0.98))
-        drawn = _plot(f"Cosine of each cell, {low:.2f} to {high:.2f}", svg.heat_map(c.map, low, max(high, low + 1e-6), "cosine"))
+        drawn = _plot(f"Cosine of each cell, {low:.2f} (faint) to {high:.2f} (full)", svg.heat_map(c.map, low, max(high, low + 1e-6), "cosine"))
         drawn += _plot("Distribution", svg.histogram([("cells", values)], "cosine to the condition"))
     return _section("Does the picture follow its grid?", f'<div class="plots">{drawn}</div>', text)
 

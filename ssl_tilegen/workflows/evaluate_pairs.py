@@ -76,17 +76,19 @@ def pair_scores(pairs: dict[Image, Image], real: Features, synthetic: Features) 
 def nearest_pairs(
     index: np.ndarray, distance: np.ndarray, synthetic: Features, other: Features, count: int, *, far: bool
 ) -> Iterator[tuple[Place, Place, float]]:
-    """(synthetic, its nearest of ``other``, distance): the ``count`` farthest or nearest, one of each image at most."""
-    seen: set[Image] = set()
+    """(synthetic, its nearest of ``other``, distance): the ``count`` farthest or nearest, one of each group at most."""
+    seen: set[str] = set()
     for i in np.argsort(-distance if far else distance, kind="stable"):
-        place = synthetic.places[i]
-        if len(seen) < count and (place.image not in seen or len(synthetic.places) > count * len(seen) * 50):
-            seen.add(place.image)
-            yield place, other.places[index[i]], float(distance[i])
+        if len(seen) == count:
+            return
+        if synthetic.groups[i] not in seen:
+            seen.add(synthetic.groups[i])
+            yield synthetic.places[i], other.places[index[i]], float(distance[i])
 
 
 def spread(pairs: Sequence[PairScore], count: int) -> list[PairScore]:
     """``count`` of ``pairs`` for the gallery: two thirds the worst, the others evenly from the rest, up to the best."""
+    pairs = list({_spot(pair.synthetic): pair for pair in reversed(pairs)}.values())[::-1]
     worst = list(pairs[: max(1, 2 * count // 3)])
     rest = pairs[len(worst) :]
     more = min(count - len(worst), len(rest))
@@ -117,6 +119,11 @@ def pair_figures(name: str, pairs: Sequence[PairScore], dim: int, rounds: int, s
                    baseline=float(np.mean(by_chance)) if len(by_chance) else None)
         )  # fmt: skip
     return found
+
+
+def _spot(place: Place) -> tuple[Image, int, int]:
+    """About where a window is, so that a gallery does not show one spot again and again."""
+    return place.image, place.window.row // 256, place.window.col // 256
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

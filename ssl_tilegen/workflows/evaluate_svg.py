@@ -12,7 +12,7 @@ _FONT = 'font-size="12" fill="var(--ink-2)"'
 
 def histogram(sets: Sequence[tuple[str, np.ndarray]], label: str, *, line: tuple[float, str] | None = None) -> str:
     """Overlaid distributions of (name, values), each of area 1; ``line``: a value to mark, and its name."""
-    width, height, left, base = 560, 250, 14, 196
+    width, height, left, base = 372, 240, 18, 190
     finite = [values[np.isfinite(values)] for _, values in sets]
     everything = np.concatenate(finite)
     low, high = float(everything.min()), float(np.quantile(everything, 0.995))
@@ -38,7 +38,7 @@ def histogram(sets: Sequence[tuple[str, np.ndarray]], label: str, *, line: tuple
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="24" y2="{base}" stroke="var(--bad)" stroke-dasharray="4 3"/>'
                      f'<text x="{at + 5:.1f}" y="36" {_FONT}>{escape(line[1])}</text>')  # fmt: skip
     parts.append(f'<line x1="{left}" x2="{width - left}" y1="{base}" y2="{base}" stroke="var(--line)"/>')
-    for tick in np.linspace(low, high, 5):
+    for tick in np.linspace(low, high, 4):
         parts.append(f'<text x="{x(tick):.1f}" y="{base + 17}" text-anchor="middle" {_FONT}>{_short(tick)}</text>')
     parts.append(f'<text x="{width / 2}" y="{base + 36}" text-anchor="middle" {_FONT}>{escape(label)}</text>')
     return _svg(width, height, parts, label) + legend([name for name, _ in sets])
@@ -123,7 +123,7 @@ def forest(rows: Sequence[tuple[str, float, float, float, int]], *, percent: boo
 
 
 def heat_map(values: np.ndarray, low: float, high: float, label: str) -> str:
-    """(R, K) as squares from ``low`` (bad) to ``high`` (good); NaN is left open. Large maps are averaged down."""
+    """(R, K) as squares from ``low`` (faint) to ``high`` (full); NaN is left open. Large maps are averaged down."""
     by = max(1, -(-max(values.shape) // 64))
     rows, cols = (-(-n // by) for n in values.shape)
     padded = np.full((rows * by, cols * by), np.nan)
@@ -132,10 +132,11 @@ def heat_map(values: np.ndarray, low: float, high: float, label: str) -> str:
     known = np.isfinite(blocks).any(2)
     means = np.zeros((rows, cols))
     means[known] = np.nanmean(blocks[known], axis=1)
-    cell = min(16.0, 560 / max(rows, cols))
+    cell = max(2, min(16, 560 // max(rows, cols)))
     parts = [
-        f'<rect x="{c * cell:.1f}" y="{r * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}" '
-        f'fill="color-mix(in oklab, var(--good) {100 * np.clip((means[r, c] - low) / (high - low), 0, 1):.0f}%, var(--bad))"/>'
+        f'<rect x="{c * cell}" y="{r * cell}" width="{cell}" height="{cell}" '
+        f'fill="var(--accent)" fill-opacity="{0.05 + 0.95 * np.clip((means[r, c] - low) / (high - low), 0, 1):.2f}" '
+        'shape-rendering="crispEdges"/>'
         for r, c in zip(*np.nonzero(known), strict=True)
     ]
     return _svg(round(cols * cell), round(rows * cell), parts, label)
