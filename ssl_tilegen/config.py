@@ -1,4 +1,4 @@
-"""Every knob of `embed`, `generate` and `evaluate` on one page: its type, default, unit, meaning and command-line option.
+"""Every knob of `embed`, `generate` and `evaluate` on one page: its type, default, unit, meaning and option.
 
 The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
 override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
