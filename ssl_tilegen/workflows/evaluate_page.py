@@ -174,7 +174,7 @@ def _condition(report: EvaluateReport) -> str:
         return ""
     text = (
         f"Cells embedded again and held against the vectors they were painted from ({escape(c.grid)}, "
-        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {c.cosine:.3f}; the own source is the nearest "
+        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {c.cosine:.3f}; their own source is nearest "
         f"of all for {c.top1:.1%} and among five for {c.top5:.1%} (chance {c.chance:.2%})."
     )
     values = c.map[np.isfinite(c.map)] if c.map is not None else np.zeros(0)
