@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_tilegen.errors import InputError, SettingError
 
@@ -47,8 +47,8 @@ class DataSettings(_Strict):
 class RunSettings(_Strict):
     """The optimiser and the run."""
 
-    steps: int = Field(gt=0)
-    """Optimiser steps in all; may be raised later to train on."""
+    steps: int = Field(ge=0)
+    """Optimiser steps in all; may be raised later to train on. 0: only what a stage fits in closed form."""
     batch: int = Field(32, gt=0)
     """Windows per step, over all processes together."""
     optimiser: Literal["adamw", "muon"] = "adamw"
@@ -86,8 +86,18 @@ class EncoderSettings(_Strict):
     """Any timm ViT."""
     arch_args: dict[str, Any] = {}
     """Passed to timm.create_model (depth, embed_dim, patch_size ...)."""
-    dim: int = Field(192, gt=0)
-    """Length of the embedding."""
+    start_from: str | None = None
+    """Bundle whose encoder's network is the start (warm start)."""
+    features: int = Field(192, gt=0)
+    """Length of the network's own output, which the loss sees."""
+    dim: int = Field(128, gt=0)
+    """Length of the embedding: the most reproducible directions of the features, and the layout after them."""
+    layout_dim: int = Field(64, ge=0)
+    """How many numbers of the embedding are a coarse picture of the tile; 0: none, the features are the embedding."""
+    layout_px: int = Field(16, gt=0)
+    """Side of that picture, before its principal components are taken."""
+    fit_tiles: int = Field(12_000, gt=1)
+    """Pairs of tiles that the embedding's two parts are fitted to after training."""
     global_views: int = Field(2, ge=2)
     local_views: int = Field(4, ge=0)
     local_px: int = Field(32, gt=0)
@@ -98,6 +108,14 @@ class EncoderSettings(_Strict):
     """Largest change of brightness, contrast and colour balance between the views."""
     gaussian_weight: float = Field(0.05, gt=0)
     """Weight of the isotropic Gaussian regulariser (Balestriero & LeCun 2025)."""
+
+    @model_validator(mode="after")
+    def _room_for_content(self) -> EncoderSettings:
+        if not self.layout_dim < self.dim <= self.features + self.layout_dim:
+            raise ValueError(
+                f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
+            )
+        return self
 
 
 class AutoencoderSettings(_Strict):
@@ -120,7 +138,7 @@ class DenoiserSettings(_Strict):
     bundle: str | None = None
     """Bundle whose encoder and autoencoder are used; left out: the one that the other stages made in ``--out``."""
     start_from: str | None = None
-    """Bundle whose denoiser's weights are the start (warm start)."""
+    """Bundle whose denoiser's weights are the start (warm start), as far as they fit."""
     window_lat: int = Field(24, gt=0)
     """Side of the training window in latents."""
     margin_lat: int = Field(2, ge=0)
@@ -128,6 +146,8 @@ class DenoiserSettings(_Strict):
     net: dict[str, Any] = {}
     drop: float = Field(0.1, ge=0, lt=1)
     """Chance that the condition is left out, for classifier-free guidance."""
+    drop_layout: float = Field(0.2, ge=0, lt=1)
+    """Chance that only its layout is left out, so that pictures can be painted with a layout of their own."""
     time_mean: float = 0.0
     """Centre of the logit-normal distribution of training times (Esser et al. 2024); larger: noisier."""
     time_spread: float = Field(1.0, gt=0)
