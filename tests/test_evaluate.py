@@ -283,6 +283,7 @@ def test_grids_against_grids_and_pictures(painted: Path, bundle: Path) -> None:
         run(**beside, model=model)
 
 
+@pytest.mark.slow
 def test_real_tissues_are_farther_apart_than_halves_of_one(data_dir: Path) -> None:
     tiles = data_dir / "tiles/he/val"
     if not tiles.is_dir():
