@@ -50,17 +50,17 @@ class SlideTiles:
 
 
 def _planes(path: Path, levels: Sequence[Size]) -> dict[int, TiffPlane]:
-    """The directory of each level: the first of its size that is tiled."""
+    """The directory of each level: the first of its size that is tiled 8-bit RGB. None at all of a sparse slide."""
     import tifffile
 
-    cache, planes = TileCache(), {}
     with tifffile.TiffFile(path) as tiff:
         pages: list[Any] = [page for page in tiff.pages if _is_plain(page)]
-        for level, size in enumerate(levels):
-            page = next((p for p in pages if (p.imagelength, p.imagewidth) == (size.rows, size.cols)), None)
-            if page is not None and all(page.databytecounts):
-                planes[level] = TiffPlane(path, page, cache)
-    return planes
+        pairs = [(n, p) for n, size in enumerate(levels) for p in pages if Size(p.imagelength, p.imagewidth) == size]
+        chosen = dict(reversed(pairs))
+        if not all(all(page.databytecounts) for page in chosen.values()):
+            return {}  # OpenSlide makes up what is left out, on every level
+        cache = TileCache()
+        return {level: TiffPlane(path, page, cache) for level, page in chosen.items()}
 
 
 def _is_plain(page: Any) -> bool:
