@@ -5,7 +5,7 @@ Anything else is foreground throughout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,14 +26,6 @@ class TissueMap:
     background: Rgb
     mask: np.ndarray | None = None
     scale: float = 1.0
-    _table: np.ndarray = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        mask = np.zeros((1, 1), bool) if self.mask is None else self.mask
-        table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
-        np.cumsum(mask, 0, out=table[1:, 1:])
-        np.cumsum(table[1:, 1:], 1, out=table[1:, 1:])
-        object.__setattr__(self, "_table", table)
 
     @classmethod
     def of(cls, view: RasterView, threads: int, regions: Regions | None = None) -> TissueMap:
@@ -64,9 +56,7 @@ class TissueMap:
         rows, cols = self.mask.shape
         top, bottom = self._span(window.row, window.row_end, rows)
         left, right = self._span(window.col, window.col_end, cols)
-        t = self._table
-        total = int(t[bottom, right]) - int(t[top, right]) - int(t[bottom, left]) + int(t[top, left])
-        return total / ((bottom - top) * (right - left))
+        return np.count_nonzero(self.mask[top:bottom, left:right]) / ((bottom - top) * (right - left))
 
     def _span(self, start: int, end: int, limit: int) -> tuple[int, int]:
         """The overview pixels of an interval, at least one."""
