@@ -22,6 +22,7 @@ from ssl_tilegen.locks import STALE_S, Busy, Owner, lock
 from ssl_tilegen.workflows.embed_inputs import find_jobs, read_list
 from ssl_tilegen.workflows.embed_report import EmbedIncomplete
 from tests.bundles import encoder_bundle
+from tests.io import samples
 from tests.test_embed import raster, run, same
 
 
@@ -106,6 +107,22 @@ def test_a_grid_that_lost_a_part_is_made_again_and_a_whole_one_is_not(bundle: Pa
         assert run(source, bundle, stride=32, out=tmp_path / "a.zarr", skip_existing=True)[0].status == "done"
         same(EmbeddingGrid.open(tmp_path / "a.zarr").read(), before)
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.lock"))
+
+
+def test_what_is_missing_beside_a_finished_grid_is_made_by_the_same_command(bundle: Path, tmp_path: Path) -> None:
+    """As after a kill between naming the grid and drawing it."""
+    source = samples.write_slide(tmp_path / "a.ome.tif", samples.texture(300, 400))
+    wanted = {"preview": True, "geojson": True, "out": tmp_path / "a.zarr"}
+    beside = [tmp_path / name for name in ("a.preview.png", "a.geojson")]
+    run(source, bundle, **wanted)
+    drawn = [path.read_bytes() for path in beside]
+    for lost, options in ((0, {}), (1, {"skip_existing": True})):
+        beside[lost].unlink()
+        assert run(source, bundle, **wanted, **options)[0].status == "done"
+        assert [path.read_bytes() for path in beside] == drawn
+    assert run(source, bundle, **wanted, skip_existing=True)[0].status == "skipped"
+    with pytest.raises(OutputError, match="exists"):
+        run(source, bundle, **wanted)
 
 
 def test_what_is_not_ours_is_never_replaced_by_skip_existing(bundle: Path, tmp_path: Path) -> None:

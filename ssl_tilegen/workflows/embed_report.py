@@ -56,9 +56,8 @@ class EmbedReport:
         if self.error:
             return f"{self.grid}: {self.status}: {self.error}"
         shares = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        return (
-            f"{self.grid}: {self.status}, {self.cells} cells ({shares}) in {self.seconds:.1f} s, {self.tiles_per_s}/s"
-        )
+        pace = f" in {self.seconds:.1f} s, {self.tiles_per_s}/s" if self.seconds else ", finished before"
+        return f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}"
 
     def row(self) -> dict[str, Any]:
         """The report as a row of the table."""
