@@ -102,7 +102,7 @@ def _embedded(encoder: Encoder, tiles: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _rounded(facts: dict[str, float]) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in facts.items()}
+    return {name: value if isinstance(value, int) else round(float(value), 4) for name, value in facts.items()}
 
 
 if __name__ == "__main__":
