@@ -153,18 +153,22 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 _caught: list[int] = []
+_WARNING = getattr(signal, "SIGUSR1", None)  # what batch queues send before they end a job; not on Windows
+_STOPPING = [number for number in (signal.SIGINT, signal.SIGTERM, _WARNING) if number is not None]
 
 
 def _remember(signum: int, frame: FrameType | None) -> None:
-    _caught.append(signum)
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
+    _caught.append(signal.SIGTERM if signum == _WARNING else signum)
+    if signum != _WARNING:
+        signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
 
 
 @contextmanager
 def catching_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a request to stop, seen by `stop_requested`; a second signal kills."""
+    """Turn SIGINT, SIGTERM and SIGUSR1 (a queue's warning, taken as SIGTERM) into a request to stop, which is seen by
+    `stop_requested`; a second SIGINT or SIGTERM kills."""
     _caught.clear()
-    before = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _remember) for number in _STOPPING}
     try:
         yield
     finally:

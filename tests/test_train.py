@@ -22,7 +22,7 @@ from ssl_tilegen.workflows.train import train
 DATA = '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\nturns = 2\n'
 RUN = "[run]\nsteps = 3\nbatch = 4\nlog_every = 1\nsave_every = 3\nsample_every = 3\n"
 ENCODER = (
-    "tile_px = 32\ndim = 12\nlocal_px = 16\n"
+    "tile_px = 32\ndim = 12\nlayout_dim = 4\nlayout_px = 4\nfeatures = 24\nlocal_px = 16\n"
     "[arch_args]\npatch_size = 8\ndepth = 1\nembed_dim = 24\nnum_heads = 2\n"
 )
 AUTOENCODER = "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.training.data import Corpus, to_signed
-from ssl_tilegen.training.loop import Batch
+from ssl_tilegen.training.batches import Batch
 from ssl_tilegen.training.settings import AutoencoderSettings
 
 _START_CROPS = 600
