@@ -52,6 +52,8 @@ class EncoderSettings(Strict):
     """How many numbers of the embedding are a coarse picture of the tile; 0: none, the features are the embedding."""
     layout_px: int = Field(16, gt=0)
     """Side of that picture, before its principal components are taken."""
+    fit_tiles: int = Field(12_000, gt=1)
+    """Pairs of tiles that the embedding's two parts are fitted to after training."""
     global_views: int = Field(2, ge=2)
     local_views: int = Field(4, ge=0)
     local_px: int = Field(32, gt=0)
@@ -73,9 +75,11 @@ class EncoderSettings(Strict):
     probe: ProbeSettings | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> EncoderSettings:
-        if self.layout_dim >= self.dim:
-            raise ValueError(f"layout_dim {self.layout_dim}: must be less than dim ({self.dim}), or 0 for none")
+    def _room_for_content(self) -> EncoderSettings:
+        if not self.layout_dim < self.dim <= self.features + self.layout_dim:
+            raise ValueError(
+                f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
+            )
         return self
 
 
