@@ -53,7 +53,8 @@ def load_checkpoint(
         optimiser.load_state_dict(torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu"))
         average.updates = state["updates"]
         for name, part in more.items():
-            part.load_state_dict(state.get(name, {}))
+            if state.get(name):
+                part.load_state_dict(state[name])
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise FormatError(

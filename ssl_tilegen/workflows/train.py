@@ -110,7 +110,7 @@ def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
         info = EncoderInfo(id=name, layout_dim=s.layout_dim, **facts)
         update_info(folder, encoder=info, resolutions=resolutions)
     elif isinstance(stage, AutoencoderStage):
-        save_component(module, folder / "autoencoder")
+        save_component(stage.finished(module), folder / "autoencoder")
         update_info(folder)
     elif isinstance(stage, DenoiserStage):
         save_component(module, folder / "denoiser")
