@@ -29,7 +29,7 @@ class SelfDistilled(Embedder):
 
     def __init__(self, net: nn.Module, settings: EncoderSettings) -> None:
         super().__init__(net, settings.features)
-        grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+        grid: Any = getattr(getattr(net, "patch_embed", None), "grid_size", None)
         is_vit = grid is not None and hasattr(net, "num_prefix_tokens") and settings.masked > 0
         self.patches = int(np.prod(grid)) if is_vit else 0
         self.decay = settings.teacher_decay
@@ -41,6 +41,8 @@ class SelfDistilled(Embedder):
             self.mask_token = nn.Parameter(torch.zeros(width))
             self.register_buffer("patch_centre", torch.zeros(settings.prototypes))
         self.teacher = self._copy()
+
+    centre: Tensor
 
     def _student(self) -> list[nn.Module]:
         return [self.net, self.head, *([self.patch_head] if self.patches else [])]
@@ -55,10 +57,13 @@ class SelfDistilled(Embedder):
 
     @torch.no_grad()
     def _move_teacher(self) -> None:
-        mine, theirs = list(self.teacher.parameters()), list(nn.ModuleList(self._student()).parameters())
+        mine: list[Tensor] = list(self.teacher.parameters())
+        theirs: list[Tensor] = list(nn.ModuleList(self._student()).parameters())
         torch._foreach_lerp_(mine, theirs, 1 - self.decay)
 
-    def forward(self, whole: Tensor, parts: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, whole: Tensor, parts: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Global views (N, G, 3, S, S), local ones and masks (N, G, L) -> the student's logits (V, N, K) and the
         teacher's (G, N, K) of the views, and of the masked patches (M, K) each (M is 0 without masks)."""
         self._move_teacher()
