@@ -22,7 +22,7 @@ class FeatureSpace(nn.Module):
         encoder, info = bundle.encoder, bundle.info.encoder
         self.net: Any = getattr(encoder, "net", encoder)
         if not hasattr(self.net, "forward_intermediates"):
-            raise InputError(f"feature_bundle {bundle.folder}: its encoder {info.id} has no inner features; use another")
+            raise InputError(f"feature_bundle {bundle.folder}: its encoder {info.id} has no inner features")
         self.tile_px = info.tile_px
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.mean, info.std))
         self.register_buffer("gain", 0.5 / std)

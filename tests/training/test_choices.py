@@ -137,8 +137,9 @@ def test_every_target_and_network_trains_and_paints(base, tmp_path, net, target)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base, tmp_path, kind):
-    text = f'window_px = 32\nfeature_bundle = "{base / "run" / "bundle"}"\nfeature_weight = 0.5\ncritic_weight = 0.1\n' \
-           f'critic_width = 8\n[net]\n_class_name = "{kind}"\n{KINDS[kind]}'  # fmt: skip
+    losses = "feature_weight = 0.5\ncritic_weight = 0.1\ncritic_width = 8\n"
+    features = f'feature_bundle = "{base / "run" / "bundle"}"\n'
+    text = f'window_px = 32\n{features}{losses}[net]\n_class_name = "{kind}"\n{KINDS[kind]}'
     train("encoder", base / "encoder.toml", tmp_path, device="cpu")
     config = runs.write_config(base, "autoencoder", text, f"autoencoder-{kind}")
     train("autoencoder", config, tmp_path, device="cpu")
