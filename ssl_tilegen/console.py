@@ -27,9 +27,12 @@ class Console:
         self.as_json, self._log_json = as_json, log_format == "json"
         self._bars = _Bars() if sys.stderr.isatty() and not self._log_json else None
         self._last: dict[str, float] = {}
+        self._hushed = False
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         check_stop()
+        if self._hushed:
+            return
         if self._bars:
             self._bars.update(stage, done, total)
         elif self._due(stage, done >= total):
@@ -45,6 +48,10 @@ class Console:
             return False
         self._last[stage] = math.inf if ended else now
         return last < math.inf or not ended
+
+    def hush(self, wanted: bool = True) -> None:
+        """Say nothing but errors: another process of the same run speaks."""
+        self._hushed = wanted
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
@@ -64,6 +71,8 @@ class Console:
     def summary(self, value: Any, text: str) -> None:
         """The result: ``value`` as JSON where --json was given, else ``text``; nothing else goes to stdout."""
         self.close()
+        if self._hushed:
+            return
         print(json.dumps(plain(value), indent=None) if self.as_json else text, flush=True)
 
     def close(self) -> None:

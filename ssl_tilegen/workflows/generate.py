@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.diffusion.bands import Team
+from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
-from ssl_tilegen.runtime import Progress, silent, tune_allocator
+from ssl_tilegen.runtime import Progress, distributed_environment, process_group, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.workflows.generate_job import Job, prepare
 from ssl_tilegen.workflows.preview import write_preview
+from ssl_tilegen.workflows.shards import Shards
 
 STATE = "latents.state"
 _BAND_BYTES = 64 << 20
@@ -76,19 +80,21 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     """Paint the picture that the settings ask for; returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
-    settings goes on where it stopped, to the same pixels. Raises InputError, FormatError, SettingError and OutputError
+    settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
+    a band of it, in one shared folder. Raises InputError, FormatError, SettingError and OutputError
     with one line each; Interrupted when ``progress`` asks to stop, with the state saved beside the output.
     """
     started = time.perf_counter()
     tune_allocator()
-    job = prepare(settings)
+    who = distributed_environment()
+    job = prepare(settings, who.local_rank)
     check_output(job.out, job.image, overwrite=settings.overwrite)
-    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass))
+    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count))
     if settings.dry_run:
         return report
-    with open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart) as writer:
-        paint_s, develop_s = _make(job, writer, progress)
-    preview = write_preview(job.out) if settings.preview else None
+    with process_group(who, job.bundle.device):
+        paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress)
+    preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
     seconds = time.perf_counter() - started
     return replace(
         report,
@@ -101,11 +107,38 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     )
 
 
-def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, float]:
-    """Paint and develop all rows that ``writer`` does not have yet; seconds of both."""
-    begun = time.perf_counter()
+def _make(job: Job, settings: GenerateSettings, team: Team, progress: Progress) -> tuple[float, float]:
+    """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file."""
+    with _writer(job, settings, team) as writer:
+        begun = time.perf_counter()
+        rows_done = team.tell(writer.rows_done if writer else 0)
+        canvas = _painted(job, team, progress)
+        painted = time.perf_counter()
+        shards = Shards(part_of(job.out))
+        if writer is None:
+            first = max(rows_done, shards.reach(_rows_of(job, canvas).start))
+            for band in _developed(job, canvas, first, progress):
+                shards.put(first, band)
+                first += len(band)
+        else:
+            for band in _developed(job, canvas, rows_done, progress):
+                writer.write(band)
+        team.wait()
+        if writer is not None:
+            for band in shards.rows_from(writer.rows_done):
+                writer.write(band)
+    return painted - begun, time.perf_counter() - painted
+
+
+def _writer(job: Job, settings: GenerateSettings, team: Team) -> AbstractContextManager[PyramidWriter | None]:
+    if team.rank > 0:
+        return nullcontext()
+    return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart)
+
+
+def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
     folder = part_of(job.out)
-    canvas = paint(
+    return paint(
         job.bundle,
         job.field,
         job.region_lat,
@@ -115,19 +148,29 @@ def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, f
         scratch=folder,
         state_file=folder / STATE,
         key=job.bundle.hash,
+        team=team,
     )
-    painted = time.perf_counter()
-    window, core = job.placement.window, job.region_lat.scaled(job.bundle.factor)
+
+
+def _rows_of(job: Job, canvas: Canvas) -> range:
+    """The rows of the picture that ``canvas`` holds the core of."""
+    window, core = job.placement.window, canvas.core.scaled(job.bundle.factor)
+    return range(max(0, core.row - window.row), min(window.rows, core.row_end - window.row))
+
+
+def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iterator[np.ndarray]:
+    """The rows of the picture from row ``first`` to the last that ``canvas`` has, in bands."""
+    window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
+    if first >= last:
+        return iter(())
     bands = develop(
         job.bundle,
         canvas,
         lambda done, total: progress("develop", done, total),
-        first_px=window.row - core.row + writer.rows_done,
+        first_px=window.row - core.row + first,
         band_lat=_band_lat(core, job.bundle.factor),
     )
-    for band in _trimmed(bands, window.col - core.col, Size(window.rows - writer.rows_done, window.cols)):
-        writer.write(band)
-    return painted - begun, time.perf_counter() - painted
+    return _trimmed(bands, window.col - core.col, Size(last - first, window.cols))
 
 
 def _trimmed(bands: Iterator[np.ndarray], col: int, size: Size) -> Iterator[np.ndarray]:

@@ -47,10 +47,10 @@ class Job:
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings) -> Job:
-    """Open and check all that the settings name. Writes nothing."""
+def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
+    """Open and check all that the settings name, on a device for this process of its host. Writes nothing."""
     grid = EmbeddingGrid.open(settings.grid)
-    bundle = ModelBundle.load(settings.model, pick_device(settings.device))
+    bundle = ModelBundle.load(settings.model, pick_device(settings.device, local_rank))
     _check_encoder(grid, bundle)
     cells = _usable_cells(grid)
     placement = place(
