@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.io.pyramid import part_of
 from ssl_tilegen.workflows.embed import embed
 from tests.bundles import painting_bundle
 
+torch.set_num_threads(1)
 SIDE_PX = 640
 
 
@@ -43,29 +47,52 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def start(world: Path, out: Path, ranks: int, *more: str, kind: str = "local", launcher: str = "torchrun"):
-    """The processes of one run, all but the first of which say nothing."""
-    words = ["generate", "--grid", str(world / "slide.zarr"), "--model", str(world / kind), "-o", str(out), "--device",
-             "cpu", "--json", *more]  # fmt: skip
-    bare = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "RANK", "WORLD_SIZE", "LOCAL_RANK"))}
-    bare |= {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
-    names = {"torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "srun": tuple(
-        f"SLURM_{name}" for name in ("PROCID", "LOCALID", "NTASKS"))}[launcher]  # fmt: skip
+def words(world: Path, out: Path, *more: str, kind: str = "local") -> list[str]:
+    where = ["--grid", str(world / "slide.zarr"), "--model", str(world / kind), "-o", str(out)]
+    return ["generate", *where, "--device", "cpu", "--json", *more]
+
+
+def start(world: Path, out: Path, ranks: int, *more: str, kind: str = "local", launcher: str = "torchrun") -> list:
+    """The processes of one run; what each says is kept beside the output."""
+    port, fork = str(free_port()), multiprocessing.get_context("fork")
+    own = {"torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")}
     host = {"MASTER_ADDR": "127.0.0.1"} if launcher == "torchrun" else {"SLURM_STEP_NODELIST": "localhost"}
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [
-        subprocess.Popen([sys.executable, "-m", "ssl_tilegen", *words], **pipe,
-                         env=bare | host | dict(zip(names, map(str, (rank, rank, ranks)), strict=True)))
-        for rank in range(ranks)
-    ]  # fmt: skip
+    started = []
+    for rank in range(ranks):
+        facts = dict(zip(own[launcher], map(str, (rank, rank, ranks)), strict=True)) | host | {"MASTER_PORT": port}
+        heard = out.with_name(f"{out.name}.{rank}.log")
+        started.append(fork.Process(target=act, args=(facts, heard, words(world, out, *more, kind=kind))))
+        started[-1].start()
+    return started
 
 
-def finish(processes) -> dict:
-    """The first one's report."""
-    answers = [process.communicate(timeout=120) for process in processes]
-    assert [p.returncode for p in processes] == [0] * len(processes), answers
-    assert not any(out for out, _ in answers[1:])
-    return json.loads(answers[0][0])
+def act(facts: dict[str, str], heard: Path, arguments: list[str]) -> None:
+    """Be a process that a launcher started."""
+    with heard.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ.update(facts)
+    try:
+        main(arguments)
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code or 0)  # type: ignore[arg-type]
+
+
+def said(out: Path, rank: int) -> str:
+    return out.with_name(f"{out.name}.{rank}.log").read_text()
+
+
+def finish(processes: list, out: Path) -> dict:
+    """The first one's report; the others say nothing."""
+    for process in processes:
+        process.join(120)
+    texts = [said(out, rank) for rank in range(len(processes))]
+    assert [p.exitcode for p in processes] == [0] * len(processes), texts
+    assert not any(texts[1:])
+    return json.loads(texts[0].splitlines()[-1])
 
 
 def pixels_of(path: Path) -> np.ndarray:
@@ -79,8 +106,9 @@ def pixels_of(path: Path) -> np.ndarray:
 ])  # fmt: skip
 def test_many_processes_paint_what_one_does(kind, merge, ranks, launcher, world: Path, tmp_path: Path) -> None:
     how = ("--merge", merge, "--update", "ancestral")
-    one = finish(start(world, tmp_path / "one.png", 1, *how, kind=kind))
-    many = finish(start(world, tmp_path / "many.png", ranks, *how, kind=kind, launcher=launcher))
+    one = finish(start(world, tmp_path / "one.png", 1, *how, kind=kind), tmp_path / "one.png")
+    processes = start(world, tmp_path / "many.png", ranks, *how, kind=kind, launcher=launcher)
+    many = finish(processes, tmp_path / "many.png")
     picture = pixels_of(tmp_path / "one.png")
     assert many["size"] == one["size"] == [256, SIDE_PX] and picture[300:, :150].std() > 5
     assert np.abs(pixels_of(tmp_path / "many.png") - picture).max() <= 1
@@ -88,24 +116,25 @@ def test_many_processes_paint_what_one_does(kind, merge, ranks, launcher, world:
 
 
 def test_stopped_and_killed_runs_go_on_with_any_number(world: Path, tmp_path: Path) -> None:
-    """SIGTERM to three after some steps, SIGKILL to two somewhere, the rest by one: the pixels of one run."""
-    out, how = tmp_path / "a.png", ("--steps", "40")
-    finish(start(world, tmp_path / "straight.png", 1, *how))
+    """SIGTERM to three after some steps, SIGKILL to one of two somewhere, the rest by one: the pixels of one run."""
+    out, straight, how = tmp_path / "a.png", tmp_path / "straight.png", ("--steps", "40")
+    finish(start(world, straight, 1, *how), straight)
     stopped = start(world, out, 3, *how)
     wait_for(out, lambda rung: rung >= 5)
     for process in stopped:
-        process.send_signal(signal.SIGTERM)
-    codes = [process.wait(60) for process in stopped]
-    assert codes == [143] * 3 and not out.exists()
-    killed = start(world, out, 2, *how)
+        os.kill(process.pid, signal.SIGTERM)
+    for process in stopped:
+        process.join(60)
+    assert [process.exitcode for process in stopped] == [143] * 3 and not out.exists()
     begun = rung_of(out)
+    killed = start(world, out, 2, *how)
     wait_for(out, lambda rung: rung > begun)
     killed[1].kill()
-    _, complaint = killed[0].communicate(timeout=60)
-    assert killed[0].returncode == 1 and "another process of this run is gone" in complaint
-    killed[1].wait()
-    finish(start(world, out, 1, *how))
-    assert np.abs(pixels_of(out) - pixels_of(tmp_path / "straight.png")).max() <= 1
+    for process in killed:
+        process.join(60)
+    assert killed[0].exitcode == 1 and "another process of this run is gone" in said(out, 0)
+    finish(start(world, out, 1, *how), out)
+    assert np.abs(pixels_of(out) - pixels_of(straight)).max() <= 1
 
 
 def rung_of(out: Path) -> int:
@@ -123,6 +152,16 @@ def wait_for(out: Path, ready) -> None:
 
 def test_more_processes_than_rows_are_refused_by_all(world: Path, tmp_path: Path) -> None:
     processes = start(world, tmp_path / "a.png", 2, "--region", "0,0,64,8")
-    answers = [process.communicate(timeout=60) for process in processes]
-    assert [p.returncode for p in processes] == [1, 1] and "start at most 1" in answers[0][1]
-    assert not list(tmp_path.iterdir())
+    for process in processes:
+        process.join(60)
+    assert [p.exitcode for p in processes] == [1, 1] and "start at most 1" in said(tmp_path / "a.png", 0)
+    assert not part_of(tmp_path / "a.png").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_itself(world: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    done = subprocess.run([*launch, "ssl_tilegen", *words(world, tmp_path / "a.ome.tif")], capture_output=True,
+                          text=True, timeout=180)  # fmt: skip
+    assert done.returncode == 0 and json.loads(done.stdout)["status"] == "done", done.stderr
+    assert (tmp_path / "a.ome.tif").is_file()
