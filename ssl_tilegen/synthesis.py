@@ -27,6 +27,7 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
 from ssl_tilegen.diffusion.ladder import Ladder, Step
 from ssl_tilegen.diffusion.lattices import LatticeOf, overlapping, settling, shifting
+from ssl_tilegen.diffusion.pinned import PinnedSweep
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
@@ -95,15 +96,15 @@ class Plan:
 
 
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
-         glass: Tensor | None = None, processes: int = 1) -> Plan:  # fmt: skip
-    """The cost of ``paint`` with the same arguments, by one process or many."""
+         glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
+    """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
     ladder = Ladder.from_config(model.scheduler_config, settings.steps)
     parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
     sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
     passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in ladder.steps()]
     loads = [[sweep.load(step) for sweep in sweeps] for step in ladder.steps()]
     held = max((part.held for part in parts), key=lambda window: window.rows)
-    need = _canvas_bytes(model, held, settings)
+    need = _canvas_bytes(model, held, settings, pinned)
     return Plan(
         canvas=held,
         steps=len(ladder),
@@ -125,6 +126,7 @@ def paint(
     progress: Progress = lambda done, total: None,
     source: Callable[[Window], Tensor] | None = None,
     strength: float = 1.0,
+    only: Window | None = None,
     glass: Tensor | None = None,
     scratch: Path | None = None,
     state_file: Path | None = None,
@@ -136,18 +138,23 @@ def paint(
     Of a ``team`` of processes each returns its own band of rows, with what ``develop`` has to see around it.
 
     ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
-    of which only ``strength`` is repainted. ``glass`` (C,) is what blank ground looks like; with it, blank ground costs
-    no network call. Canvases beyond ``canvas_mib`` are mapped to files in the folder ``scratch``, if one is given. With
-    ``state_file`` a stopped run goes on where it was; ``key`` says what else makes a run its own (the bundle's hash).
+    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``glass`` (C,) is what
+    blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped to
+    files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
+    says what else makes a run its own (the bundle's hash).
 
-    Memory: two canvases (three for rules that look back) of 4 bytes per channel and latent, and one network call.
+    Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
+    are not in memory where they are mapped; and one network call.
     """
     band = band_of(model, field, region, settings, glass, team)
     update, ladder = update_named(settings.update), Ladder.from_config(model.scheduler_config, settings.steps)
     ladder = ladder.tail(strength) if source is not None else ladder
     sweep = make_sweep(model, field.to(model.device), band.whole, replace(settings, steps=len(ladder)), glass, band.own)
-    state = State(_blank_canvas(model, band, region, settings, scratch))
-    key = _fingerprint(model, field, region, settings, strength, key)
+    state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
+    if source is not None and only is not None:
+        known = _filled(state.x.like(), source)
+        sweep, source = PinnedSweep(sweep, known, _open_ended(only, settings.extent, band.whole)), known.__getitem__
+    key = _fingerprint(model, field, region, settings, strength, key, only)
     if state_file is None or not load_state(state_file, state, key):
         _start(state.x, ladder, settings.seed, source)
     if team.tell(state.rung) != state.rung:
@@ -275,14 +282,25 @@ def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callabl
     return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
 
 
-def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings) -> int:
-    return (3 if update_named(settings.update).looks_back else 2) * 4 * model.latent_channels * window.size.area
+def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:
+    return (2 + update_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
 
 
-def _blank_canvas(model: Model, band: Band, region: Window, settings: SynthesisSettings,
-                  scratch: Path | None) -> Canvas:  # fmt: skip
+def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:
+    """``only``, and beyond where it reaches the edge of the virtual canvas: there is no border there."""
+    if extent is None:
+        return only
+    row = whole.row if only.row <= extent.row else only.row
+    col = whole.col if only.col <= extent.col else only.col
+    row_end = whole.row_end if only.row_end >= extent.row_end else only.row_end
+    col_end = whole.col_end if only.col_end >= extent.col_end else only.col_end
+    return Window(row, col, row_end - row, col_end - col)
+
+
+def _blank_canvas(model: Model, band: Band, region: Window, settings: SynthesisSettings, scratch: Path | None,
+                  pinned: bool) -> Canvas:  # fmt: skip
     """On the model's device while all canvases fit the budget, else in a mapped file if there is a folder for it."""
-    fits = scratch is None or _canvas_bytes(model, band.held, settings) <= settings.canvas_mib << 20
+    fits = scratch is None or _canvas_bytes(model, band.held, settings, pinned) <= settings.canvas_mib << 20
     return Canvas(
         band.held,
         model.latent_channels,
@@ -308,16 +326,21 @@ def _saving(file: Path, key: str, band: Band) -> Callable[[State], None]:
 def _start(x: Canvas, ladder: Ladder, seed: int, source: Callable[[Window], Tensor] | None) -> None:
     if source is None:
         return fill_with_noise(x, seed)
+    return add_noise(_filled(x, source), ladder, seed)
+
+
+def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:
     for band in x.bands():
         x[band].copy_(source(band))
-    return add_noise(x, ladder, seed)
+    return x
 
 
 def _fingerprint(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, strength: float,
-                 key: str) -> str:  # fmt: skip
+                 key: str, only: Window | None) -> str:  # fmt: skip
     """What a saved state must agree on to be continued; batch and memory may change, the picture does not."""
     same = asdict(replace(settings, batch=1, call_lat=1, canvas_mib=1))
-    facts = [key, strength, same, asdict(region), field.origin, field.spacing, dict(model.scheduler_config)]
+    facts = [key, strength, same, asdict(region), only and asdict(only), field.origin, field.spacing,
+             dict(model.scheduler_config)]  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(field.embedding.cpu().numpy()).tobytes())
     return digest.hexdigest()

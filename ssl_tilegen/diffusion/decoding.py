@@ -43,8 +43,8 @@ def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, b
     """The core of a canvas as bands (any rows, width, 3), from feathered windows at half overlap.
 
     For decoders whose output depends on all they are given. The core is given from pixel row ``first`` on; windows
-    above it and below it are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and
-    one batch.
+    above and below are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and one
+    batch.
     """
     whole, core = canvas.whole, canvas.core.within(canvas.whole)
     side = min(window, whole.rows, whole.cols)

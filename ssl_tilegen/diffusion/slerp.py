@@ -16,7 +16,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     zero vector the other keeps its direction. Never NaN for finite input.
     """
     tiny = torch.finfo(a.dtype).tiny
-    weight = weight.double()  # sums in float64: in float32 their last bits would depend on what else is computed with them
+    weight = weight.double()  # sums in float64: in float32 their last bits depend on how many are made at once
     length_a, length_b = (torch.linalg.vector_norm(v, dim=-1, dtype=torch.float64) for v in (a, b))
     length = (1 - weight) * length_a + weight * length_b
     product = length_a * length_b

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.bands import Team
 from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
 from ssl_tilegen.runtime import Progress, distributed_environment, process_group, silent, tune_allocator
@@ -50,6 +50,7 @@ class GenerateReport:
     network_latents: int
     memory_mib: int
     disk_mib: int
+    kept: str | None = None
     seconds: float = 0.0
     paint_s: float = 0.0
     develop_s: float = 0.0
@@ -68,6 +69,8 @@ class GenerateReport:
         return "\n".join([f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks])
 
     def _layout(self) -> str:
+        if self.kept:
+            return f"{self.region[2]} x {self.region[3]} px at {self.region[0]},{self.region[1]} of it repainted"
         if self.fit == "crop":
             return f"crop at {self.region[0]},{self.region[1]} of {self.canvas[0]} x {self.canvas[1]} px"
         if self.fit == "stretch":
@@ -89,7 +92,7 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     who = distributed_environment()
     job = prepare(settings, who.local_rank)
     check_output(job.out, job.image, overwrite=settings.overwrite)
-    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count))
+    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept)))
     if settings.dry_run:
         return report
     with process_group(who, job.bundle.device):
@@ -108,26 +111,39 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
 
 
 def _make(job: Job, settings: GenerateSettings, team: Team, progress: Progress) -> tuple[float, float]:
-    """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file."""
+    """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file, the
+    others leave it their rows."""
     with _writer(job, settings, team) as writer:
         begun = time.perf_counter()
-        rows_done = team.tell(writer.rows_done if writer else 0)
+        written = team.tell(writer.rows_done if writer else 0)
+        first = max(0, written - job.placement.window.row) if job.kept else written
         canvas = _painted(job, team, progress)
         painted = time.perf_counter()
         shards = Shards(part_of(job.out))
         if writer is None:
-            first = max(rows_done, shards.reach(_rows_of(job, canvas).start))
-            for band in _developed(job, canvas, first, progress):
-                shards.put(first, band)
-                first += len(band)
+            _leave_rows(job, canvas, shards, first, progress)
+            team.wait()
         else:
-            for band in _developed(job, canvas, rows_done, progress):
-                writer.write(band)
-        team.wait()
-        if writer is not None:
-            for band in shards.rows_from(writer.rows_done):
+            rows = _all_rows(job, canvas, team, shards, first, progress)
+            for band in job.kept.around(rows, written) if job.kept else rows:
                 writer.write(band)
     return painted - begun, time.perf_counter() - painted
+
+
+def _leave_rows(job: Job, canvas: Canvas, shards: Shards, first: int, progress: Progress) -> None:
+    first = max(first, shards.reach(_rows_of(job, canvas).start))
+    for band in _developed(job, canvas, first, progress):
+        shards.put(first, band)
+        first += len(band)
+
+
+def _all_rows(job: Job, canvas: Canvas, team: Team, shards: Shards, first: int, progress: Progress) -> Iterator[Pixels]:
+    """What was painted, from row ``first`` on: this process's rows, then those of the others."""
+    for band in _developed(job, canvas, first, progress):
+        yield band
+        first += len(band)
+    team.wait()
+    yield from shards.rows_from(first)
 
 
 def _writer(job: Job, settings: GenerateSettings, team: Team) -> AbstractContextManager[PyramidWriter | None]:
@@ -147,19 +163,21 @@ def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
         glass=job.glass,
         scratch=folder,
         state_file=folder / STATE,
-        key=job.bundle.hash,
+        key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
         team=team,
+        source=partial(job.kept.latents, job.bundle) if job.kept else None,
+        only=job.region_lat if job.kept else None,
     )
 
 
 def _rows_of(job: Job, canvas: Canvas) -> range:
-    """The rows of the picture that ``canvas`` holds the core of."""
+    """The rows of what is painted that ``canvas`` holds the core of."""
     window, core = job.placement.window, canvas.core.scaled(job.bundle.factor)
     return range(max(0, core.row - window.row), min(window.rows, core.row_end - window.row))
 
 
-def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iterator[np.ndarray]:
-    """The rows of the picture from row ``first`` to the last that ``canvas`` has, in bands."""
+def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iterator[Pixels]:
+    """The rows of what is painted from row ``first`` to the last that ``canvas`` has, in bands."""
     window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
     if first >= last:
         return iter(())
@@ -173,7 +191,7 @@ def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iter
     return _trimmed(bands, window.col - core.col, Size(last - first, window.cols))
 
 
-def _trimmed(bands: Iterator[np.ndarray], col: int, size: Size) -> Iterator[np.ndarray]:
+def _trimmed(bands: Iterator[Pixels], col: int, size: Size) -> Iterator[Pixels]:
     """``size`` of an image given in bands: the first rows, and columns from ``col``."""
     left = size.rows
     for band in bands:
@@ -197,7 +215,8 @@ def _planned(job: Job, planned: Plan) -> GenerateReport:
         size=(size.cols, size.rows),
         fit=place.fit,
         canvas=(place.canvas.cols, place.canvas.rows),
-        region=(place.window.col, place.window.row, size.cols, size.rows),
+        region=(place.window.col, place.window.row, place.window.cols, place.window.rows),
+        kept=str(job.kept.view.raster.path) if job.kept else None,
         stretch=place.stretch,
         resolution=str(job.image.resolution) if job.image.resolution else None,
         crs=job.image.crs,
