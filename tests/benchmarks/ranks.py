@@ -53,7 +53,8 @@ def painted(options: argparse.Namespace, ranks: int, extra: list[str]) -> dict[s
                          env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(ranks)
     ]  # fmt: skip
-    report = json.loads([process.communicate()[0] for process in processes][0])
+    answers = [process.communicate()[0] for process in processes]
+    report = json.loads(answers[0])
     make_s = report["paint_s"] + report["develop_s"]
     return {"make_s": round(make_s, 2), "paint_s": report["paint_s"], "develop_s": report["develop_s"],
             "wall_s": round(time.perf_counter() - started, 1)}  # fmt: skip
