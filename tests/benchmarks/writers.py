@@ -38,10 +38,11 @@ def main() -> None:
     size = Size(options.size, options.size)
     for name, compression in KINDS:
         path = options.out / name
+        given = list(bands(rgb, size))
         started = time.perf_counter()
         spec = ImageSpec(size, Resolution(0.5, "um"), compression=compression)
         with open_writer(path, spec, overwrite=True, restart=True) as writer:
-            for band in bands(rgb, size):
+            for band in given:
                 writer.write(band)
         seconds = time.perf_counter() - started
         whole = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
