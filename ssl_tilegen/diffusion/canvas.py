@@ -16,7 +16,7 @@ from ssl_tilegen.diffusion.noise import BLOCK_LAT
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
 
-_BAND_BYTES = 32 << 20
+_BAND_BYTES = 8 << 20
 
 
 class Canvas:
@@ -27,7 +27,7 @@ class Canvas:
 
     Memory: ``channels * window.area * 4`` bytes, in RAM or on ``device``; with ``scratch`` (a folder) in an unnamed
     file there instead, which the system pages in and out and which vanishes with the process. Whoever walks it by
-    ``bands`` holds 32 MiB (or 64 rows) at a time, so a mapped canvas needs little memory, whatever its height.
+    ``bands`` holds 8 MiB (or 64 rows) at a time, so a mapped canvas needs little memory, whatever its height.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Canvas:
                       scratch=self.scratch)  # fmt: skip
 
     def bands(self) -> Iterator[Window]:
-        """Full-width absolute windows, top to bottom, of at most 32 MiB or one row of noise blocks each."""
+        """Full-width absolute windows, top to bottom, of at most 8 MiB or one row of noise blocks each."""
         return bands_of(self.window, self.channels)
 
     def __getitem__(self, window: Window) -> Tensor:

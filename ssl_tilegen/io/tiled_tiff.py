@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import imagecodecs
@@ -20,7 +22,7 @@ from ssl_tilegen.io.formats import Format, ImageSpec
 from ssl_tilegen.io.tiff_layout import Page, Tag, ascii_tag, long_tag, rational_tag, short_tag, write_tiff
 
 _ENCODERS = min(8, os.cpu_count() or 1)
-_ROWS_AHEAD = 2  # rows of tiles that are encoded while the next are made
+_TILES_AHEAD = 8 * _ENCODERS  # that are encoded while the next are made
 _COMPRESSION_TAG = {"jpeg": 7, "deflate": 8, "zstd": 50000}
 _RGB, _YCBCR = 2, 6
 _CENTIMETRE = 3
@@ -67,7 +69,7 @@ class TiledTiff(Format):
         self._tile_bytes: list[list[int]] = [[] for _ in self.sizes]
         self._files = [part / f"level{level}.tiles" for level in range(len(self.sizes))]
         self._pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
-        self._encoding: deque[tuple[int, list[Future[bytes]]]] = deque()  # rows of tiles with their level, in order
+        self._encoding: deque[tuple[int, Future[bytes]]] = deque()  # tiles with their level, in order
 
     def start(self) -> None:
         for file in self._files:
@@ -77,16 +79,18 @@ class TiledTiff(Format):
         side = self.spec.tile_px
         right, bottom = -rows.shape[1] % side, side - len(rows)
         padded = np.pad(rows, ((0, bottom), (0, right), (0, 0)), mode="edge") if right or bottom else rows
-        tiles = [padded[:, col : col + side].copy() for col in range(0, padded.shape[1], side)]
-        self._encoding.append((level, [self._pool.submit(self._encode, tile) for tile in tiles]))
-        self._store(_ROWS_AHEAD)
+        for col in range(0, padded.shape[1], side):
+            tile = padded[:, col : col + side].copy()
+            self._encoding.append((level, self._pool.submit(self._encode, tile)))
+            if len(self._encoding) >= 2 * _TILES_AHEAD:
+                self._store(_TILES_AHEAD)
 
     def _store(self, ahead: int = 0) -> None:
-        """Put encoded rows of tiles into their files, all but the last ``ahead``."""
-        while len(self._encoding) > ahead:
-            level, row = self._encoding.popleft()
+        """Put encoded tiles into their files, all but the last ``ahead``."""
+        done = [self._encoding.popleft() for _ in range(len(self._encoding) - ahead)]
+        for level, tiles in groupby(done, key=itemgetter(0)):
             with self._files[level].open("ab") as file:
-                for encoded in row:
+                for _, encoded in tiles:
                     file.write(encoded.result())
                     self._tile_bytes[level].append(len(encoded.result()))
 

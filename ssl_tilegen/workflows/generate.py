@@ -22,7 +22,7 @@ from ssl_tilegen.workflows.preview import write_preview
 from ssl_tilegen.workflows.shards import Shards
 
 STATE = "latents.state"
-_BAND_BYTES = 64 << 20
+_BAND_BYTES = 32 << 20
 _PYRAMID = 4 / 3
 
 
