@@ -102,7 +102,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "merge", "ranks", "launcher"), [
     ("local", "whole", 2, "torchrun"), ("local", "whole", 3, "srun"), ("window", "shift", 3, "torchrun"),
-    ("window", "average", 2, "torchrun"),
+    pytest.param("window", "average", 2, "torchrun", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_many_processes_paint_what_one_does(kind, merge, ranks, launcher, world: Path, tmp_path: Path) -> None:
     how = ("--merge", merge, "--update", "ancestral")

@@ -17,6 +17,7 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
 from ssl_tilegen.runtime import Progress, distributed_environment, process_group, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
+from ssl_tilegen.workflows.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate_job import Job, prepare
 from ssl_tilegen.workflows.preview import write_preview
 from ssl_tilegen.workflows.shards import Shards
@@ -46,11 +47,13 @@ class GenerateReport:
     model: str
     seed: int
     steps: int
+    windows: int
     network_calls: int
     network_latents: int
     memory_mib: int
     disk_mib: int
     kept: str | None = None
+    estimated_s: float | None = None
     seconds: float = 0.0
     paint_s: float = 0.0
     develop_s: float = 0.0
@@ -63,7 +66,8 @@ class GenerateReport:
         where = f"{self.size[0]} x {self.size[1]} px" + (f" at {self.resolution}" if self.resolution else "")
         work = f"{self.steps} steps, {self.network_calls} network calls"
         if self.status == "planned":
-            end = f"about {self.memory_mib} MiB of memory, at most {self.disk_mib} MiB of disk; nothing was written"
+            end = f"about {self.memory_mib} MiB of memory, at most {self.disk_mib} MiB of disk"
+            end = f"{self.windows} windows a step, {end}, about {_spoken(self.estimated_s or 0)}; nothing was written"
         else:
             end = f"{self.seconds:.1f} s, {self.mpx_per_s:.2f} Mpx/s"
         return "\n".join([f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks])
@@ -92,9 +96,10 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     who = distributed_environment()
     job = prepare(settings, who.local_rank)
     check_output(job.out, job.image, overwrite=settings.overwrite)
-    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept)))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
+    report = _planned(job, planned)
     if settings.dry_run:
-        return report
+        return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 1))
     with process_group(who, job.bundle.device):
         paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress)
     preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
@@ -108,6 +113,12 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
         develop_s=round(develop_s, 2),
         mpx_per_s=round(job.image.size.area / 1e6 / seconds, 3),
     )
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _make(job: Job, settings: GenerateSettings, team: Team, progress: Progress) -> tuple[float, float]:
@@ -223,6 +234,7 @@ def _planned(job: Job, planned: Plan) -> GenerateReport:
         model=job.bundle.info.name,
         seed=job.how.seed,
         steps=planned.steps,
+        windows=planned.windows,
         network_calls=planned.network_calls,
         network_latents=planned.network_latents,
         memory_mib=round(job.memory_bytes(planned) / 2**20),
