@@ -44,7 +44,7 @@ Inputs = Annotated[
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
-Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
+Stage = Annotated[Literal["encoder", "autoencoder", "denoiser", "prior"], typer.Argument(metavar="STAGE", help="What to train.")]
 
 
 def _show_version(wanted: bool) -> None:

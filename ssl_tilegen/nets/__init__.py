@@ -13,8 +13,10 @@ def build_component(config: dict[str, Any]) -> Any:
 
     from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
     from ssl_tilegen.nets.field_unet import FieldUNet
+    from ssl_tilegen.nets.grid_prior import GridPrior
 
-    ours: dict[str, Any] = {"LinearStartAutoencoder": LinearStartAutoencoder, "FieldUNet": FieldUNet}
+    kinds: list[Any] = [LinearStartAutoencoder, FieldUNet, GridPrior]
+    ours = {kind.__name__: kind for kind in kinds}
     name = config.get("_class_name", "")
     kind = ours.get(name) or getattr(diffusers, name, None)
     if kind is None:

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
+from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, save_prior, update_info
+from ssl_tilegen.encoders.text import TextEncoder
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.priorspec import TextFacts
 from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
@@ -19,7 +22,16 @@ from ssl_tilegen.training.data import Corpus, load_corpus
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.encoder import EncoderStage
 from ssl_tilegen.training.loop import Stage, train_stage
-from ssl_tilegen.training.settings import AutoencoderSettings, DenoiserSettings, EncoderSettings, load_settings
+from ssl_tilegen.training.prior import PriorStage
+from ssl_tilegen.training.prior_cells import pieces_of
+from ssl_tilegen.training.prior_table import Row, read_table
+from ssl_tilegen.training.settings import (
+    AutoencoderSettings,
+    DenoiserSettings,
+    EncoderSettings,
+    PriorSettings,
+    load_settings,
+)
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -35,7 +47,7 @@ def train(
     report: Report = lambda facts: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train ``stage`` (encoder, autoencoder, denoiser) as ``config`` says; the bundle grows in ``out/bundle``.
+    """Train ``stage`` (encoder, autoencoder, denoiser, prior) as ``config`` says; the bundle grows in ``out/bundle``.
 
     The run lives in ``out/<stage>``: log.jsonl, samples, checkpoint, the resolved settings. The same call continues
     an unfinished run. ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
@@ -47,8 +59,11 @@ def train(
     run_folder.mkdir(parents=True, exist_ok=True)
     (run_folder / "settings.json").write_text(settings.model_dump_json(indent=2))
     chip = pick_device(device)
-    corpus = load_corpus(settings.data, lambda text: report({"message": text}))
-    made = _make_stage(settings, corpus, bundle_folder, run_folder, chip, report)
+    if isinstance(settings, PriorSettings):
+        corpus, made = None, _make_prior(settings, bundle_folder, run_folder, chip, report)
+    else:
+        corpus = load_corpus(settings.data, lambda text: report({"message": text}))
+        made = _make_stage(settings, corpus, bundle_folder, run_folder, chip, report)
     module = train_stage(made, settings.run, run_folder, report, chip, stop)
     _export(made, module, corpus, bundle_folder)
     return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
@@ -83,10 +98,46 @@ def _make_denoiser(
     return DenoiserStage(settings, bundle, scenes)
 
 
-def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
+def _make_prior(
+    settings: PriorSettings, bundle_folder: Path, run_folder: Path, chip: torch.device, report: Report
+) -> PriorStage:
+    source = Path(settings.bundle) if settings.bundle else bundle_folder
+    if not (source / "encoder" / "config.json").is_file():
+        raise InputError(f"{source} has no encoder: run 'ssl-tilegen train encoder' into the same --out")
+    bundle = ModelBundle.load(source, chip)
+    if source != bundle_folder:
+        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+
+    def say(text: str) -> None:
+        report({"message": text})
+
+    rows = read_table(Path(settings.table))
+    texts, facts = _captions(settings, rows, chip, say)
+    pieces, seen = pieces_of(rows, bundle, settings.turns, settings.run.seed, run_folder / "cache", say)
+    return PriorStage(settings, bundle, rows, pieces, seen, texts, facts)
+
+
+def _captions(
+    settings: PriorSettings, rows: list[Row], chip: torch.device, say: Callable[[str], None]
+) -> tuple[dict[str, np.ndarray], TextFacts | None]:
+    """The vector of every caption of the table, and the facts of what made them; nothing where there are none."""
+    captions = sorted({caption for row in rows for caption in row.captions})
+    if not captions or settings.text_encoder is None:
+        return {}, None
+    encoder = TextEncoder.load(settings.text_encoder, chip)
+    say(f"embedding {len(captions)} captions by {encoder.name}")
+    vectors = encoder.embed(captions)
+    return dict(zip(captions, vectors, strict=True)), TextFacts(name=encoder.name, dim=encoder.dim, sha256=encoder.sha256)
+
+
+def _export(stage: Stage, module: Any, corpus: Corpus | None, folder: Path) -> None:
     """Put the averaged weights and what is known of them into the bundle."""
     module = module.to("cpu")
-    if isinstance(stage, EncoderStage):
+    if isinstance(stage, PriorStage):
+        run = json.loads(stage.settings.run.model_dump_json())
+        save_prior(module, stage.info.model_copy(update={"training": run}), folder)
+    elif isinstance(stage, EncoderStage):
+        assert corpus is not None
         s = stage.settings
         encoder = stage.finished(module)
         facts: dict[str, Any] = {"tile_px": s.tile_px, "dim": s.dim if s.layout_dim else s.features}
