@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssl_tilegen.errors import InputError, SettingError
@@ -65,8 +66,10 @@ class PriorInfo(_Frozen):
     @property
     def parts(self) -> dict[str, slice]:
         """Where label, text and vector stand in what the network is told of a cell (the condition's channels)."""
-        first, second = len(self.labels), len(self.labels) + (self.text.dim if self.text else 0)
-        return {"label": slice(0, first), "text": slice(first, second), "vector": slice(second, second + self.vector_dim)}
+        first = len(self.labels)
+        second = first + (self.text.dim if self.text else 0)
+        last = second + self.vector_dim
+        return {"label": slice(0, first), "text": slice(first, second), "vector": slice(second, last)}
 
     @property
     def condition_dim(self) -> int:
@@ -81,6 +84,10 @@ class PriorInfo(_Frozen):
         near = [folded[key] for key in _nearest(wanted, folded)]
         hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(self.labels) or 'none'}"
         raise SettingError(f"--label {name}: unknown to this model; {hint}")
+
+    def one_hot(self, label: str) -> np.ndarray:
+        """What the network is told of a label: (labels,) float32."""
+        return np.eye(len(self.labels), dtype=np.float32)[self.names.index(label)]
 
     def resolution_of(self, label: str) -> Resolution:
         return Resolution(*self.labels[label].resolution)

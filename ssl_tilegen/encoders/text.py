@@ -45,8 +45,8 @@ class TextEncoder:
             return cls(name, AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place), device)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"text encoder {name}: cannot be loaded ({str(error).strip().splitlines()[0]}); give a folder or a name "
-                "that transformers knows"
+                f"text encoder {name}: cannot be loaded ({str(error).strip().splitlines()[0]}); give a folder or a "
+                "name that transformers knows"
             ) from None
 
     @property

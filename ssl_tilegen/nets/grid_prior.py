@@ -20,8 +20,8 @@ from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
 class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
 
-    ``anchors`` (labels, C) keeps what is told of each label on average. Preconditioned per channel as ``FieldUNet`` is. Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation
-    per cell; one block reaches one cell to each side.
+    ``anchors`` (labels, C) keeps what is told of each label on average. Preconditioned per channel as ``FieldUNet`` is.
+    Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side.
     """
 
     edge_layers = ("stem", "out", "time_in", "condition_in")

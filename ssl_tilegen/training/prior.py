@@ -82,7 +82,7 @@ class PriorStage:
         """All that is known of a row (C,), NaN for the rest; ``wording`` says which of its captions."""
         told = np.full(self.info.condition_dim, np.nan, np.float32)
         if row.label is not None:
-            told[self._parts["label"]] = np.eye(len(self.info.labels), dtype=np.float32)[self.info.names.index(row.label)]
+            told[self._parts["label"]] = self.info.one_hot(row.label)
         if row.captions and self.info.text and wording is not None:
             told[self._parts["text"]] = self._texts[row.captions[wording % len(row.captions)]]
         if row.vector is not None:
@@ -132,7 +132,8 @@ class PriorStage:
         if min(piece.state.shape) >= side:
             return _cut(piece, side, rng)
         if rng.random() < self.settings.alone:
-            return _placed([(piece, *(int(rng.integers(min(0, side - n), max(0, side - n) + 1)) for n in piece.state.shape))], side)  # fmt: skip
+            row, col = (int(rng.integers(min(0, side - n), max(0, side - n) + 1)) for n in piece.state.shape)
+            return _placed([(piece, row, col)], side)
         return _placed(list(self._mosaic(piece, side, rng)), side)
 
     def _mosaic(self, piece: Piece, side: int, rng: np.random.Generator) -> Any:
@@ -168,11 +169,12 @@ class PriorStage:
             field = np.broadcast_to(told[:, None, None], (len(told), _SHOWN_CELLS, _SHOWN_CELLS))
             sampling = self.info.sampling.model_copy(update={"steps": _SHOWN_STEPS})
             drawn = draw(module, np.ascontiguousarray(field), sampling, 0)
-            real, state = self._window(piece, rng)
-            real = np.where((state < -1)[..., None], 0, real)[:_SHOWN_CELLS, :_SHOWN_CELLS]
-            pictures.append((real.astype(np.float32), drawn.embedding))
-        sheet = np.concatenate([np.concatenate([self._seen(real), self._seen(drawn)], 1) for real, drawn in pictures], 0)
-        Image.fromarray(sheet).save(path)
+            real = np.zeros_like(drawn.embedding)
+            part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
+            real[: part.shape[0], : part.shape[1]] = part
+            pictures.append((real, drawn.embedding))
+        lines = [np.concatenate([self._seen(real), self._seen(drawn)], 1) for real, drawn in pictures]
+        Image.fromarray(np.concatenate(lines, 0)).save(path)
         return {}
 
     def _seen(self, cells: np.ndarray) -> np.ndarray:
@@ -238,7 +240,8 @@ class _PieceDraw:
     def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
         """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
         if label is None:
-            label = self._labels[min(int(np.searchsorted(self._until, rng.random(), side="right")), len(self._labels) - 1)]
+            place = int(np.searchsorted(self._until, rng.random(), side="right"))
+            label = self._labels[min(place, len(self._labels) - 1)]
         groups = list(self._of[label].values())
         sizes = np.array([len(group) for group in groups], float)
         group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]

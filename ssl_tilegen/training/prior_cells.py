@@ -68,7 +68,10 @@ def _compute(
     seen: list[Seen] = []
     for number, row in enumerate(rows):
         rng = np.random.default_rng([seed, number])
-        made, facts = _of_grid(number, row, bundle) if row.is_grid else _of_image(number, row, bundle, row.turns or turns, rng)
+        if row.is_grid:
+            made, facts = _of_grid(number, row, bundle)
+        else:
+            made, facts = _of_image(number, row, bundle, row.turns or turns, rng)
         pieces += made
         seen.append(facts)
         if number % 200 == 0:
@@ -87,12 +90,17 @@ def _of_grid(number: int, row: Row, bundle: ModelBundle) -> tuple[list[Piece], S
         raise InputError(f"{row.path}: has no resolution; embed it with --mpp or --gsd")
     cells = grid.read()
     state = np.where(cells.valid == Validity.OK, 1, np.where(cells.usable, 0, -1)).astype(np.int8)
-    part = np.s_[:, :]
-    if row.region is not None:
-        r = row.region
-        part = np.s_[r.row // tile : max(r.row_end // tile, r.row // tile + 1), r.col // tile : max(r.col_end // tile, r.col // tile + 1)]
+    part = _whole_cells(row.region or Window.of(spec.lattice.size), tile)
     piece = Piece(number, cells.embedding[part], state[part])
     return [piece], Seen(spec.resolution, spec.background)
+
+
+def _whole_cells(region: Window, tile: int) -> tuple[slice, slice]:
+    """The cells that lie in a region of pixels, at least one."""
+    starts = -(-region.row // tile), -(-region.col // tile)
+    ends = region.row_end // tile, region.col_end // tile
+    rows, cols = (slice(start, max(end, start + 1)) for start, end in zip(starts, ends, strict=True))
+    return rows, cols
 
 
 def _of_image(
@@ -142,7 +150,7 @@ def _piece(
     rows, cols = rgb.shape[0] // tile, rgb.shape[1] // tile
     if not rows or not cols:
         raise InputError(f"row {number + 1} of the table: smaller than a tile of {tile} px")
-    top, left = (int(rng.integers(length - cells * tile + 1)) for length, cells in zip(rgb.shape, (rows, cols), strict=False))
+    top, left = (int(rng.integers(n - cells * tile + 1)) for n, cells in zip(rgb.shape[:2], (rows, cols), strict=True))
     part = np.s_[top : top + rows * tile, left : left + cols * tile]
     tiles = rgb[part].reshape(rows, tile, cols, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
     vectors = embed_tiles(bundle, tiles).reshape(rows, cols, -1).astype(np.float16)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.io.vectors import finite, load_vector
 
 COLUMNS = ("path", "label", "caption", "vector", "group", "domain", "region", "shrink", "mpp", "gsd", "turns")
 
@@ -90,27 +91,10 @@ def _row(table: Path, number: int, line: dict[str, str | None]) -> Row:
 
 
 def _vector(text: str, folder: Path) -> np.ndarray:
-    name, _, key = text.partition(":")
-    if Path(name).suffix in (".npy", ".npz"):
-        return load_vector(folder / name, key or None)
+    if ".npy" in text or ".npz" in text:
+        return load_vector(text, folder)
     vector = np.array([float(part) for part in text.replace(",", " ").split()], np.float32)
-    return _finite(vector, text[:40])
-
-
-def load_vector(path: Path, key: str | None = None) -> np.ndarray:
-    """A vector (V,) float32 from ``.npy`` or an entry of ``.npz`` (its first where no key is given)."""
-    try:
-        stored = np.load(path, allow_pickle=False)
-        array = stored[key or stored.files[0]] if hasattr(stored, "files") else stored
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"{path}: no vector can be read ({error}); give .npy, or .npz:KEY") from None
-    return _finite(np.squeeze(np.asarray(array, np.float32)), str(path))
-
-
-def _finite(vector: np.ndarray, name: str) -> np.ndarray:
-    if not vector.size or not np.isfinite(vector).all():
-        raise InputError(f"{name}: a vector must hold finite numbers")
-    return vector
+    return finite(vector, text[:40])
 
 
 def _region(text: str) -> Window:

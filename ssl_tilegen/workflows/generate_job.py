@@ -49,6 +49,7 @@ class Job:
 
 def prepare(settings: GenerateSettings) -> Job:
     """Open and check all that the settings name. Writes nothing."""
+    assert settings.grid is not None  # drawn before
     grid = EmbeddingGrid.open(settings.grid)
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
     _check_encoder(grid, bundle)

@@ -127,7 +127,8 @@ def _captions(
     encoder = TextEncoder.load(settings.text_encoder, chip)
     say(f"embedding {len(captions)} captions by {encoder.name}")
     vectors = encoder.embed(captions)
-    return dict(zip(captions, vectors, strict=True)), TextFacts(name=encoder.name, dim=encoder.dim, sha256=encoder.sha256)
+    facts = TextFacts(name=encoder.name, dim=encoder.dim, sha256=encoder.sha256)
+    return dict(zip(captions, vectors, strict=True)), facts
 
 
 def _export(stage: Stage, module: Any, corpus: Corpus | None, folder: Path) -> None:
