@@ -57,7 +57,8 @@ def small_text_encoder(folder: Path) -> Path:
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir()
-    words = "[PAD] [UNK] [CLS] [SEP] [MASK] dark rock bright sand stone a field of".split()
+    known = "dark rock bright sand stone a field of"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *known.split()]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder)
     torch.manual_seed(0)
@@ -93,7 +94,7 @@ def brightness(trained: Path, cells: np.ndarray, tmp_path: Path) -> float:
     """Where cells stand between the embeddings of the dark (0) and the bright ground (1)."""
     ends = []
     for label, colour in COLOURS.items():
-        path = tmp_path / f"{label.split()[0]}.png"
+        path = tmp_path / f"end-{label.split()[0]}.png"
         Image.new("RGB", (128, 128), colour).save(path)
         embed([path], EmbedSettings(out=path.with_suffix(".zarr"), model=str(trained), gsd=0.15, overwrite=True))
         ends.append(EmbeddingGrid.open(path.with_suffix(".zarr")).read().embedding.astype(np.float64).mean((0, 1)))
@@ -141,7 +142,7 @@ def test_a_kept_grid_paints_the_same_picture_and_is_not_overwritten(trained, tmp
     again = generate(run(trained, tmp_path / "b.png", grid=grid, size=200))
     assert again.size == (200, 200)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
-    with pytest.raises(OutputError, match="--save-grid.*exists"):
+    with pytest.raises(OutputError, match=r"--save-grid.*exists"):
         generate(run(trained, tmp_path / "c.png", label="dark rock", size=200, save_grid=grid))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
@@ -184,7 +185,8 @@ def test_a_scene_puts_each_ground_in_its_place(trained, tmp_path, kind):
     "options, message",
     [({"label": "dark rocks"}, "nearest: dark rock"), ({"text": "rock " * 30}, "fewer words"),
      ({"vector": "long.npy"}, "has shape 4, this prior takes 3 numbers"),
-     ({"vector": "none.npy"}, "no vector can be read"), ({"vector": "nan.npy"}, "finite"), ({"scene": "none.png"}, "cannot be read"), ({"scene": "bare.png"}, "legend")],
+     ({"vector": "none.npy"}, "no vector can be read"), ({"vector": "nan.npy"}, "finite"),
+     ({"scene": "none.png"}, "cannot be read"), ({"scene": "bare.png"}, "legend")],
     ids=["label", "text", "length", "missing", "nan", "no map", "no legend"],
 )  # fmt: skip
 def test_what_the_prior_cannot_be_told_is_one_line(trained, tmp_path, monkeypatch, options, message):
@@ -200,7 +202,9 @@ def test_what_the_prior_cannot_be_told_is_one_line(trained, tmp_path, monkeypatc
     assert not (tmp_path / "x.png").exists()
 
 
-@pytest.mark.parametrize("options", [{}, {"text": " "}, {"grid": "g.zarr", "label": "x"}, {"grid": "g", "save_grid": "h"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"text": " "}, {"grid": "g.zarr", "label": "x"}, {"grid": "g", "save_grid": "h"}]
+)
 def test_contradictions_are_refused_before_any_work(options):
     with pytest.raises(ValueError, match=r"give --grid|is empty|not both|is one already"):
         GenerateSettings(**options)
@@ -224,7 +228,7 @@ def test_other_weights_of_the_text_encoder_are_refused(trained, tmp_path):
 
 def test_a_bundle_without_a_prior_says_so(tmp_path):
     folder = painting_bundle(tmp_path / "bundle")
-    with pytest.raises(FormatError, match="has no prior.*--grid"):
+    with pytest.raises(FormatError, match=r"has no prior.*--grid"):
         generate(run(folder, tmp_path / "x.png", label="forest"))
 
 

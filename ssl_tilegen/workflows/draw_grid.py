@@ -17,7 +17,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.drawing import draw
 from ssl_tilegen.encoders.text import TextEncoder
-from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingError
+from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError
 from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
     EmbeddingGrid,
@@ -72,16 +72,21 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
     path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
     if settings.dry_run:
         path = out.with_name(f".{out.name}.plan.zarr")
+    if out.exists() and not (settings.overwrite or settings.dry_run):
+        raise OutputError(f"{out}: exists already; give --overwrite or another name")
     _make_grid(request, bundle, path, settings, progress)
     same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    report = None
+    wanted = path == settings.save_grid
     try:
         report = paint(settings.model_copy(update=same | plain), progress)
-        return report
+    except Interrupted:
+        wanted = True
+        raise
     finally:
-        if settings.dry_run or (report is not None and path != settings.save_grid):
+        if not wanted:
             shutil.rmtree(path, ignore_errors=True)
+    return report
 
 
 def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:

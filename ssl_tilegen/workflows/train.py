@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -112,23 +113,29 @@ def _make_prior(
         report({"message": text})
 
     rows = read_table(Path(settings.table))
-    texts, facts = _captions(settings, rows, chip, say)
+    texts, facts = _captions(settings, rows, run_folder / "cache", chip, say)
     pieces, seen = pieces_of(rows, bundle, settings.turns, settings.run.seed, run_folder / "cache", say)
     return PriorStage(settings, bundle, rows, pieces, seen, texts, facts)
 
 
 def _captions(
-    settings: PriorSettings, rows: list[Row], chip: torch.device, say: Callable[[str], None]
+    settings: PriorSettings, rows: list[Row], folder: Path, chip: torch.device, say: Callable[[str], None]
 ) -> tuple[dict[str, np.ndarray], TextFacts | None]:
-    """The vector of every caption of the table, and the facts of what made them; nothing where there are none."""
+    """The vector of every caption of the table, kept in ``folder``, and the facts of what made them."""
     captions = sorted({caption for row in rows for caption in row.captions})
     if not captions or settings.text_encoder is None:
         return {}, None
     encoder = TextEncoder.load(settings.text_encoder, chip)
-    say(f"embedding {len(captions)} captions by {encoder.name}")
-    vectors = encoder.embed(captions)
     facts = TextFacts(name=encoder.name, dim=encoder.dim, sha256=encoder.sha256)
-    return dict(zip(captions, vectors, strict=True)), facts
+    key = hashlib.sha256(json.dumps([facts.sha256, captions]).encode()).hexdigest()[:12]
+    path = folder / f"captions-{key}.npy"
+    if not path.exists():
+        say(f"embedding {len(captions)} captions by {encoder.name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part.npy")
+        np.save(part, encoder.embed(captions))
+        part.replace(path)
+    return dict(zip(captions, np.load(path), strict=True)), facts
 
 
 def _export(stage: Stage, module: Any, corpus: Corpus | None, folder: Path) -> None:
