@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ssl_tilegen import __version__
-from ssl_tilegen.config import EmbedSettings, GenerateSettings, Settings, load_settings
+from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings, Settings, load_settings
 from ssl_tilegen.console import Console, plain
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import catching_signals, check_stop, stop_requested
@@ -39,7 +39,7 @@ LogFormat = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
 Inputs = Annotated[
-    list[str] | None, typer.Argument(metavar="[INPUT]...", help="Images, folders, globs, addresses GDAL reads.")
+    list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
 ]
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
@@ -104,7 +104,8 @@ def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> ins
         "debug": (Debug, False),
     }
     if settings is not None:
-        parameters += [_option(settings, name) for name in settings.model_fields]
+        options = [_option(settings, name) for name in settings.model_fields]
+        parameters += sorted(options, key=lambda option: option.name in Settings.model_fields)  # common ones last
         common = {"config": (Config, None)} | common
     for name, (annotation, default) in common.items():
         parameters.append(
@@ -121,11 +122,12 @@ def _option(settings: type[Settings], name: str) -> inspect.Parameter:
     field = settings.model_fields[name]
     extra: Any = field.json_schema_extra
     required = field.is_required()
-    shown = extra["default_text"] or (False if field.default in (None, False) or required else str(field.default))
+    unset = required or field.default is None or field.default is False
+    shown = extra["default_text"] or ("" if unset else str(field.default))
     option = typer.Option(
         *extra["options"],
-        help=f"{field.description}{' [required]' if required else ''}",
-        show_default=shown,
+        help=f"{field.description}{' (required)' if required else f' (default: {shown})' if shown else ''}",
+        show_default=False,
         rich_help_panel=extra["panel"] or None,
     )
     kind = _kind(field.annotation)
@@ -175,7 +177,16 @@ def _fail(console: Console, error: Exception, text: str, code: int, debug: bool)
 
 @command(EmbedSettings)
 def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> tuple[Any, str]:
-    """Embed images into grids of vectors, one grid per image."""
+    """Embed images into grids of vectors, one grid per image.
+
+    The same command continues a run that was stopped. Of many inputs, those that fail are listed at the end.
+
+    One slide: `embed slide.svs --preview`
+
+    A folder: `embed slides/ --out-dir grids --skip-existing`
+
+    A Slurm array: `embed --list slides.csv --out-dir grids`
+    """
     if not inputs and settings.list is None:
         raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
     from ssl_tilegen.workflows.embed import embed as work
@@ -191,6 +202,23 @@ def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
 
     report = work(settings, console)
     return report, report.line()
+
+
+@command(EvaluateSettings)
+def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
+    """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
+    from ssl_tilegen.workflows.evaluate import evaluate as work
+    from ssl_tilegen.workflows.evaluate_table import table
+
+    report = work(settings, console)
+    for line in report.warnings:
+        console.note(f"warning: {line}")
+    if report.skipped:
+        console.summary(report.facts(), table(report))
+        first = report.skipped[0][1]
+        console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {first}")
+        raise typer.Exit(3)
+    return report.facts(), table(report)
 
 
 @command()

@@ -36,13 +36,13 @@ text_encoder = "words"
 turns = 2
 window_cells = 4
 [net]
-width = 64
-blocks = 2
+width = 48
+blocks = 1
 hidden = 32
 [run]
 steps = 150
-batch = 16
-lr = 4e-3
+batch = 8
+lr = 1e-2
 warmup = 10
 cooldown = 0.3
 ema = 0.9

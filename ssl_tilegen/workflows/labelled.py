@@ -1,0 +1,106 @@
+"""Labelled pictures: a folder with one sub-folder per class, or a CSV, and which of them belong together.
+
+Two pictures belong to one group if they show the same patient, slide or field; a split never parts a group. Groups
+come from a ``manifest.csv`` in the folder (or the CSV itself) with columns ``path``, ``label`` and ``group``; for
+pictures that it does not name, the group is the file's name before its last underscore (``g012_03.jpg`` -> ``g012``).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.workflows.embed_inputs import SUFFIXES, is_zarr_image
+
+MANIFEST = "manifest.csv"
+
+
+class Labelled(NamedTuple):
+    """``paths`` (N), ``labels`` (N,) indices into ``classes``, ``groups`` (N,) text."""
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_labelled(source: str | Path, classes: Sequence[str] | None = None) -> Labelled:
+    """The pictures of a folder of class folders, or of a CSV (columns path, label, optional group).
+
+    ``classes``: those of another set, which this one must not exceed. InputError for an empty folder, a single class,
+    a CSV without labels.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise InputError(f"{source}: no such folder or CSV; check the path")
+    rows = _from_folder(source) if source.is_dir() else _from_csv(source)
+    if not rows:
+        raise InputError(f"{source}: no pictures there; expected a sub-folder per class, or a CSV with path, label")
+    names = tuple(classes) if classes else tuple(sorted({label for _, label, _ in rows}))
+    if len(names) < 2:
+        raise InputError(f"{source}: a single class, {names[0]}; a task takes two or more, one sub-folder for each")
+    strange = sorted({label for _, label, _ in rows} - set(names))
+    if strange:
+        raise InputError(f"{source}: class {strange[0]} is not among {', '.join(names)}; name the folders alike")
+    paths, labels, groups = zip(*rows, strict=True)
+    return Labelled(paths, np.array([names.index(label) for label in labels]), np.array(groups), names)
+
+
+def group_of(path: Path) -> str:
+    """The group that a file's name says: what is before its last underscore, else all of it without suffix."""
+    stem = path.name.split(".")[0]
+    return stem.rsplit("_", 1)[0] if "_" in stem else stem
+
+
+def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows of ``manifest.csv`` in ``folder`` by their ``path`` (as written there); empty without such a file."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return {row["path"]: row for row in csv.DictReader(file) if row.get("path")}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path looks like a picture, slide or raster."""
+    return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
+
+
+def _from_folder(folder: Path) -> list[tuple[Path, str, str]]:
+    manifest = read_manifest(folder)
+    rows = []
+    for kind in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for path in sorted(p for p in kind.iterdir() if is_image(p)):
+            said = manifest.get(f"{kind.name}/{path.name}", {})
+            rows.append((path, kind.name, said.get("group") or group_of(path)))
+    return rows
+
+
+def _from_csv(path: Path) -> list[tuple[Path, str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"path", "label"} <= set(reader.fieldnames or ()):
+                raise InputError(f"{path}: its first line has no columns 'path' and 'label'; add them (and 'group')")
+            return [_row(path, reader.line_num, row) for row in reader if any(row.values())]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a CSV with path, label, group") from error
+
+
+def _row(source: Path, line: int, row: dict[str, str | None]) -> tuple[Path, str, str]:
+    named, label = (row.get("path") or "").strip(), (row.get("label") or "").strip()
+    if not named or not label:
+        raise InputError(f"{source}, line {line}: no {'label' if named else 'path'}; fill it in or remove the line")
+    image = source.parent / named
+    return image, label, (row.get("group") or "").strip() or group_of(image)
