@@ -27,7 +27,6 @@ from ssl_tilegen.training.settings import PriorSettings
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
 _LEAST_DEVIATION = 1e-3
-_LABEL_DEVIATION = 0.25  # that of one label in about fifteen: so a label is as loud as a text
 
 
 class PriorStage:
@@ -67,7 +66,7 @@ class PriorStage:
         told = np.stack([self._told(row, wording=0) for row in self.rows])
         labels = self._parts["label"]
         mean, std = np.nan_to_num(np.nanmean(told, 0)), np.nan_to_num(np.nanstd(told, 0), nan=1.0)
-        mean[labels], std[labels] = 0.0, _LABEL_DEVIATION
+        mean[labels], std[labels] = 0.0, self.settings.label_deviation
         net.condition_mean.copy_(torch.from_numpy(mean))
         net.condition_std.copy_(torch.from_numpy(std.clip(_LEAST_DEVIATION)))
         net.anchors.copy_(torch.from_numpy(np.nan_to_num(self._anchors(told))))

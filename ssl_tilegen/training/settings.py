@@ -185,6 +185,8 @@ class PriorSettings(_Strict):
     """Chance that nothing is told, for classifier-free guidance."""
     keep_part: float = Field(0.5, gt=0, le=1)
     """Chance that each of label, text and vector is told where there are several; one always is."""
+    label_deviation: float = Field(0.25, gt=0)
+    """What the numbers that tell a label are divided by: smaller makes labels louder beside texts and vectors."""
     text_noise: float = Field(0.01, ge=0)
     """Gaussian noise on each number of a text's vector (which has unit length)."""
     time_mean: float = 0.0
