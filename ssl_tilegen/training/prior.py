@@ -163,9 +163,9 @@ class PriorStage:
     def sample(self, module: Any, path: Path) -> dict[str, float]:
         """One row a label: a real window beside a drawn one, as coarse pictures (or principal components)."""
         rng, pictures = np.random.default_rng(0), []
-        for name in self.info.names or [None]:
+        for name in self.info.names:
             piece = self._draw(rng, label=name)
-            told = self._told(self.rows[piece.row], None if name else 0)
+            told = self._told(self.rows[piece.row], None)
             field = np.broadcast_to(told[:, None, None], (len(told), _SHOWN_CELLS, _SHOWN_CELLS))
             sampling = self.info.sampling.model_copy(update={"steps": _SHOWN_STEPS})
             drawn = draw(module, np.ascontiguousarray(field), sampling, 0)
@@ -198,8 +198,8 @@ def prior_info(
     for row, facts in zip(rows, seen, strict=True):
         if row.label is None:
             continue
-        value = (facts.resolution.value, facts.resolution.unit)
-        found = LabelFacts(domain=_domain(row, facts, bundle), resolution=value, background=facts.background)
+        measure: Any = (facts.resolution.value, facts.resolution.unit)
+        found = LabelFacts(domain=_domain(row, facts, bundle), resolution=measure, background=facts.background)
         known = labels.setdefault(row.label, found)
         if known.domain != found.domain:
             raise InputError(f"label '{row.label}' is of domain {known.domain} and {found.domain}; use two labels")

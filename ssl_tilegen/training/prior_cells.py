@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster, view_at
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
-from ssl_tilegen.training.cache import embed_tiles
+from ssl_tilegen.training.cache import embedded_grid
 from ssl_tilegen.training.data import turned
 from ssl_tilegen.training.prior_table import Row
 
@@ -66,12 +67,13 @@ def _compute(
 ) -> tuple[list[Piece], list[Seen]]:
     pieces: list[Piece] = []
     seen: list[Seen] = []
+    encoder = BundleEncoder(bundle)
     for number, row in enumerate(rows):
         rng = np.random.default_rng([seed, number])
         if row.is_grid:
             made, facts = _of_grid(number, row, bundle)
         else:
-            made, facts = _of_image(number, row, bundle, row.turns or turns, rng)
+            made, facts = _of_image(number, row, bundle, encoder, row.turns or turns, rng)
         pieces += made
         seen.append(facts)
         if number % 200 == 0:
@@ -104,15 +106,15 @@ def _whole_cells(region: Window, tile: int) -> tuple[slice, slice]:
 
 
 def _of_image(
-    number: int, row: Row, bundle: ModelBundle, turns: int, rng: np.random.Generator
+    number: int, row: Row, bundle: ModelBundle, encoder: BundleEncoder, turns: int, rng: np.random.Generator
 ) -> tuple[list[Piece], Seen]:
     rgb, valid, seen, stained = _pixels(row, bundle)
     shows = tissue_mask_of(rgb) if stained else np.ones(rgb.shape[:2], bool)
     background = slide_background(rgb, shows) if stained else seen.background
     pieces = []
     for turn in rng.permutation(8)[:turns] if turns > 1 else [0]:
-        planes = [np.ascontiguousarray(turned(plane, int(turn))) for plane in (rgb, valid, shows)]
-        pieces.append(_piece(number, *planes, bundle, rng))
+        seen_so, valid_so, shows_so = (np.ascontiguousarray(turned(p, int(turn))) for p in (rgb, valid, shows))
+        pieces.append(_piece(number, seen_so, valid_so, shows_so, encoder, rng))
     return pieces, Seen(seen.resolution, background)
 
 
@@ -143,17 +145,17 @@ def _pixels(row: Row, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray, Seen
 
 
 def _piece(
-    number: int, rgb: np.ndarray, valid: np.ndarray, shows: np.ndarray, bundle: ModelBundle, rng: np.random.Generator
+    number: int, rgb: np.ndarray, valid: np.ndarray, shows: np.ndarray, encoder: BundleEncoder,
+    rng: np.random.Generator,
 ) -> Piece:
     """The whole cells of an image at a random offset of the lattice."""
-    tile = bundle.info.encoder.tile_px
+    tile = encoder.tile_px
     rows, cols = rgb.shape[0] // tile, rgb.shape[1] // tile
     if not rows or not cols:
         raise InputError(f"row {number + 1} of the table: smaller than a tile of {tile} px")
     top, left = (int(rng.integers(n - cells * tile + 1)) for n, cells in zip(rgb.shape[:2], (rows, cols), strict=True))
     part = np.s_[top : top + rows * tile, left : left + cols * tile]
-    tiles = rgb[part].reshape(rows, tile, cols, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-    vectors = embed_tiles(bundle, tiles).reshape(rows, cols, -1).astype(np.float16)
+    vectors = embedded_grid(encoder, rgb[: top + rows * tile, : left + cols * tile], (top, left)).cells
     missing, tissue = (plane[part].reshape(rows, tile, cols, tile).mean((1, 3)) for plane in (~valid, shows))
     state = np.where(missing > _MOST_MISSING, -1, np.where(tissue < _LEAST_TISSUE, 0, 1)).astype(np.int8)
     return Piece(number, vectors, state)

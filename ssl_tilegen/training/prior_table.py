@@ -10,8 +10,10 @@ say so), ``turns`` (flips and rotations of an image that are embedded).
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,24 @@ class Row:
     @property
     def is_grid(self) -> bool:
         return self.path.suffix == ".zarr"
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, and the file they were read from."""
+
+    path: Path
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """See ``read_table``."""
+        return cls(path, read_table(path))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run keeps of its data: the images' names and a hash of all that the table says."""
+        names = sorted({row.path.name for row in self.rows})
+        return {"files": names, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
 
 def read_table(path: Path) -> list[Row]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.drawing import draw
 from ssl_tilegen.encoders.text import TextEncoder
-from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError
+from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError, TilegenError
 from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
     EmbeddingGrid,
@@ -31,11 +32,12 @@ from ssl_tilegen.grids import (
 )
 from ssl_tilegen.io.vectors import load_vector
 from ssl_tilegen.priorspec import PriorInfo, PriorSampling
-from ssl_tilegen.runtime import Progress, pick_device, versions
+from ssl_tilegen.runtime import Progress, check_stop, distributed_environment, pick_device, versions
 from ssl_tilegen.workflows.scene import Region, read_scene
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
+_PATIENCE_S = 3600
 Report = TypeVar("Report")
 Paint = Callable[[GenerateSettings, Progress], Report]
 
@@ -77,7 +79,7 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
     _make_grid(request, bundle, path, settings, progress)
     same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    wanted = path == settings.save_grid
+    wanted = path == settings.save_grid or distributed_environment().rank > 0
     try:
         report = paint(settings.model_copy(update=same | plain), progress)
     except Interrupted:
@@ -193,6 +195,8 @@ def _make_grid(
 ) -> None:
     """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
     spec = _spec(request, bundle)
+    if distributed_environment().rank > 0:
+        return _await_grid(path, spec)
     if path.exists() and not settings.restart:
         if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
             return
@@ -204,6 +208,16 @@ def _make_grid(
     else:
         cells = _drawn(request, bundle, progress)
     write_grid(path, spec, cells, overwrite=True)
+
+
+def _await_grid(path: Path, spec: GridSpec) -> None:
+    """Wait for the first of several processes to have drawn the grid."""
+    until = time.monotonic() + _PATIENCE_S
+    while not (is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec)):
+        check_stop()
+        if time.monotonic() > until:
+            raise TilegenError(f"{path}: the first process has not drawn it in {_PATIENCE_S} s; see what it says")
+        time.sleep(0.2)
 
 
 def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:

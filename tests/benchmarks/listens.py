@@ -26,10 +26,10 @@ from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.updates import update_named
 from ssl_tilegen.drawing import _GRID_SEEDS, _clean_of
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.priorspec import PriorSampling
 from ssl_tilegen.synthesis import SynthesisSettings, develop, paint
-from ssl_tilegen.training.cache import embed_tiles
 from ssl_tilegen.workflows.draw_grid import Teller, prior_of
 from ssl_tilegen.workflows.scene import Region
 
@@ -108,6 +108,7 @@ def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int)
 def painted(grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace, name: str) -> np.ndarray:
     """Grids (N, 3, 3, D) painted, one picture each, and the cells of the pictures embedded again."""
     tile, factor = bundle.info.encoder.tile_px, bundle.factor
+    encoder = BundleEncoder(bundle)
     side, own, again, shown = CELLS * tile, bundle.info.sampling, [], []
     how = SynthesisSettings(own.steps, own.update, own.guidance, own.guidance_interval)
     for seed, cells in enumerate(grids):
@@ -115,7 +116,7 @@ def painted(grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace,
         region = Window(0, 0, side // factor, side // factor)
         canvas = paint(bundle, field, region, replace(how, seed=seed))
         rgb = np.concatenate(list(develop(bundle, canvas)))
-        again.append(cells_of(rgb, bundle))
+        again.append(cells_of(rgb, encoder))
         shown.append(rgb)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -125,14 +126,14 @@ def painted(grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace,
     return np.stack(again)
 
 
-def cells_of(rgb: np.ndarray, bundle: ModelBundle) -> np.ndarray:
+def cells_of(rgb: np.ndarray, encoder: BundleEncoder) -> np.ndarray:
     """The middle 3 x 3 cells of a picture (H, W, 3), embedded: (3, 3, D)."""
-    tile = bundle.info.encoder.tile_px
+    tile = encoder.tile_px
     side = CELLS * tile
     top, left = ((length - side) // 2 for length in rgb.shape[:2])
     part = rgb[top : top + side, left : left + side]
     tiles = part.reshape(CELLS, tile, CELLS, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-    return embed_tiles(bundle, tiles).reshape(CELLS, CELLS, -1)
+    return encoder.embed(tiles).reshape(CELLS, CELLS, -1)
 
 
 def summary(grids: np.ndarray) -> np.ndarray:
@@ -148,12 +149,13 @@ def features(options: argparse.Namespace, bundle: ModelBundle) -> dict[str, np.n
     if file and file.exists():
         with np.load(file) as kept:
             return dict(kept)
+    encoder = BundleEncoder(bundle)
     found: dict[str, np.ndarray] = {}
     for split in ("train", "val"):
         vectors, classes, groups = [], [], []
         for index, folder in enumerate(CLASSES):
             for path in sorted((options.data / "tiles/he" / split / folder).glob("*.jpg")):
-                vectors.append(summary(cells_of(np.asarray(Image.open(path).convert("RGB")), bundle)[None])[0])
+                vectors.append(summary(cells_of(np.asarray(Image.open(path).convert("RGB")), encoder)[None])[0])
                 classes.append(index)
                 groups.append(number_of(path.stem.split("_")[0]))
         found |= {split: np.stack(vectors), f"{split}_class": np.array(classes), f"{split}_group": np.array(groups)}
