@@ -44,7 +44,9 @@ Inputs = Annotated[
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
-Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
+Stage = Annotated[
+    Literal["encoder", "autoencoder", "denoiser", "prior"], typer.Argument(metavar="STAGE", help="What to train.")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -195,7 +197,7 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 
 @command(GenerateSettings)
 def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
-    """Paint an image from a grid of embeddings."""
+    """Paint an image from a grid of embeddings, given or drawn from words, a label, a vector or a map."""
     from ssl_tilegen.workflows.generate import generate as work
 
     console.hush(distributed_environment().rank > 0)

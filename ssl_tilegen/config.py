@@ -90,6 +90,7 @@ Pair = Annotated[tuple[float, float], BeforeValidator(parse_pair)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 Share = Annotated[tuple[int, int], BeforeValidator(parse_share)]
 COMMON = "Common"
+DRAWN = "Instead of a grid"
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
 
 
@@ -266,20 +267,43 @@ class EmbedSettings(Settings):
 class GenerateSettings(Settings):
     """Knobs of `generate`."""
 
-    grid: Path = knob(..., "Grid of embeddings to paint, made by `embed`.", "--grid")
+    grid: Path | None = knob(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
+    text: str | None = knob(None, "Words for what a drawn grid is to show.", "--text", panel=DRAWN)
+    label: str | None = knob(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
+    vector: str | None = knob(
+        None, "Vector that the prior was trained with: FILE.npy or FILE.npz:KEY.", "--vector", panel=DRAWN
+    )
+    scene: Path | None = knob(
+        None,
+        "Map of labels or texts: PNG with NAME.csv beside it (colour, label, text), or GeoJSON in pixels of the "
+        "picture with properties label or text.",
+        "--scene",
+        panel=DRAWN,
+    )
+    save_grid: Path | None = knob(
+        None, "Keep the drawn grid, to be edited or painted again.", "--save-grid", panel=DRAWN
+    )
+    grid_guidance: float | None = knob(
+        None,
+        "How strictly the grid follows what was asked for; 1 is plain sampling, more is stricter and less varied.",
+        "--grid-guidance",
+        default_text="the prior's",
+        panel=DRAWN,
+        ge=0,
+    )
     out: Path | None = knob(
         None,
         "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
         "--out",
         "-o",
-        default_text="NAME-synthetic beside the grid, .ome.tif or a georeferenced .tif",
+        default_text="NAME-synthetic beside the grid (of a drawn one: here), .ome.tif or a georeferenced .tif",
     )
     model: str = knob("tiny", "Bundle to paint with.", "--model")
     size: SizePx | None = knob(
         None,
         "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
         "--size",
-        default_text="the grid's",
+        default_text="the grid's; 1024 where it is drawn",
     )
     region: Region | None = knob(
         None,
@@ -323,6 +347,19 @@ class GenerateSettings(Settings):
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
     preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> GenerateSettings:
+        asked = [name for name in ("text", "label", "vector", "scene") if getattr(self, name) is not None]
+        if self.grid is None and not asked:
+            raise ValueError("nothing to paint: give --grid, or --text, --label, --vector or --scene")
+        for name in asked:
+            _exclusive(self, "grid", name)
+            if not str(getattr(self, name)).strip():
+                raise ValueError(f"--{name} is empty; say what the image is to show")
+        if self.grid is not None and self.save_grid is not None:
+            raise ValueError("--save-grid keeps a drawn grid; --grid is one already")
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> GenerateSettings:

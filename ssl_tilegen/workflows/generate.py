@@ -17,6 +17,7 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
 from ssl_tilegen.runtime import Progress, distributed_environment, process_group, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
+from ssl_tilegen.workflows.draw_grid import generate_drawn
 from ssl_tilegen.workflows.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate_job import Job, prepare
 from ssl_tilegen.workflows.preview import write_preview
@@ -84,13 +85,15 @@ class GenerateReport:
 
 
 def generate(settings: GenerateSettings, progress: Progress = silent) -> GenerateReport:
-    """Paint the picture that the settings ask for; returns its facts.
+    """Paint the picture that the settings ask for, of a grid given or drawn for it; returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
     a band of it, in one shared folder. Raises InputError, FormatError, SettingError and OutputError
     with one line each; Interrupted when ``progress`` asks to stop, with the state saved beside the output.
     """
+    if settings.grid is None:
+        return generate_drawn(settings, progress, generate)
     started = time.perf_counter()
     tune_allocator()
     who = distributed_environment()

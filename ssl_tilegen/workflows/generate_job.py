@@ -52,6 +52,7 @@ class Job:
 
 def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
     """Open and check all that the settings name, on a device for this process of its host. Writes nothing."""
+    assert settings.grid is not None  # drawn before
     grid = EmbeddingGrid.open(settings.grid)
     bundle = ModelBundle.load(settings.model, pick_device(settings.device, local_rank))
     _check_encoder(grid, bundle)
