@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
@@ -20,6 +22,14 @@ from ssl_tilegen.workflows.preview import write_preview
 STATE = "latents.state"
 _BAND_BYTES = 64 << 20
 _PYRAMID = 4 / 3
+
+
+@dataclass(frozen=True)
+class Repaint:
+    """``strength`` of an existing picture is painted anew; ``source(bundle)`` gives clean latents of any window."""
+
+    strength: float
+    source: Callable[[ModelBundle], Callable[[Window], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,10 @@ class GenerateReport:
         return "the whole grid"
 
 
-def generate(settings: GenerateSettings, progress: Progress = silent) -> GenerateReport:
-    """Paint the picture that the settings ask for; returns its facts.
+def generate(
+    settings: GenerateSettings, progress: Progress = silent, repaint: Repaint | None = None
+) -> GenerateReport:
+    """Paint the picture that the settings ask for, or ``repaint`` one that exists; returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Raises InputError, FormatError, SettingError and OutputError
@@ -82,12 +94,14 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     started = time.perf_counter()
     tune_allocator()
     job = prepare(settings)
+    if repaint is not None:
+        job = replace(job, image=replace(job.image, provenance={**job.image.provenance, "strength": repaint.strength}))
     check_output(job.out, job.image, overwrite=settings.overwrite)
     report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass))
     if settings.dry_run:
         return report
     with open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart) as writer:
-        paint_s, develop_s = _make(job, writer, progress)
+        paint_s, develop_s = _make(job, writer, progress, repaint)
     preview = write_preview(job.out) if settings.preview else None
     seconds = time.perf_counter() - started
     return replace(
@@ -101,7 +115,9 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     )
 
 
-def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, float]:
+def _make(
+    job: Job, writer: PyramidWriter, progress: Progress, repaint: Repaint | None = None
+) -> tuple[float, float]:  # fmt: skip
     """Paint and develop all rows that ``writer`` does not have yet; seconds of both."""
     begun = time.perf_counter()
     folder = part_of(job.out)
@@ -115,6 +131,8 @@ def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, f
         scratch=folder,
         state_file=folder / STATE,
         key=job.bundle.hash,
+        source=None if repaint is None else repaint.source(job.bundle),
+        strength=1.0 if repaint is None else repaint.strength,
     )
     painted = time.perf_counter()
     window, core = job.placement.window, job.region_lat.scaled(job.bundle.factor)
