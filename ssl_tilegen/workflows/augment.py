@@ -1,4 +1,4 @@
-"""The story of `augment`: labelled pictures -> their embeddings, kept or mixed -> new pictures under the same labels."""
+"""The story of `augment`: labelled pictures -> their embeddings, kept or mixed -> new pictures of the same labels."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, share: S
     for number in mine:
         sheet = sheets[number]
 
-        def tick(stage: str, done: float, of: float, size: int = len(sheet.samples)) -> None:
-            progress("augment", painted + size * min(done / of, 0.999), total)
+        def tick(stage: str, done: float, of: float, before: int = painted, size: int = len(sheet.samples)) -> None:
+            progress("augment", before + size * min(done / of, 0.999), total)
 
         paint = paint_patches if sheet.level == "patch" else paint_image
         store.put(number, paint(painter, sheet, store.folder, tick))
@@ -124,7 +124,7 @@ def _finish(
             verdicts = judge(samples, originals, [store.get(number) for number in range(len(sheets))], settings)
             real_files = _place_originals(store.folder, originals, settings.originals)
             write_manifest(store.folder / MANIFEST, verdicts, samples, originals, settings, real_files)
-            found: dict[str, Any] = dict(summarise(verdicts, samples, originals))
+            found = summarise(verdicts, samples, originals)
             facts = _facts(painter) | {"key": key} | found
             (store.folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
             drop = [sample.file for sample, why in zip(samples, verdicts.reasons, strict=True) if why]
@@ -160,13 +160,13 @@ def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> d
 def _facts(painter: Painter) -> dict[str, Any]:
     """How the set was made; no paths, no dates."""
     names = ("per_image", "strength", "mix", "seed", "keep_best", "min_cosine", "level", "suffix", "mpp", "gsd")
-    how = {name: getattr(painter.how, name) for name in ("steps", "update", "guidance", "guidance_interval", "bleed_lat")}
+    sampling = ("steps", "update", "guidance", "guidance_interval", "bleed_lat")
     return {
         "synthetic": True,
         "model": painter.bundle.info.name,
         "model_sha256": painter.bundle.hash,
         **{name: getattr(painter.settings, name) for name in names},
-        **how,
+        **{name: getattr(painter.how, name) for name in sampling},
     }
 
 

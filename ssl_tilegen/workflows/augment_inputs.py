@@ -56,7 +56,8 @@ class Originals(NamedTuple):
 
 def read_originals(source: Path, level: str, progress: Progress) -> Originals:
     """The pictures of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
-    (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what is at most 1024 px.
+    (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what has at most
+    1024 px on each side.
 
     InputError for an empty folder or class, a single class, lines without a label, a group in two splits, or where no
     picture can be read.

@@ -1,4 +1,4 @@
-"""A sheet of patches: cells of the originals -> fields -> one stack of canvases -> pictures, and what became of them."""
+"""A sheet of patches: cells of the originals -> fields -> one stack of canvases -> pictures, and their facts."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def cover_of(size: Size, tile: int) -> tuple[Size, tuple[int, int]]:
 
 
 def mixed(cells: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
-    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another picture at the same relative place."""
+    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another picture at the same place."""
     rows = (np.arange(cells.shape[0]) + 0.5) * other.shape[0] / cells.shape[0]
     cols = (np.arange(cells.shape[1]) + 0.5) * other.shape[1] / cells.shape[1]
     there = np.ascontiguousarray(other[np.ix_(rows.astype(int), cols.astype(int))])
@@ -131,7 +131,11 @@ def save_patch(path: Path, picture: np.ndarray, facts: Mapping[str, Any]) -> Non
 
 
 def _paint(
-    painter: Painter, sheet: Sheet, pixels: Mapping[int, np.ndarray], cells: Mapping[int, np.ndarray], progress: Progress
+    painter: Painter,
+    sheet: Sheet,
+    pixels: Mapping[int, np.ndarray],
+    cells: Mapping[int, np.ndarray],
+    progress: Progress,
 ) -> np.ndarray:
     """The pictures of a sheet, uint8 (N, H, W, 3)."""
     bundle, settings, how = painter.bundle, painter.settings, painter.how

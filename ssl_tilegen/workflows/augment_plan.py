@@ -71,15 +71,19 @@ def sample_seed(seed: int, name: str, k: int) -> int:
 
 def check_groups(originals: Sequence[Original]) -> None:
     """InputError where the gate cannot judge a class, for it asks the pictures of *other* groups."""
+    for label, group in single_groups(originals).items():
+        raise InputError(
+            f"class {label} has one group, {group}; --keep-best and --min-cosine need two or more in each class: name "
+            "groups in a CSV (path,label,group), or leave the options out"
+        )
+
+
+def single_groups(originals: Sequence[Original]) -> dict[str, str]:
+    """The classes that have but one group, with it."""
     groups = defaultdict(set)
     for original in originals:
         groups[original.label].add(original.group)
-    for label, own in sorted(groups.items()):
-        if len(own) < 2:
-            raise InputError(
-                f"class {label} has one group, {next(iter(own))}; --keep-best and --min-cosine need two or more in "
-                "each class: name groups in a CSV (path,label,group), or leave the options out"
-            )
+    return {label: next(iter(own)) for label, own in sorted(groups.items()) if len(own) == 1}
 
 
 def _partners(originals: Sequence[Original]) -> dict[int, list[int]]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import PartialFailure
 from ssl_tilegen.metrics.votes import Votes, class_votes
 from ssl_tilegen.workflows.augment_inputs import Failure, Original
-from ssl_tilegen.workflows.augment_plan import Sample
+from ssl_tilegen.workflows.augment_plan import Sample, single_groups
 from ssl_tilegen.workflows.augment_store import Record
 
 MANIFEST = "manifest.csv"
@@ -27,13 +27,17 @@ REASONS = ("left_class", "min_cosine", "not_best")
 
 
 class Verdicts(NamedTuple):
-    """Of all samples: their neighbours' ``votes``, ``cosine`` to the source, and why each is dropped ('' = kept);
-    ``real_agreement``: share of the originals that the same vote gives to their own class."""
+    """Of all samples: their neighbours' ``votes``, ``cosine`` to the source, and why each is dropped ('' = kept).
+
+    ``in_class``: share of the samples that the vote gives to their class, ``real_in_class`` that of the originals; both
+    None where a class has one group, for then nobody is left to vote for it.
+    """
 
     votes: Votes
     cosine: np.ndarray
     reasons: tuple[str, ...]
-    real_agreement: float
+    in_class: float | None
+    real_in_class: float | None
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,15 @@ class AugmentReport:
             return f"{self.out}: {self.status}, {self.painted} pictures painted here in {rate}; others hold the rest"
         kept = ", ".join(f"{count} {label}" for label, count in self.kept.items())
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
+        gone = f", dropped {dropped}" if dropped else ""
+        found = f"cosine to the source {self.cosine:.3f}"
+        if self.in_class is not None and self.real_in_class is not None:
+            found += f", in class {100 * self.in_class:.0f} % (real ones {100 * self.real_in_class:.0f} %)"
+        bare = [label for label, count in self.kept.items() if not count]
+        note = f"\nnote: nothing is left of {', '.join(bare)}; loosen the gate" if bare else ""
         return (
-            f"{self.out}: done, {sum(self.kept.values())} pictures ({kept}) of {sum(self.originals.values())}"
-            f"{f', dropped {dropped}' if dropped else ''}; cosine to the source {self.cosine:.3f}, in class "
-            f"{100 * (self.in_class or 0):.0f} % (real ones {100 * (self.real_in_class or 0):.0f} %); {rate}"
+            f"{self.out}: done, {sum(self.kept.values())} pictures ({kept}) of {sum(self.originals.values())}{gone}; "
+            f"{found}; {rate}{note}"
         )
 
 
@@ -99,7 +108,10 @@ def judge(
     votes = class_votes(vectors, labels[own], groups[np.stack([own, partner], 1)], real, labels, groups)
     theirs = class_votes(real, labels, groups[:, None], real, labels, groups)
     reasons = _reasons(samples, votes.label == labels[own], votes.share, cosine, settings)
-    return Verdicts(votes, cosine, reasons, float((theirs.label == labels).mean()))
+    if single_groups(originals):
+        return Verdicts(votes, cosine, reasons, None, None)
+    agree, real_agree = (votes.label == labels[own]).mean(), (theirs.label == labels).mean()
+    return Verdicts(votes, cosine, reasons, round(float(agree), 4), round(float(real_agree), 4))
 
 
 def _reasons(
@@ -125,17 +137,16 @@ def _reasons(
 
 def summarise(
     verdicts: Verdicts, samples: Sequence[Sample], originals: Sequence[Original]
-) -> Mapping[str, dict[str, int] | float]:
+) -> dict[str, Any]:
     """The counts and means of the report."""
     kept = [originals[s.original].label for s, why in zip(samples, verdicts.reasons, strict=True) if not why]
     names = sorted({original.label for original in originals})
-    own = np.array([names.index(originals[sample.original].label) for sample in samples])
     return {
         "kept": {label: Counter(kept)[label] for label in names},
         "dropped": {reason: verdicts.reasons.count(reason) for reason in REASONS},
         "cosine": round(float(verdicts.cosine.mean()), 4),
-        "in_class": round(float((verdicts.votes.label == own).mean()), 4),
-        "real_in_class": round(verdicts.real_agreement, 4),
+        "in_class": verdicts.in_class,
+        "real_in_class": verdicts.real_in_class,
     }
 
 
@@ -174,7 +185,7 @@ def _row(
         "mixed_with": other.name if other else "",
         "mixed_group": other.group if other else "",
         "cosine": f"{verdicts.cosine[index]:.4f}",
-        "class_votes": f"{votes.share[index]:.3f}",
+        "class_votes": "" if verdicts.in_class is None else f"{votes.share[index]:.3f}",
         "nearest": originals[int(votes.nearest[index])].name,
         "nearest_cosine": f"{votes.cosine[index]:.4f}",
     }

@@ -47,6 +47,7 @@ def paint_stack(
     ``sources`` (N, C, rows, cols) are existing clean latents of that window, of which ``strength`` is repainted.
     Working memory: one network call of the whole stack. Models that see windows paint picture after picture.
     """
+    settings = replace(settings, extent=None)
     region, window = frame(model, size_px, settings)
     if model.locality != "local":
         return _one_by_one(model, fields, region, seeds, settings, sources, strength, tick)
@@ -93,9 +94,9 @@ def _one_by_one(
     tick: Callable[[float], None],
 ) -> Tensor:
     painted = []
+    window = with_bleed(model, region, settings)
     for index, (field, seed) in enumerate(zip(fields, seeds, strict=True)):
-        how = replace(settings, seed=seed, extent=None)
-        window = with_bleed(model, region, how)
+        how = replace(settings, seed=seed)
         source = None if sources is None else (lambda part, own=sources[index]: own[:, *part.within(window).slices])
         canvas = paint(model, field, region, how, source=source, strength=strength)
         painted.append(canvas[window])
