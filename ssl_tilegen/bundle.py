@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssl_tilegen.diffusion.sketch import LocalCondition
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder
@@ -42,6 +43,8 @@ class EncoderInfo(BaseModel):
     id: str
     tile_px: int
     dim: int
+    layout_dim: int = 0
+    """How many of the ``dim`` numbers, the last ones, are a coarse picture of the tile."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pooling: str = "head"
@@ -110,9 +113,7 @@ class ModelBundle:
     def encoder(self) -> Any:
         """(N, 3, tile, tile), normalised -> (N, D)."""
         folder = self.folder / "encoder"
-        config = _read_json(folder / "config.json")
-        module = build_encoder(config["arch"], config["tile_px"], config["dim"], config["arch_args"])
-        return self._ready(_filled(module, folder))
+        return self._ready(_filled(build_encoder(_read_json(folder / "config.json")), folder))
 
     @cached_property
     def autoencoder(self) -> Any:
@@ -169,6 +170,12 @@ class ModelBundle:
     @property
     def field_stride_lat(self) -> int:
         return getattr(self.denoiser, "field_stride", 1)
+
+    @property
+    def local_condition(self) -> LocalCondition:
+        side = getattr(self.denoiser, "sketch_side", 0)
+        unfold = self.denoiser.unfold if side else None
+        return LocalCondition(self.field_stride_lat, self.info.encoder.layout_dim, side, unfold)
 
     @property
     def align_lat(self) -> int:

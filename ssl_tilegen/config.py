@@ -227,6 +227,12 @@ class GenerateSettings(Settings):
         "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
         "--fit",
     )
+    layout: Literal["auto", "exact", "free"] = knob(
+        "auto",
+        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them; auto is exact "
+        "unless the layout is stretched beyond 1.25.",
+        "--layout",
+    )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
     steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
     guidance: float | None = knob(

@@ -44,12 +44,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the chip multiplies matrices in it (tensor cores, AMX), else None for float32."""
+    """bfloat16 where the chip multiplies matrices in it (tensor cores, AMX, AVX-512 BF16), else None for float32."""
     import torch
 
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else None
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else None
 
 
 @contextmanager

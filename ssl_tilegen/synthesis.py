@@ -41,7 +41,8 @@ class SynthesisSettings:
 
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
-    0.75 without feather is the published algorithm. A region gets a bleed of ``bleed_lat``, which is thrown away;
+    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout is told
+    the content alone. A region gets a bleed of ``bleed_lat``, which is thrown away;
     beyond the edges of ``extent`` (the virtual canvas, if it ends anywhere) at most ``edge_lat`` of it.
     """
 
@@ -53,6 +54,7 @@ class SynthesisSettings:
     overlap: float = 0.5
     feather: bool = True
     settle: int = 0
+    layout: bool = True
     seed: int = 0
     bleed_lat: int = 8
     edge_lat: int = 8
@@ -178,10 +180,12 @@ def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: Sy
     clean_of = guided(clean_estimator(model), settings.guidance, settings.guidance_interval)
     merge = _merge(model, settings)
     if merge == "whole":
-        return LocalSweep(clean_of, _field_of(model, field), canvas, model.halo_lat, quantum(model), settings.call_lat,
-                          glass, field.blank_blocks)  # fmt: skip
+        condition = _field_of(model, field, settings.layout)
+        return LocalSweep(clean_of, condition, canvas, model.halo_lat, quantum(model), settings.call_lat, glass,
+                          field.blank_blocks)  # fmt: skip
     lattice_of = _lattice_of(model, canvas, merge, settings)
-    return WindowSweep(clean_of, _conditions_of(model, field), lattice_of, settings.batch, glass, field.is_blank)
+    conditions = _conditions_of(model, field, settings.layout)
+    return WindowSweep(clean_of, conditions, lattice_of, settings.batch, glass, field.is_blank)
 
 
 def clean_estimator(model: Model) -> CleanOf:
@@ -230,14 +234,14 @@ def _lattice_of(model: Model, canvas: Window, merge: str, settings: SynthesisSet
     return settling(shift, average, settings.steps - settings.settle) if settings.settle else shift
 
 
-def _field_of(model: Model, field: ConditionField) -> Callable[[Window], Tensor]:
-    return lru_cache(maxsize=1)(lambda window: field.sample_window(window, model.field_stride_lat))
+def _field_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Window], Tensor]:
+    return lru_cache(maxsize=1)(lambda window: model.local_condition(field, window, layout=layout))
 
 
-def _conditions_of(model: Model, field: ConditionField) -> Callable[[Sequence[Window]], Tensor]:
+def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Sequence[Window]], Tensor]:
     """Conditions of windows: the field over each for a local model, at each one's centre otherwise."""
     if model.locality == "local":
-        return lambda windows: torch.stack([field.sample_window(w, model.field_stride_lat) for w in windows])
+        return lambda windows: torch.stack([model.local_condition(field, w, layout=layout) for w in windows])
     return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
 
 

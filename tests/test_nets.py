@@ -10,6 +10,7 @@ from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
+from ssl_tilegen.nets.tile_encoder import TileEncoder
 
 SMALL = {"latent_channels": 4, "condition_dim": 6, "widths": (16, 16, 32), "hidden": 16, "time_features": 8}
 
@@ -59,14 +60,17 @@ def test_autoencoder_pieces_with_their_halo_equal_the_whole(side):
     assert torch.allclose(whole, piece[..., *kept.slices], atol=1e-4)
 
 
-def test_denoiser_pieces_with_their_halo_equal_the_whole():
-    net = shaken(FieldUNet(**SMALL))
+@pytest.mark.parametrize("side", [0, 2])
+def test_denoiser_pieces_with_their_halo_equal_the_whole(side):
+    net = shaken(FieldUNet(**SMALL, sketch_side=side))
+    channels = 6 + (4 * net.field_stride**2 if side else 0)
     stride, halo = net.field_stride, net.halo
     assert halo % stride == 0
     whole = Window(0, 0, 2 * halo + 24, 2 * halo + 16)
     core = Window(halo + 4, halo, 8, 8)
     around = core.grown(halo).intersection(whole)
-    x, field = torch.randn(1, 4, whole.rows, whole.cols), torch.randn(1, 6, whole.rows // stride, whole.cols // stride)
+    x = torch.randn(1, 4, whole.rows, whole.cols)
+    field = torch.randn(1, channels, whole.rows // stride, whole.cols // stride)
     coarse = Window(around.row // stride, around.col // stride, around.rows // stride, around.cols // stride)
     t = torch.tensor([0.4])
     with torch.no_grad():
@@ -87,11 +91,46 @@ def test_an_untrained_denoiser_gives_the_best_linear_estimate():
     assert error.item() == pytest.approx(best, rel=0.03)
 
 
-def test_a_missing_condition_equals_one_of_nan():
-    net = shaken(FieldUNet(**SMALL))
+@pytest.mark.parametrize("side, channels", [(0, 6), (2, 6 + 4 * 16)])
+def test_a_missing_condition_equals_one_of_nan(side, channels):
+    net = shaken(FieldUNet(**SMALL, sketch_side=side))
     x, t = torch.randn(2, 4, 16, 16), torch.tensor([0.2, 0.8])
     with torch.no_grad():
-        assert torch.allclose(net(x, t, None), net(x, t, torch.full((2, 6, 4, 4), torch.nan)), atol=1e-6)
+        assert torch.allclose(net(x, t, None), net(x, t, torch.full((2, channels, 4, 4), torch.nan)), atol=1e-6)
+
+
+def test_the_denoiser_sees_its_sketch():
+    net = shaken(FieldUNet(**SMALL, sketch_side=2))
+    x, t, told = torch.randn(1, 4, 16, 16), torch.tensor([0.5]), torch.zeros(1, 6 + 4 * 16, 4, 4)
+    changed = told.clone()
+    changed[:, 6:, 1, 2] += 1
+    with torch.no_grad():
+        assert (net(x, t, told) - net(x, t, changed)).abs().amax() > 1e-3
+
+
+def test_content_keeps_what_two_views_of_a_tile_agree_on():
+    torch.manual_seed(0)
+    same, noise = torch.randn(4000, 2), 0.1 * torch.randn(2, 4000, 3)
+    mix = torch.randn(5, 5)
+    one, other = (torch.cat([same, 20 * part], 1) @ mix for part in noise)  # the noise is louder than the content
+    net = TileEncoder(torch.nn.Identity(), features=5, content_dim=2, layout_px=1, layout_dim=1)
+    net.set_content(one, other)
+    kept = net.content(one).detach()
+    assert kept.square().sum(1).mean() == pytest.approx(1, rel=0.05)
+    assert torch.linalg.lstsq(kept, same).residuals.sum() < 0.02 * same.square().sum()
+
+
+def test_layout_is_the_best_linear_summary_of_the_coarse_tile():
+    torch.manual_seed(0)
+    coarse = torch.randn(3000, 3, 1, 1) * torch.tensor([1.0, 0.5, 0.01])[:, None, None]
+    tiles = coarse + 0.5 * torch.randn(3000, 3, 1, 1) * 0.01
+    tiles = tiles.repeat(1, 1, 8, 8)
+    net = TileEncoder(torch.nn.Flatten(), features=192, content_dim=1, layout_px=1, layout_dim=2)
+    net.set_layout(tiles)
+    layout = net.layout(net.coarse(tiles)).detach()
+    assert layout.square().sum(1).mean() == pytest.approx(1, rel=0.05)
+    assert torch.cov(layout.T)[0, 1].abs() < 1e-3
+    assert torch.linalg.lstsq(layout, tiles[:, :2, 0, 0]).residuals.sum() < 1e-3 * tiles[:, :2, 0, 0].square().sum()
 
 
 def test_an_unknown_class_is_named():

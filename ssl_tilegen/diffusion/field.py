@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,13 +22,15 @@ class ConditionField:
 
     Positions are (row, col) in latents of the virtual canvas, edges at whole numbers: latent k has its centre at
     k + 0.5. Between cells the four nearest are interpolated on the sphere, along columns and then rows; beyond the
-    outermost centres the field stays as it is there. ``blank`` (R, K) marks cells known to be background.
+    outermost centres the field stays as it is there. ``blank`` (R, K) marks cells known to be background. ``share`` is
+    stride over tile: the part of its tile, on each axis, that is a cell's own.
     """
 
     embedding: Tensor
     origin: tuple[float, float]
     spacing: tuple[float, float]
     blank: NDArray[np.bool_]
+    share: float = 1.0
 
     @classmethod
     def of_grid(
@@ -58,7 +60,8 @@ class ConditionField:
             ((tile_px / 2 - corner) * scale / factor, stride_px * scale / factor)
             for corner, scale in zip(corner_px, stretch, strict=True)
         )
-        return cls(torch.from_numpy(cells.copy()), (rows[0], cols[0]), (rows[1], cols[1]), mask)
+        share = min(1.0, stride_px / tile_px)
+        return cls(torch.from_numpy(cells.copy()), (rows[0], cols[0]), (rows[1], cols[1]), mask, share)
 
     @property
     def dim(self) -> int:
@@ -66,7 +69,7 @@ class ConditionField:
 
     def to(self, device: torch.device | str) -> ConditionField:
         """This field with its embeddings on ``device``, where it then also interpolates."""
-        return ConditionField(self.embedding.to(device), self.origin, self.spacing, self.blank)
+        return replace(self, embedding=self.embedding.to(device))
 
     def sample(self, rows: ArrayLike, cols: ArrayLike) -> Tensor:
         """The field (D, len(rows), len(cols)) at the crossings of row and column positions (latents)."""

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ssl_tilegen.diffusion.sketch import LocalCondition
+
 Progress = Callable[[float, float], None]
 """``progress(done, total)``: called now and then, never from another thread; units are the callee's to ignore."""
 
@@ -39,6 +41,11 @@ class Model(Protocol):
     @property
     def field_stride_lat(self) -> int:
         """Latents per sample of the condition field of a local pass, on each axis."""
+        ...
+
+    @property
+    def local_condition(self) -> LocalCondition:
+        """How a local model is told of a window."""
         ...
 
     @property

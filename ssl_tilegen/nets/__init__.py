@@ -22,9 +22,24 @@ def build_component(config: dict[str, Any]) -> Any:
     return kind.from_config(config)
 
 
-def build_encoder(arch: str, tile_px: int, dim: int, arch_args: dict[str, Any]) -> Any:
-    """A timm network whose head is the embedding: (N, 3, tile_px, tile_px) -> (N, dim). Other sizes work too."""
+def build_encoder(config: dict[str, Any]) -> Any:
+    """A tile encoder from its ``config.json``: (N, 3, tile_px, tile_px) -> (N, dim); weights are random.
+
+    A timm network (``arch``, ``arch_args``) whose head is the embedding; with ``layout_dim`` a TileEncoder around it.
+    """
+    layout = config.get("layout_dim", 0)
+    if not layout:
+        return timm_network(config["arch"], config["tile_px"], config["dim"], config["arch_args"])
+    from ssl_tilegen.nets.tile_encoder import TileEncoder
+
+    features = config["features"]
+    net = timm_network(config["arch"], config["tile_px"], features, config["arch_args"])
+    return TileEncoder(net, features, config["dim"] - layout, config["layout_px"], layout)
+
+
+def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, Any]) -> Any:
+    """A timm network (N, 3, tile_px, tile_px) -> (N, features). Other sizes work too."""
     import timm
 
     of_vit: dict[str, Any] = {"img_size": tile_px, "dynamic_img_size": True} if arch.startswith("vit") else {}
-    return timm.create_model(arch, num_classes=dim, **of_vit, **arch_args)
+    return timm.create_model(arch, num_classes=features, **of_vit, **arch_args)

@@ -3,6 +3,8 @@
 Nothing in it looks further than ``halo`` latents, every normalisation is per position, and the condition enters as a
 map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
 any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
+
+It can also take a sketch: what a linear map makes of each cell's vector, beside the noisy latents.
 """
 
 from __future__ import annotations
@@ -39,8 +41,11 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         up_blocks: tuple[int, int] = (2, 2),
         hidden: int = 256,
         time_features: int = 64,
+        sketch_side: int = 0,
     ) -> None:
         super().__init__()
+        self.sketch_side = sketch_side
+        self._condition_dim = condition_dim
         self._reach = sum(2 * (d + u) * 2**i for i, (d, u) in enumerate(zip(down_blocks, (*up_blocks, 0), strict=True)))
         self._time_features = time_features
         self.register_buffer("condition_mean", torch.zeros(condition_dim))
@@ -52,7 +57,10 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.condition_mix = nn.Conv2d(hidden, hidden, 1)
         self.act = nn.SiLU()
 
-        self.stem = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
+        self.sketch = nn.Linear(condition_dim, latent_channels * sketch_side**2) if sketch_side else None
+        if self.sketch is not None:
+            self.sketch.requires_grad_(False)  # fitted in closed form
+        self.stem = nn.Conv2d(latent_channels * (2 if sketch_side else 1) + bool(sketch_side), widths[0], 3, padding=1)
         self.down: Any = nn.ModuleList(_stack(widths[i], down_blocks[i], hidden, i) for i in range(_LEVELS))
         self.shrink = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, 2) for i in range(_LEVELS - 1))
         self.grow = nn.ModuleList(_grow(widths[i + 1], widths[i]) for i in range(_LEVELS - 1))
@@ -73,16 +81,33 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         edges = 2 * self.field_stride  # bilinear growth of the modulation, and rounding to the coarsest lattice
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """Velocity (N, C, h, w) for noisy latents x, times t (N,) in [0, 1] and a field (N, D, h/4, w/4) or None.
+    def unfold(self, vectors: Tensor) -> Tensor:
+        """The pictures (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
+        assert self.sketch is not None, "this network takes no sketch"
+        return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 
-        Fields or parts of them that are NaN count as unconditional.
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+        """Velocity (N, C, h, w) for noisy latents x, times t (N,) in [0, 1] and a condition or None.
+
+        The condition is a field (N, D, h/4, w/4), and below it, for a network with a sketch, that folded to the same
+        stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
         """
         time = t.float()[:, None, None, None]
         std = self.latent_std[:, None, None]
         spread = (1 - time) ** 2 * std**2 + time**2
-        remainder = self._remainder(x * spread.rsqrt(), self._modulation(t, condition, x))
+        field, folded = (None, None) if condition is None else condition.tensor_split([self._condition_dim], 1)
+        remainder = self._remainder(self._seen(x * spread.rsqrt(), folded), self._modulation(t, field, x))
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
+
+    def _seen(self, x: Tensor, folded: Tensor | None) -> Tensor:
+        """Scaled noisy latents, beside them the sketch and a mask of where there is one."""
+        if not self.sketch_side:
+            return x
+        if folded is None:
+            return torch.cat([x, torch.zeros_like(x), torch.zeros_like(x[:, :1])], 1)
+        sketch = nn.functional.pixel_shuffle(folded, self.field_stride)
+        known = ~sketch.isnan()
+        return torch.cat([x, torch.where(known, sketch, 0.0), known[:, :1].to(x.dtype)], 1)
 
     def _modulation(self, t: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
         """What all blocks take their scale and shift from: (N, hidden, h/4, w/4)."""

@@ -20,6 +20,7 @@ import torch
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.runtime import autocast
 from ssl_tilegen.training.data import Corpus, to_signed, turned
 from ssl_tilegen.training.settings import DenoiserSettings
 
@@ -115,13 +116,14 @@ def _grid(rgb: np.ndarray, bundle: ModelBundle, rng: np.random.Generator) -> Gri
     return Grid((corner[0], corner[1]), embed_tiles(bundle, tiles).reshape(rows, cols, -1).astype(np.float16))
 
 
-@torch.no_grad()
 def embed_tiles(bundle: ModelBundle, tiles: np.ndarray) -> np.ndarray:
     """uint8 tiles (N, S, S, 3) -> embeddings (N, D) float32."""
     encoder = bundle.encoder
     device = next(encoder.parameters()).device
     parts = [tiles[start : start + _EMBED_BATCH] for start in range(0, len(tiles), _EMBED_BATCH)]
-    return torch.cat([encoder(torch.from_numpy(to_signed(part)).to(device)).float().cpu() for part in parts]).numpy()
+    with autocast(device):
+        vectors = [encoder(torch.from_numpy(to_signed(part)).to(device)).float().cpu() for part in parts]
+    return torch.cat(vectors).numpy()
 
 
 def _save(path: Path, scenes: list[Scene]) -> None:

@@ -3,7 +3,8 @@
 The loss is LeJEPA's (Balestriero & LeCun 2025, arXiv 2511.08544): views of one tile agree with the mean of its global
 views, and the embeddings of a batch follow an isotropic Gaussian, tested along random directions by the Epps-Pulley
 statistic (SIGReg). It needs no teacher, no queue and no prototypes, and gives embeddings that are centred and of
-even spread: what a diffusion model wants as a condition and a prior wants to draw.
+even spread: what a diffusion model wants as a condition and a prior wants to draw. In the end its reproducible
+directions are joined with a coarse picture of the tile (``nets.tile_encoder``), fitted in closed form.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ssl_tilegen.nets import build_encoder
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.nets import timm_network
+from ssl_tilegen.nets.tile_encoder import TileEncoder
 from ssl_tilegen.training.data import Corpus, to_signed
 from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.settings import EncoderSettings
 
 _START_CROPS = 3000
+_FIT_TILES, _FIT_SHIFT_PX, _FIT_BATCH = 12_000, 8, 256
 _SLICES = 256
 _SHOWN_QUERIES, _SHOWN_NEIGHBOURS, _SHOWN_POOL = 8, 7, 1500
 
@@ -57,9 +61,13 @@ class EncoderStage:
     def __init__(self, settings: EncoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
-        net = build_encoder(settings.arch, settings.tile_px, settings.dim, settings.arch_args)
-        self.module = Embedder(net, settings.dim)
-        self._start_patches()
+        net = timm_network(settings.arch, settings.tile_px, settings.features, settings.arch_args)
+        self.module = Embedder(net, settings.features)
+        if settings.start_from:
+            start = ModelBundle.load(settings.start_from).encoder
+            net.load_state_dict(getattr(start, "net", start).state_dict())
+        else:
+            self._start_patches()
 
     @torch.no_grad()
     def _start_patches(self) -> None:
@@ -92,6 +100,27 @@ class EncoderStage:
         crop = Image.fromarray(np.ascontiguousarray(tile[row : row + side, col : col + side]))
         view = to_signed(np.asarray(crop.resize((out_px, out_px), Image.Resampling.BICUBIC)))
         return jittered(rng, view, self.settings.jitter)
+
+    @torch.no_grad()
+    def finished(self, module: Any) -> nn.Module:
+        """The encoder to keep: the trained network, with the layout beside it if the settings ask for one."""
+        s, net = self.settings, module.folded()
+        if not s.layout_dim:
+            return net
+        encoder = TileEncoder(net, s.features, s.dim - s.layout_dim, s.layout_px, s.layout_dim)
+        rng = np.random.default_rng([s.run.seed, 5])
+        pairs = [self._shifted_pair(rng) for _ in range(_FIT_TILES)]
+        one, other = (torch.from_numpy(to_signed(np.stack(tiles))) for tiles in zip(*pairs, strict=True))
+        encoder.set_content(*(torch.cat([net(part) for part in view.split(_FIT_BATCH)]) for view in (one, other)))
+        encoder.set_layout(one)
+        return encoder.eval()
+
+    def _shifted_pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A tile and the same shifted by at most 8 px, turned alike."""
+        side = self.settings.tile_px
+        both = self.corpus.crop(rng, side + _FIT_SHIFT_PX)
+        row, col = rng.integers(_FIT_SHIFT_PX + 1, size=2)
+        return both[:side, :side], both[row : row + side, col : col + side]
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         views = module(*[batch[key] for key in ("global", "local") if key in batch])

@@ -59,7 +59,7 @@ def train_stage(
     average = Average(module, run.ema)
     optimiser = make_optimiser(module, run)
     step = load_checkpoint(out, module, average, optimiser)
-    forward = torch.compile(module) if run.compile else module
+    forward = torch.compile(module) if run.compile and step < run.steps else module
     log = Log(out / "log.jsonl", progress)
     with _batches(stage, run, step, device) as batches:
         for step, batch in batches:

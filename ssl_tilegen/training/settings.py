@@ -47,8 +47,8 @@ class DataSettings(_Strict):
 class RunSettings(_Strict):
     """The optimiser and the run."""
 
-    steps: int = Field(gt=0)
-    """Optimiser steps in all; may be raised later to train on."""
+    steps: int = Field(ge=0)
+    """Optimiser steps in all; may be raised later to train on. 0: only what a stage fits in closed form."""
     batch: int = Field(32, gt=0)
     """Windows per step, over all processes together."""
     optimiser: Literal["adamw", "muon"] = "adamw"
@@ -86,8 +86,16 @@ class EncoderSettings(_Strict):
     """Any timm ViT."""
     arch_args: dict[str, Any] = {}
     """Passed to timm.create_model (depth, embed_dim, patch_size ...)."""
-    dim: int = Field(192, gt=0)
-    """Length of the embedding."""
+    start_from: str | None = None
+    """Bundle whose encoder's network is the start (warm start)."""
+    features: int = Field(192, gt=0)
+    """Length of the network's own output, which the loss sees."""
+    dim: int = Field(128, gt=0)
+    """Length of the embedding: the most reproducible directions of the features, and the layout after them."""
+    layout_dim: int = Field(64, ge=0)
+    """How many numbers of the embedding are a coarse picture of the tile; 0: none, the features are the embedding."""
+    layout_px: int = Field(16, gt=0)
+    """Side of that picture, before its principal components are taken."""
     global_views: int = Field(2, ge=2)
     local_views: int = Field(4, ge=0)
     local_px: int = Field(32, gt=0)
@@ -120,7 +128,7 @@ class DenoiserSettings(_Strict):
     bundle: str | None = None
     """Bundle whose encoder and autoencoder are used; left out: the one that the other stages made in ``--out``."""
     start_from: str | None = None
-    """Bundle whose denoiser's weights are the start (warm start)."""
+    """Bundle whose denoiser's weights are the start (warm start), as far as they fit."""
     window_lat: int = Field(24, gt=0)
     """Side of the training window in latents."""
     margin_lat: int = Field(2, ge=0)
@@ -128,6 +136,8 @@ class DenoiserSettings(_Strict):
     net: dict[str, Any] = {}
     drop: float = Field(0.1, ge=0, lt=1)
     """Chance that the condition is left out, for classifier-free guidance."""
+    drop_layout: float = Field(0.2, ge=0, lt=1)
+    """Chance that only its layout is left out, so that pictures can be painted with a layout of their own."""
     time_mean: float = 0.0
     """Centre of the logit-normal distribution of training times (Esser et al. 2024); larger: noisier."""
     time_spread: float = Field(1.0, gt=0)

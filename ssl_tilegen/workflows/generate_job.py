@@ -22,6 +22,7 @@ from ssl_tilegen.workflows.placement import Placement, place
 from ssl_tilegen.workflows.provenance import provenance
 
 _EDGE_LAT = 8
+_TRUE_TO_SCALE = 1.25
 _CALL_LAT = {"cpu": 160_000, "cuda": 1_500_000}
 _CALL_BYTES_PER_LATENT = 9_000  # measured: FieldUNet of widths 96, 160, 256 in float32 on a CPU
 
@@ -112,6 +113,7 @@ def _sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placem
         **chosen,
         merge=settings.merge,
         overlap=settings.overlap,
+        layout=settings.layout == "exact" or (settings.layout == "auto" and _is_true_to_scale(placement)),
         seed=settings.seed,
         bleed_lat=_bleed_lat(bundle, neighbours=settings.region is not None),
         edge_lat=_EDGE_LAT,
@@ -119,6 +121,11 @@ def _sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placem
         batch=settings.batch or 16,
         call_lat=max(1, call),
     )
+
+
+def _is_true_to_scale(placement: Placement) -> bool:
+    """Whether what the cells show still has about its own size on the canvas."""
+    return all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch)
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:

@@ -88,12 +88,15 @@ def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
     module = module.to("cpu")
     if isinstance(stage, EncoderStage):
         s = stage.settings
-        config = {"_class_name": "TimmEncoder", "arch": s.arch, "tile_px": s.tile_px, "dim": s.dim,
-                  "arch_args": s.arch_args}  # fmt: skip
-        save_component(module.folded(), folder / "encoder", config)
-        name = f"{s.arch}-{s.tile_px}px-{s.dim}d"
+        encoder = stage.finished(module)
+        facts: dict[str, Any] = {"tile_px": s.tile_px, "dim": s.dim if s.layout_dim else s.features}
+        config = facts | {"_class_name": type(encoder).__name__, "arch": s.arch, "arch_args": s.arch_args,
+                          "features": s.features, "layout_px": s.layout_px, "layout_dim": s.layout_dim}  # fmt: skip
+        save_component(encoder, folder / "encoder", config)
+        name = f"{s.arch}-{s.tile_px}px-{facts['dim']}d" + (f"-layout{s.layout_dim}" if s.layout_dim else "")
         resolutions = {domain: (r.value, r.unit) for domain, r in corpus.resolutions.items()}
-        update_info(folder, encoder=EncoderInfo(id=name, tile_px=s.tile_px, dim=s.dim), resolutions=resolutions)
+        info = EncoderInfo(id=name, layout_dim=s.layout_dim, **facts)
+        update_info(folder, encoder=info, resolutions=resolutions)
     elif isinstance(stage, AutoencoderStage):
         save_component(module, folder / "autoencoder")
         update_info(folder)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,9 +43,9 @@ def main() -> None:
 
 def _bundle(folder: Path, tile_px: int, dim: int) -> Path:
     args = {"patch_size": 32, "depth": 1, "embed_dim": 96, "num_heads": 3}
-    config = {"arch": "vit_tiny_patch16_224", "tile_px": tile_px, "dim": dim, "arch_args": args}
+    config: dict[str, Any] = {"arch": "vit_tiny_patch16_224", "tile_px": tile_px, "dim": dim, "arch_args": args}
     torch.manual_seed(0)
-    save_component(build_encoder("vit_tiny_patch16_224", tile_px, dim, args), folder / "encoder", config)
+    save_component(build_encoder(config), folder / "encoder", config)
     facts = EncoderInfo(id="small", tile_px=tile_px, dim=dim)
     write_info(folder, BundleInfo(name="small", encoder=facts, resolutions={"he": (0.5, "um")}), SCHEDULER)
     return folder

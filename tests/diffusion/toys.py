@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.ladder import Step
+from ssl_tilegen.diffusion.sketch import LocalCondition
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 CPU = torch.device("cpu")
@@ -52,6 +53,10 @@ class LocalToy:
     scheduler_config: dict = field(default_factory=lambda: dict(FLOW))
     prediction_type: str = "flow"
     device: torch.device = CPU
+
+    @property
+    def local_condition(self) -> LocalCondition:
+        return LocalCondition(self.field_stride_lat)
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         c = self.latent_channels
