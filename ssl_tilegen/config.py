@@ -1,4 +1,4 @@
-"""Every knob of `embed` and `generate` on one page: its type, default, unit, meaning and command-line option.
+"""Every knob of `embed`, `generate` and `evaluate` on one page: its type, default, unit, meaning and command-line option.
 
 The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
 override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
@@ -57,6 +57,11 @@ def parse_pair(value: Any) -> Any:
     return value if isinstance(value, tuple) else _numbers(value, float, 2, "expected LOW,HIGH")
 
 
+def parse_names(value: Any) -> Any:
+    """Names from "a,b,c" or a list."""
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
 def parse_share(value: Any) -> Any:
     """(index, count) from "I/N", I from 0."""
     if isinstance(value, str):
@@ -82,6 +87,7 @@ SizePx = Annotated[Size, BeforeValidator(parse_size)]
 Region = Annotated[Window, BeforeValidator(parse_region)]
 Bands = Annotated[tuple[int, ...], BeforeValidator(parse_bands)]
 Pair = Annotated[tuple[float, float], BeforeValidator(parse_pair)]
+Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 Share = Annotated[tuple[int, int], BeforeValidator(parse_share)]
 COMMON = "Common"
 
@@ -286,6 +292,11 @@ class AugmentSettings(Settings):
         lt=1,
     )
     seed: int = knob(0, "Same seed, same pictures.", "--seed", ge=0)
+    layout: Literal["exact", "free"] = knob(
+        "exact",
+        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them (more varied).",
+        "--layout",
+    )
     keep_best: int | None = knob(
         None, "Keep the N of a picture's samples that are nearest to it, of those still in their class.", "--keep-best",
         gt=0,
@@ -328,6 +339,82 @@ class AugmentSettings(Settings):
         _exclusive(self, "mpp", "gsd")
         if self.keep_best is not None and self.keep_best > self.per_image:
             raise ValueError(f"--keep-best {self.keep_best} of --per-image {self.per_image}: give a larger --per-image")
+
+
+class EvaluateSettings(Settings):
+    """Knobs of `evaluate`."""
+
+    real: Path | None = knob(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
+    synthetic: Path | None = knob(None, "Synthetic images: as --real.", "--synthetic")
+    train: Path | None = knob(
+        None, "Images the model was trained on; with them, copying is checked for.", "--train", default_text="no check"
+    )
+    grid: Path | None = knob(None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid")
+    task: Path | None = knob(
+        None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
+    )
+    report: Path | None = knob(
+        None, "HTML page to write, with a .json of the same name beside it.", "--report", default_text="none"
+    )
+    metrics: Names = knob(
+        ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
+        "Which of fd, kid, manifold, vendi, copy, pairs, large.",
+        "--metrics",
+        default_text="all",
+    )
+    encoder: Names = knob(
+        ("texture", "bundle"),
+        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), or any name "
+        "that `embed --encoder` takes.",
+        "--encoder",
+        default_text="texture,bundle",
+    )
+    weights: Path | None = knob(None, "Weights of the one named --encoder from a local file (no network).", "--weights")
+    model: str = knob("tiny", "Bundle whose encoder is `bundle`.", "--model")
+    window: int | None = knob(
+        None, "Side in px of the windows that images are cut into.", "--window", default_text="what all have", ge=32
+    )
+    mpp: float | None = knob(None, "Micrometres per pixel to compare at, or of images that say none.", "--mpp", gt=0)
+    gsd: float | None = knob(None, "Metres per pixel to compare at, or of images that say none.", "--gsd", gt=0)
+    limit: int = knob(20_000, "Windows of a set at most, drawn evenly; 0 for all.", "--limit", ge=0)
+    neighbours: int = knob(5, "Neighbours that span a manifold (precision, recall, density, coverage).", "-k", gt=0)
+    rounds: int = knob(20, "Half-samples behind each interval and baseline.", "--rounds", ge=2)
+    gallery: int = knob(12, "Pairs shown in the report.", "--gallery", ge=0)
+    seeds: int = knob(5, "Draws of the training groups of a --task.", "--seeds", ge=2)
+    task_groups: float = knob(
+        0.8, "Groups of each class that a draw takes; below 1 a share of them.", "--task-groups", gt=0
+    )
+    task_models: Names = knob(
+        ("linear", "knn", "finetuned"), "Which of linear, knn, finetuned, mil to train.", "--task-models",
+        default_text="linear,knn,finetuned; mil where images are large",
+    )  # fmt: skip
+    task_steps: int = knob(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
+    seed: int = knob(0, "Of all random draws.", "--seed", ge=0)
+    threads: int | None = knob(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """What --mpp or --gsd say."""
+        if self.mpp is not None:
+            return Resolution(self.mpp, "um")
+        return Resolution(self.gsd, "m") if self.gsd is not None else None
+
+    @property
+    def reading_threads(self) -> int:
+        """``threads``, or one per core."""
+        return self.threads or reading_threads()
+
+    @model_validator(mode="after")
+    def _fits(self) -> EvaluateSettings:
+        _exclusive(self, "mpp", "gsd")
+        if (self.real is None) != (self.synthetic is None):
+            raise ValueError("--real and --synthetic go together; give both")
+        if self.real is None and self.task is None:
+            raise ValueError("nothing to evaluate; give --real and --synthetic, or --task")
+        _known("--metrics", self.metrics, ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"))
+        _known("--task-models", self.task_models, ("linear", "knn", "finetuned", "mil"))
+        if self.weights and len([name for name in self.encoder if name not in ("texture", "bundle")]) != 1:
+            raise ValueError("--weights goes with one --encoder that is not texture or bundle")
         return self
 
 
@@ -372,6 +459,12 @@ def option_name(kind: type[Settings], name: str) -> str:
     """The command-line option of a field."""
     extra = kind.model_fields[name].json_schema_extra
     return extra["options"][0] if isinstance(extra, dict) else name  # type: ignore[index,return-value]
+
+
+def _known(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{option} {name}: unknown; choose from {', '.join(known)}")
 
 
 def _exclusive(settings: Settings, first: str, second: str) -> None:

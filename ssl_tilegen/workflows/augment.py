@@ -81,6 +81,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
         update=own.update,
         guidance=own.guidance if settings.guidance is None else settings.guidance,
         guidance_interval=own.guidance_interval,
+        layout=settings.layout == "exact",
         bleed_lat=BLEED_LAT,
     )
     return Painter(bundle, BundleEncoder(bundle), settings, how, originals)
@@ -159,7 +160,7 @@ def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> d
 
 def _facts(painter: Painter) -> dict[str, Any]:
     """How the set was made; no paths, no dates."""
-    names = ("per_image", "strength", "mix", "seed", "keep_best", "min_cosine", "level", "suffix", "mpp", "gsd")
+    names = ("per_image", "strength", "mix", "seed", "layout", "keep_best", "min_cosine", "level", "suffix", "mpp", "gsd")
     sampling = ("steps", "update", "guidance", "guidance_interval", "bleed_lat")
     return {
         "synthetic": True,

@@ -60,6 +60,7 @@ def _settings(painter: Painter, sample: Sample, grid: Path, out: Path) -> Genera
         model=own.model,
         device=own.device,
         seed=sample.seed,
+        layout=own.layout,
         steps=own.steps,
         guidance=own.guidance,
         overwrite=True,  # a picture whose record is missing was not finished
@@ -75,7 +76,7 @@ def _condition(painter: Painter, sample: Sample, source: EmbeddingGrid, grids: P
     own, other = source.read(), partner.read()
     if not (own.usable.any() and other.usable.any()):
         raise InputError(f"{source.spec.source.name}: no cell shows anything; leave it out of the list")
-    moved = mixed(own.embedding.astype(np.float32), _spread(other), mix)
+    moved = mixed(own.embedding.astype(np.float32), _spread(other), mix, painter.bundle.info.encoder.layout_dim)
     cells = GridData(np.where(own.usable[..., None], moved, own.embedding).astype(np.float16), own.valid, own.tissue)
     path = grids / f"mixed-{sample.original}-{sample.k}.zarr"
     return write_grid(path, source.spec, cells, overwrite=True).path

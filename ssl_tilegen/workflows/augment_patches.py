@@ -81,12 +81,17 @@ def cover_of(size: Size, tile: int) -> tuple[Size, tuple[int, int]]:
     return shape, ((shape.rows * tile - size.rows) // 2, (shape.cols * tile - size.cols) // 2)
 
 
-def mixed(cells: np.ndarray, other: np.ndarray, weight: float) -> np.ndarray:
-    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another picture at the same place."""
+def mixed(cells: np.ndarray, other: np.ndarray, weight: float, layout_dim: int = 0) -> np.ndarray:
+    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another picture at the same place.
+
+    The last ``layout_dim`` numbers stay: two layouts laid over each other are none.
+    """
     rows = (np.arange(cells.shape[0]) + 0.5) * other.shape[0] / cells.shape[0]
     cols = (np.arange(cells.shape[1]) + 0.5) * other.shape[1] / cells.shape[1]
     there = np.ascontiguousarray(other[np.ix_(rows.astype(int), cols.astype(int))])
-    return slerp(torch.from_numpy(cells), torch.from_numpy(there), torch.tensor(weight)).numpy()
+    kept = cells.shape[-1] - layout_dim
+    content = slerp(torch.from_numpy(cells[..., :kept]), torch.from_numpy(there[..., :kept]), torch.tensor(weight))
+    return np.concatenate([content.numpy(), cells[..., kept:]], axis=-1)
 
 
 def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -110,6 +115,7 @@ def facts_of(painter: Painter, sample: Sample) -> dict[str, Any]:
         "strength": settings.strength,
         "mix": settings.mix if sample.partner is not None else None,
         "mixed_with": None if sample.partner is None else originals[sample.partner].name,
+        "layout": settings.layout,
         "steps": painter.how.steps,
         "guidance": painter.how.guidance,
     }
@@ -145,7 +151,7 @@ def _paint(
         sources = torch.stack([known[sample.original] for sample in sheet.samples])
     latents = paint_stack(
         bundle,
-        [_field(painter, sheet.size, _condition(sample, cells, settings.mix)) for sample in sheet.samples],
+        [_field(painter, sheet.size, _condition(painter, sample, cells)) for sample in sheet.samples],
         sheet.size,
         [sample.seed for sample in sheet.samples],
         how,
@@ -156,9 +162,11 @@ def _paint(
     return develop_stack(bundle, latents, sheet.size, how)
 
 
-def _condition(sample: Sample, cells: Mapping[int, np.ndarray], mix: float | None) -> np.ndarray:
-    own = cells[sample.original]
-    return own if sample.partner is None or not mix else mixed(own, cells[sample.partner], mix)
+def _condition(painter: Painter, sample: Sample, cells: Mapping[int, np.ndarray]) -> np.ndarray:
+    own, mix = cells[sample.original], painter.settings.mix
+    if sample.partner is None or not mix:
+        return own
+    return mixed(own, cells[sample.partner], mix, painter.bundle.info.encoder.layout_dim)
 
 
 def _field(painter: Painter, size: Size, cells: np.ndarray) -> ConditionField:

@@ -54,7 +54,7 @@ def paint_stack(
     update, ladder = update_named(settings.update), Ladder.from_config(model.scheduler_config, settings.steps)
     ladder = ladder if sources is None else ladder.tail(strength)
     clean_of = guided(clean_estimator(model), settings.guidance, settings.guidance_interval)
-    condition = torch.stack([field.sample_window(window, model.field_stride_lat) for field in fields]).to(model.device)
+    condition = torch.stack([model.local_condition(f.to(model.device), window, layout=settings.layout) for f in fields])
     x = _noise(model, window, seeds)
     if sources is not None:
         x = float(ladder.alpha[0]) * sources.to(x) + float(ladder.sigma[0]) * x

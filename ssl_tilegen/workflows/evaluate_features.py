@@ -1,0 +1,126 @@
+"""Vectors of windows: which encoders are asked, and how a window of any side becomes one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from skimage.transform import resize
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EvaluateSettings
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.texture import NAME as TEXTURE
+from ssl_tilegen.encoders.texture import TextureEncoder
+from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.geometry import starts
+from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
+from ssl_tilegen.runtime import Progress, pick_device, silent
+from ssl_tilegen.workflows.evaluate_sets import Place, same_encoder, windows
+
+BUNDLE = "bundle"
+_ONE_CROP = 1.5  # a window this much larger than the encoder's tile is still seen by one tile in its middle
+
+
+class Features(NamedTuple):
+    """``x`` (N, D) float32, ``groups`` (N,) text, and where each vector comes from (empty for grids)."""
+
+    x: np.ndarray
+    groups: np.ndarray
+    places: tuple[Place, ...] = ()
+
+
+def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encoder]:
+    """The encoders of ``settings`` by name: ``texture``, ``bundle`` (that of --model), or any that `embed` takes."""
+    device = pick_device(settings.device)
+    loaded: dict[str, Encoder] = {}
+    for name in settings.encoder:
+        if name == TEXTURE:
+            loaded[name] = TextureEncoder(window_px, device=device)
+        elif name == BUNDLE:
+            loaded[name] = BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+        else:
+            loaded[name] = load_timm_encoder(name, weights=settings.weights, device=device, batch=settings.batch)
+    return loaded
+
+
+def describe_windows(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
+    """uint8 (N, S, S, 3) windows of any side -> float32 (N, D).
+
+    An encoder that has a resolution sees the window at its own scale: one tile in the middle, or the mean over tiles
+    that cover it. One that has none sees it resized, as it was trained on whole pictures.
+    """
+    side, tile = tiles.shape[1], encoder.tile_px
+    if side == tile:
+        return _batched(encoder, tiles)
+    if side < tile or encoder.resolution is None:
+        return _batched(encoder, np.stack([_resized(t, tile) for t in tiles]))
+    if side < _ONE_CROP * tile:
+        lead = (side - tile) // 2
+        return _batched(encoder, tiles[:, lead : lead + tile, lead : lead + tile])
+    at = starts(side, tile, tile)
+    cells = np.concatenate([tiles[:, r : r + tile, c : c + tile] for r in at for c in at])
+    return _batched(encoder, cells).reshape(len(at) ** 2, len(tiles), -1).mean(0)
+
+
+def features_of(
+    encoders: dict[str, Encoder],
+    found: Sequence[Place],
+    groups: Sequence[str],
+    threads: int,
+    stage: str,
+    progress: Progress = silent,
+    **resolution: float | None,
+) -> dict[str, Features]:
+    """The vectors of all windows by every encoder, each window read once. InputError where nothing could be used."""
+    kept: list[int] = []
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
+    waiting: list[np.ndarray] = []
+
+    def describe() -> None:
+        for name, encoder in encoders.items():
+            parts[name].append(describe_windows(encoder, np.stack(waiting)))
+        waiting.clear()
+
+    for index, rgb in windows(found, threads, **resolution):
+        kept.append(index)
+        waiting.append(rgb)
+        if len(waiting) == 64:
+            describe()
+            progress(stage, index + 1, len(found))
+    if waiting:
+        describe()
+    progress(stage, len(found), len(found))
+    if not kept:
+        raise InputError(f"{found[0].image.path if found else stage}: shows nothing but glass or missing data")
+    places, own = tuple(found[i] for i in kept), np.array([groups[i] for i in kept])
+    return {name: Features(np.concatenate(x), own, places) for name, x in parts.items()}
+
+
+def features_of_grids(grids: Sequence[EmbeddingGrid]) -> Features:
+    """The vectors of all cells of foreground, in blocks of 8 x 8 cells as groups."""
+    same_encoder(grids)
+    parts, groups = [], []
+    for grid in grids:
+        for window in shards(grid.shape):
+            cells = grid.read(window)
+            rows, cols = np.nonzero(cells.valid == Validity.OK)
+            parts.append(cells.embedding[rows, cols].astype(np.float32))
+            blocks = zip((rows + window.row) // 8, (cols + window.col) // 8, strict=True)
+            groups += [f"{grid.path.name}@{r},{c}" for r, c in blocks]
+    if not groups:
+        raise InputError(f"{grids[0].path}: no cell of foreground in it; embed another image")
+    return Features(np.concatenate(parts), np.array(groups))
+
+
+def _batched(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
+    parts = [encoder.embed(tiles[i : i + encoder.batch]) for i in range(0, len(tiles), encoder.batch)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _resized(tile: np.ndarray, side: int) -> np.ndarray:
+    smaller = side < tile.shape[0]
+    return (resize(tile, (side, side), order=1, anti_aliasing=smaller, preserve_range=True) + 0.5).astype(np.uint8)
