@@ -1,4 +1,4 @@
-"""Every knob of `embed`, `generate` and `evaluate` on one page: its type, default, unit, meaning and command-line option.
+"""Every knob of the commands on one page: its type, default, unit, meaning and command-line option.
 
 The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
 override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
@@ -339,6 +339,7 @@ class AugmentSettings(Settings):
         _exclusive(self, "mpp", "gsd")
         if self.keep_best is not None and self.keep_best > self.per_image:
             raise ValueError(f"--keep-best {self.keep_best} of --per-image {self.per_image}: give a larger --per-image")
+        return self
 
 
 class EvaluateSettings(Settings):

@@ -160,13 +160,13 @@ def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> d
 
 def _facts(painter: Painter) -> dict[str, Any]:
     """How the set was made; no paths, no dates."""
-    names = ("per_image", "strength", "mix", "seed", "layout", "keep_best", "min_cosine", "level", "suffix", "mpp", "gsd")
+    names = ("per_image", "strength", "mix", "seed", "layout", "keep_best", "min_cosine", "level", "suffix")
     sampling = ("steps", "update", "guidance", "guidance_interval", "bleed_lat")
     return {
         "synthetic": True,
         "model": painter.bundle.info.name,
         "model_sha256": painter.bundle.hash,
-        **{name: getattr(painter.settings, name) for name in names},
+        **{name: getattr(painter.settings, name) for name in (*names, "mpp", "gsd")},
         **{name: getattr(painter.how, name) for name in sampling},
     }
 
