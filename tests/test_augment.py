@@ -1,4 +1,4 @@
-"""augment: the same pictures however they are stacked, dealt and stopped; labels kept; nothing crosses a class or split."""
+"""augment: the same pictures however they are stacked, dealt and stopped; nothing crosses a class or a split."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_large_images_are_painted_from_their_grids(settings, tmp_path):
     [
         (lambda d: [p.unlink() for p in (d / "dots").iterdir()], "dots: a class without pictures"),
         (lambda d: [(p.unlink(), p) for p in (d / "dots").iterdir()] and (d / "dots").rmdir(), "a single class, lines"),
-        (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "a class without pictures"),
+        (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "without pictures"),
         (lambda d: [p.write_bytes(b"\x89PNG") for p in (d / "dots").iterdir()], "no picture of class dots can be read"),
         (lambda d: (d / "x").mkdir() or (d / "dots").rename(d / "x" / "dots"), "holds folders of pictures; give"),
     ],

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from report import Row, write_results
-from tasks import TASKS, Item, Task
+from tasks import TASKS, Item, Task, digest
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
@@ -68,8 +68,8 @@ def main() -> None:
 
 def make(task: Task, recipe: str, options: argparse.Namespace) -> Path:
     """The synthetic pictures of a task, made unless they are there (of this model, recipe and number)."""
-    hashed = ModelBundle.load(options.model).hash[:8]
-    folder = options.out / f"{task.name}-{recipe}-x{options.scale}-{hashed}"
+    model = ModelBundle.load(options.model).hash[:8]
+    folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{options.scale}-{model}"
     if not folder.exists():
         settings = AugmentSettings(out=folder, model=options.model, per_image=options.scale, **RECIPES[recipe])
         augment(task.csv(options.out), settings, lambda stage, done, total: print(end=".", flush=True))
@@ -88,10 +88,10 @@ def study(task: Task, recipe: str, folder: Path, bundle: ModelBundle, options: a
     for features, learn in (("texture", linear_probe), ("texture", knn_probe), ("bundle", linear_probe)):
         encoder = TextureEncoder(task.side_px) if features == "texture" else BundleEncoder(bundle)
         known = bundle.component_hash("encoder")[:8] if features == "bundle" else encoder.weights_sha256[:8]
-        paths = {"real": (task.train, task.name), "made": (made, folder.name), "test": (task.test, f"{task.name}-test")}
+        sets = {"real": (task.train, VIEWS), "made": (made, VIEWS), "test": (task.test, 0)}
         parts = {
-            kind: _part(task, items, options.out / f"{name}-{known}.npz", encoder)
-            for kind, (items, name) in paths.items()
+            kind: _part(task, items, count, options.out / f"{task.name}-{kind}-{digest(items)}-{known}.npz", encoder)
+            for kind, (items, count) in sets.items()
         }
         for count in task.groups:
             outcome = _all_arms(parts, partial(_by_views, learn), len(_classes(task)), count, options.seeds)
@@ -124,21 +124,21 @@ def _by_views(
     return probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
 
 
-def _part(task: Task, items: Sequence[Item], cache: Path, encoder: Encoder) -> Part:
-    """Features (N, V, D) of pictures: of themselves, and of ``VIEWS`` augmented ones."""
+def _part(task: Task, items: Sequence[Item], count: int, cache: Path, encoder: Encoder) -> Part:
+    """Features (N, 1 + count, D) of pictures: of themselves, and of ``count`` augmented ones."""
     if not cache.exists():
-        views = np.stack([_views(read_pixels(item.path), index) for index, item in enumerate(items)])
-        vectors = np.stack([describe_windows(encoder, views[:, v]) for v in range(1 + VIEWS)], axis=1)
+        views = np.stack([_views(read_pixels(item.path), count, index) for index, item in enumerate(items)])
+        vectors = np.stack([describe_windows(encoder, views[:, v]) for v in range(1 + count)], axis=1)
         np.savez(cache, x=vectors.astype(np.float32))
     names = _classes(task)
     labels = np.array([names.index(item.label) for item in items])
     return Part(np.load(cache)["x"], labels, np.array([item.group for item in items]))
 
 
-def _views(rgb: np.ndarray, seed: int) -> np.ndarray:
-    """A picture (H, W, 3) and ``VIEWS`` of it that are turned, mirrored, and changed in light and stain."""
+def _views(rgb: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """A picture (H, W, 3) and ``count`` of it that are turned, mirrored, and changed in light and stain."""
     rng, views = np.random.default_rng(seed), [rgb]
-    for _ in range(VIEWS):
+    for _ in range(count):
         view = np.rot90(rgb, int(rng.integers(4)))
         view = view[:, ::-1] if rng.random() < 0.5 else view
         gain, shift = rng.uniform(0.85, 1.15, 3), rng.uniform(-15, 15, 3)

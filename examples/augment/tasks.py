@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,11 @@ class Item(NamedTuple):
     group: str
 
 
+def digest(items: Sequence[Item]) -> str:
+    """A mark that says which pictures these are."""
+    return hashlib.sha256("\n".join(str(item) for item in items).encode()).hexdigest()[:8]
+
+
 @dataclass(frozen=True)
 class Task:
     """``train`` and ``test`` share no group; ``side_px``: what the classifiers see; ``groups``: how many per class are
@@ -36,7 +42,7 @@ class Task:
 
     def csv(self, out: Path) -> Path:
         """The training pictures as the CSV that `augment` takes."""
-        path = out / f"{self.name}.csv"
+        path = out / f"{self.name}-{digest(self.train)}.csv"
         with path.open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(("path", "label", "group"))
@@ -50,7 +56,8 @@ def lung(data: Path, out: Path, pool: int) -> Task:
     for path in sorted((data / "tiles/he/train").glob("*/*.jpg")):
         fields.setdefault((path.parent.name, path.name[:4]), path)
     every = [Item(path, label, group) for (label, group), path in fields.items()]
-    kept = [item for label in sorted({i.label for i in every}) for item in [i for i in every if i.label == label][:pool]]
+    labels = sorted({item.label for item in every})
+    kept = [item for label in labels for item in [i for i in every if i.label == label][:pool]]
     test = [Item(p, p.parent.name, p.name[:4]) for p in sorted((data / "tiles/he/val").glob("*/*.jpg"))]
     return Task("lung", "Lung H&E, three classes (LC25000)", kept, test, 224, (5, 10, 20, 40), True)
 
