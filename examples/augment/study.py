@@ -35,10 +35,11 @@ from ssl_tilegen.workflows.evaluate_features import describe_windows
 RECIPES = {
     "repaint": {"strength": 0.5},
     "light": {"strength": 0.3},
+    "mix": {"strength": 0.7, "mix": 0.3},
     "fresh": {},
-    "free": {"layout": "free"},
+    "free": {"layout": "free", "mix": 0.3},
 }
-"""What is handed to `augment`; none mixes, for a mixed picture would know of groups that a draw has not."""
+"""What is handed to `augment`."""
 
 VIEWS = 4
 
@@ -50,7 +51,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("RESULTS.md"))
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--recipes", nargs="+", default=["repaint", "fresh"], choices=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", default=["repaint", "mix"], choices=list(RECIPES))
     parser.add_argument("--scale", type=int, default=2, help="pictures made of each picture")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
     parser.add_argument("--seeds", type=int, default=10, help="draws of groups")
@@ -93,8 +94,8 @@ def study(task: Task, recipe: str, folder: Path, bundle: ModelBundle, options: a
             kind: _part(task, items, count, options.out / f"{task.name}-{kind}-{digest(items)}-{known}.npz", encoder)
             for kind, (items, count) in sets.items()
         }
-        for count in task.groups:
-            outcome = _all_arms(parts, partial(_by_views, learn), len(_classes(task)), count, options.seeds)
+        for count in task.counts:
+            outcome = _all_arms(parts, partial(_by_views, learn), len(_classes(task)), count // task.block, options.seeds)
             learner = f"{learn.__name__.removesuffix('_probe')}, {features}"
             rows.append(Row(task, recipe, learner, count, outcome, facts))
             print(rows[-1].line(), flush=True)
@@ -129,10 +130,17 @@ def _part(task: Task, items: Sequence[Item], count: int, cache: Path, encoder: E
     if not cache.exists():
         views = np.stack([_views(read_pixels(item.path), count, index) for index, item in enumerate(items)])
         vectors = np.stack([describe_windows(encoder, views[:, v]) for v in range(1 + count)], axis=1)
-        np.savez(cache, x=vectors.astype(np.float32))
-    names = _classes(task)
+        part = cache.with_name(f".{cache.name}")
+        np.savez(part, x=vectors.astype(np.float32))
+        part.replace(cache)
+    return _labelled(task, items, np.load(cache)["x"])
+
+
+def _labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
+    """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
+    names, blocks = _classes(task), task.blocks()
     labels = np.array([names.index(item.label) for item in items])
-    return Part(np.load(cache)["x"], labels, np.array([item.group for item in items]))
+    return Part(x, labels, np.array([blocks.get((item.label, item.group), item.group) for item in items]))
 
 
 def _views(rgb: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -150,9 +158,9 @@ def _fine_tuned(task: Task, recipe: str, made: Sequence[Item], facts: dict, opti
     """The same by a small convolutional network over half-size pixels; slow, so only for the middle numbers."""
 
     def pixels(items: Sequence[Item]) -> Part:
-        names, half = _classes(task), task.side_px // 2
+        half = task.side_px // 2
         x = np.stack([read_pixels(i.path).reshape(half, 2, half, 2, 3).mean((1, 3)).astype(np.uint8) for i in items])
-        return Part(x, np.array([names.index(i.label) for i in items]), np.array([i.group for i in items]))
+        return _labelled(task, items, x)
 
     def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         settings = ClassifierSettings(steps=100, augment="full" if ordinary else "none", backbone_lr=2e-3)
@@ -160,8 +168,8 @@ def _fine_tuned(task: Task, recipe: str, made: Sequence[Item], facts: dict, opti
         return fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
 
     parts, rows = {"real": pixels(task.train), "made": pixels(made), "test": pixels(task.test)}, []
-    for count in task.groups[1:3]:
-        outcome = _all_arms(parts, learn, len(_classes(task)), count, options.finetune)
+    for count in task.counts[1:3]:
+        outcome = _all_arms(parts, learn, len(_classes(task)), count // task.block, options.finetune)
         rows.append(Row(task, recipe, "convolutional network, pixels", count, outcome, facts))
         print(rows[-1].line(), flush=True)
     return rows

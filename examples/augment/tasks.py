@@ -29,24 +29,38 @@ def digest(items: Sequence[Item]) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """``train`` and ``test`` share no group; ``side_px``: what the classifiers see; ``groups``: how many per class are
-    drawn; ``seen``: whether the built-in model was trained on pictures of this kind."""
+    """``train`` and ``test`` share no group; ``side_px``: what the classifiers see; ``counts``: how many groups per
+    class are drawn; ``seen``: whether the built-in model was trained on pictures of this kind.
+
+    Groups are drawn by blocks of ``block``, and `augment` mixes within a block alone (it is the CSV's split), so that
+    no synthetic picture knows of a group that its draw has not.
+    """
 
     name: str
     title: str
     train: list[Item]
     test: list[Item]
     side_px: int
-    groups: tuple[int, ...]
+    counts: tuple[int, ...]
     seen: bool
+    block: int = 1
+
+    def blocks(self) -> dict[tuple[str, str], str]:
+        """(label, group) -> the block that it is in."""
+        found: dict[tuple[str, str], str] = {}
+        for label in sorted({item.label for item in self.train}):
+            own = sorted({item.group for item in self.train if item.label == label})
+            found |= {(label, group): f"{index // self.block:03d}" for index, group in enumerate(own)}
+        return found
 
     def csv(self, out: Path) -> Path:
         """The training pictures as the CSV that `augment` takes."""
-        path = out / f"{self.name}-{digest(self.train)}.csv"
+        path, blocks = out / f"{self.name}-{digest(self.train)}.csv", self.blocks()
         with path.open("w", newline="") as file:
             table = csv.writer(file)
-            table.writerow(("path", "label", "group"))
-            table.writerows((item.path.absolute(), item.label, item.group) for item in self.train)
+            table.writerow(("path", "label", "group", "split"))
+            for item in self.train:
+                table.writerow((item.path.absolute(), item.label, item.group, blocks[item.label, item.group]))
         return path
 
 
@@ -59,7 +73,7 @@ def lung(data: Path, out: Path, pool: int) -> Task:
     labels = sorted({item.label for item in every})
     kept = [item for label in labels for item in [i for i in every if i.label == label][:pool]]
     test = [Item(p, p.parent.name, p.name[:4]) for p in sorted((data / "tiles/he/val").glob("*/*.jpg"))]
-    return Task("lung", "Lung H&E, three classes (LC25000)", kept, test, 224, (5, 10, 20, 40), True)
+    return Task("lung", "Lung H&E, three classes (LC25000)", kept, test, 224, (5, 10, 20, 40), True, 5)
 
 
 def sites(data: Path, out: Path, pool: int) -> Task:
@@ -126,7 +140,7 @@ def unseen(data: Path, out: Path, pool: int) -> Task:
         train |= {(label, item.group): item for item in reversed(own) if item.group in first}
         test += [item for item in own if item.group not in first]
     title = "Transfer: lung H&E of fields the model never saw"
-    return Task("unseen", title, sorted(train.values()), test, 224, (2, 5, 10), False)
+    return Task("unseen", title, sorted(train.values()), test, 224, (2, 4, 10), False, 2)
 
 
 TASKS: dict[str, Callable[[Path, Path, int], Task]] = {"lung": lung, "sites": sites, "unseen": unseen, "green": green}

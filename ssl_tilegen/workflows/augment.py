@@ -56,8 +56,8 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     key = _key(painter, originals, sheets)
     report = AugmentReport(out, "finished before", originals.classes(), 0, failed=originals.failed)
     if not _finished(out, key, settings, share):
-        with lock(out, share):
-            store = Store(out, key, restart=settings.restart and share[1] == 1)
+        with lock(out, share) as alone:
+            store = Store(out, key, restart=settings.restart and alone)
             painted = _paint_all(painter, sheets, store, share, progress)
             report = _finish(report, painter, sheets, store, key)
         seconds = time.perf_counter() - started

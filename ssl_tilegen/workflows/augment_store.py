@@ -73,6 +73,8 @@ class Store:
 
     def finish(self, drop: Sequence[str], *, overwrite: bool) -> None:
         """Leave out the pictures ``drop``, and give the folder its name."""
+        for leftover in self.folder.rglob(".*.part"):  # of a killed run
+            _remove(leftover)
         for file in drop:
             _remove(self.folder / file)
             _remove(self.folder / f"{file}.json")
