@@ -95,9 +95,10 @@ def study(task: Task, recipe: str, folder: Path, bundle: ModelBundle, options: a
             for kind, (items, count) in sets.items()
         }
         for count in task.counts:
-            outcome = _all_arms(parts, partial(_by_views, learn), len(_classes(task)), count // task.block, options.seeds)
-            learner = f"{learn.__name__.removesuffix('_probe')}, {features}"
-            rows.append(Row(task, recipe, learner, count, outcome, facts))
+            learner = partial(_by_views, learn)
+            outcome = _all_arms(parts, learner, len(_classes(task)), count // task.block, options.seeds)
+            name = f"{learn.__name__.removesuffix('_probe')}, {features}"
+            rows.append(Row(task, recipe, name, count, outcome, facts))
             print(rows[-1].line(), flush=True)
     if options.finetune:
         rows += _fine_tuned(task, recipe, made, facts, options)
@@ -138,7 +139,7 @@ def _part(task: Task, items: Sequence[Item], count: int, cache: Path, encoder: E
 
 def _labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
     """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
-    names, blocks = _classes(task), task.blocks()
+    names, blocks = _classes(task), {} if items is task.test else task.blocks()
     labels = np.array([names.index(item.label) for item in items])
     return Part(x, labels, np.array([blocks.get((item.label, item.group), item.group) for item in items]))
 
