@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.data import load_corpus
 from ssl_tilegen.training.settings import load_settings
@@ -22,7 +23,7 @@ from ssl_tilegen.workflows.train import train
 DATA = '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\nturns = 2\n'
 RUN = "[run]\nsteps = 3\nbatch = 4\nlog_every = 1\nsave_every = 3\nsample_every = 3\n"
 ENCODER = (
-    "tile_px = 32\ndim = 12\nlocal_px = 16\n"
+    "tile_px = 32\nfeatures = 12\ndim = 12\nlayout_dim = 6\nlocal_px = 16\nfit_tiles = 200\n"
     "[arch_args]\npatch_size = 8\ndepth = 1\nembed_dim = 24\nnum_heads = 2\n"
 )
 AUTOENCODER = "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"
@@ -66,7 +67,34 @@ def test_the_bundle_embeds_and_paints(trained, tmp_path):
     embed([folder / "p0.png"], EmbedSettings(out=tmp_path / "g.zarr", model=model, mpp=0.5))
     report = generate(GenerateSettings(grid=tmp_path / "g.zarr", out=tmp_path / "x.png", model=model, steps=2))
     assert report.size == (160, 136)
-    assert np.asarray(Image.open(tmp_path / "x.png")).std() > 1
+    exact = np.asarray(Image.open(tmp_path / "x.png"))
+    assert exact.std() > 1
+    generate(GenerateSettings(grid=tmp_path / "g.zarr", out=tmp_path / "y.png", model=model, steps=2, layout="free"))
+    assert (np.asarray(Image.open(tmp_path / "y.png")) != exact).any()
+
+
+def test_the_sketch_says_more_of_the_latents_than_their_mean(trained):
+    folder, out = trained
+    bundle = ModelBundle.load(out / "bundle")
+    settings = load_settings("denoiser", folder / "denoiser.toml")
+    scenes = scenes_of(load_corpus(settings.data), bundle, settings, out / "denoiser" / "cache", lambda text: None)
+    told = spread = 0.0
+    for scene in scenes:
+        (row, col), cells = scene.grids[0].corner_px, scene.grids[0].cells.astype(np.float32)
+        with torch.no_grad():
+            sketch = bundle.denoiser.unfold(torch.from_numpy(cells))
+        sketch = sketch.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).numpy()
+        under = scene.latents[:, row // 8 :, col // 8 :][:, : sketch.shape[1], : sketch.shape[2]].astype(np.float32)
+        mean, scale = (np.array(v)[:, None, None] for v in (bundle.info.latent_mean, bundle.info.latent_scale))
+        clean = (under - mean) * scale
+        told += np.square(clean - sketch).sum()
+        spread += np.square(clean - clean.mean((1, 2), keepdims=True)).sum()
+    assert told < 0.7 * spread
+
+
+def test_layout_must_leave_room_for_content(trained):
+    with pytest.raises(SettingError, match="layout_dim 12"):
+        load_settings("encoder", trained[0] / "encoder.toml", ["layout_dim=12"])
 
 
 def test_the_latents_are_cached_once_and_cells_fit_their_pixels(trained):

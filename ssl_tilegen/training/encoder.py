@@ -26,7 +26,7 @@ from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.settings import EncoderSettings
 
 _START_CROPS = 3000
-_FIT_TILES, _FIT_SHIFT_PX, _FIT_BATCH = 12_000, 8, 256
+_FIT_SHIFT_PX, _FIT_BATCH = 8, 256
 _SLICES = 256
 _SHOWN_QUERIES, _SHOWN_NEIGHBOURS, _SHOWN_POOL = 8, 7, 1500
 
@@ -109,7 +109,7 @@ class EncoderStage:
             return net
         encoder = TileEncoder(net, s.features, s.dim - s.layout_dim, s.layout_px, s.layout_dim)
         rng = np.random.default_rng([s.run.seed, 5])
-        pairs = [self._shifted_pair(rng) for _ in range(_FIT_TILES)]
+        pairs = [self._shifted_pair(rng) for _ in range(s.fit_tiles)]
         one, other = (torch.from_numpy(to_signed(np.stack(tiles))) for tiles in zip(*pairs, strict=True))
         encoder.set_content(*(torch.cat([net(part) for part in view.split(_FIT_BATCH)]) for view in (one, other)))
         encoder.set_layout(one)

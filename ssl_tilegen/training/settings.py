@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ssl_tilegen.errors import InputError, SettingError
 
@@ -96,6 +96,8 @@ class EncoderSettings(_Strict):
     """How many numbers of the embedding are a coarse picture of the tile; 0: none, the features are the embedding."""
     layout_px: int = Field(16, gt=0)
     """Side of that picture, before its principal components are taken."""
+    fit_tiles: int = Field(12_000, gt=1)
+    """Pairs of tiles that the embedding's two parts are fitted to after training."""
     global_views: int = Field(2, ge=2)
     local_views: int = Field(4, ge=0)
     local_px: int = Field(32, gt=0)
@@ -106,6 +108,14 @@ class EncoderSettings(_Strict):
     """Largest change of brightness, contrast and colour balance between the views."""
     gaussian_weight: float = Field(0.05, gt=0)
     """Weight of the isotropic Gaussian regulariser (Balestriero & LeCun 2025)."""
+
+    @model_validator(mode="after")
+    def _room_for_content(self) -> EncoderSettings:
+        if not self.layout_dim < self.dim <= self.features + self.layout_dim:
+            raise ValueError(
+                f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
+            )
+        return self
 
 
 class AutoencoderSettings(_Strict):

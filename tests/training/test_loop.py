@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(config, tmp_path
     ("text", "message"),
     [
         ("run.stepz=3", "run.stepz"),
-        ("run.steps=0", "run.steps"),
+        ("run.steps=-1", "run.steps"),
         ("run.steps", "expected key=value"),
     ],
 )
