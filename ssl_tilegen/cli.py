@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ssl_tilegen import __version__
-from ssl_tilegen.config import AugmentSettings, EmbedSettings, GenerateSettings, Settings, load_settings
+from ssl_tilegen.config import (
+    AugmentSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    Settings,
+    load_settings,
+)
 from ssl_tilegen.console import Console, plain
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import catching_signals, check_stop, stop_requested
@@ -201,6 +208,23 @@ def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tu
 
     report = work(source, settings, console)
     return report, report.line()
+
+
+@command(EvaluateSettings)
+def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
+    """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
+    from ssl_tilegen.workflows.evaluate import evaluate as work
+    from ssl_tilegen.workflows.evaluate_table import table
+
+    report = work(settings, console)
+    for line in report.warnings:
+        console.note(f"warning: {line}")
+    if report.skipped:
+        console.summary(report.facts(), table(report))
+        path, reason = report.skipped[0]
+        console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {reason}")
+        raise typer.Exit(3)
+    return report.facts(), table(report)
 
 
 @command()

@@ -115,7 +115,7 @@ def _texture(energy: Tensor, finer: Tensor | None) -> Tensor:
     unit = (flat - mean[..., None]) / (spread[..., None] + _FLOOR)
     ties = [(unit[:, 0] * unit[:, 1]).mean(1), (unit[:, 0] * unit[:, 2]).mean(1)]
     if finer is not None:
-        before = torch.nn.functional.adaptive_avg_pool2d(finer.mean(2), overall.shape[2:]).flatten(2)
+        before = torch.nn.functional.adaptive_avg_pool2d(finer.mean(2), tuple(overall.shape[2:])).flatten(2)
         before = (before - before.mean(2, keepdim=True)) / (before.std(2, keepdim=True) + _FLOOR)
         ties += list((unit * before).mean(2).T)
     levels = [(mean + _FLOOR).log(), ((spread + _FLOOR) / (mean + _FLOOR)).log(), directed]

@@ -10,6 +10,7 @@ from PIL import Image
 
 # The luminance table of the standard's annex K, whose multiples most encoders use; its sum stands for it.
 _STANDARD_SUM = 3688
+_TABLE = b"\xff\xdb"
 _TIFF = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}
 
 
@@ -34,16 +35,18 @@ def storage_of(path: Path) -> str:
 def _of_tiff(path: Path) -> str:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        name = page.compression.name if page.compression else "NONE"
-        tables = page.jpegtables
+        name, tables = tifffile.COMPRESSION(page.compression).name, page.jpegtables
+        if not (tables and _TABLE in tables) and "JPEG" in name:
+            file.filehandle.seek(page.dataoffsets[0])
+            tables = file.filehandle.read(min(page.databytecounts[0], 4096))
     if "JPEG" not in name:
         return "other" if "JP2" in name or "J2K" in name or "APERIO" in name else "lossless"
-    return f"jpeg q{_quality(_first_table(tables))}" if tables and b"\xff\xdb" in tables else "jpeg"
+    return f"jpeg q{_quality(_first_table(tables))}" if _TABLE in tables else "jpeg"
 
 
 def _first_table(tables: bytes) -> np.ndarray:
     """The first quantisation table (64,) of an abbreviated JPEG stream."""
-    start = tables.index(b"\xff\xdb") + 4
+    start = tables.index(_TABLE) + 4
     wide = tables[start] >> 4
     return np.frombuffer(tables, ">u2" if wide else "u1", 64, start + 1)
 

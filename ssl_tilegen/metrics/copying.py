@@ -17,7 +17,7 @@ class Copying(NamedTuple):
 
     ``nearer``: how often a synthetic vector lies nearer than a held-out one (0.5 for no copying; ties count half);
     ``suspects``: share of synthetic vectors nearer than all but the nearest 1 % of held-out ones (0.01 expected);
-    ``synthetic``, ``held_out``: the distances (N,), (M,); ``index`` (N,): the training vector each is nearest to;
+    ``synthetic``, ``held_out``: the distances (N,), (M,); ``neighbour`` (N,): the training vector each is nearest to;
     ``limit``: the distance below which a vector is a suspect.
     """
 
@@ -25,7 +25,7 @@ class Copying(NamedTuple):
     suspects: float
     synthetic: np.ndarray
     held_out: np.ndarray
-    index: np.ndarray
+    neighbour: np.ndarray
     limit: float
 
 

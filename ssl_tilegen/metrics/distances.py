@@ -34,7 +34,8 @@ def nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def radii(x: np.ndarray, k: int, groups: np.ndarray | None = None) -> np.ndarray:
-    """Distance (N,) of every vector to its ``k``-th nearest other one; with ``groups``, of another group."""
+    """Distance (N,) of every vector to its ``k``-th nearest other one; with ``groups``, of another group (infinite
+    where there are fewer than k)."""
     radius = np.empty(len(x), np.float32)
     labels = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
     for rows, found in distances(x, x):

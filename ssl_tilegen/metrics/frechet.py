@@ -9,9 +9,9 @@ import numpy as np
 
 
 class Gaussian(NamedTuple):
-    """``count`` vectors with ``mean`` (D,) and unbiased ``covariance`` (D, D), float64."""
+    """``vectors``: how many, with ``mean`` (D,) and unbiased ``covariance`` (D, D), float64."""
 
-    count: int
+    vectors: int
     mean: np.ndarray
     covariance: np.ndarray
 

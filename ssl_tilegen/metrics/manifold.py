@@ -24,11 +24,22 @@ class Manifold(NamedTuple):
     coverage: float
 
 
-def manifold(real: np.ndarray, synthetic: np.ndarray, k: int = 5) -> Manifold:
-    """The four figures for (N, D) and (M, D). Memory: 1024 x max(N, M). ValueError for sets of k vectors or fewer."""
+def manifold(
+    real: np.ndarray,
+    synthetic: np.ndarray,
+    k: int = 5,
+    *,
+    real_groups: np.ndarray | None = None,
+    synthetic_groups: np.ndarray | None = None,
+) -> Manifold:
+    """The four figures for (N, D) and (M, D). Memory: 1024 x max(N, M). ValueError for sets of k vectors or fewer.
+
+    With groups (N,), (M,) a ball reaches the k-th neighbour of another group: balls between copies of one field would
+    be so small that no other field lies in them.
+    """
     if min(len(real), len(synthetic)) <= k:
         raise ValueError(f"needs more than {k} vectors on each side, got {len(real)} and {len(synthetic)}")
-    real_radius, synthetic_radius = radii(real, k), radii(synthetic, k)
+    real_radius, synthetic_radius = radii(real, k, real_groups), radii(synthetic, k, synthetic_groups)
     inside, balls = np.empty(len(synthetic), bool), 0
     covered, recalled = np.zeros(len(real), bool), np.zeros(len(real), bool)
     for rows, found in distances(synthetic, real):

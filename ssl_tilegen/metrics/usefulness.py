@@ -16,6 +16,7 @@ import numpy as np
 from ssl_tilegen.metrics.probes import confusion, pick_groups, scores
 from ssl_tilegen.metrics.resampling import Interval
 
+_SLOW_ROUNDS = 100
 ARMS = ("real", "synthetic", "both")
 
 
@@ -62,34 +63,35 @@ class Outcome:
 
     def _interval(self, arms: list[str], name: str, rounds: int) -> Interval:
         """Seeds and test groups are drawn together: the interval holds for new training draws and new test fields."""
-        value = float(np.mean(self._per_seed(arms, name, None)))
-        if name != "accuracy":
-            rounds = min(rounds, 200)
         rng, (names, member) = np.random.default_rng(0), np.unique(self.groups, return_inverse=True)
-        rows = [np.flatnonzero(member == g) for g in range(len(names))]
-        seeds, drawn = len(self.probabilities[arms[0]]), []
-        for _ in range(rounds):
-            index = np.concatenate([rows[g] for g in rng.integers(0, len(rows), len(rows))])
-            picked = rng.integers(0, seeds, seeds)
-            drawn.append(np.mean([values for values in self._per_seed(arms, name, index, picked)]))
-        low, high = np.nanpercentile(drawn, (2.5, 97.5))
-        return Interval(value, float(low), float(high))
+        rounds = min(rounds, _SLOW_ROUNDS) if name == "auc" else rounds
+        seeds = len(self.probabilities[arms[0]])
+        groups = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), rounds)
+        picked = rng.multinomial(seeds, np.full(seeds, 1 / seeds), rounds)
+        weights = np.concatenate([np.ones((1, len(names)), int), groups])
+        found = [self._weighted(arm, name, member, weights) for arm in arms]
+        each = found[0] - found[1] if len(found) > 1 else found[0]
+        low, high = np.nanpercentile((each[1:] * picked).sum(1) / seeds, (2.5, 97.5))
+        return Interval(float(each[0].mean()), float(low), float(high))
 
-    def _per_seed(
-        self, arms: list[str], name: str, index: np.ndarray | None, seeds: np.ndarray | None = None
-    ) -> np.ndarray:
-        """The figure of the first arm (less that of the second) for each of ``seeds``, on test images ``index``."""
-        chosen = range(len(self.probabilities[arms[0]])) if seeds is None else seeds
-        found = [[self._score(arm, int(seed), name, index) for seed in chosen] for arm in arms]
-        return np.array(found[0]) - (np.array(found[1]) if len(found) > 1 else 0)
-
-    def _score(self, arm: str, seed: int, name: str, index: np.ndarray | None) -> float:
-        said, labels = self.probabilities[arm][seed], self.labels
-        if index is not None:
-            said, labels = said[index], labels[index]
+    def _weighted(self, arm: str, name: str, member: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The figure (R, S) of every seed, with the test groups counted ``weights`` (R, G) times."""
+        said = self.probabilities[arm]
+        if name == "auc":
+            rows = [np.repeat(np.arange(len(member)), w[member]) for w in weights]
+            return np.array([[scores(p[index], self.labels[index]).auc for p in said] for index in rows])
+        labels, right = np.unique(self.labels, return_inverse=True)[1], said.argmax(2) == self.labels
+        shape = (int(labels.max()) + 1, weights.shape[1])
+        sizes = np.zeros(shape)
+        np.add.at(sizes, (labels, member), 1)
+        hits = np.zeros((len(said), *shape))
+        for seed, own in enumerate(right):
+            np.add.at(hits[seed], (labels, member), own)
+        hit, size = np.einsum("scg,rg->rsc", hits, weights), np.einsum("cg,rg->rc", sizes, weights)[:, None]
         if name == "accuracy":
-            return float((said.argmax(1) == labels).mean())
-        return float(getattr(scores(said, labels), name))
+            return hit.sum(2) / size.sum(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.nanmean(hit / size, axis=2)
 
 
 def compare(

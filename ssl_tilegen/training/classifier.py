@@ -62,7 +62,8 @@ def fine_tuned(
     head = nn.Linear(width, classes).to(device)
     nn.init.zeros_(head.weight)
     model = nn.Sequential(body, nn.LayerNorm(width, elementwise_affine=False).to(device), head)
-    groups = [{"params": body.parameters(), "lr": settings.backbone_lr}, {"params": head.parameters()}]
+    groups: list[dict[str, Any]] = [{"params": body.parameters(), "lr": settings.backbone_lr}]
+    groups += [{"params": head.parameters()}]
     optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, [settings.backbone_lr, settings.lr], total_steps=settings.steps, pct_start=0.15

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,11 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import NAME as TEXTURE
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_sets import Place, same_encoder, windows
+from ssl_tilegen.workflows.evaluate_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
 
 BUNDLE = "bundle"
 _ONE_CROP = 1.5  # a window this much larger than the encoder's tile is still seen by one tile in its middle
@@ -31,6 +31,10 @@ class Features(NamedTuple):
     x: np.ndarray
     groups: np.ndarray
     places: tuple[Place, ...] = ()
+
+    def take(self, index: np.ndarray) -> Features:
+        """The vectors of ``index`` and their groups."""
+        return Features(self.x[index], self.groups[index])
 
 
 def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encoder]:
@@ -124,3 +128,27 @@ def _batched(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
 def _resized(tile: np.ndarray, side: int) -> np.ndarray:
     smaller = side < tile.shape[0]
     return (resize(tile, (side, side), order=1, anti_aliasing=smaller, preserve_range=True) + 0.5).astype(np.uint8)
+
+
+def describe_grids_beside(
+    sets: Mapping[str, ImageSet], encoders: dict[str, Encoder], settings: EvaluateSettings, progress: Progress
+) -> dict[str, dict[str, Features]]:
+    """Grids against images: images are cut into the grids' own tiles. FormatError where the encoders differ."""
+    grids = [grid for part in sets.values() for grid in part.grids]
+    same_encoder(grids)
+    facts, encoder = grids[0].spec.encoder, encoders[BUNDLE]
+    if facts.weights_sha256 != encoder.weights_sha256:
+        raise FormatError(
+            f"{grids[0].path}: made by {facts.id}, the encoder of --model is {encoder.id}; embed the images of the other "
+            "set by the same encoder, or give the bundle that made the grid"
+        )
+    found: dict[str, dict[str, Features]] = {}
+    for name, part in sets.items():
+        if part.grids:
+            found[name] = {BUNDLE: features_of_grids(part.grids)}
+            continue
+        resolution = common_resolution([part], settings.resolution or grids[0].spec.resolution)
+        at, groups = places(part, encoder.tile_px, resolution, limit=settings.limit)
+        found[name] = features_of({BUNDLE: encoder}, at, groups, settings.reading_threads, f"describe {name}", progress,
+                                  mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+    return found

@@ -144,7 +144,7 @@ def factor_of(image: Image, resolution: Resolution | None) -> float:
 
 def common_window(sets: Sequence[ImageSet], resolution: Resolution | None, asked: int | None = None) -> int:
     """Side of the windows that all sets are cut into: ``asked``, or the largest common one up to 256 px, halved while a
-    set of large images gives fewer than 500. InputError where there is no common size."""
+    set of larger images gives fewer than 500. InputError where there is no common size."""
     sides = [(min(i.size.rows, i.size.cols) / factor_of(i, resolution), i) for part in sets for i in part.images]
     least, smallest = min(sides, key=lambda pair: pair[0])
     if least < max(LEAST_PX, asked or 0):
@@ -154,7 +154,7 @@ def common_window(sets: Sequence[ImageSet], resolution: Resolution | None, asked
         )
     side = asked or min(MOST_PX, int(least))
     while not asked and side >= 2 * LEAST_PX and any(
-        _count(part, side, resolution) < _ENOUGH and _all_large(part, side, resolution) for part in sets
+        _count(part, side, resolution) < _ENOUGH and _can_be_cut(part, side, resolution) for part in sets
     ):
         side //= 2
     return side
@@ -165,8 +165,9 @@ def _count(part: ImageSet, side: int, resolution: Resolution | None) -> int:
     return sum((s.rows // side) * (s.cols // side) for s in sizes)
 
 
-def _all_large(part: ImageSet, side: int, resolution: Resolution | None) -> bool:
-    return all(is_large(i, side, resolution) for i in part.images)
+def _can_be_cut(part: ImageSet, side: int, resolution: Resolution | None) -> bool:
+    """Whether all images are larger than a window, so that smaller ones show no less of them."""
+    return all(min(i.size.rows, i.size.cols) / factor_of(i, resolution) >= 1.5 * side for i in part.images)
 
 
 def is_large(image: Image, side: int, resolution: Resolution | None = None) -> bool:

@@ -43,7 +43,7 @@ def read_labelled(source: str | Path, classes: Sequence[str] | None = None) -> L
         raise InputError(f"{source}: no such folder or CSV; check the path")
     rows = _from_folder(source) if source.is_dir() else _from_csv(source)
     if not rows:
-        raise InputError(f"{source}: no pictures there; expected one sub-folder per class, or a CSV with path and label")
+        raise InputError(f"{source}: no pictures there; expected a sub-folder per class, or a CSV with path, label")
     names = tuple(classes) if classes else tuple(sorted({label for _, label, _ in rows}))
     if len(names) < 2:
         raise InputError(f"{source}: a single class, {names[0]}; a task takes two or more, one sub-folder for each")

@@ -1,0 +1,171 @@
+"""The figures of `evaluate`: each with its counts, its interval, and what two halves of the real set give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_tilegen.metrics.copying import Copying, copying, share_nearer
+from ssl_tilegen.metrics.frechet import frechet_distance
+from ssl_tilegen.metrics.kid import kernel_distance
+from ssl_tilegen.metrics.manifold import manifold
+from ssl_tilegen.metrics.resampling import group_halves, half_samples, interval
+from ssl_tilegen.metrics.vendi import vendi_score
+from ssl_tilegen.workflows.evaluate_features import Features
+
+Metric = Callable[[Features, Features], tuple[float, ...]]
+_FEW_GROUPS, _FEW_PER_DIMENSION = 10, 2
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. ``low``, ``high``: its 95 % interval. ``baseline``: the same of two halves of the real set, of
+    ``n_equal`` vectors each; ``matched``: of so many synthetic and real ones, to be held against the baseline.
+    ``better``: 'lower', 'higher', or the value to be near to, as text."""
+
+    name: str
+    title: str
+    features: str
+    dim: int
+    n_real: int
+    n_synthetic: int
+    value: float
+    low: float
+    high: float
+    better: str
+    paper: str
+    baseline: float | None = None
+    matched: float | None = None
+    n_equal: int | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A metric of two sets: the names, papers, directions and bounds of the figures it gives."""
+
+    metric: Metric
+    titles: tuple[tuple[str, str], ...]
+    better: str
+    paper: str
+    bounds: tuple[float, float]
+
+
+def kinds(neighbours: int) -> dict[str, Kind]:
+    """The table of metrics. Adding one is a file under ``metrics`` and an entry here."""
+    four = (("precision", "Precision"), ("recall", "Recall"), ("density", "Density"), ("coverage", "Coverage"))
+    return {
+        "fd": Kind(lambda r, s: (frechet_distance(r.x, s.x),), (("fd", "Frechet distance"),), "lower",
+                   "Heusel et al. 2017", (0, np.inf)),
+        "kid": Kind(lambda r, s: (kernel_distance(r.x, s.x),), (("kid", "Kernel distance"),), "lower",
+                    "Binkowski et al. 2018", (-np.inf, np.inf)),
+        "manifold": Kind(lambda r, s: _manifold(r, s, neighbours), four, "higher",
+                         "Kynkaanniemi et al. 2019; Naeem et al. 2020", (0, np.inf)),
+        "vendi": Kind(_vendi_ratio, (("vendi", "Diversity (Vendi), synthetic / real"),), "near 1",
+                      "Friedman and Dieng 2022", (0, np.inf)),
+    }  # fmt: skip
+
+
+def figures(
+    name: str, real: Features, synthetic: Features, wanted: Sequence[str], *, neighbours: int, rounds: int, seed: int
+) -> Iterator[Figure]:
+    """The figures of all ``wanted`` metrics for one encoder's features. Metrics that need more vectors are left out."""
+    least = 2 * (neighbours + 2)
+    if min(len(real.x), len(synthetic.x)) < least:
+        return
+    for key, kind in kinds(neighbours).items():
+        if key in wanted:
+            yield from _figures_of(kind, name, real, synthetic, rounds, seed)
+
+
+def _figures_of(
+    kind: Kind, name: str, real: Features, synthetic: Features, rounds: int, seed: int
+) -> Iterator[Figure]:
+    values = kind.metric(real, synthetic)
+    drawn = half_samples([real.groups, synthetic.groups], rounds, seed)
+    replicates = np.array([kind.metric(real.take(a), synthetic.take(b)) for a, b in drawn])
+    n_equal, baseline, matched = _at_equal_counts(kind.metric, real, synthetic, rounds, seed)
+    for i, (key, title) in enumerate(kind.titles):
+        found = interval(values[i], replicates[:, i].tolist(), *kind.bounds)
+        yield Figure(
+            key,
+            title,
+            name,
+            real.x.shape[1],
+            len(real.x),
+            len(synthetic.x),
+            *found,
+            better=kind.better,
+            paper=kind.paper,
+            baseline=float(baseline[i]),
+            matched=float(matched[i]),
+            n_equal=n_equal,
+        )
+
+
+def _at_equal_counts(
+    metric: Metric, real: Features, synthetic: Features, rounds: int, seed: int
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Vectors a side, and the means over ``rounds`` of real against real and of real against synthetic.
+
+    Distances shrink as sets grow, so the two are only comparable at equal counts.
+    """
+    rng, pairs = np.random.default_rng([seed, 1]), []
+    for _ in range(rounds):
+        one, other = group_halves(real.groups, rng)
+        count = min(len(one), len(other), len(synthetic.x))
+        pairs.append([rng.permutation(one)[:count], rng.permutation(other)[:count],
+                      rng.permutation(len(synthetic.x))[:count]])  # fmt: skip
+    own = np.mean([metric(real.take(a), real.take(b)) for a, b, _ in pairs], axis=0)
+    made = np.mean([metric(real.take(a), synthetic.take(s)) for a, _, s in pairs], axis=0)
+    return int(np.mean([len(a) for a, _, _ in pairs])), own, made
+
+
+def _manifold(real: Features, synthetic: Features, k: int) -> tuple[float, ...]:
+    """Balls reach over groups where there are enough of them; a few groups are taken as single windows."""
+    enough = min(len(np.unique(real.groups)), len(np.unique(synthetic.groups))) > k
+    own = {"real_groups": real.groups, "synthetic_groups": synthetic.groups} if enough else {}
+    return tuple(manifold(real.x, synthetic.x, k, **own))
+
+
+def _vendi_ratio(real: Features, synthetic: Features) -> tuple[float]:
+    """Diversity about the real mean of equally many vectors."""
+    count, centre = min(len(real.x), len(synthetic.x)), real.x.mean(0, dtype=np.float64)
+    a, b = (part.x[np.linspace(0, len(part.x) - 1, count).round().astype(int)] for part in (real, synthetic))
+    return (vendi_score(b, centre) / vendi_score(a, centre),)
+
+
+def copy_figures(
+    name: str, held_out: Features, synthetic: Features, train: Features, *, rounds: int, seed: int
+) -> tuple[list[Figure], Copying]:
+    """How much nearer to the training images the synthetic ones lie than real images that were held out."""
+    found = copying(synthetic.x, held_out.x, train.x)
+    near, held = found.synthetic, found.held_out
+    drawn = list(half_samples([synthetic.groups, held_out.groups], rounds, seed))
+    nearer = interval(found.nearer, [share_nearer(near[a], held[b]) for a, b in drawn], 0, 1)
+    suspects = interval(found.suspects, [float((near[a] < np.quantile(held[b], 0.01)).mean()) for a, b in drawn], 0, 1)
+    rows = (
+        ("copy_nearer", "Copying: nearer to training than held-out", nearer, 0.5),
+        ("copy_suspects", "Copying: suspects (nearer than 99 % of held-out)", suspects, 0.01),
+    )
+    return [
+        Figure(key, title, name, train.x.shape[1], len(held), len(near), *own, better=f"near {expected:g}",
+               paper="Meehan et al. 2020", baseline=expected)
+        for key, title, own, expected in rows
+    ], found  # fmt: skip
+
+
+def warnings_of(name: str, real: Features, synthetic: Features) -> list[str]:
+    """What makes the figures of these features uncertain, one line each."""
+    found, dim = [], real.x.shape[1]
+    for which, features in (("real", real), ("synthetic", synthetic)):
+        count, groups = len(features.x), len(np.unique(features.groups))
+        if count < _FEW_PER_DIMENSION * dim:
+            found.append(
+                f"{which} set, {name}: {count} windows for {dim} dimensions; below {_FEW_PER_DIMENSION * dim} the Frechet "
+                "distance is mostly bias: trust the kernel distance and the matched column"
+            )
+        if groups < _FEW_GROUPS:
+            found.append(f"{which} set: {groups} independent groups; intervals want {_FEW_GROUPS} or more")
+    return found

@@ -1,0 +1,96 @@
+"""The tables of `evaluate` in a terminal."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from typing import TYPE_CHECKING
+
+from ssl_tilegen.metrics.resampling import Interval
+from ssl_tilegen.workflows.evaluate import EvaluateReport
+from ssl_tilegen.workflows.evaluate_figures import Figure
+from ssl_tilegen.workflows.evaluate_task import TaskReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_LEAST_COLUMNS = 110
+
+
+def table(report: EvaluateReport) -> str:
+    """Everything in ``report`` as text."""
+    from rich.console import Console
+
+    stream = io.StringIO()
+    width = max(_LEAST_COLUMNS, shutil.get_terminal_size().columns)
+    console = Console(file=stream, width=width, highlight=False, color_system=None)
+    for name, facts in report.sets.items():
+        console.print(f"{name}: {facts.path}, {facts.images} images, {facts.windows} windows, {facts.groups} groups")
+    if report.figures:
+        console.print(_figures(report.figures, f"windows of {report.window_px} px" if report.window_px else "cells"))
+    if report.condition:
+        c = report.condition
+        console.print(f"condition {c.grid}: {c.cells} cells, cosine {c.cosine:.3f}, finds its source first "
+                      f"{c.top1:.1%}, among five {c.top5:.1%} (chance {c.chance:.2%})")  # fmt: skip
+    if report.task:
+        console.print(_task(report.task))
+        console.print(_confusion(report.task))
+    if report.report:
+        console.print(f"{report.report}: written")
+    return stream.getvalue().rstrip()
+
+
+def number(value: float | None) -> str:
+    """Three digits that count."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def span(low: float, high: float) -> str:
+    """An interval, or nothing where none is known."""
+    return f"[{number(low)}, {number(high)}]" if low == low else "-"
+
+
+def _figures(figures: tuple[Figure, ...], caption: str) -> Table:
+    from rich.table import Table
+
+    out = Table(title=f"real against synthetic, {caption}", title_justify="left")
+    for head, right in (("figure", False), ("features", False), ("dim", True), ("n real/synth.", True), ("value", True),
+                        ("95 % interval", True), ("good", False), ("real-real", True), ("synth. at that n", True)):  # fmt: skip
+        out.add_column(head, justify="right" if right else "left")
+    for f in figures:
+        out.add_row(f.title, f.features, str(f.dim), f"{f.n_real}/{f.n_synthetic}", number(f.value), span(f.low, f.high),
+                    f.better, number(f.baseline), number(f.matched))  # fmt: skip
+    return out
+
+
+def _task(task: TaskReport) -> Table:
+    from rich.table import Table
+
+    out = Table(title=f"usefulness: {task.seeds} seeds, classes {', '.join(task.classes)}", title_justify="left")
+    for head in ("model", "features", "trained on", "n train", "n test (groups)", "accuracy", "balanced", "AUC",
+                 "gain over real"):  # fmt: skip
+        out.add_column(head, justify="left" if head in ("model", "features", "trained on") else "right")
+    for row in task.rows:
+        out.add_row(row.model, row.features, row.arm, f"{row.n_train:.0f}", f"{row.n_test} ({row.test_groups})",
+                    with_span(row.accuracy), number(row.balanced.value), number(row.auc.value),
+                    with_span(row.gain, "+") if row.gain else "", end_section=row.arm == "both")  # fmt: skip
+    return out
+
+
+def with_span(found: Interval, sign: str = "") -> str:
+    """A share in percent with its interval."""
+    return f"{found.value:{sign}.1%} [{found.low:{sign}.1%}, {found.high:{sign}.1%}]"
+
+
+def _confusion(task: TaskReport) -> Table:
+    from rich.table import Table
+
+    out = Table(title=f"synthetic images as a model trained on real ones sees them ({task.judge})", title_justify="left")
+    out.add_column("made as")
+    for name in task.classes:
+        out.add_column(name, justify="right")
+    for name, counts in zip(task.classes, task.confusion, strict=True):
+        out.add_row(name, *(str(int(c)) for c in counts))
+    return out

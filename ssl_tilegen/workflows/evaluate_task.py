@@ -1,0 +1,238 @@
+"""Is it useful? Classifiers trained on real, on synthetic and on both, tested on real images they have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EvaluateSettings
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.metrics.probes import knn_probe, linear_probe
+from ssl_tilegen.metrics.resampling import Interval
+from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
+from ssl_tilegen.runtime import Progress, pick_device, silent
+from ssl_tilegen.workflows.evaluate_features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate_sets import (
+    ImageSet,
+    common_resolution,
+    common_window,
+    described,
+    is_large,
+    places,
+    windows,
+)
+from ssl_tilegen.workflows.labelled import Labelled, read_labelled
+
+_PARTS = ("real", "synthetic", "test")
+_CLASSIFIER_PX = 64
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A classifier on one arm: accuracy, balanced accuracy and AUC over seeds, and its gain in accuracy over 'real'."""
+
+    model: str
+    features: str
+    dim: int
+    arm: str
+    n_train: float
+    n_test: int
+    test_groups: int
+    accuracy: Interval
+    balanced: Interval
+    auc: Interval
+    gain: Interval | None
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """``rows``; ``confusion`` (C, C): synthetic images as the best model trained on real ones sees them, ``judge``."""
+
+    classes: tuple[str, ...]
+    seeds: int
+    rows: tuple[TaskRow, ...]
+    confusion: np.ndarray
+    judge: str
+    skipped: tuple[tuple[Path, str], ...]
+    image_level: bool
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The three parts of a task with features per image: ``vectors`` by encoder (mean over windows), ``bags`` (the
+    windows' own vectors), ``pixels`` (N, S, S, 3)."""
+
+    labelled: dict[str, Labelled]
+    vectors: dict[str, dict[str, Part]]
+    bags: dict[str, dict[str, Part]]
+    pixels: dict[str, Part]
+    skipped: tuple[tuple[Path, str], ...]
+    large: bool
+
+
+def run_task(settings: EvaluateSettings, progress: Progress = silent) -> TaskReport:
+    """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
+    assert settings.task is not None
+    sets = read_task(settings.task, settings, progress)
+    learners = _learners(settings, sets)
+    classes = sets.labelled["real"].classes
+    done, total = 0, len(learners) * settings.seeds * len(ARMS)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        progress("train", done, total)
+
+    rows: list[TaskRow] = []
+    judged: list[tuple[float, str, np.ndarray]] = []
+    for (model, features), (learner, parts) in learners.items():
+        outcome = compare(learner, *(parts[part] for part in _PARTS), len(classes), seeds=settings.seeds,
+                          per_class=_per_class(settings), tick=tick)  # fmt: skip
+        rows += _rows(outcome, model, features, parts)
+        table = _seen_by_real(learner, parts, len(classes), settings.seed)
+        judged.append((outcome.figure("real", rounds=2).value, f"{model}, {features}", table))
+    _, judge, table = max(judged, key=lambda found: found[0])
+    return TaskReport(classes, settings.seeds, tuple(rows), table, judge, sets.skipped, sets.large)
+
+
+def read_task(folder: Path, settings: EvaluateSettings, progress: Progress = silent) -> Sets:
+    """Read real/ (or train/), synthetic/ and test/ and describe their images."""
+    found: dict[str, Labelled] = {}
+    for part in _PARTS:
+        found[part] = read_labelled(_folder(folder, part), found["real"].classes if part != "real" else None)
+    images = {part: described(_folder(folder, part), _files(own), mpp=settings.mpp, gsd=settings.gsd)
+              for part, own in found.items()}  # fmt: skip
+    resolution = common_resolution(list(images.values()), settings.resolution)
+    side = common_window(list(images.values()), resolution, settings.window)
+    encoders = load_encoders(settings, side)
+    vectors: dict[str, dict[str, Part]] = {name: {} for name in encoders}
+    bags: dict[str, dict[str, Part]] = {name: {} for name in encoders}
+    pixels: dict[str, Part] = {}
+    for part, own in images.items():
+        labels = _labels(found[part])
+        at, groups = places(own, side, resolution)
+        given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress,
+                            mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+        for name, features in given.items():
+            names = [str(place.image.path) for place in features.places]
+            bags[name][part] = _bagged(features.x, names, labels)
+            vectors[name][part] = _averaged(bags[name][part])
+        if "finetuned" in settings.task_models:
+            pixels[part] = _pixels(own, side, resolution, labels, settings)
+    large = all(is_large(image, side, resolution) for image in images["real"].images)
+    return Sets(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
+
+
+def _folder(folder: Path, part: str) -> Path:
+    """Where a part is; the real one may be called train/ too. CSV files of these names are taken as well."""
+    names = ("real", "train") if part == "real" else (part,)
+    for name in names:
+        for path in (folder / name, folder / f"{name}.csv"):
+            if path.exists():
+                return path
+    raise InputError(f"--task {folder}: no {' or '.join(names)} in it; it takes real/, synthetic/ and test/")
+
+
+def _files(own: Labelled) -> list[tuple[Path, str]]:
+    return list(zip(own.paths, own.groups.tolist(), strict=True))
+
+
+def _labels(own: Labelled) -> dict[str, tuple[int, str]]:
+    """Path -> label and group; a group is one of its class."""
+    each = zip(own.paths, own.labels, own.groups, strict=True)
+    return {str(path): (int(y), f"{own.classes[y]}/{group}") for path, y, group in each}
+
+
+def _bagged(x: np.ndarray, names: list[str], labels: dict[str, tuple[int, str]]) -> Part:
+    """Windows' vectors gathered by image: ``x`` is an object array of (N_i, D)."""
+    order = list(dict.fromkeys(names))
+    index = {name: i for i, name in enumerate(order)}
+    at = np.array([index[name] for name in names])
+    bags = np.empty(len(order), object)
+    for i in range(len(order)):
+        bags[i] = x[at == i] if len(order) < len(names) else x[i : i + 1]
+    return Part(bags, np.array([labels[n][0] for n in order]), np.array([labels[n][1] for n in order]))
+
+
+def _averaged(bags: Part) -> Part:
+    return bags._replace(x=np.stack([bag.mean(0) for bag in bags.x]))
+
+
+def _pixels(
+    own: ImageSet, side: int, resolution: object, labels: dict[str, tuple[int, str]], settings: EvaluateSettings
+) -> Part:
+    """The first usable window of every image, `_CLASSIFIER_PX` wide."""
+    from PIL import Image as Pillow
+
+    at, _ = places(own, side, resolution)  # type: ignore[arg-type]
+    seen: dict[str, np.ndarray] = {}
+    for i, rgb in windows(at, settings.reading_threads, mpp=settings.mpp, gsd=settings.gsd):
+        name = str(at[i].image.path)
+        if name not in seen:
+            small = Pillow.fromarray(rgb).resize((_CLASSIFIER_PX, _CLASSIFIER_PX), Pillow.Resampling.BOX)
+            seen[name] = np.asarray(small)
+    return Part(np.stack(list(seen.values())), np.array([labels[n][0] for n in seen]),
+                np.array([labels[n][1] for n in seen]))  # fmt: skip
+
+
+def _learners(settings: EvaluateSettings, sets: Sets) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:
+    """(model, features) -> what trains it, and on what."""
+    found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
+    for name, parts in sets.vectors.items():
+        if "linear" in settings.task_models:
+            found["linear probe", name] = (lambda t, x, c, s: linear_probe(t.x, t.y, x, c)), parts
+        if "knn" in settings.task_models:
+            found["nearest neighbours", name] = (lambda t, x, c, s: knn_probe(t.x, t.y, x, c)), parts
+        if "mil" in settings.task_models or sets.large:
+            found["attention MIL", name] = _mil, sets.bags[name]
+    if "finetuned" in settings.task_models and not sets.large:
+        found["fine-tuned network", BUNDLE] = _fine_tuner(settings), sets.pixels
+    return found
+
+
+def _mil(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    from ssl_tilegen.training.mil import fit_mil
+
+    return fit_mil(list(train.x), train.y, classes, seed)(list(test))
+
+
+def _fine_tuner(settings: EvaluateSettings) -> Learner:
+    """The bundle's encoder with a new head."""
+    from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
+
+    device = pick_device(settings.device)
+    backbone = ModelBundle.load(settings.model, device).encoder
+    how = ClassifierSettings(steps=settings.task_steps)
+
+    def learn(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        return fine_tuned(backbone, train.x, train.y, classes, seed, how, device)(test)
+
+    return learn
+
+
+def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, Part]) -> list[TaskRow]:
+    test = parts["test"]
+    dim = test.x.shape[1] if test.x.ndim == 2 else test.x[0].shape[-1] if test.x.dtype == object else _CLASSIFIER_PX
+    return [
+        TaskRow(model, features, dim, arm, outcome.sizes[arm], len(test.y), len(np.unique(test.groups)),
+                outcome.figure(arm), outcome.figure(arm, "balanced"), outcome.figure(arm, "auc"),
+                None if arm == "real" else outcome.gain(arm, "real"))
+        for arm in ARMS
+    ]  # fmt: skip
+
+
+def _seen_by_real(learner: Learner, parts: dict[str, Part], classes: int, seed: int) -> np.ndarray:
+    """Synthetic images classified by a model trained on all real ones: counts, row = the label they carry."""
+    from ssl_tilegen.metrics.probes import confusion
+
+    said = learner(parts["real"], parts["synthetic"].x, classes, seed).argmax(1)
+    return confusion(said, parts["synthetic"].y, classes)
+
+
+def _per_class(settings: EvaluateSettings) -> int | float:
+    return settings.task_groups if settings.task_groups < 1 else int(settings.task_groups)
+
+
