@@ -141,7 +141,8 @@ def _labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
     """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
     names, blocks = _classes(task), {} if items is task.test else task.blocks()
     labels = np.array([names.index(item.label) for item in items])
-    return Part(x, labels, np.array([blocks.get((item.label, item.group), item.group) for item in items]))
+    groups = [blocks.get((item.label, item.group), f"{item.label}/{item.group}") for item in items]
+    return Part(x, labels, np.array(groups))
 
 
 def _views(rgb: np.ndarray, count: int, seed: int) -> np.ndarray:
