@@ -100,7 +100,7 @@ def judge(
     real = np.concatenate([record.real for record in records])[np.unique(order, return_index=True)[1]]
     names = sorted({original.label for original in originals})
     labels = np.array([names.index(original.label) for original in originals])
-    groups = np.array([original.group for original in originals])
+    groups = np.unique([original.group for original in originals], return_inverse=True)[1]
     vectors = np.concatenate([record.vectors for record in records])
     cosine = np.concatenate([record.cosine for record in records])
     own = np.array([sample.original for sample in samples])
