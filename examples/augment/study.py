@@ -41,7 +41,7 @@ RECIPES = {
 }
 """What is handed to `augment`."""
 
-VIEWS = 4
+VIEWS = 3
 
 
 def main() -> None:
@@ -134,7 +134,7 @@ def _part(task: Task, items: Sequence[Item], count: int, cache: Path, encoder: E
         part = cache.with_name(f".{cache.name}")
         np.savez(part, x=vectors.astype(np.float32))
         part.replace(cache)
-    return _labelled(task, items, np.load(cache)["x"])
+    return _labelled(task, items, np.load(cache)["x"][:, : 1 + count])
 
 
 def _labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:

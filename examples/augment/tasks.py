@@ -77,7 +77,7 @@ def lung(data: Path, out: Path, pool: int) -> Task:
 
 
 def sites(data: Path, out: Path, pool: int) -> Task:
-    """NEON: which of four sites? Four 192 px crops of each footprint; a site's last eight footprints are tested."""
+    """NEON: which of four sites? Two 192 px crops of each footprint; a site's last eight footprints are tested."""
     train: list[Item] = []
     test: list[Item] = []
     paths = sorted((data / "rasters/neon").glob("*.tif"))
@@ -114,9 +114,8 @@ def green(data: Path, out: Path, pool: int) -> Task:
 def _crops(path: Path, folder: Path, side: int) -> Iterable[Path]:
     with rasterio.open(path) as file:
         rows, cols = file.shape
-    for row in (0, rows - side):
-        for col in (0, cols - side):
-            yield _cut(path, folder / f"{path.stem}_{row}-{col}.png", row, col, side)
+    for row, col in ((0, 0), (rows - side, cols - side)):
+        yield _cut(path, folder / f"{path.stem}_{row}-{col}.png", row, col, side)
 
 
 def _cut(source: Path, path: Path, row: int, col: int, side: int) -> Path:
