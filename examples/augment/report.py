@@ -13,7 +13,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.metrics.usefulness import Outcome
 
 ARMS = ("real", "synthetic", "both", "real+", "both+")
-GAINS = (("both", "real"), ("both+", "real+"), ("real+", "real"))
+GAINS = (("both", "real"), ("both+", "real+"), ("both+", "real"), ("real+", "real"))
 ROUNDS = 400
 
 
