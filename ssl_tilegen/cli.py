@@ -46,7 +46,7 @@ LogFormat = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
 Inputs = Annotated[
-    list[str] | None, typer.Argument(metavar="[INPUT]...", help="Images, folders, globs, addresses GDAL reads.")
+    list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
 ]
 Labelled = Annotated[
     Path, typer.Argument(metavar="DIR|CSV", help="A folder of class folders, or a CSV: path, label, group, split.")
@@ -112,7 +112,8 @@ def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> ins
         "debug": (Debug, False),
     }
     if settings is not None:
-        parameters += [_option(settings, name) for name in settings.model_fields]
+        options = [_option(settings, name) for name in settings.model_fields]
+        parameters += sorted(options, key=lambda option: option.name in Settings.model_fields)  # common ones last
         common = {"config": (Config, None)} | common
     for name, (annotation, default) in common.items():
         parameters.append(
@@ -129,11 +130,12 @@ def _option(settings: type[Settings], name: str) -> inspect.Parameter:
     field = settings.model_fields[name]
     extra: Any = field.json_schema_extra
     required = field.is_required()
-    shown = extra["default_text"] or (False if field.default in (None, False) or required else str(field.default))
+    unset = required or field.default is None or field.default is False
+    shown = extra["default_text"] or ("" if unset else str(field.default))
     option = typer.Option(
         *extra["options"],
-        help=f"{field.description}{' [required]' if required else ''}",
-        show_default=shown,
+        help=f"{field.description}{' (required)' if required else f' (default: {shown})' if shown else ''}",
+        show_default=False,
         rich_help_panel=extra["panel"] or None,
     )
     kind = _kind(field.annotation)
@@ -183,7 +185,16 @@ def _fail(console: Console, error: Exception, text: str, code: int, debug: bool)
 
 @command(EmbedSettings)
 def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> tuple[Any, str]:
-    """Embed images into grids of vectors, one grid per image."""
+    """Embed images into grids of vectors, one grid per image.
+
+    The same command continues a run that was stopped. Of many inputs, those that fail are listed at the end.
+
+    One slide: `embed slide.svs --preview`
+
+    A folder: `embed slides/ --out-dir grids --skip-existing`
+
+    A Slurm array: `embed --list slides.csv --out-dir grids`
+    """
     if not inputs and settings.list is None:
         raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
     from ssl_tilegen.workflows.embed import embed as work

@@ -12,16 +12,19 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, TilegenError
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.grids import EmbeddingGrid, is_complete, part_of
+from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, part_of
 from ssl_tilegen.locks import STALE_S, Busy, Owner, lock
 from ssl_tilegen.workflows.embed_inputs import find_jobs, read_list
-from ssl_tilegen.workflows.embed_report import EmbedIncomplete
+from ssl_tilegen.workflows.embed_report import EmbedIncomplete, EmbedReport
 from tests.bundles import encoder_bundle
+from tests.io import samples
 from tests.test_embed import raster, run, same
 
 
@@ -106,6 +109,47 @@ def test_a_grid_that_lost_a_part_is_made_again_and_a_whole_one_is_not(bundle: Pa
         assert run(source, bundle, stride=32, out=tmp_path / "a.zarr", skip_existing=True)[0].status == "done"
         same(EmbeddingGrid.open(tmp_path / "a.zarr").read(), before)
     assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.lock"))
+
+
+def test_what_is_missing_beside_a_finished_grid_is_made_by_the_same_command(bundle: Path, tmp_path: Path) -> None:
+    """As after a kill between naming the grid and drawing it."""
+    source = samples.write_slide(tmp_path / "a.ome.tif", samples.texture(300, 400))
+    wanted = {"preview": True, "geojson": True, "out": tmp_path / "a.zarr"}
+    beside = [tmp_path / name for name in ("a.preview.png", "a.geojson")]
+    run(source, bundle, **wanted)
+    drawn = [path.read_bytes() for path in beside]
+    for lost, options in ((0, {}), (1, {"skip_existing": True})):
+        beside[lost].unlink()
+        assert run(source, bundle, **wanted, **options)[0].status == "done"
+        assert [path.read_bytes() for path in beside] == drawn
+    assert run(source, bundle, **wanted, skip_existing=True)[0].status == "skipped"
+    with pytest.raises(OutputError, match="exists"):
+        run(source, bundle, **wanted)
+
+
+def test_one_bad_tile_does_not_hide_the_tissue_around_it(bundle: Path, tmp_path: Path) -> None:
+    """A slide of one level: its overview is read from the damaged one."""
+    image = np.full((1024, 1024, 3), 240, np.uint8)
+    image[100:900, 100:900] = (190, 110, 160)
+    options = {"tile": (128, 128), "photometric": "rgb", "compression": "jpeg", "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", image, resolution=(20_000, 20_000), metadata=None, **options)
+    run(tmp_path / "a.tif", bundle, out=tmp_path / "whole.zarr")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        offset, count = tiff.pages.first.dataoffsets[27], tiff.pages.first.databytecounts[27]
+    with (tmp_path / "a.tif").open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    run(tmp_path / "a.tif", bundle, out=tmp_path / "damaged.zarr")
+    whole, damaged = (EmbeddingGrid.open(tmp_path / f"{name}.zarr").read() for name in ("whole", "damaged"))
+    read = damaged.valid != Validity.READ_ERROR
+    assert 0 < (~read).sum() <= 9 and (whole.valid == Validity.OK).sum() > 100
+    assert (damaged.valid == whole.valid)[read].mean() > 0.97, "at most the nearest neighbours"
+
+
+def test_of_many_failures_the_first_are_told(tmp_path: Path) -> None:
+    failed = [EmbedReport(tmp_path / "a", tmp_path / "b", "failed", error=f"e{index}.") for index in range(30)]
+    text = str(EmbedIncomplete(failed))
+    assert text.startswith("30 of 30") and "e9." in text and "e10." not in text and "and 20 more" in text
 
 
 def test_what_is_not_ours_is_never_replaced_by_skip_existing(bundle: Path, tmp_path: Path) -> None:

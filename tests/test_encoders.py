@@ -11,8 +11,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.base import IMAGENET, Encoder
 from ssl_tilegen.encoders.network import NetworkEncoder, hash_of_weights
+from ssl_tilegen.encoders.pool import EncoderPool
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.encoders.renaming import to_timm
 from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder
@@ -151,3 +152,23 @@ def test_weights_of_transformers_give_the_same_vectors(kind: str) -> None:
         mine = ours.eval().forward_features(x)  # type: ignore[operator]
         theirs_tokens = theirs(x).last_hidden_state
     torch.testing.assert_close(mine[:, 0], theirs_tokens[:, 0], atol=1e-3, rtol=1e-3)
+
+
+def test_batches_at_once_are_the_same_and_errors_come_with_the_vectors() -> None:
+    module = timm.create_model("resnet10t", num_classes=0)
+    encoder = NetworkEncoder("small", module, tile_px=32, normalisation=IMAGENET)
+    tiles = np.random.default_rng(0).integers(0, 255, (7, 4, 32, 32, 3), dtype=np.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with EncoderPool(encoder) as pool:
+            assert pool.workers == 3 and torch.get_num_threads() == 1
+            together = [pool.submit(list(batch)) for batch in tiles]
+            wrong = pool.submit([np.zeros((8, 8, 3), np.uint8)])
+            for future, batch in zip(together, tiles, strict=True):
+                assert np.array_equal(future.result(), encoder.embed(batch))
+            with pytest.raises(ValueError, match="takes uint8"):
+                wrong.result()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

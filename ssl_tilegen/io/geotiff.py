@@ -17,8 +17,8 @@ from rasterio.windows import Window as GdalWindow
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handles import HandlePool
-from ssl_tilegen.io.levels import is_averaged
-from ssl_tilegen.io.raster import Kind, Options, Raster, ReadError
+from ssl_tilegen.io.levels import ProbedRaster
+from ssl_tilegen.io.raster import Kind, Options, ReadError
 from ssl_tilegen.io.source import Source
 from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_rgb
 
@@ -30,7 +30,7 @@ for _option, _value in {"CONNECTTIMEOUT": "15", "TIMEOUT": "120", "MAX_RETRY": "
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
-class GeoTiff(Raster):
+class GeoTiff(ProbedRaster):
     """Any raster GDAL opens; without a georeference it is a plain picture (``kind``).
 
     Bands: ``options.bands``, else 1, 2, 3, else band 1 for all three colours (a palette is applied). 8-bit values are
@@ -50,7 +50,6 @@ class GeoTiff(Raster):
     def __init__(self, path: Source, options: Options) -> None:
         super().__init__(path)
         self._handles: HandlePool[rasterio.DatasetReader] = HandlePool(self._open)
-        self._averaged: dict[int, bool] = {0: True}
         with self._handles.borrow(0) as dataset:
             self.size = Size(dataset.height, dataset.width)
             self.levels = self._find_levels(dataset)
@@ -125,11 +124,6 @@ class GeoTiff(Raster):
         except RasterioIOError as error:
             raise InputError(f"{self.path}: cannot be read to find its scaling ({error}); give --scale") from error
         return tuple(percentiles(band[mask]) for band, mask in zip(bands, masks, strict=True))
-
-    def _averages(self, level: int) -> bool:
-        if level not in self._averaged:
-            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
-        return self._averaged[level]
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
         area = GdalWindow(window.col, window.row, window.cols, window.rows)

@@ -1,4 +1,4 @@
-"""Whether a resolution level was made by averaging; many files hold nearest-neighbour ones."""
+"""Rasters of which a level is read only if it was made by averaging; many files hold nearest-neighbour ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ import numpy as np
 
 from ssl_tilegen.errors import TilegenError
 from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.io.raster import Raster
+from ssl_tilegen.io.source import Source
 
 _PROBE_PX = 128
 Read = Callable[[int, Window], tuple[np.ndarray, np.ndarray]]
+
+
+class ProbedRaster(Raster):
+    """A raster whose levels are looked at before they are trusted, each once."""
+
+    def __init__(self, path: Source) -> None:
+        super().__init__(path)
+        self._averaged: dict[int, bool] = {0: True}
+
+    def _averages(self, level: int) -> bool:
+        if level not in self._averaged:
+            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
+        return self._averaged[level]
 
 
 def is_averaged(levels: Sequence[Size], level: int, read: Read) -> bool:

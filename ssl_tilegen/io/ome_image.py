@@ -13,22 +13,19 @@ import tifffile
 
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Window
-from ssl_tilegen.io.levels import is_averaged
-from ssl_tilegen.io.raster import Options, Raster
+from ssl_tilegen.io.channels import ChannelImage
+from ssl_tilegen.io.raster import Options
 from ssl_tilegen.io.source import Source
 from ssl_tilegen.io.tiff_probe import has_georeference, is_tiff
 from ssl_tilegen.io.tiff_tiles import TiffPlane, TileCache
-from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_rgb
 
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4}
-_SAMPLE_PX = 1024
 
 
-class OmeImage(Raster):
+class OmeImage(ChannelImage):
     """The largest image of an OME-TIFF. ``resolution`` is PhysicalSizeX and Y; of many planes the first in T and Z.
 
-    Bands are channels (from 1): ``options.bands``, else the first three, else the first. What is not 8-bit is scaled
-    as `GeoTiff` does. Only pictures in RGB count as stained; of fluorescence all is foreground.
+    Only pictures in RGB count as stained.
     """
 
     kind = "slide"
@@ -37,7 +34,6 @@ class OmeImage(Raster):
         super().__init__(path)
         if options.gsd is not None:
             raise ResolutionError(f"{path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
-        self._averaged: dict[int, bool] = {0: True}
         cache = TileCache()
         with tifffile.TiffFile(path) as tiff:
             series = _largest(tiff)
@@ -48,9 +44,8 @@ class OmeImage(Raster):
                 self.remarks += (f"the first plane of {series.axes} {series.shape}",)
         self.levels = tuple(channels[0][0].size for channels in self._planes)
         self.size = self.levels[0]
-        self._choose(options)
-        self.stained = interleaved and self.scaling is None and options.bands is None
-        self.background = (255, 255, 255) if self.stained else (0, 0, 0)
+        self._choose([plane.dtype for plane, _ in self._planes[0]], options)
+        self._stain(interleaved and options.bands is None)
 
     @classmethod
     def claims(cls, path: Source) -> bool:
@@ -70,33 +65,6 @@ class OmeImage(Raster):
     def close(self) -> None:
         for plane in {plane for channels in self._planes for plane, _ in channels}:
             plane.close()
-
-    def _choose(self, options: Options) -> None:
-        """Set the bands and their scaling."""
-        channels = self._planes[0]
-        self._bands = options.bands or default_bands(len(channels))
-        if missing := [band for band in self._bands if not 1 <= band <= len(channels)]:
-            raise InputError(
-                f"{self.path}: has {len(channels)} channel(s), no channel {missing[0]}; choose with --bands"
-            )
-        if options.scale is not None:
-            self.scaling = (options.scale,) * len(self._bands)
-        elif any(channels[band - 1][0].dtype != np.uint8 for band in self._bands):
-            size = self.levels[-1]
-            rows, cols = min(size.rows, _SAMPLE_PX), min(size.cols, _SAMPLE_PX)
-            middle = Window((size.rows - rows) // 2, (size.cols - cols) // 2, rows, cols)
-            self.scaling = tuple(percentiles(band) for band in self._read_bands(len(self.levels) - 1, middle))
-            self.remarks += (SCALED_REMARK,)
-
-    def _averages(self, level: int) -> bool:
-        if level not in self._averaged:
-            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
-        return self._averaged[level]
-
-    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        bands = self._read_bands(level, window)
-        finite = np.isfinite(bands).all(axis=0) if bands.dtype.kind == "f" else np.ones(bands.shape[1:], bool)
-        return to_rgb(bands, self.scaling), finite
 
     def _read_bands(self, level: int, window: Window) -> np.ndarray:
         """The chosen bands (B, h, w); a plane that holds several is decoded once."""

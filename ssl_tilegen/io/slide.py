@@ -1,9 +1,9 @@
-"""Whole-slide images, by OpenSlide."""
+"""Whole-slide images, by OpenSlide; those that are tiled TIFF by their tiles where that gives the same pixels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.handles import HandlePool
 from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
+from ssl_tilegen.io.slide_tiles import VENDORS, Read, SlideTiles
 from ssl_tilegen.io.source import Source
 from ssl_tilegen.io.tiff_probe import has_georeference
 
 COARSEST_MPP = 100.0  # a "slide" coarser than this is a photograph with a print resolution
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 32 << 20
 _BLOCK_PX = 256
 
 
@@ -43,7 +44,9 @@ class Slide(Raster):
             self._downsamples = tuple(slide.level_downsamples)
             self.background = _background(slide)
             self.resolution = options.resolution() or _stated_resolution(slide)
+            vendor = slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "")
         self.size = self.levels[0]
+        self.tiles = _tiles(path, self.levels, lambda *place: self._read_region(*place)[..., :3], vendor)
 
     @classmethod
     def claims(cls, path: Source) -> bool:
@@ -61,6 +64,8 @@ class Slide(Raster):
 
     def close(self) -> None:
         self._handles.close()
+        if self.tiles:
+            self.tiles.close()
 
     def _open(self, _: Hashable) -> openslide.OpenSlide:
         try:
@@ -73,10 +78,10 @@ class Slide(Raster):
         return slide
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        if self._downsamples[level].is_integer():
-            rgba = self._read_region(level, window)
-        else:
-            rgba = self._read_blocks(level, window)
+        whole = self._downsamples[level].is_integer()
+        if whole and self.tiles and (plane := self.tiles.plane(level)):
+            return plane.read(window), np.ones((window.rows, window.cols), bool)
+        rgba = self._read_region(level, window) if whole else self._read_blocks(level, window)
         return np.ascontiguousarray(rgba[..., :3]), rgba[..., 3] >= 128
 
     def _read_region(self, level: int, window: Window) -> np.ndarray:
@@ -99,6 +104,14 @@ class Slide(Raster):
         for block in cover(outer.size, Size(_BLOCK_PX, _BLOCK_PX)):
             rgba[block.slices] = self._read_region(level, block.shifted(outer.row, outer.col))
         return rgba[window.within(outer).slices]
+
+
+def _tiles(path: Path, levels: Sequence[Size], read: Read, vendor: str) -> SlideTiles | None:
+    """The slide's tiles; None where it has none of its own, or its file is too odd for tifffile."""
+    try:
+        return SlideTiles(path, levels, read) if vendor in VENDORS else None
+    except Exception:  # whatever a strange directory does there, OpenSlide reads the slide
+        return None
 
 
 def _background(slide: openslide.OpenSlide) -> Rgb:

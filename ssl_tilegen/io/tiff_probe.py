@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 
 from ssl_tilegen.errors import InputError
 
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what it logs of broken files we say ourselves
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GEO_TAGS = (33550, 34264, 34735)  # pixel scale, transformation, GeoKey directory
 

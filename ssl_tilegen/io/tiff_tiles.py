@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +14,49 @@ import numpy as np
 
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.raster import ReadError
+from ssl_tilegen.io.tiff_decode import decoder_of
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 32 << 20  # two rows of blocks of 1024 px and their margins
 
 
 class TileCache:
-    """The tiles decoded last, up to a number of bytes; shared by all levels of a file."""
+    """The tiles decoded last, up to a number of bytes; shared by all levels of a file and all threads.
+
+    What two threads ask for at once is decoded once: the second waits for the first.
+    """
 
     def __init__(self, capacity: int = CACHE_BYTES) -> None:
         self._capacity, self._held = capacity, 0
-        self._tiles: OrderedDict[Any, np.ndarray] = OrderedDict()
+        self._tiles: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._coming: dict[Hashable, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Any) -> np.ndarray | None:
+    def get(self, key: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """The tile of ``key``, by ``decode()`` where it is not at hand; errors are told to all who wait."""
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
-            return self._tiles.get(key)
+                return self._tiles[key]
+            theirs = self._coming.get(key)
+            if theirs is None:
+                mine = self._coming[key] = Future()
+        if theirs is not None:
+            return theirs.result()
+        try:
+            tile = decode()
+        except BaseException as error:
+            self._settle(key, None)
+            mine.set_exception(error)
+            raise
+        self._settle(key, tile)
+        mine.set_result(tile)
+        return tile
 
-    def put(self, key: Any, tile: np.ndarray) -> None:
+    def _settle(self, key: Hashable, tile: np.ndarray | None) -> None:
+        """Keep a tile that has come, and let the oldest go."""
         with self._lock:
-            if key in self._tiles:
+            del self._coming[key]
+            if tile is None:
                 return
             self._tiles[key] = tile
             self._held += tile.nbytes
@@ -43,16 +67,16 @@ class TileCache:
 class TiffPlane:
     """One directory of a TIFF file: tiled or in strips, samples together or apart, whatever tifffile decodes.
 
-    ``samples`` per pixel, ``dtype``; ``size`` in pixels.
+    ``samples`` per pixel, ``dtype``; ``size`` in pixels; ``sparse``: whether the file leaves tiles out.
     """
 
     def __init__(self, path: Path, page: Any, cache: TileCache) -> None:
         key = page.keyframe
         self.path, self.size = path, Size(key.imagelength, key.imagewidth)
         self.samples, self.dtype = int(key.samplesperpixel), key.dtype
-        self._cache, self._decode = cache, key.decode
-        self._offsets, self._counts = page.dataoffsets, page.databytecounts
-        self._tables = key.jpegtables
+        self._cache, self._decode = cache, decoder_of(key)
+        self._offsets, self._counts = np.array(page.dataoffsets), np.array(page.databytecounts)
+        self.sparse = not self._counts.all()
         self._apart = key.planarconfig == 2 and self.samples > 1
         tiled = key.is_tiled
         self.tile = (
@@ -69,7 +93,8 @@ class TiffPlane:
 
     def read(self, window: Window) -> np.ndarray:
         """(h, w, samples) of a window inside the plane. Raises ReadError."""
-        out = np.zeros((window.rows, window.cols, self.samples), self.dtype)
+        new = np.zeros if self.sparse else np.empty
+        out = new((window.rows, window.cols, self.samples), self.dtype)
         area = self._grid.area
         for row in range(window.row // self.tile.rows, -(-window.row_end // self.tile.rows)):
             for col in range(window.col // self.tile.cols, -(-window.col_end // self.tile.cols)):
@@ -90,23 +115,23 @@ class TiffPlane:
         if part := place.intersection(window):
             out[part.within(window).slices] = tile[part.within(place).slices]
 
+    def fullest(self, count: int) -> list[Window]:
+        """The places of the tiles that take the most bytes: those with the most to see."""
+        indices = np.argsort(self._counts)[: -count - 1 : -1] % self._grid.area
+        places = (divmod(int(index), self._grid.cols) for index in indices)
+        rows, cols = self.tile.rows, self.tile.cols
+        inside = (Window(row * rows, col * cols, rows, cols).intersection(Window.of(self.size)) for row, col in places)
+        return [place for place in inside if place]
+
     def _tile(self, index: int) -> np.ndarray | None:
         """One decoded tile (h, w, samples); None where the file has none: sparse files leave them out."""
-        if self._counts[index] == 0:
-            return None
-        key = (self._offsets[index], self._counts[index])
-        tile = self._cache.get(key)
-        if tile is None:
-            tile = self._decoded(index)
-            self._cache.put(key, tile)
-        return tile
+        offset, count = int(self._offsets[index]), int(self._counts[index])
+        return self._cache.get((self._fd, index), lambda: self._decoded(index, offset, count)) if count else None
 
-    def _decoded(self, index: int) -> np.ndarray:
-        data = os.pread(self._fd, self._counts[index], self._offsets[index])
+    def _decoded(self, index: int, offset: int, count: int) -> np.ndarray:
+        data = os.pread(self._fd, count, offset)
         try:
-            tile = self._decode(data, index, jpegtables=self._tables)[0]
+            return self._decode(data, index)
         except Exception as error:  # every codec has errors of its own
-            raise ReadError(f"{self.path}: a tile cannot be decoded ({type(error).__name__}: {error})") from error
-        if tile is None:
-            raise ReadError(f"{self.path}: a tile cannot be decoded")
-        return tile[0]
+            text = str(error).strip() or "no reason given"
+            raise ReadError(f"{self.path}: a tile cannot be decoded ({type(error).__name__}: {text})") from error

@@ -21,26 +21,31 @@ def tissue_mask(rgb: np.ndarray) -> np.ndarray:
     black ink does not count (black is grey; the others have more green than red, which these stains never do). Red
     ink does: nothing tells it from blood by colour.
     """
-    colourfulness = np.empty(rgb.shape[:2], np.float32)
+    colourfulness = np.empty(rgb.shape[:2], np.uint8)
     ink = np.empty(rgb.shape[:2], bool)
     for start in range(0, len(rgb), _STRIP_PX):
         strip = slice(start, start + _STRIP_PX)
         smooth = _smoothed(rgb, strip)
-        colourfulness[strip] = smooth.max(axis=-1) - smooth.min(axis=-1)
+        colourfulness[strip] = smooth.max(axis=-1) - smooth.min(axis=-1) + 0.5
         ink[strip] = smooth[..., 1] - smooth[..., 0] > PEN_EXCESS
-    inkless = colourfulness[~ink]
-    if not inkless.size or inkless.min() == inkless.max():
-        return (colourfulness > MAX_COLOURFULNESS) & ~ink
-    threshold = float(np.clip(threshold_otsu(inkless), MIN_COLOURFULNESS, MAX_COLOURFULNESS))
-    return (colourfulness > threshold) & ~ink
+    mask = colourfulness > _threshold(np.bincount(colourfulness[~ink], minlength=256))
+    mask &= ~ink
+    return mask
+
+
+def _threshold(counts: np.ndarray) -> float:
+    """The colourfulness that parts tissue from glass, given how many pixels have each of 0 to 255."""
+    if np.count_nonzero(counts) < 2:
+        return MAX_COLOURFULNESS
+    return float(np.clip(threshold_otsu(hist=(counts, np.arange(256))), MIN_COLOURFULNESS, MAX_COLOURFULNESS))
 
 
 def slide_background(rgb: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
     """Median colour of the glass of uint8 (H, W, 3), i.e. outside ``mask`` bool (H, W); white where all is tissue."""
-    glass = rgb[~mask]
-    if not len(glass):
+    glass = ~mask
+    if not glass.any():
         return 255, 255, 255
-    red, green, blue = (round(float(np.median(channel))) for channel in glass.T)
+    red, green, blue = (round(float(np.median(rgb[..., channel][glass]))) for channel in range(3))
     return red, green, blue
 
 

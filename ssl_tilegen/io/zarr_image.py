@@ -12,17 +12,15 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.levels import is_averaged
-from ssl_tilegen.io.raster import Kind, Options, Raster, ReadError
+from ssl_tilegen.io.channels import ChannelImage
+from ssl_tilegen.io.raster import Kind, Options, ReadError
 from ssl_tilegen.io.source import Source
-from ssl_tilegen.io.values import SCALED_REMARK, default_bands, percentiles, to_rgb
 
 _METRES = {"angstrom": 1e-10, "nanometer": 1e-9, "micrometer": 1e-6, "millimeter": 1e-3, "centimeter": 1e-2,
            "meter": 1.0, "kilometer": 1e3}  # fmt: skip
-_SAMPLE_PX = 1024
 
 
-class ZarrImage(Raster):
+class ZarrImage(ChannelImage):
     """The first multiscale image of a group. Of T and Z the first plane is taken; bands are channels.
 
     Pixels measured in metres or more are aerial, in anything finer a slide. CRS and transform are those that
@@ -34,7 +32,6 @@ class ZarrImage(Raster):
 
     def __init__(self, path: Path, options: Options) -> None:
         super().__init__(path)
-        self._averaged: dict[int, bool] = {0: True}
         folder, attributes = image_attributes(path) or (path, {})
         try:
             multiscale = attributes.get("ome", attributes)["multiscales"][0]
@@ -47,7 +44,10 @@ class ZarrImage(Raster):
         self.levels = tuple(Size(*array.shape[-2:]) for array in self._arrays)
         self.size = self.levels[0]
         self._place(attributes, multiscale, options)
-        self._choose(attributes.get("ome", attributes), options)
+        count = self._arrays[0].shape[self._axes.index("c")] if "c" in self._axes else 1
+        self._choose([self._arrays[0].dtype] * count, options)
+        in_colour = count == 3 and options.bands is None and _is_rgb(attributes.get("ome", attributes))
+        self._stain(in_colour and self.kind == "slide")
 
     @classmethod
     def claims(cls, path: Source) -> bool:
@@ -71,34 +71,6 @@ class ZarrImage(Raster):
             raise ResolutionError(f"{self.path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
         if self.kind == "georaster" and options.mpp is not None:
             raise ResolutionError(f"{self.path}: is a georeferenced raster; give --gsd (m/px), not --mpp")
-
-    def _choose(self, ome: Mapping[str, Any], options: Options) -> None:
-        """Set the bands, their scaling, and whether they are the colours of a stain."""
-        count = self._arrays[0].shape[self._axes.index("c")] if "c" in self._axes else 1
-        self._bands = options.bands or default_bands(count)
-        if missing := [band for band in self._bands if not 1 <= band <= count]:
-            raise InputError(f"{self.path}: has {count} channel(s), no channel {missing[0]}; choose with --bands")
-        if options.scale is not None:
-            self.scaling = (options.scale,) * len(self._bands)
-        elif self._arrays[0].dtype != np.uint8:
-            size = self.levels[-1]
-            rows, cols = min(size.rows, _SAMPLE_PX), min(size.cols, _SAMPLE_PX)
-            middle = Window((size.rows - rows) // 2, (size.cols - cols) // 2, rows, cols)
-            self.scaling = tuple(percentiles(band) for band in self._read_bands(len(self.levels) - 1, middle))
-            self.remarks += (SCALED_REMARK,)
-        in_colour = count == 3 and self.scaling is None and options.bands is None and _is_rgb(ome)
-        self.stained = self.kind == "slide" and in_colour
-        self.background = (255, 255, 255) if self.stained else (0, 0, 0)
-
-    def _averages(self, level: int) -> bool:
-        if level not in self._averaged:
-            self._averaged[level] = is_averaged(self.levels, level, self._read_level)
-        return self._averaged[level]
-
-    def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        bands = self._read_bands(level, window)
-        finite = np.isfinite(bands).all(axis=0) if bands.dtype.kind == "f" else np.ones(bands.shape[1:], bool)
-        return to_rgb(bands, self.scaling), finite
 
     def _read_bands(self, level: int, window: Window) -> np.ndarray:
         """The chosen bands (B, h, w)."""

@@ -15,15 +15,14 @@ from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.folders import sweep_leftovers
 from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
-from ssl_tilegen.io.raster import RasterView
 from ssl_tilegen.locks import Busy, Share, lock
 from ssl_tilegen.runtime import Progress, pick_device, silent, worker_share
+from ssl_tilegen.workflows.embed_companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
 from ssl_tilegen.workflows.embed_report import EmbedIncomplete, EmbedReport, summary_path, write_summary
 from ssl_tilegen.workflows.embed_tiles import Rules, encode_shards
 from ssl_tilegen.workflows.embed_view import open_view, spec_of
-from ssl_tilegen.workflows.grid_picture import thumbnail, write_picture
-from ssl_tilegen.workflows.regions import regions_for, write_outlines
+from ssl_tilegen.workflows.regions import regions_for
 from ssl_tilegen.workflows.tissue_map import TissueMap
 
 
@@ -105,7 +104,7 @@ def embed_one(
         counts = writer.counts()
         grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
         if grid:
-            _write_companions(job, settings, view, tissue, grid)
+            write_companions(job, settings, view, tissue, grid)
     seconds = time.perf_counter() - started
     return EmbedReport(
         job.image,
@@ -119,16 +118,6 @@ def embed_one(
     )
 
 
-def _write_companions(
-    job: Job, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
-) -> None:
-    """What was asked for beside the grid: outlines of the tissue, a picture."""
-    if settings.geojson:
-        write_outlines(tissue, view, job.beside(".geojson"))
-    if settings.preview:
-        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(".preview.png"))
-
-
 def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:
     """This process's images, and its share of the shards of each."""
     index, count = share
@@ -136,14 +125,20 @@ def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:
 
 
 def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
-    """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others."""
+    """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others.
+
+    Files that are asked for beside a finished grid and are not there are made now.
+    """
     if isinstance(job.image, Path) and not job.image.exists():
         raise InputError(f"{job.image}: no such file; check the path")
     if not job.grid.exists() or settings.overwrite:
         return None
+    complete = is_complete(job.grid)
+    if complete and add_companions(job, settings):
+        return EmbedReport.of(job.image, EmbeddingGrid.open(job.grid), "done")
     if not settings.skip_existing:
         raise OutputError(f"{job.grid}: exists; give --overwrite, --skip-existing or another -o")
-    if is_complete(job.grid):
+    if complete:
         return EmbedReport.of(job.image, EmbeddingGrid.open(job.grid), "skipped")
     if not is_grid(job.grid):
         raise OutputError(f"{job.grid}: exists but is no grid; remove it or give --overwrite")

@@ -15,6 +15,7 @@ from ssl_tilegen.errors import OutputError, PartialFailure
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.source import Source
 
+_LISTED = 10  # failures told in the one line of the error
 _CODES = tuple(code.name.lower() for code in Validity)
 COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds", "tiles_per_s", "error")
 
@@ -56,9 +57,8 @@ class EmbedReport:
         if self.error:
             return f"{self.grid}: {self.status}: {self.error}"
         shares = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        return (
-            f"{self.grid}: {self.status}, {self.cells} cells ({shares}) in {self.seconds:.1f} s, {self.tiles_per_s}/s"
-        )
+        pace = f" in {self.seconds:.1f} s, {self.tiles_per_s}/s" if self.seconds else ", finished before"
+        return f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}"
 
     def row(self) -> dict[str, Any]:
         """The report as a row of the table."""
@@ -71,7 +71,9 @@ class EmbedIncomplete(PartialFailure):
 
     def __init__(self, reports: Sequence[EmbedReport]) -> None:
         failed = [report for report in reports if report.status == "failed"]
-        listed = "; ".join(str(report.error) for report in failed)
+        listed = "; ".join(str(report.error) for report in failed[:_LISTED])
+        if len(failed) > _LISTED:
+            listed += f"; and {len(failed) - _LISTED} more, all in the table of --summary or --json"
         super().__init__(f"{len(failed)} of {len(reports)} inputs failed, the others are done: {listed}")
         self.reports = list(reports)
 

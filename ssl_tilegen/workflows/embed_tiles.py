@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.pool import EncoderPool
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Lattice, Size, Window, cover
 from ssl_tilegen.grids import GridData, Validity, shards
@@ -47,18 +50,33 @@ def encode_shards(
     rules: Rules,
     progress: Progress,
 ) -> Iterator[tuple[int, GridData]]:
-    """(shard index, its cells) for ``indices``. Memory does not grow with the view: blocks in flight and one shard."""
+    """(shard index, its cells) for ``indices``. Memory does not grow with the view: blocks in flight and two shards."""
     all_shards = shards(lattice.shape)
     stage, done, total = f"embed {view.raster.path.name}", 0, sum(all_shards[i].size.area for i in indices)
-    for index, tiles in groupby(_tiles(view, lattice, indices, rules.threads), key=lambda pair: pair[0]):
-        shard = ShardEncoder(all_shards[index], lattice, encoder, tissue, rules, view.raster.kind)
-        for _, tile in tiles:
-            shard.add(tile)
-            done += 1
-            if done % encoder.batch == 0:
-                progress(stage, done, total)
-        yield index, shard.finish()
-        progress(stage, done, total)
+    begun: deque[tuple[int, ShardEncoder]] = deque()
+    with EncoderPool(encoder) as pool:
+        for index, tiles in groupby(_tiles(view, lattice, indices, rules.threads), key=lambda pair: pair[0]):
+            shard = ShardEncoder(all_shards[index], lattice, encoder, pool, tissue, rules, view.raster.kind)
+            for _, tile in tiles:
+                shard.add(tile)
+                done += 1
+                if done % encoder.batch == 0:
+                    progress(stage, done, total)
+                    if begun and begun[0][1].is_done:
+                        yield _finished(begun)
+            shard.close()
+            progress(stage, done, total)
+            begun.append((index, shard))
+            if len(begun) > 1:
+                yield _finished(begun)
+        while begun:
+            yield _finished(begun)
+
+
+def _finished(begun: deque[tuple[int, ShardEncoder]]) -> tuple[int, GridData]:
+    """The oldest shard, out of the row."""
+    index, shard = begun.popleft()
+    return index, shard.finish()
 
 
 class ShardEncoder:
@@ -68,27 +86,54 @@ class ShardEncoder:
     """
 
     def __init__(
-        self, shard: Window, lattice: Lattice, encoder: Encoder, tissue: TissueMap, rules: Rules, kind: str
+        self,
+        shard: Window,
+        lattice: Lattice,
+        encoder: Encoder,
+        pool: EncoderPool,
+        tissue: TissueMap,
+        rules: Rules,
+        kind: str,
     ) -> None:
         self._shard, self._lattice, self._encoder, self._tissue, self._rules = shard, lattice, encoder, tissue, rules
+        self._pool = pool
         self._no_pixels = Validity.OUTSIDE if kind == "slide" else Validity.NODATA
         self._cells = GridData.empty(shard.size, encoder.dim)
         self._waiting: list[Tile] = []
+        self._running: list[tuple[list[tuple[int, int]], Future[np.ndarray]]] = []
 
     def add(self, tile: Tile) -> None:
-        """Judge one tile, and encode it with its batch if it has something to show."""
+        """Judge one tile, and have it encoded with its batch if it has something to show."""
         place = tile.row - self._shard.row, tile.col - self._shard.col
         code, foreground = self._judge(tile)
         self._cells.valid[place], self._cells.tissue[place] = code, foreground
         if code == Validity.OK or (code == Validity.BACKGROUND and not self._rules.tissue_only):
             self._waiting.append(tile)
         if len(self._waiting) == self._encoder.batch:
-            self._encode()
+            self.close()
+
+    def close(self) -> None:
+        """Have what is waiting encoded: the batch is full, or the shard has no more tiles."""
+        if self._waiting:
+            places = [(tile.row - self._shard.row, tile.col - self._shard.col) for tile in self._waiting]
+            self._running.append((places, self._pool.submit([tile.rgb for tile in self._waiting])))
+            self._waiting.clear()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `finish` would not have to wait."""
+        return all(future.done() for _, future in self._running)
 
     def finish(self) -> GridData:
         """The cells of the shard."""
-        if self._waiting:
-            self._encode()
+        for places, future in self._running:
+            vectors = future.result().astype(np.float16)
+            if not np.isfinite(vectors).all():
+                raise InputError(
+                    f"encoder {self._encoder.id}: gave values beyond float16; use another --encoder or --pooling"
+                )
+            rows, cols = zip(*places, strict=True)
+            self._cells.embedding[rows, cols] = vectors
         return self._cells
 
     def _judge(self, tile: Tile) -> tuple[Validity, float]:
@@ -100,16 +145,6 @@ class ShardEncoder:
             return self._no_pixels, foreground
         is_background = self._tissue.known and foreground < self._rules.tissue_min
         return (Validity.BACKGROUND if is_background else Validity.OK), foreground
-
-    def _encode(self) -> None:
-        vectors = self._encoder.embed(np.stack([tile.rgb for tile in self._waiting])).astype(np.float16)
-        if not np.isfinite(vectors).all():
-            raise InputError(
-                f"encoder {self._encoder.id}: gave values beyond float16; use another --encoder or --pooling"
-            )
-        for tile, vector in zip(self._waiting, vectors, strict=True):
-            self._cells.embedding[tile.row - self._shard.row, tile.col - self._shard.col] = vector
-        self._waiting.clear()
 
 
 def _tiles(view: RasterView, lattice: Lattice, indices: Sequence[int], threads: int) -> Iterator[tuple[int, Tile]]:

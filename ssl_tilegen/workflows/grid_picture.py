@@ -16,7 +16,7 @@ from ssl_tilegen.io.raster import RasterView
 from ssl_tilegen.workflows.tissue_map import overview_of, read_whole
 
 PANEL_PX = 1024
-_SAMPLED_SHARDS, _SAMPLED_CELLS = 64, 16_384
+_SAMPLED_SHARDS, _SAMPLED_CELLS = 64, 4_096
 _GAP_PX, _FONT_PX, _PAPER, _INK = 16, 15, (255, 255, 255), (30, 30, 30)
 COLOURS = {
     Validity.BACKGROUND: (226, 226, 226),
@@ -73,12 +73,13 @@ class Components(NamedTuple):
         """Fitted to the cells that are no background, sampled evenly over the grid."""
         vectors = _sample(grid)
         mean = vectors.mean(0)
-        _, axes = np.linalg.eigh((vectors - mean).T @ (vectors - mean))
+        vectors -= mean
+        _, axes = np.linalg.eigh(vectors.T @ vectors)
         axes = np.pad(axes[:, ::-1][:, :3], ((0, 0), (0, max(0, 3 - axes.shape[1]))))
         axes = axes * np.where(
             np.abs(axes).max(0) > np.abs(axes.min(0)), 1, -1
         )  # a sign that does not depend on LAPACK
-        low, high = np.percentile((vectors - mean) @ axes, (2, 98), axis=0)
+        low, high = np.percentile(vectors @ axes, (2, 98), axis=0)
         return cls(mean, axes, low, high)
 
     def colour(self, vectors: np.ndarray) -> np.ndarray:

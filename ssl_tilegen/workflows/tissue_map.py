@@ -5,18 +5,18 @@ Anything else is foreground throughout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ssl_tilegen.geometry import Size, Window, cover
 from ssl_tilegen.io.geojson import Regions
-from ssl_tilegen.io.raster import RasterView, Rgb
+from ssl_tilegen.io.raster import RasterView, ReadError, Rgb
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 
 OVERVIEW_MPP = 8.0
 OVERVIEW_SIDE_PX = 2048  # a larger slide is seen coarser: the memory that this takes does not grow
-_BLOCK_PX = 512
+_BLOCK_PX, _LEAST_PX = 512, 4
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,6 @@ class TissueMap:
     background: Rgb
     mask: np.ndarray | None = None
     scale: float = 1.0
-    _table: np.ndarray = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        mask = np.zeros((1, 1), bool) if self.mask is None else self.mask
-        table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
-        np.cumsum(mask, 0, out=table[1:, 1:])
-        np.cumsum(table[1:, 1:], 1, out=table[1:, 1:])
-        object.__setattr__(self, "_table", table)
 
     @classmethod
     def of(cls, view: RasterView, threads: int, regions: Regions | None = None) -> TissueMap:
@@ -64,9 +56,7 @@ class TissueMap:
         rows, cols = self.mask.shape
         top, bottom = self._span(window.row, window.row_end, rows)
         left, right = self._span(window.col, window.col_end, cols)
-        t = self._table
-        total = int(t[bottom, right]) - int(t[top, right]) - int(t[bottom, left]) + int(t[top, left])
-        return total / ((bottom - top) * (right - left))
+        return np.count_nonzero(self.mask[top:bottom, left:right]) / ((bottom - top) * (right - left))
 
     def _span(self, start: int, end: int, limit: int) -> tuple[int, int]:
         """The overview pixels of an interval, at least one."""
@@ -83,8 +73,22 @@ def overview_of(view: RasterView, side_px: int = OVERVIEW_SIDE_PX, mpp: float = 
 
 
 def read_whole(view: RasterView, threads: int) -> np.ndarray:
-    """All of a view in blocks, uint8 (H, W, 3); what cannot be decoded is background."""
+    """All of a view in blocks, uint8 (H, W, 3); what cannot be decoded is background, to within a few pixels."""
     rgb = np.empty((view.size.rows, view.size.cols, 3), np.uint8)
     for window, pixels in view.read_many(cover(view.size, Size(_BLOCK_PX, _BLOCK_PX)), threads):
         rgb[window.slices] = pixels.rgb
+        if pixels.error is not None:
+            _salvage(view, window, rgb)
     return rgb
+
+
+def _salvage(view: RasterView, window: Window, rgb: np.ndarray) -> None:
+    """Fill in what of a damaged window can be read, by quarters: one bad tile must not hide the tissue around it."""
+    if max(window.rows, window.cols) <= _LEAST_PX:
+        return
+    half = Size(-(-window.rows // 2), -(-window.cols // 2))
+    for part in (quarter.shifted(window.row, window.col) for quarter in cover(window.size, half)):
+        try:
+            rgb[part.slices] = view.read(part).rgb
+        except ReadError:
+            _salvage(view, part, rgb)

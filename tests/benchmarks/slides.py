@@ -31,7 +31,7 @@ def write_slide(path: Path, side_px: int, tiles: list[bytes], mpp: float = 0.5) 
             places.append((file.tell(), len(tile)))
             file.write(tile)
         link, side = 8, side_px
-        while side >= TILE_PX:
+        while side > TILE_PX:  # the tags below hold no list of one
             link = _write_level(file, link, side, places, mpp)
             side //= 4
     return path

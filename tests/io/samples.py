@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 import tifffile
 import zarr
 from PIL import Image
@@ -34,13 +35,25 @@ def write_slide(path: Path, rgb: np.ndarray, mpp: float = 0.5, **spec: object) -
     return path
 
 
-def write_raster(path: Path, bands: np.ndarray, **profile: object) -> Path:
-    """``bands`` (B, H, W) as a tiled GeoTIFF in UTM at 0.5 m/px unless ``profile`` says otherwise."""
+def write_raster(path: Path, bands: np.ndarray, mask: np.ndarray | None = None, **profile: object) -> Path:
+    """``bands`` (B, H, W) as a tiled GeoTIFF in UTM at 0.5 m/px unless ``profile`` says otherwise.
+
+    ``mask`` bool (H, W) becomes an internal mask of the file.
+    """
     facts = {"driver": "GTiff", "height": bands.shape[1], "width": bands.shape[2], "count": len(bands),
              "dtype": bands.dtype.name, "crs": UTM, "transform": Affine(*PLACE), "tiled": True,
              "blockxsize": 128, "blockysize": 128, **profile}  # fmt: skip
-    with rasterio.open(path, "w", **facts) as dataset:
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **facts) as dataset:
         dataset.write(bands)
+        if mask is not None:
+            dataset.write_mask(mask)
+    return path
+
+
+def write_vrt(path: Path, source: Path) -> Path:
+    """A VRT of all of ``source``, as gdal_translate writes it."""
+    with rasterio.open(source) as dataset:
+        rasterio.shutil.copy(dataset, path, driver="VRT")
     return path
 
 

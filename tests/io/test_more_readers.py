@@ -13,11 +13,14 @@ import pytest
 import tifffile
 import zarr
 
+from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
 from ssl_tilegen.io.source import Remote, source_of
+from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
 from tests.io import samples
+from tests.io.dicom import write_dicom_slide
 
 WHOLE = Window(0, 0, 512, 512)
 
@@ -160,6 +163,50 @@ def test_an_address_with_nothing_there_is_one_line(tmp_path: Path) -> None:
     ):
         open_raster(f"{address}/none.tif")
     assert "\n" not in str(caught.value)
+
+
+def test_a_raster_is_read_from_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``s3://`` as GDAL reads it, from a store on this machine."""
+    image = samples.texture(256, 256)
+    (tmp_path / "bucket").mkdir()
+    samples.write_raster(tmp_path / "bucket" / "far.tif", image.transpose(2, 0, 1))
+    with _served(tmp_path) as address:
+        for name, value in {"AWS_S3_ENDPOINT": address.removeprefix("http://"), "AWS_HTTPS": "NO",
+                            "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES"}.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        with open_raster("s3://bucket/far.tif") as far:
+            assert (far.read(Window(10, 20, 30, 40)).rgb == image[10:40, 20:60]).all() and far.name == "far"
+
+
+def test_an_internal_mask_is_what_is_valid(tmp_path: Path) -> None:
+    mask = np.zeros((256, 256), bool)
+    mask[:100, 30:] = True
+    path = samples.write_raster(tmp_path / "m.tif", samples.texture(256, 256).transpose(2, 0, 1), mask)
+    assert not path.with_suffix(".tif.msk").exists()
+    with open_raster(path) as raster:
+        assert (raster.read(Window(0, 0, 256, 256)).valid == mask).all()
+
+
+def test_a_dicom_slide_has_all_its_levels_and_pixels(tmp_path: Path) -> None:
+    image = samples.texture(640, 768)
+    first = write_dicom_slide(tmp_path / "d", image, mpp=0.25, levels=3)
+    with open_raster(first) as raster:
+        assert raster.levels == (Size(640, 768), Size(320, 384), Size(160, 192)) and raster.kind == "slide"
+        assert raster.resolution == Resolution(0.25, "um") and raster.stained
+        assert (raster.read(Window(0, 0, 640, 768)).rgb == image).all()
+    assert [entry.image for entry in _entries(tmp_path / "d")] == [first], "a folder of DICOM files is one slide"
+
+
+def test_a_dicom_slide_that_lost_a_frame_is_one_line(tmp_path: Path) -> None:
+    first = write_dicom_slide(tmp_path / "d", samples.texture(256, 256), levels=1)
+    first.write_bytes(first.read_bytes()[:-150_000])
+    with pytest.raises((InputError, ReadError)) as caught, open_raster(first) as raster:
+        raster.read(Window(0, 0, 256, 256))
+    assert "\n" not in str(caught.value) and str(first) in str(caught.value)
+
+
+def _entries(folder: Path) -> list[Job]:
+    return find_jobs([folder], EmbedSettings())
 
 
 @contextmanager

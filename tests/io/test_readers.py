@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rasterio.enums import Resampling
+from rasterio.transform import Affine
 
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.raster import Raster, RasterView, open_raster, view_at
 from tests.io import samples
+from tests.io.dicom import write_dicom_slide
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -87,13 +89,56 @@ def _georaster_in_a_zip(folder: Path) -> Raster:
     return open_raster(f"/vsizip/{folder}/a.zip/in.tif")
 
 
+def _vrt(folder: Path) -> Raster:
+    samples.write_raster(folder / "part.tif", samples.texture(ROWS, COLS).transpose(2, 0, 1))
+    return open_raster(samples.write_vrt(folder / "v.vrt", folder / "part.tif"))
+
+
+def _georaster_turned(folder: Path) -> Raster:
+    turned = Affine.translation(5e5, 4e6) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5)
+    return open_raster(samples.write_raster(folder / "t.tif", samples.texture(ROWS, COLS).transpose(2, 0, 1),
+                                            transform=turned))  # fmt: skip
+
+
+def _georaster_in_degrees(folder: Path) -> Raster:
+    place = {"crs": "EPSG:4326", "transform": Affine(1e-5, 0, 10.0, 0, -1e-5, 50.0)}
+    return open_raster(samples.write_raster(folder / "d.tif", samples.texture(ROWS, COLS).transpose(2, 0, 1), **place))
+
+
+def _georaster_with_an_internal_mask(folder: Path) -> Raster:
+    bands, mask = samples.texture(ROWS, COLS).transpose(2, 0, 1), np.ones((ROWS, COLS), bool)
+    mask[300:, 250:600] = False
+    return open_raster(samples.write_raster(folder / "m.tif", bands, mask))
+
+
+def _floats_with_holes(folder: Path) -> Raster:
+    band = samples.texture(ROWS, COLS)[None, ..., 0].astype(np.float32) / 255 - 0.5
+    band[0, 310:330, :] = np.nan
+    return open_raster(samples.write_raster(folder / "f.tif", band))
+
+
+def _seven_bands_int16(folder: Path) -> Raster:
+    bands = np.concatenate([samples.texture(ROWS, COLS, seed).transpose(2, 0, 1) for seed in range(3)])[:7]
+    return open_raster(samples.write_raster(folder / "n.tif", bands.astype(np.int16) * 9 - 500), bands=(5, 3, 1))
+
+
+def _dicom_slide(folder: Path) -> Raster:
+    return open_raster(write_dicom_slide(folder / "plain", samples.texture(ROWS, COLS)))
+
+
+def _dicom_slide_in_jpeg(folder: Path) -> Raster:
+    return open_raster(write_dicom_slide(folder / "jpeg", samples.texture(ROWS, COLS), levels=1, jpeg=True))
+
+
 def _real(path: str, **options: float) -> Callable[[Path, Path], Raster]:
     return lambda folder, data: open_raster(data / path, **options)  # type: ignore[arg-type]
 
 
 MADE = [_slide, _slide_of_odd_size, _georaster, _georaster_with_overviews, _one_band_uint16, _png, _plain_tiff,
         _ome_tiff_with_subifds, _ome_tiff_in_strips, _ome_tiff_with_deep_channels,
-        _ome_zarr, _ome_zarr_of_a_place, _old_ome_zarr, _georaster_in_a_zip]  # fmt: skip
+        _ome_zarr, _ome_zarr_of_a_place, _old_ome_zarr, _georaster_in_a_zip, _vrt, _georaster_turned,
+        _georaster_in_degrees, _georaster_with_an_internal_mask, _floats_with_holes, _seven_bands_int16,
+        _dicom_slide, _dicom_slide_in_jpeg]  # fmt: skip
 REAL = {
     "svs": _real("slides/cmu-1-small-region.svs"),
     "web-mercator": _real("rasters/oam_area1_half.tif"),
