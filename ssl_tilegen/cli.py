@@ -232,8 +232,8 @@ def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
         console.note(f"warning: {line}")
     if report.skipped:
         console.summary(report.facts(), table(report))
-        path, reason = report.skipped[0]
-        console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {reason}")
+        first = report.skipped[0][1]
+        console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {first}")
         raise typer.Exit(3)
     return report.facts(), table(report)
 

@@ -54,7 +54,9 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert time.perf_counter() - started < 5  # 0.4 s on an idle machine
 
 
-@pytest.mark.parametrize("command", ["", "embed", "generate", "augment", "train", "models", "models list", "models info"])
+@pytest.mark.parametrize(
+    "command", ["", "embed", "generate", "augment", "evaluate", "train", "models", "models list", "models info"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*command.split(), "--help") == 0
     assert "Usage: ssl-tilegen" in capsys.readouterr().out

@@ -199,6 +199,7 @@ def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) ->
 # Tasks
 
 
+@pytest.mark.slow
 def test_task_table_confusion_and_groups(sets: Path, bundle: Path) -> None:
     report = run(task=sets / "task", encoder=("texture", "bundle"), model=str(bundle), task_steps=4)
     rows = {(row.model, row.features, row.arm): row for row in report.task.rows}
@@ -225,6 +226,7 @@ def test_labels_from_a_csv(sets: Path, tmp_path: Path) -> None:
         read_labelled(path)
 
 
+@pytest.mark.slow
 def test_image_level_by_attention(tmp_path: Path) -> None:
     for part, seed in (("real", 0), ("synthetic", 50), ("test", 100)):
         for label, colour in (("left", -15.0), ("right", 15.0)):
@@ -247,7 +249,8 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common: dict[str, Any] = {"model": str(root / "bundle")}
     embed([root / "source.png"], EmbedSettings(out=root / "grid.zarr", gsd=0.15, **common))
     for name, more in (("whole", {}), ("crop", {"size": 256, "fit": "crop"}), ("wide", {"size": "640x448"})):
-        generate(GenerateSettings.model_validate({"grid": root / "grid.zarr", "out": root / f"{name}.png"} | common | more))
+        how = {"grid": root / "grid.zarr", "out": root / f"{name}.png"} | common | more
+        generate(GenerateSettings.model_validate(how))
     return root
 
 
@@ -270,15 +273,17 @@ def test_grids_against_grids_and_pictures(painted: Path, bundle: Path) -> None:
     model = str(painted / "bundle")
     same = run(real=painted / "grid.zarr", synthetic=painted / "grid.zarr", encoder=("bundle",), model=model)
     assert by_name(same)["fd"].value == pytest.approx(0, abs=1e-6) and by_name(same)["fd"].n_real == 36
-    mixed = run(real=painted / "grid.zarr", synthetic=painted / "source.png", encoder=("bundle",), model=model, gsd=0.15)
+    beside = {"real": painted / "grid.zarr", "synthetic": painted / "source.png", "gsd": 0.15}
+    mixed = run(**beside, encoder=("bundle",), model=model)
     assert by_name(mixed)["fd"].value < 0.01 * max(1.0, by_name(mixed)["fd"].baseline)
     other = encoder_bundle(painted / "other", seed=5)
     with pytest.raises(FormatError, match="encoder"):
-        run(real=painted / "grid.zarr", synthetic=painted / "source.png", encoder=("bundle",), model=str(other), gsd=0.15)
+        run(**beside, encoder=("bundle",), model=str(other))
     with pytest.raises(TilegenError, match="bundle"):
-        run(real=painted / "grid.zarr", synthetic=painted / "source.png", model=model)
+        run(**beside, model=model)
 
 
+@pytest.mark.slow
 def test_real_tissues_are_farther_apart_than_halves_of_one(data_dir: Path) -> None:
     tiles = data_dir / "tiles/he/val"
     if not tiles.is_dir():

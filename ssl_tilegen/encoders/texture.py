@@ -31,7 +31,7 @@ _BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 class TextureEncoder:
-    """See `ssl_tilegen.encoders.base.Encoder`. Tiles of any side from 32 px; ``tile_px`` is what it is asked to take."""
+    """See `ssl_tilegen.encoders.base.Encoder`. Tiles of any side from 32 px; ``tile_px`` is what it asks for."""
 
     id = NAME
     pooling = "statistics"
@@ -48,7 +48,7 @@ class TextureEncoder:
 
     @torch.inference_mode()
     def embed(self, tiles: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, 3) -> float32 (N, D). Worked in pieces of about a million numbers, which stay in the cache."""
+        """uint8 (N, H, W, 3) -> float32 (N, D). Worked in pieces that stay in the cache."""
         piece = max(1, _PIECE_PX // (tiles.shape[1] * tiles.shape[2]))
         parts = [self._described(tiles[i : i + piece]) for i in range(0, len(tiles), piece)]
         return torch.cat(parts).cpu().numpy()
@@ -115,7 +115,7 @@ def _texture(energy: Tensor, finer: Tensor | None) -> Tensor:
     unit = (flat - mean[..., None]) / (spread[..., None] + _FLOOR)
     ties = [(unit[:, 0] * unit[:, 1]).mean(1), (unit[:, 0] * unit[:, 2]).mean(1)]
     if finer is not None:
-        before = torch.nn.functional.adaptive_avg_pool2d(finer.mean(2), tuple(overall.shape[2:])).flatten(2)
+        before = torch.nn.functional.adaptive_avg_pool2d(finer.mean(2), (overall.shape[2], overall.shape[3])).flatten(2)
         before = (before - before.mean(2, keepdim=True)) / (before.std(2, keepdim=True) + _FLOOR)
         ties += list((unit * before).mean(2).T)
     levels = [(mean + _FLOOR).log(), ((spread + _FLOOR) / (mean + _FLOOR)).log(), directed]

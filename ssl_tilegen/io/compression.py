@@ -35,8 +35,8 @@ def storage_of(path: Path) -> str:
 def _of_tiff(path: Path) -> str:
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        name, tables = tifffile.COMPRESSION(page.compression).name, page.jpegtables
-        if not (tables and _TABLE in tables) and "JPEG" in name:
+        name, tables = tifffile.COMPRESSION(page.compression).name, page.jpegtables or b""
+        if _TABLE not in tables and "JPEG" in name:
             file.filehandle.seek(page.dataoffsets[0])
             tables = file.filehandle.read(min(page.databytecounts[0], 4096))
     if "JPEG" not in name:

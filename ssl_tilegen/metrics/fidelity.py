@@ -12,7 +12,7 @@ def psnr(a: np.ndarray, b: np.ndarray, peak: float = 255.0) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """Structural similarity of two uint8 images (H, W, 3), 1 where they are equal (Wang et al. 2004), by scikit-image."""
+    """Structural similarity of two uint8 images (H, W, 3), 1 where they are equal (Wang et al. 2004)."""
     from skimage.metrics import structural_similarity
 
     window = min(7, min(a.shape[:2]) - (min(a.shape[:2]) + 1) % 2)

@@ -1,4 +1,4 @@
-"""Kernel distance: unbiased, so sets of different and of small sizes compare (Binkowski et al. 2018, arXiv 1801.01401)."""
+"""Kernel distance: unbiased, so small and unequal sets compare (Binkowski et al. 2018, arXiv 1801.01401)."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def fit_mil(
         for i in rng.permutation(len(bags)):
             chosen = bags[i][rng.permutation(len(bags[i]))[:tiles]]
             said, _ = model(torch.from_numpy(((chosen - mean) / std).astype(np.float32)))
-            loss = nn.functional.cross_entropy(said[None], torch.tensor([int(labels[i])]), weight=weight, reduction="sum")
+            loss = -weight[labels[i]] * said.log_softmax(0)[labels[i]]
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

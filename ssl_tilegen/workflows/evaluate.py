@@ -14,7 +14,7 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.errors import InputError, OutputError, SettingError
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.metrics.copying import Copying
@@ -94,13 +94,17 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
     """Compare the sets of ``settings``, run its task, and write its report.
 
     Images that cannot be read are listed in ``skipped``. InputError, FormatError, ResolutionError or SettingError
-    where nothing can be compared; OutputError where the report exists or cannot be written.
+    where nothing can be compared; OutputError where the report exists or cannot be written; Interrupted with nothing
+    kept (there is no state to go on from).
     """
     started = time.perf_counter()
     _check_report(settings)
     evidence = Evidence()
-    found = _compare(settings, evidence, progress) if settings.real else _nothing()
-    task = run_task(settings, progress) if settings.task else None
+    try:
+        found = _compare(settings, evidence, progress) if settings.real else _nothing()
+        task = run_task(settings, progress) if settings.task else None
+    except Interrupted as stop:
+        raise Interrupted("interrupted: nothing was written; run it again", stop.exit_code - 128) from None
     skipped = found.skipped + tuple((str(p), why) for p, why in (task.skipped if task else ()))
     report = replace(
         found,

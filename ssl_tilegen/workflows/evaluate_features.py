@@ -139,8 +139,8 @@ def describe_grids_beside(
     facts, encoder = grids[0].spec.encoder, encoders[BUNDLE]
     if facts.weights_sha256 != encoder.weights_sha256:
         raise FormatError(
-            f"{grids[0].path}: made by {facts.id}, the encoder of --model is {encoder.id}; embed the images of the other "
-            "set by the same encoder, or give the bundle that made the grid"
+            f"{grids[0].path}: made by {facts.id}, the encoder of --model is {encoder.id}; give the bundle "
+            "that made the grid, or compare grids of one encoder"
         )
     found: dict[str, dict[str, Features]] = {}
     for name, part in sets.items():

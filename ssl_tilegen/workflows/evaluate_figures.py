@@ -163,8 +163,8 @@ def warnings_of(name: str, real: Features, synthetic: Features) -> list[str]:
         count, groups = len(features.x), len(np.unique(features.groups))
         if count < _FEW_PER_DIMENSION * dim:
             found.append(
-                f"{which} set, {name}: {count} windows for {dim} dimensions; below {_FEW_PER_DIMENSION * dim} the Frechet "
-                "distance is mostly bias: trust the kernel distance and the matched column"
+                f"{which} set, {name}: {count} windows for {dim} dimensions; below {_FEW_PER_DIMENSION * dim} the "
+                "Frechet distance is mostly bias: trust the kernel distance and the matched column"
             )
         if groups < _FEW_GROUPS:
             found.append(f"{which} set: {groups} independent groups; intervals want {_FEW_GROUPS} or more")

@@ -13,9 +13,8 @@ from PIL import Image as Pillow
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.workflows.evaluate import Evidence
 from ssl_tilegen.workflows.evaluate_pairs import nearest_pairs, spread
-from ssl_tilegen.workflows.evaluate_sets import Place, read_place
+from ssl_tilegen.workflows.evaluate_sets import Place, Reader
 from ssl_tilegen.workflows.evaluate_table import number
-
 
 _LEAST_PX = 192
 
@@ -36,8 +35,8 @@ def gallery(evidence: Evidence, settings: EvaluateSettings) -> str:
         distance, index = evidence.nearest[name]
         found = nearest_pairs(index, distance, sets["synthetic"], sets["real"], count, far=True)
         cards = (_pair(real, made, "nearest real", f"distance {number(d)}") for made, real, d in found)
-        sections.append(_section("Least like anything real", cards,
-                                 f"Synthetic windows farthest from the real set in {name} features, worst first."))  # fmt: skip
+        text = f"Synthetic windows farthest from the real set in {name} features, worst first."
+        sections.append(_section("Least like anything real", cards, text))
     for name, copies in evidence.copies.items():
         train = evidence.features[name]["train"]
         if train.places:
@@ -69,13 +68,15 @@ def _shown(place: Place) -> np.ndarray:
     side, size = place.window.rows, place.image.size
     margin = max(0, (_LEAST_PX - side) // 2)
     large = min(size.rows, size.cols) / place.factor >= 2 * _LEAST_PX
-    return read_place(place._replace(window=place.window.grown(margin))) if large and margin else read_place(place)
+    shown = place._replace(window=place.window.grown(margin)) if large and margin else place
+    with Reader() as reader:
+        return reader.read(shown)
 
 
 def _where(place: Place) -> str:
     path, window = place.image.path, place.window
-    inside = f" at {window.col}, {window.row}" if max(place.image.size.rows, place.image.size.cols) >= 2 * window.rows else ""
-    return f"{path.parent.name}/{path.name}{inside}"
+    part = max(place.image.size.rows, place.image.size.cols) >= 2 * window.rows
+    return f"{path.parent.name}/{path.name}" + (f" at {window.col}, {window.row}" if part else "")
 
 
 def _data(rgb: np.ndarray) -> str:

@@ -126,10 +126,7 @@ def _embedded(view: RasterView, lattice: Lattice, cells: Window, encoder: Bundle
     at = Window(cells.row * lattice.stride, cells.col * lattice.stride,
                 cells.rows * lattice.stride + reach, cells.cols * lattice.stride + reach)  # fmt: skip
     rgb = view.read(at).rgb
-    tiles = np.stack([
-        rgb[r * lattice.stride : r * lattice.stride + lattice.tile, c * lattice.stride : c * lattice.stride + lattice.tile]
-        for r, c in np.ndindex(cells.rows, cells.cols)
-    ])  # fmt: skip
+    tiles = np.stack([rgb[lattice.window(*cell).slices] for cell in np.ndindex(cells.rows, cells.cols)])
     parts = [encoder.embed(tiles[i : i + encoder.batch]) for i in range(0, len(tiles), encoder.batch)]
     return np.concatenate(parts).reshape(cells.rows, cells.cols, -1)
 
@@ -166,8 +163,9 @@ def large_figures(
     made = replace(images["synthetic"], images=tuple(large))
     found = []
     for key, title, shift, coarser in _VIEWS:
-        own = real if coarser == 1 else _seen(images["real"], encoders, side, resolution, settings, progress, 0, coarser)
-        other = _seen(made, encoders, side, resolution, settings, progress, shift and side // 2, coarser)
+        how = (encoders, side, resolution, settings, progress)
+        own = real if coarser == 1 else _seen(images["real"], *how, 0, coarser)
+        other = _seen(made, *how, shift and side // 2, coarser)
         if own is not None and other is not None:
             found += [replace(figure, name=key, title=title) for figure in
                       figures(name, own, other, ("fd",), neighbours=settings.neighbours, rounds=settings.rounds,
@@ -214,7 +212,7 @@ def _seam_figures(
         value = float(made.mean())
         found.append(
             Figure(f"seams_{lattice}", f"Large images: seams at every {lattice} px", "pixels", 3, len(own), len(made),
-                   value, value - spread, value + spread, better="near 1", paper="change across lattice lines / elsewhere",
+                   value, value - spread, value + spread, better="near 1", paper="change across lines / elsewhere",
                    baseline=float(np.mean(own)) if own else None)
         )  # fmt: skip
     return found

@@ -49,14 +49,15 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>ssl-tilegen evaluate</title>'
-        f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>{"".join(sections)}</main></body></html>\n'
+        f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>'
+        f"{''.join(sections)}</main></body></html>\n"
     )
 
 
 _HOW = (
     "Value: all windows, with a 95 % interval from half-samples drawn by group (slide, field or block). "
-    "Real-real: the same figure between two halves of the real set that share no group. Matched: synthetic against real "
-    "at the same counts; hold it against real-real. Features of the bundle's own encoder flatter a model that was "
+    "Real-real: the same figure between two halves of the real set that share no group. Matched: synthetic against "
+    "real at the same counts; hold it against real-real. Features of the bundle's own encoder flatter a model that was "
     "conditioned on them; the other ones are the second opinion."
 )
 _PLOTS = (
@@ -74,7 +75,8 @@ def _header(report: EvaluateReport) -> str:
     )
     what = f"windows of {report.window_px} px, {report.resolution}" if report.window_px else ""
     table = f'<div class="scroll"><table class="sets">{rows}</table></div>' if rows else ""
-    return f'<header><p class="kicker">ssl-tilegen evaluate</p><h1>Real against synthetic</h1><p>{what}</p>{table}</header>'
+    title = '<p class="kicker">ssl-tilegen evaluate</p><h1>Real against synthetic</h1>'
+    return f"<header>{title}<p>{what}</p>{table}</header>"
 
 
 def _warnings(report: EvaluateReport) -> str:
@@ -107,7 +109,8 @@ def _figure_table(figures: Sequence[Figure]) -> str:
     rows = []
     for f in figures:
         cells = (f.title, f.features, str(f.dim), str(f.n_real), str(f.n_synthetic), f"<b>{number(f.value)}</b>",
-                 span(f.low, f.high), f.better, number(f.baseline), number(f.matched), str(f.n_equal or "-"), f.paper)  # fmt: skip
+                 span(f.low, f.high), f.better, number(f.baseline), number(f.matched), str(f.n_equal or "-"),
+                 f.paper)  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return _table(head, rows)
 
@@ -123,10 +126,10 @@ def _plots(report: EvaluateReport, evidence: Evidence) -> str:
     if points:
         parts.append(_plot("Precision and recall", svg.precision_recall(points)))
     for name, (distance, _) in evidence.nearest.items():
-        sets = [("synthetic to nearest real", distance), ("real to nearest real of another group", evidence.apart[name])]
+        sets = [("synthetic to nearest real", distance), ("real to nearest of another group", evidence.apart[name])]
         parts.append(_plot(f"Nearest neighbours, {name}", svg.histogram(sets, f"distance in {name} features")))
     for name, found in evidence.copies.items():
-        sets = [("synthetic to nearest training", found.synthetic), ("held-out real to nearest training", found.held_out)]
+        sets = [("synthetic to nearest training", found.synthetic), ("held-out to nearest training", found.held_out)]
         line = (found.limit, "nearest 1 % of held-out")
         parts.append(_plot(f"Copy check, {name}", svg.histogram(sets, f"distance in {name} features", line=line)))
     return f'<div class="plots">{"".join(parts)}</div>'
@@ -171,14 +174,15 @@ def _condition(report: EvaluateReport) -> str:
         return ""
     text = (
         f"Cells embedded again and held against the vectors they were painted from ({escape(c.grid)}, "
-        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {c.cosine:.3f}; the own source is the nearest of "
-        f"all for {c.top1:.1%} and among five for {c.top5:.1%} (chance {c.chance:.2%})."
+        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {c.cosine:.3f}; their own source is nearest "
+        f"of all for {c.top1:.1%} and among five for {c.top5:.1%} (chance {c.chance:.2%})."
     )
     values = c.map[np.isfinite(c.map)] if c.map is not None else np.zeros(0)
     drawn = ""
     if len(values) and c.map is not None:
         low, high = float(np.quantile(values, 0.02)), float(np.quantile(values, 0.98))
-        drawn = _plot(f"Cosine of each cell, {low:.2f} (faint) to {high:.2f} (full)", svg.heat_map(c.map, low, max(high, low + 1e-6), "cosine"))
+        shaded = svg.heat_map(c.map, low, max(high, low + 1e-6), "cosine")
+        drawn = _plot(f"Cosine of each cell, {low:.2f} (faint) to {high:.2f} (full)", shaded)
         drawn += _plot("Distribution", svg.histogram([("cells", values)], "cosine to the condition"))
     return _section("Does the picture follow its grid?", f'<div class="plots">{drawn}</div>', text)
 

@@ -11,10 +11,10 @@ from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.workflows.evaluate_features import Features
 from ssl_tilegen.workflows.evaluate_figures import Figure
-from ssl_tilegen.workflows.evaluate_sets import Image, ImageSet, Place, read_place
+from ssl_tilegen.workflows.evaluate_sets import Image, ImageSet, Place, Reader
 from ssl_tilegen.workflows.labelled import read_manifest
 
-_CLIP_DB = 60.0
+_CLIP_DB, _CHANCE = 60.0, 100
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ def pair_scores(pairs: dict[Image, Image], real: Features, synthetic: Features) 
     at = {(p.image, p.window): i for i, p in enumerate(real.places)}
     centre = real.x.mean(0)
     found = []
-    for i, place in enumerate(synthetic.places):
-        other = at.get((pairs[place.image], place.window)) if place.image in pairs else None
-        if other is not None:
-            a, b = read_place(real.places[other]), read_place(place)
-            cosine = _cosine(real.x[other] - centre, synthetic.x[i] - centre)
-            found.append(PairScore(real.places[other], place, min(psnr(a, b), _CLIP_DB), ssim(a, b), cosine))
+    with Reader() as reader:
+        for i, place in enumerate(synthetic.places):
+            other = at.get((pairs[place.image], place.window)) if place.image in pairs else None
+            if other is not None:
+                a, b = reader.read(real.places[other]), reader.read(place)
+                cosine = _cosine(real.x[other] - centre, synthetic.x[i] - centre)
+                found.append(PairScore(real.places[other], place, min(psnr(a, b), _CLIP_DB), ssim(a, b), cosine))
     return sorted(found, key=lambda pair: pair.cosine)
 
 
@@ -100,8 +101,10 @@ def pair_figures(name: str, pairs: Sequence[PairScore], dim: int, rounds: int, s
     rng = np.random.default_rng(seed)
     groups = np.array([f"{p.real.image.group}@{p.real.window.row // 1024},{p.real.window.col // 1024}" for p in pairs])
     drawn = [index for (index,) in half_samples([groups], rounds, seed)] if len(pairs) > 1 else []
-    others = rng.permutation(len(pairs))[: min(200, len(pairs) - 1)].tolist()
-    chance = [(read_place(pairs[i].real), read_place(pairs[(i + len(pairs) // 2) % len(pairs)].real)) for i in others]
+    others = np.sort(rng.permutation(len(pairs))[: min(_CHANCE, len(pairs) - 1)]).tolist()
+    with Reader() as reader:
+        chance = [(reader.read(pairs[i].real), reader.read(pairs[(i + len(pairs) // 2) % len(pairs)].real))
+                  for i in others]  # fmt: skip
     rows = (
         ("psnr", "Pairs: PSNR, dB", [p.psnr for p in pairs], (0.0, np.inf), "higher", "peak signal-to-noise ratio",
          [min(psnr(a, b), _CLIP_DB) for a, b in chance]),

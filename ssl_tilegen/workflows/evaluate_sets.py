@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,11 +23,12 @@ _LARGE = 4  # windows a side from which an image counts as large
 _BLOCK = 4  # windows a side of the blocks of a large image that are resampled together
 _LEAST_TISSUE, _MOST_MISSING, _ENOUGH = 0.05, 0.1, 500
 _SAME_RESOLUTION = 0.01
+_KEPT_OPEN = 4
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a set: ``size`` of its level 0, ``resolution`` if it says any, ``storage`` as `storage_of` has it."""
+    """One image of a set: ``size`` of its level 0, ``resolution`` if it says any, ``storage`` by `storage_of`."""
 
     path: Path
     group: str
@@ -189,7 +190,8 @@ def places(
         size = image.size.scaled(1 / factor)
         lead = _leads(size, side, shift)
         for row in range(lead[0], size.rows - side + 1, side):
-            found += [Place(image, Window(row, c, side, side), factor) for c in range(lead[1], size.cols - side + 1, side)]
+            cols = range(lead[1], size.cols - side + 1, side)
+            found += [Place(image, Window(row, col, side, side), factor) for col in cols]
     if limit and len(found) > limit:
         found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
     return found, [_block(place) for place in found]
@@ -208,9 +210,6 @@ def _block(place: Place) -> str:
         return image.group
     step = _BLOCK * window.rows
     return f"{image.group}@{window.row // step},{window.col // step}"
-
-
-Read = Callable[[Place], "np.ndarray | None"]
 
 
 def windows(
@@ -232,9 +231,25 @@ def windows(
         start = end
 
 
-def read_place(place: Place) -> np.ndarray:
-    """uint8 (side, side, 3) of one window."""
-    with open_raster(place.image.path) as raster:
+class Reader:
+    """Reads single windows and keeps the last few images open. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, Raster] = {}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for raster in self._open.values():
+            raster.close()
+
+    def read(self, place: Place) -> np.ndarray:
+        """uint8 (side, side, 3) of one window."""
+        raster = self._open.pop(place.image.path, None) or open_raster(place.image.path)
+        self._open[place.image.path] = raster  # the last one used is the last to go
+        if len(self._open) > _KEPT_OPEN:
+            self._open.pop(next(iter(self._open))).close()
         return RasterView(raster, place.factor).read(place.window).rgb
 
 
@@ -259,6 +274,6 @@ def same_encoder(grids: Sequence[EmbeddingGrid]) -> None:
     for grid in grids[1:]:
         if grid.spec.encoder != grids[0].spec.encoder:
             raise FormatError(
-                f"{grid.path}: made by {grid.spec.encoder.id}, {grids[0].path} by {grids[0].spec.encoder.id}; embed both "
-                "with one encoder"
+                f"{grid.path}: made by {grid.spec.encoder.id}, {grids[0].path} by {grids[0].spec.encoder.id}; embed "
+                "both with one encoder"
             )

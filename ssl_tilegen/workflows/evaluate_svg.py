@@ -35,7 +35,8 @@ def histogram(sets: Sequence[tuple[str, np.ndarray]], label: str, *, line: tuple
                      f'stroke-width="1.5"/>')  # fmt: skip
     if line and low <= line[0] <= high:
         at = x(line[0])
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="24" y2="{base}" stroke="var(--bad)" stroke-dasharray="4 3"/>'
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="24" y2="{base}" stroke="var(--bad)" '
+                     f'stroke-dasharray="4 3"/>'
                      f'<text x="{at + 5:.1f}" y="36" {_FONT}>{escape(line[1])}</text>')  # fmt: skip
     parts.append(f'<line x1="{left}" x2="{width - left}" y1="{base}" y2="{base}" stroke="var(--line)"/>')
     for tick in np.linspace(low, high, 4):

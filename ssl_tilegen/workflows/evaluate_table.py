@@ -56,12 +56,12 @@ def _figures(figures: tuple[Figure, ...], caption: str) -> Table:
     from rich.table import Table
 
     out = Table(title=f"real against synthetic, {caption}", title_justify="left")
-    for head, right in (("figure", False), ("features", False), ("dim", True), ("n real/synth.", True), ("value", True),
-                        ("95 % interval", True), ("good", False), ("real-real", True), ("synth. at that n", True)):  # fmt: skip
-        out.add_column(head, justify="right" if right else "left")
+    for head in ("figure", "features", "dim", "n real/synth.", "value", "95 % interval", "good", "real-real",
+                 "synth. at that n"):  # fmt: skip
+        out.add_column(head, justify="left" if head in ("figure", "features", "good") else "right")
     for f in figures:
-        out.add_row(f.title, f.features, str(f.dim), f"{f.n_real}/{f.n_synthetic}", number(f.value), span(f.low, f.high),
-                    f.better, number(f.baseline), number(f.matched))  # fmt: skip
+        out.add_row(f.title, f.features, str(f.dim), f"{f.n_real}/{f.n_synthetic}", number(f.value),
+                    span(f.low, f.high), f.better, number(f.baseline), number(f.matched))  # fmt: skip
     return out
 
 
@@ -87,7 +87,8 @@ def with_span(found: Interval, sign: str = "") -> str:
 def _confusion(task: TaskReport) -> Table:
     from rich.table import Table
 
-    out = Table(title=f"synthetic images as a model trained on real ones sees them ({task.judge})", title_justify="left")
+    title = f"synthetic images as a model trained on real ones sees them ({task.judge})"
+    out = Table(title=title, title_justify="left")
     out.add_column("made as")
     for name in task.classes:
         out.add_column(name, justify="right")

@@ -45,11 +45,13 @@ def main() -> None:
         base = frechet_distance(real, own)
         apart = frechet_distance(real[train_labels == 0], real[train_labels == 1])
         probe = scores(linear_probe(real, train_labels, own, 3), labels).accuracy
-        print(f"{name}: dim {real.shape[1]}, real-real {base:.3f}, two tissues {apart / base:.1f}, probe {probe:.3f}", flush=True)
+        facts = f"dim {real.shape[1]}, real-real {base:.3f}, two tissues {apart / base:.1f}, probe {probe:.3f}"
+        print(f"{name}: {facts}", flush=True)
         for kind, steps in DEGRADED.items():
             ratios = [frechet_distance(real, batched(embed, steps(held, i))) / base for i in range(4)]
             rising = all(a < b for a, b in zip([1.0, *ratios], ratios, strict=False))
-            print(f"  {kind:8}" + "".join(f"{r:9.2f}" for r in ratios) + ("  rising" if rising else "  NOT RISING"), flush=True)
+            verdict = "rising" if rising else "NOT RISING"
+            print(f"  {kind:8}" + "".join(f"{r:9.2f}" for r in ratios), verdict, flush=True)
 
 
 def tiles(folder: Path, side: int, per_group: int) -> tuple[np.ndarray, np.ndarray]:
