@@ -59,7 +59,7 @@ def write_results(
         "# Do synthetic pictures make better classifiers where labels are few?",
         "",
         f"Written by `run.sh`; model `{bundle.info.name}` ({bundle.hash[:12]}), {options.scale} pictures made of each "
-        f"picture, {options.seeds} draws of groups, {seconds / 60:.0f} minutes in this run.",
+        f"picture, {options.seeds} draws of groups, {seconds / 60:.0f} min in this run (what earlier ones made is kept).",
         "",
         "Accuracy in per cent, mean over draws, with 95 % intervals from drawing seeds and test groups again, "
         "together. A draw takes so many groups of each class; synthetic pictures are only those made of its own "
@@ -72,7 +72,7 @@ def write_results(
     for name in dict.fromkeys(row.task.name for row in rows):
         own = [row for row in rows if row.task.name == name]
         task = own[0].task
-        kind = "of a kind the model was trained on, without labels" if task.seen else "of a kind the model never saw"
+        kind = "such as the model was trained on, without labels" if task.seen else "the model was not trained on"
         counts = f"{len(task.train)} to draw from, {len(task.test)} tested"
         text += [f"## {task.title}", "", f"Pictures {kind}; {counts}.", ""]
         for recipe in dict.fromkeys(row.recipe for row in own):

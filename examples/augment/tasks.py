@@ -30,7 +30,7 @@ def digest(items: Sequence[Item]) -> str:
 @dataclass(frozen=True)
 class Task:
     """``train`` and ``test`` share no group; ``side_px``: what the classifiers see; ``counts``: how many groups per
-    class are drawn; ``seen``: whether the built-in model was trained on pictures of this kind.
+    class are drawn; ``seen``: whether the built-in model was trained on these pictures or their like.
 
     Groups are drawn by blocks of ``block``, and `augment` mixes within a block alone (it is the CSV's split), so that
     no synthetic picture knows of a group that its draw has not.

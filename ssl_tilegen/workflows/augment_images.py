@@ -34,7 +34,11 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     source = _grid(painter, painter.originals[sample.original].path, grids / f"{sample.original}.zarr")
     condition = _condition(painter, sample, source, grids)
     out.parent.mkdir(parents=True, exist_ok=True)
-    generate(_settings(painter, sample, condition, out), progress, _repaint(painter, sample))
+
+    def told(stage: str, done: float, total: float) -> None:
+        progress(stage, done if stage == "paint" else total, total)
+
+    generate(_settings(painter, sample, condition, out), told, _repaint(painter, sample))
     again = _grid(painter, out, grids / f"made-{sample.original}-{sample.k}.zarr")
     return _record(sample, source.read(), again.read())
 
