@@ -25,6 +25,7 @@ from ssl_tilegen.diffusion.sketch import LocalCondition
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder
+from ssl_tilegen.nets.window import at_unit_length, predict
 from ssl_tilegen.runtime import fast_dtype
 
 FORMAT = 1
@@ -80,6 +81,8 @@ class BundleInfo(BaseModel):
     prediction_type: str = "flow"
     l2_condition: bool = False
     """Whether the denoiser takes its condition at unit length, as the published one does."""
+    time_scale: float = 1.0
+    """What times are multiplied by for a denoiser that sees one window (its own count of them is finer)."""
     sampling: Sampling = Sampling()
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
@@ -140,6 +143,7 @@ class ModelBundle:
         """sha256 over all components and what they are joined by: everything that the pixels depend on."""
         parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
         joints = {"encoder", "locality", "window_px", "latent_mean", "latent_scale", "prediction_type", "l2_condition"}
+        joints |= {"time_scale"} if self.info.time_scale != 1 else set()
         parts.append(json.dumps(self.info.model_dump(include=joints), sort_keys=True))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
@@ -199,16 +203,20 @@ class ModelBundle:
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents at times t; no condition = unconditional."""
+        if cond is not None and self.locality == "window" and self.info.l2_condition:
+            cond = at_unit_length(cond)
         with self._autocast():
-            if self.locality == "local":
-                return self.denoiser(x.contiguous(memory_format=torch.channels_last), t, cond).float()
-            return self.denoiser(x, t, self._tokens(x, cond)).sample.float()
+            raw = predict(self.denoiser, x, t, cond, dim=self.info.encoder.dim, time_scale=self.info.time_scale)
+        return raw.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (N, C, h, w) -> pixels (N, 3, factor h, factor w) in about [-1, 1]."""
         mean, scale = self._statistics
-        raw = latents.to(self.device) / scale + mean
-        with self._autocast():
+        return self.decode_raw(latents.to(self.device) / scale + mean)
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """Latents as the autoencoder gives them (N, C, h, w) -> pixels (N, 3, factor h, factor w)."""
+        with torch.no_grad(), self._autocast():
             pixels = self.autoencoder.decode(raw.contiguous(memory_format=torch.channels_last))
         return getattr(pixels, "sample", pixels).float()
 
@@ -242,12 +250,6 @@ class ModelBundle:
         mean = torch.tensor(self.info.latent_mean or [0.0] * channels, device=self.device)
         scale = torch.tensor(self.info.latent_scale or [1.0] * channels, device=self.device)
         return mean[None, :, None, None], scale[None, :, None, None]
-
-    def _tokens(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Condition vectors (N, D) as one token each; the unconditional token is the zero vector."""
-        if cond is None:
-            return torch.zeros(len(x), 1, self.info.encoder.dim, device=x.device)
-        return (nn.functional.normalize(cond, dim=1) if self.info.l2_condition else cond)[:, None]
 
     def _autocast(self) -> Any:
         kind = fast_dtype(self.device)
@@ -300,11 +302,12 @@ def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> Non
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
 
 
-def update_info(folder: Path, **changes: Any) -> BundleInfo:
-    """The facts of a bundle under construction with ``changes``, written back."""
+def update_info(folder: Path, *, scheduler: dict[str, Any] | None = None, **changes: Any) -> BundleInfo:
+    """The facts of a bundle under construction with ``changes``, written back; its scheduler stays unless given."""
     info = _read_info(folder) if (folder / "bundle.json").is_file() else BundleInfo(name=folder.parent.name)
     info = info.model_copy(update=changes)
-    write_info(folder, info, SCHEDULER)
+    known = folder / "scheduler" / "scheduler_config.json"
+    write_info(folder, info, scheduler or (_read_json(known) if known.is_file() else SCHEDULER))
     return info
 
 

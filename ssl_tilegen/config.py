@@ -287,6 +287,11 @@ class GenerateSettings(Settings):
         "--region",
         default_text="all, or the crop with most foreground",
     )
+    keep: str | None = knob(
+        None,
+        "The image that the grid was made from: it is kept to the pixel, all but the --region, which is repainted.",
+        "--keep",
+    )
     fit: Literal["auto", "crop", "stretch"] = knob(
         "auto",
         "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
@@ -324,6 +329,8 @@ class GenerateSettings(Settings):
         low, high = self.guidance_interval or (0.0, 1.0)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"--guidance-interval {low:g},{high:g}: expected 0 <= LOW <= HIGH <= 1")
+        if self.keep is not None and (self.region is None or self.size is not None or self.fit != "auto"):
+            raise ValueError("--keep goes with --region X,Y,W,H, what to repaint of the image, and no --size or --fit")
         return self
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ssl_tilegen.errors import Interrupted, SettingError
+from ssl_tilegen.errors import Interrupted, SettingError, TilegenError
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +23,7 @@ Progress = Callable[[str, float, float], None]
 """``progress(stage, done, total)``: from the main thread; may raise `Interrupted`, which is let through."""
 
 
+_MEETING, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=2)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
@@ -27,11 +31,16 @@ def silent(stage: str, done: float, total: float) -> None:
     """The progress callback that does nothing."""
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``. SettingError where it is not there."""
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:i``. SettingError where it is not there.
+
+    Of several processes on one machine each gets a card of its own, as far as there are enough.
+    """
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name in ("auto", "cuda") and cards and local_rank:
+        return torch.device("cuda", local_rank % cards)
     if name == "auto":
         return torch.device("cuda" if cards else "cpu")
     try:
@@ -98,6 +107,72 @@ def worker_share() -> tuple[int, int]:
     return 0, 1
 
 
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """This process among those that were started together: ``rank`` of ``count``, the ``local_rank``-th of its host."""
+
+    rank: int = 0
+    local_rank: int = 0
+    count: int = 1
+
+
+def distributed_environment() -> Distributed:
+    """Who this process is, from torchrun's variables, else from srun's; alone where there are neither.
+
+    srun's are also set under torchrun's names, which torch and accelerate read: RANK, LOCAL_RANK, WORLD_SIZE, and as
+    the meeting point MASTER_ADDR (the step's first host) and MASTER_PORT (from the job's number). What is set already
+    is left as it is.
+    """
+    own = os.environ
+    count = own.get("SLURM_STEP_NUM_TASKS") or own.get("SLURM_NTASKS", "")
+    if "RANK" not in own and own.get("SLURM_PROCID", "").isdigit() and count.isdigit() and int(count) > 1:
+        hosts = own.get("SLURM_STEP_NODELIST") or own.get("SLURM_JOB_NODELIST") or own.get("SLURM_NODELIST", "")
+        own["RANK"], own["WORLD_SIZE"] = own["SLURM_PROCID"], count
+        own.setdefault("LOCAL_RANK", own.get("SLURM_LOCALID", "0"))
+        own.setdefault("MASTER_ADDR", _first_host(hosts))
+        own.setdefault("MASTER_PORT", str(20_000 + int(own.get("SLURM_JOB_ID", "0")) % 20_000))
+    rank, count = own.get("RANK", ""), own.get("WORLD_SIZE", "")
+    if not (rank.isdigit() and count.isdigit() and int(count) > 1):
+        return Distributed()
+    return Distributed(int(rank), int(own.get("LOCAL_RANK", rank)), int(count))
+
+
+def _first_host(hosts: str) -> str:
+    """The first name of a Slurm list such as ``node[003-010,12],other``; this machine for an empty one."""
+    match = re.match(r"([^,\[]+)(?:\[([^\]\-,]+)[^\]]*\])?([^,\[]*)", hosts)
+    return "".join(part or "" for part in match.groups()) if match else "127.0.0.1"
+
+
+@contextmanager
+def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
+    """Join the processes started together, to talk by torch.distributed: gloo for memory, NCCL for cards.
+
+    TilegenError where the others do not come; nothing to do for one that is alone.
+    """
+    if who.count == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store, rank, count = next(iter(dist.rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
+        kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        check_stop()
+        raise TilegenError(
+            f"process {who.rank} of {who.count}: the others did not come ({str(error).splitlines()[0][:120]}); start "
+            "all of them with torchrun or srun, or one alone without RANK and WORLD_SIZE"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 def versions(*packages: str) -> dict[str, str]:
     """The installed versions of ``packages``, those that are installed."""
     found = {}
@@ -110,18 +185,22 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 _caught: list[int] = []
+_WARNING = getattr(signal, "SIGUSR1", None)  # what batch queues send before they end a job; not on Windows
+_STOPPING = [number for number in (signal.SIGINT, signal.SIGTERM, _WARNING) if number is not None]
 
 
 def _remember(signum: int, frame: FrameType | None) -> None:
-    _caught.append(signum)
-    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
+    _caught.append(signal.SIGTERM if signum == _WARNING else signum)
+    if signum != _WARNING:
+        signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
 
 
 @contextmanager
 def catching_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a request to stop, seen by `stop_requested`; a second signal kills."""
+    """Turn SIGINT, SIGTERM and SIGUSR1 (a queue's warning, taken as SIGTERM) into a request to stop, which is seen by
+    `stop_requested`; a second SIGINT or SIGTERM kills."""
     _caught.clear()
-    before = {number: signal.signal(number, _remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, _remember) for number in _STOPPING}
     try:
         yield
     finally:

@@ -223,7 +223,7 @@ def test_cells_cover_a_picture_of_any_size(bundle):
 
 
 @pytest.mark.slow
-def test_large_images_are_painted_from_their_grids(settings, tmp_path):
+def test_large_images_are_painted_from_their_grids(settings, tmp_path, monkeypatch):
     import rasterio
 
     rng = np.random.default_rng(0)
@@ -234,7 +234,12 @@ def test_large_images_are_painted_from_their_grids(settings, tmp_path):
                                count=3, dtype="uint8", crs="EPSG:32614",
                                transform=rasterio.transform.from_origin(5e5, 4e6, 0.15, 0.15)) as file:  # fmt: skip
                 file.write(rng.integers(0, 255, (3, 130, 200), np.uint8))
-    report = augment(tmp_path / "maps", changed(settings, level="image", mix=0.3, strength=0.7))
+    monkeypatch.setenv("WORLD_SIZE", "2")  # started by torchrun: each process takes its own images, none waits
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        report = augment(tmp_path / "maps", changed(settings, level="image", mix=0.3, strength=0.7))
+        assert report.painted == 2 and report.status == ("done" if rank == "1" else "partial")
+    assert json.loads(next(settings.out.rglob("*.tif.json")).read_text())["provenance"]["strength"] == 0.7
     assert report.kept == {"dots": 2, "lines": 2}
     with rasterio.open(settings.out / rows(settings.out)[0]["path"]) as file:
         assert (file.width, file.height, file.crs.to_epsg()) == (200, 130, 32614)

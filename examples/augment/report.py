@@ -59,7 +59,8 @@ def write_results(
         "# Do synthetic pictures make better classifiers where labels are few?",
         "",
         f"Written by `run.sh`; model `{bundle.info.name}` ({bundle.hash[:12]}), {options.scale} pictures made of each "
-        f"picture, {options.seeds} draws of groups, {seconds / 60:.0f} min in this run (what earlier ones made is kept).",
+        f"picture, {options.seeds} draws of groups, {seconds / 60:.0f} min in this run (what earlier ones made is "
+        "kept).",
         "",
         "Accuracy in per cent, mean over draws, with 95 % intervals from drawing seeds and test groups again, "
         "together. A draw takes so many groups of each class; synthetic pictures are only those made of its own "

@@ -27,6 +27,8 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Images are (N, 3, H, W) in [-1, 1] with H and W multiples of 8; latents are (N, C, H/8, W/8).
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self,

@@ -16,19 +16,20 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.levels import NoiseLevels, preconditioning
 
 _LEVELS = 3
 
 
 class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Flow-matching denoiser (Lipman et al. 2023) with the preconditioning of Karras et al. 2022, per channel.
+    """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023) or,
+    with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
 
-    With x = (1 - t) clean + t noise and channel deviation s, the velocity noise - clean has the best linear estimate
-    (t - (1 - t) s^2) / D x, D = (1 - t)^2 s^2 + t^2, and a remainder of deviation s / sqrt(D): the network gives the
-    remainder at unit scale.
+    What it predicts has a best linear estimate given x alone; the network gives the remainder, at unit scale.
     """
 
+    _supports_gradient_checkpointing = True
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -42,8 +43,12 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         hidden: int = 256,
         time_features: int = 64,
         sketch_side: int = 0,
+        prediction_type: str = "flow",
+        scheduler: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._prediction = prediction_type
+        self.levels = NoiseLevels(scheduler)
         self.sketch_side = sketch_side
         self._condition_dim = condition_dim
         self._reach = sum(2 * (d + u) * 2**i for i, (d, u) in enumerate(zip(down_blocks, (*up_blocks, 0), strict=True)))
@@ -87,17 +92,18 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """Velocity (N, C, h, w) for noisy latents x, times t (N,) in [0, 1] and a condition or None.
+        """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts and a condition or None.
 
         The condition is a field (N, D, h/4, w/4), and below it, for a network with a sketch, that folded to the same
         stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
         """
-        time = t.float()[:, None, None, None]
+        alpha, sigma = (level[:, None, None, None] for level in self.levels(t))
         std = self.latent_std[:, None, None]
-        spread = (1 - time) ** 2 * std**2 + time**2
+        keep, linear, gain = preconditioning(self._prediction, alpha, sigma, std)
         field, folded = (None, None) if condition is None else condition.tensor_split([self._condition_dim], 1)
-        remainder = self._remainder(self._seen(x * spread.rsqrt(), folded), self._modulation(t, field, x))
-        return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
+        time = (sigma / (alpha + sigma)).flatten()
+        remainder = self._remainder(self._seen(x * keep, folded), self._modulation(time, field, x))
+        return linear * x + gain * remainder
 
     def _seen(self, x: Tensor, folded: Tensor | None) -> Tensor:
         """Scaled noisy latents, beside them the sketch and a mask of where there is one."""
@@ -137,7 +143,7 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.out(self.act(self.norm_out(h)))
 
 
-class _FieldBlock(nn.Module):
+class _FieldBlock(Recomputable):
     """A residual block whose scale and shift are maps."""
 
     def __init__(self, channels: int, hidden: int, level: int) -> None:
@@ -149,7 +155,7 @@ class _FieldBlock(nn.Module):
         self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
         self.act = nn.SiLU()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) and (N, hidden, H / finer, W / finer) -> (N, C, H, W)."""
         both = self.modulate(modulation)
         if self.finer > 1:

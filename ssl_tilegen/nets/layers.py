@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ChannelNorm(nn.Module):
@@ -21,8 +22,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        scale = x.square().mean(1, keepdim=True).add(1e-6).rsqrt()
-        return x * scale * self.gain[:, None, None]
+        power = x.square().mean(1, keepdim=True, dtype=torch.float32)  # in bfloat16: slower, and other for other sizes
+        return x * power.add(1e-6).rsqrt().to(x.dtype) * self.gain[:, None, None]
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
@@ -32,7 +33,26 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
     return layer
 
 
-class PlainBlock(nn.Module):
+class Recomputable(nn.Module):
+    """A block whose activations can be computed again in the backward pass instead of being kept.
+
+    diffusers' ``enable_gradient_checkpointing`` of the network around it sets the flag. Subclasses give ``compute``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.compute, *inputs, use_reentrant=False)
+        return self.compute(*inputs)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class PlainBlock(Recomputable):
     """x + conv(silu(conv(silu(x)))): a residual block without normalisation, for autoencoders."""
 
     def __init__(self, channels: int) -> None:
@@ -41,7 +61,7 @@ class PlainBlock(nn.Module):
         self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
         self.act = nn.SiLU()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) -> (N, C, H, W); reaches 2 positions to each side."""
         return x + self.conv_out(self.act(self.conv_in(self.act(x))))
 

@@ -1,4 +1,4 @@
-"""Stage `autoencoder`: L1 + gradient + KL on random crops, from a principal-component start."""
+"""Stage `autoencoder`: pixels, gradients, optionally features and a critic, on random crops."""
 
 from __future__ import annotations
 
@@ -7,68 +7,118 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.metrics.fidelity import ssim
+from ssl_tilegen.metrics.frechet import frechet_distance
+from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
+from ssl_tilegen.training.batches import Batch, Item
+from ssl_tilegen.training.critic import PatchCritic, hinge_game
 from ssl_tilegen.training.data import Corpus, to_signed
-from ssl_tilegen.training.loop import Batch
+from ssl_tilegen.training.features import FeatureSpace
+from ssl_tilegen.training.reconstruction import downscale, gradient_difference, latent_side, psnr, reconstruct
 from ssl_tilegen.training.settings import AutoencoderSettings
+from ssl_tilegen.training.strip import save_strip
 
 _START_CROPS = 600
-_SHOWN = 6
+_SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
 
 
 class AutoencoderStage:
-    """Trains LinearStartAutoencoder on windows of the corpus."""
+    """Trains an autoencoder on windows of the corpus; figures are of the validation images, where there are any.
+
+    ``module`` is the network, or with a critic both (see `finished`).
+    """
 
     def __init__(self, settings: AutoencoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
-        self.module = LinearStartAutoencoder(**settings.net)
-        self.module.start_from_blocks(self._blocks())
+        network: Any = build_component({"_class_name": "LinearStartAutoencoder", **settings.net})
+        if settings.window_px % downscale(network):
+            raise SettingError(f"window_px {settings.window_px}: must be a multiple of the downscale {downscale(network)}")
+        if isinstance(network, LinearStartAutoencoder):
+            network.start_from_blocks(self._blocks())
+        self.module: Any = _WithCritic(network, PatchCritic(settings.critic_width)) if settings.critic_weight else network
+        self._channels = network.config.latent_channels
+        self._latents = latent_side(network, settings.window_px)
+        self._space = FeatureSpace(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None
+        if settings.feature_weight and self._space is None:
+            raise SettingError("feature_weight: name the feature_bundle whose encoder compares the images")
         shown = np.random.default_rng([settings.run.seed, 1])
-        self._fixed = np.stack([corpus.crop(shown, settings.window_px) for _ in range(_SHOWN)])
+        count = _MEASURED if corpus.validation or self._space else _SHOWN
+        self._fixed = np.stack([corpus.held_out.crop(shown, settings.window_px) for _ in range(count)])
 
     def _blocks(self) -> Tensor:
         rng = np.random.default_rng([self.settings.run.seed, 0])
         crops = torch.from_numpy(to_signed(np.stack([self.corpus.crop(rng, 64) for _ in range(_START_CROPS)])))
         return crops.unfold(2, FACTOR, FACTOR).unfold(3, FACTOR, FACTOR).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
-    def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        side, latents = self.settings.window_px, self.settings.window_px // FACTOR
-        noise = rng.standard_normal((self.module.config.latent_channels, latents, latents), np.float32)
-        return {"image": to_signed(self.corpus.crop(rng, side)), "noise": noise}
+    def item(self, rng: np.random.Generator) -> Item:
+        image = to_signed(self.corpus.crop(rng, self.settings.window_px))
+        noise = rng.standard_normal((self._channels, self._latents, self._latents), np.float32)
+        return {"image": image, "noise": noise}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        image = batch["image"]
-        mean, logvar = module.moments_of(image)
-        restored = module.decode(mean + batch["noise"] * (0.5 * logvar).exp())
+        s, image = self.settings, batch["image"]
+        network = getattr(module, "network", module)
+        restored, prior = reconstruct(network, image, batch["noise"])
         pixel = (restored - image).abs().mean()
         edge = gradient_difference(restored, image)
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        loss = pixel + self.settings.gradient_weight * edge + self.settings.kl_weight * kl
-        with torch.no_grad():
-            parts = {"l1": pixel.detach(), "kl": kl.detach(), "psnr": psnr(restored, image).mean()}
+        weight = 1.0 if hasattr(network, "quantize") else s.kl_weight
+        loss = pixel + s.gradient_weight * edge + weight * prior
+        parts = {"l1": pixel.detach(), "kl": prior.detach(), "psnr": psnr(restored, image).mean().detach()}
+        if s.feature_weight and self._space is not None:
+            features = self._space.to(image.device).difference(restored, image)
+            loss, parts["features"] = loss + s.feature_weight * features, features.detach()
+        if s.critic_weight:
+            of_maker, of_critic = hinge_game(module.critic, restored, image)
+            has_say = float(int(module.parts) >= s.critic_from * s.run.accumulate)
+            loss = loss + has_say * s.critic_weight * of_maker + of_critic
+            parts |= {"maker": of_maker.detach(), "critic": of_critic.detach()}
+            module.parts.add_(1)
         return loss, parts
+
+    def finished(self, module: Any) -> Any:
+        """The network to keep."""
+        return getattr(module, "network", module)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        device = next(module.parameters()).device
-        image = torch.from_numpy(to_signed(self._fixed)).to(device)
-        restored = module.decode(module.encode(image)).clamp(-1, 1)
-        strip = torch.cat([image, restored], 2).movedim(0, 2).flatten(2, 3)
-        pixels = ((strip + 1) * 127.5).round().clamp(0, 255).byte().movedim(0, -1).cpu().numpy()
-        Image.fromarray(pixels).save(path)
-        return {"fixed_psnr": round(float(psnr(restored, image).mean()), 3)}
+        """Rows: source windows and their reconstructions; PSNR, SSIM and, with a feature bundle, rFD of the fixed
+        windows."""
+        network = self.finished(module)
+        device = next(network.parameters()).device
+        images = torch.from_numpy(to_signed(self._fixed)).to(device)
+        parts = images.split(_MEASURED_BATCH)
+        restored = torch.cat([reconstruct(network, part, None).image for part in parts]).clamp(-1, 1)
+        pixels = ((restored + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        save_strip(path, [self._fixed[:_SHOWN], pixels[:_SHOWN]])
+        figures = {"fixed_psnr": round(float(psnr(restored, images).mean()), 3)}
+        figures["fixed_ssim"] = round(float(np.mean([ssim(a, b) for a, b in zip(self._fixed, pixels, strict=True)])), 4)
+        return figures | self._feature_distance(images, restored)
+
+    def _feature_distance(self, images: Tensor, restored: Tensor) -> dict[str, float]:
+        """rFD: Frechet distance of the windows to their reconstructions in the feature bundle's encoder."""
+        if self._space is None:
+            return {}
+        space = self._space.to(images.device)
+        a, b = (
+            torch.cat([space.vectors(part) for part in batch.split(_MEASURED_BATCH)]).cpu().numpy()
+            for batch in (images, restored)
+        )
+        return {"rfd": round(frechet_distance(a, b), 5)}
 
 
-def gradient_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of the horizontal and vertical gradients."""
-    error = a - b
-    return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+class _WithCritic(nn.Module):
+    """An autoencoder and the critic of its reconstructions, trained as one; ``parts`` of batches seen so far."""
 
+    def __init__(self, network: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.network, self.critic = network, critic
+        self.register_buffer("parts", torch.zeros((), dtype=torch.long))
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB per image, for (N, 3, H, W) in [-1, 1]."""
-    return 10 * torch.log10(4 / (a.clamp(-1, 1) - b).square().flatten(1).mean(1).clamp(min=1e-10))
+    def forward(self, image: Tensor) -> Tensor:
+        return reconstruct(self.network, image, None).image

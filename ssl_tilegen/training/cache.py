@@ -1,8 +1,9 @@
 """What the denoiser trains on, computed once: latents of whole images and the embeddings of their cells.
 
 Each image is kept in several turns (flips and rotations), each turn with the cells of several lattice offsets, so
-that training windows fall anywhere between the cells, as windows of a generated canvas do. Kept in one ``.npz`` file
-named after a fingerprint of everything that went in.
+that training windows fall anywhere between the cells, as windows of a generated canvas do. Images with a grid of
+embeddings beside them are kept as they are, with the cells of that grid. Of images too large to be held, random parts
+are kept. Kept in one ``.npz`` file named after a fingerprint of everything that went in.
 """
 
 from __future__ import annotations
@@ -12,27 +13,34 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.runtime import autocast
-from ssl_tilegen.training.data import Corpus, to_signed, turned
+from ssl_tilegen.training.data import Corpus, turned
+from ssl_tilegen.training.grids_beside import Grid, grid_beside
+from ssl_tilegen.training.pictures import Picture
 from ssl_tilegen.training.settings import DenoiserSettings
 
 _EMBED_BATCH = 512
+_PART_PX, _PART_STEP_PX = 1024, 64
+_NEW_KNOBS = {"group": None, "validation_share": 0.0, "stain": 0.0, "brightness": 0.0, "memory_mib": 8192}
+_NEW_OF_SOURCE = {"role": "train", "grids": None}
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Cells (R, K, D) float16 of a lattice without gaps whose first tile starts at ``corner_px`` (row, col)."""
+class Origin(NamedTuple):
+    """Where a scene comes from: the corpus's picture, its turn, and the part of it (row, col, rows, cols)."""
 
-    corner_px: tuple[int, int]
-    cells: np.ndarray
+    picture: int
+    turn: int
+    row: int
+    col: int
+    rows: int
+    cols: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Scene:
     valid: np.ndarray
     grids: list[Grid]
     chance: float
+    origin: Origin | None = None
 
 
 def scenes_of(
@@ -53,85 +62,128 @@ def scenes_of(
     path = folder / f"latents-{_fingerprint(corpus, bundle, settings)}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = list(_compute(corpus, bundle, settings, progress))
-        _save(path, scenes)
+        _save(path, list(_Maker(corpus, bundle, settings).scenes(progress)))
     return _load(path)
 
 
 def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> str:
     facts = [
-        [(p.name, p.rgb.shape, p.source) for p in corpus.pictures],
-        settings.data.model_dump(exclude={"sources": {"__all__": {"paths", "weight"}}}),
+        [(p.path.name, (p.size.rows, p.size.cols, 3), p.source) for p in corpus.pictures],
+        _data_facts(settings),
         [settings.offsets, settings.run.seed, bundle.component_hash("encoder"), bundle.component_hash("autoencoder")],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _compute(
-    corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings, progress: Callable[[str], None]
-) -> Iterator[Scene]:
-    rng = np.random.default_rng([settings.run.seed, 3])
-    for number, (picture, chance) in enumerate(zip(corpus.pictures, corpus.chances, strict=True)):
-        turns = rng.permutation(8)[: settings.data.sources[picture.source].turns]
-        for turn in turns if len(turns) > 1 else [0]:
-            rgb = np.ascontiguousarray(turned(picture.rgb, int(turn)))
-            valid = None if picture.valid is None else turned(picture.valid, int(turn))
-            yield _scene(rgb, valid, bundle, settings.offsets, rng, chance / len(turns))
-        if number % 100 == 0:
-            progress(f"caching latents: image {number + 1} of {len(corpus.pictures)}")
+def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
+    """The data settings that matter here; knobs that came later count where they are used, so old caches stay good."""
+    facts = settings.data.model_dump(exclude={"sources": {"__all__": {"paths", "weight"}}})
+    for part, news in [(facts, _NEW_KNOBS), *((source, _NEW_OF_SOURCE) for source in facts["sources"])]:
+        for name, default in news.items():
+            if part[name] == default:
+                del part[name]
+    return facts
 
 
-def _scene(
-    rgb: np.ndarray,
-    valid: np.ndarray | None,
-    bundle: ModelBundle,
-    offsets: int,
-    rng: np.random.Generator,
-    chance: float,
-) -> Scene:
-    factor = bundle.factor
-    rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
-    rgb = rgb[:rows, :cols]
-    blocks = rgb.reshape(rows // factor, factor, cols // factor, factor, 3).astype(np.float32)
-    whole = np.ones(rgb.shape[:2], bool) if valid is None else valid[:rows, :cols]
-    return Scene(
-        latents=bundle.encode_raw(rgb).astype(np.float16),
-        dull=blocks.std((1, 3)).max(-1) < 4,
-        valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
-        grids=[_grid(rgb, bundle, rng) for _ in range(offsets)],
-        chance=chance,
-    )
+class _Maker:
+    """Makes scenes; its generator is drawn from in the order of the pictures."""
+
+    def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> None:
+        self.corpus, self.bundle, self.settings = corpus, bundle, settings
+        self.rng = np.random.default_rng([settings.run.seed, 3])
+        self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
+
+    def scenes(self, progress: Callable[[str], None]) -> Iterator[Scene]:
+        pairs = list(zip(self.corpus.pictures, self.corpus.chances, strict=True))
+        for number, (picture, chance) in enumerate(pairs):
+            parts = _parts(self.rng, picture, self.settings.data.memory_mib // len(pairs))
+            for part in parts:
+                yield from self._of_part(number, picture, part, chance / len(parts))
+            if number % 100 == 0:
+                progress(f"caching latents: image {number + 1} of {len(pairs)}")
+
+    def _of_part(self, number: int, picture: Picture, part: Window, chance: float) -> Iterator[Scene]:
+        source = self.settings.data.sources[picture.source]
+        pixels, valid = picture.take(part)
+        if source.grids:
+            grid = grid_beside(picture, source.grids, self.bundle, part)
+            yield self._scene(pixels, valid, [grid], chance, Origin(number, 0, *_place(part)))
+            return
+        turns = self.rng.permutation(8)[: source.turns]
+        for place, turn in enumerate(turns if len(turns) > 1 else [0]):
+            rgb = np.ascontiguousarray(turned(pixels, int(turn)))
+            rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
+            its_valid = None if valid is None else turned(valid, int(turn))
+            origin = Origin(number, int(turn), *_place(part))
+            yield self._scene(rgb, its_valid, None, chance / len(turns), origin)
+
+    def _scene(
+        self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, chance: float, origin: Origin
+    ) -> Scene:
+        factor = self.bundle.factor
+        rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
+        rgb = rgb[:rows, :cols]
+        blocks = rgb.reshape(rows // factor, factor, cols // factor, factor, 3).astype(np.float32)
+        whole = np.ones(rgb.shape[:2], bool) if valid is None else valid[:rows, :cols]
+        return Scene(
+            latents=self.bundle.encode_raw(rgb).astype(np.float16),
+            dull=blocks.std((1, 3)).max(-1) < 4,
+            valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
+            grids=grids or [self._grid(rgb) for _ in range(self.settings.offsets)],
+            chance=chance,
+            origin=origin,
+        )
+
+    def _grid(self, rgb: np.ndarray) -> Grid:
+        """Cells at a random lattice offset; small images keep as many whole cells as fit."""
+        tile, step = self.encoder.tile_px, self.bundle.factor
+        corner = []
+        for length in rgb.shape[:2]:
+            spare = length % tile if length < 8 * tile else tile - 1
+            corner.append(int(self.rng.integers(spare // step + 1)) * step)
+        return embedded_grid(self.encoder, rgb, (corner[0], corner[1]))
 
 
-def _grid(rgb: np.ndarray, bundle: ModelBundle, rng: np.random.Generator) -> Grid:
-    """Cells at a random lattice offset; small images keep as many whole cells as fit."""
-    tile, step = bundle.info.encoder.tile_px, bundle.factor
-    corner = []
-    for length in rgb.shape[:2]:
-        spare = length % tile if length < 8 * tile else tile - 1
-        corner.append(int(rng.integers(spare // step + 1)) * step)
+def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, int]) -> Grid:
+    """The cells of (H, W, 3) uint8 on a lattice without gaps from ``corner`` (row, col) on."""
+    tile = encoder.tile_px
     rows, cols = ((length - start) // tile for length, start in zip(rgb.shape[:2], corner, strict=True))
     part = rgb[corner[0] : corner[0] + rows * tile, corner[1] : corner[1] + cols * tile]
     tiles = part.reshape(rows, tile, cols, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-    return Grid((corner[0], corner[1]), embed_tiles(bundle, tiles).reshape(rows, cols, -1).astype(np.float16))
+    parts = [encoder.embed(tiles[i : i + _EMBED_BATCH]) for i in range(0, len(tiles), _EMBED_BATCH)]
+    return Grid(corner, np.concatenate(parts).reshape(rows, cols, -1).astype(np.float16), tile)
 
 
-def embed_tiles(bundle: ModelBundle, tiles: np.ndarray) -> np.ndarray:
-    """uint8 tiles (N, S, S, 3) -> embeddings (N, D) float32."""
-    encoder = bundle.encoder
-    device = next(encoder.parameters()).device
-    parts = [tiles[start : start + _EMBED_BATCH] for start in range(0, len(tiles), _EMBED_BATCH)]
-    with autocast(device):
-        vectors = [encoder(torch.from_numpy(to_signed(part)).to(device)).float().cpu() for part in parts]
-    return torch.cat(vectors).numpy()
+def _parts(rng: np.random.Generator, picture: Picture, budget_mib: int) -> list[Window]:
+    """What is kept of a picture: all of it if it is held, else as many random parts with content as fit the budget."""
+    if picture.held:
+        return [Window.of(picture.size)]
+    rows, cols = min(_PART_PX, picture.size.rows), min(_PART_PX, picture.size.cols)
+    wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), picture.size.area // (rows * cols)))
+    found: list[Window] = []
+    for _ in range(50 * wanted):
+        corner = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
+                  for spare in (picture.size.rows - rows, picture.size.cols - cols))  # fmt: skip
+        part = Window(*corner, rows, cols)
+        if not picture.seems_empty(part):
+            found.append(part)
+        if len(found) == wanted:
+            break
+    return found
+
+
+def _place(part: Window) -> tuple[int, int, int, int]:
+    return part.row, part.col, part.rows, part.cols
 
 
 def _save(path: Path, scenes: list[Scene]) -> None:
     arrays: dict[str, np.ndarray] = {"chances": np.array([scene.chance for scene in scenes])}
     for number, scene in enumerate(scenes):
         arrays |= {f"{number}/latents": scene.latents, f"{number}/dull": scene.dull, f"{number}/valid": scene.valid}
+        arrays[f"{number}/origin"] = np.array(scene.origin)
         for k, grid in enumerate(scene.grids):
             arrays |= {f"{number}/cells{k}": grid.cells, f"{number}/corner{k}": np.array(grid.corner_px)}
+            arrays[f"{number}/stride{k}"] = np.array(grid.stride_px)
     temporary = path.with_name(f"{path.name}.part.npz")
     np.savez(temporary, **arrays)  # type: ignore[arg-type]
     temporary.replace(path)
@@ -139,19 +191,20 @@ def _save(path: Path, scenes: list[Scene]) -> None:
 
 def _load(path: Path) -> list[Scene]:
     with np.load(path) as file:
-        grids = sum(name.startswith("0/cells") for name in file.files)
-        return [_scene_at(file, number, grids, float(chance)) for number, chance in enumerate(file["chances"])]
+        names = set(file.files)
+        return [_scene_at(file, names, number, float(chance)) for number, chance in enumerate(file["chances"])]
 
 
-def _scene_at(file: Any, number: int, grids: int, chance: float) -> Scene:
-    corners = [tuple(int(v) for v in file[f"{number}/corner{k}"]) for k in range(grids)]
-    return Scene(
-        file[f"{number}/latents"],
-        file[f"{number}/dull"],
-        file[f"{number}/valid"],
-        [Grid((row, col), file[f"{number}/cells{k}"]) for k, (row, col) in enumerate(corners)],
-        chance,
-    )
+def _scene_at(file: Any, names: set[str], number: int, chance: float) -> Scene:
+    grids = []
+    while f"{number}/cells{len(grids)}" in names:
+        k = len(grids)
+        row, col = (int(v) for v in file[f"{number}/corner{k}"])
+        stride = int(file[f"{number}/stride{k}"]) if f"{number}/stride{k}" in names else 0
+        grids.append(Grid((row, col), file[f"{number}/cells{k}"], stride))
+    origin = Origin(*map(int, file[f"{number}/origin"])) if f"{number}/origin" in names else None
+    latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
+    return Scene(latents, dull, valid, grids, chance, origin)
 
 
 class WindowDraw:

@@ -1,72 +1,98 @@
 """Training windows straight from slides, rasters and pictures.
 
-A corpus holds whole images in memory as 8-bit RGB (3 bytes a pixel, stated in ``nbytes``); windows are drawn at random
-places. Every random choice comes from the generator handed in, so an item is a function of (seed, step, place in
-the batch) alone: the same for any number of threads, processes or restarts.
+Windows are drawn at random places. Every random choice comes from the generator handed in, so an item is a function
+of (seed, step, place in the batch) alone: the same for any number of threads, processes or restarts.
 """
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Window
-from ssl_tilegen.io.raster import open_raster, view_at
-from ssl_tilegen.training.settings import DataSettings, SourceSettings
+from ssl_tilegen.training.jitter import jittered_colours
+from ssl_tilegen.training.knobs import DataSettings, SourceSettings
+from ssl_tilegen.training.pictures import Picture, Wanted, read_pictures
 
 _FLAT_DEVIATION = 6.0
 _TRIES = 20
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One training image: ``rgb`` (H, W, 3) uint8, ``valid`` (H, W) bool or None where all of it is valid."""
-
-    name: str
-    rgb: np.ndarray
-    valid: np.ndarray | None
-    source: int
-
-    def is_valid(self, window: Window) -> bool:
-        return self.valid is None or bool(self.valid[window.slices].all())
+_NO_IMAGES = {".csv", ".geojson", ".json", ".md", ".npy", ".npz", ".toml", ".txt", ".xml"}
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All training images, with the chance of each to be drawn: source weight x share of its area."""
+    """All training images, with the chance of each to be drawn: source weight x share of its area.
 
-    pictures: list[Picture]
+    ``validation`` holds what is kept apart, or is None.
+    """
+
+    pictures: Sequence[Picture]
     chances: np.ndarray
-    flat_keep: float
-    resolutions: dict[str, Resolution]
+    settings: DataSettings
+    validation: Corpus | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(picture.rgb.nbytes for picture in self.pictures)
+        """Memory of the images that are held."""
+        return sum(3 * picture.size.area for picture in self.pictures if picture.held)
 
-    def draw(self, rng: np.random.Generator, side: int) -> tuple[Picture, Window]:
-        """A random valid square window of ``side`` px; flat ones are kept with the chance ``flat_keep``."""
-        for _ in range(_TRIES):
-            picture = self.pictures[rng.choice(len(self.pictures), p=self.chances)]
-            rows, cols = picture.rgb.shape[:2]
-            if rows < side or cols < side:
-                continue
-            window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
-            if picture.is_valid(window) and (not is_flat(picture.rgb[window.slices]) or rng.random() < self.flat_keep):
-                return picture, window
-        return self.draw(rng, side)
+    @property
+    def held_out(self) -> Corpus:
+        """What figures are made of: the validation images, or the training images where there are none."""
+        return self.validation or self
+
+    @property
+    def resolutions(self) -> dict[str, Resolution]:
+        """Domain -> the median resolution of its first source."""
+        found: dict[str, Resolution] = {}
+        for index, source in enumerate(self.settings.sources):
+            known = sorted((p.resolution for p in self.pictures if p.source == index), key=lambda r: r.value)
+            if known:
+                found.setdefault(source.domain, known[len(known) // 2])
+        return found
+
+    def draw(self, rng: np.random.Generator, side: int) -> np.ndarray:
+        """A random valid square window (side, side, 3) uint8; flat ones are kept with the chance ``flat_keep``."""
+        while True:
+            for _ in range(_TRIES):
+                picture = self.pictures[rng.choice(len(self.pictures), p=self.chances)]
+                rows, cols = picture.size.rows, picture.size.cols
+                if rows < side or cols < side:
+                    continue
+                window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
+                keep_flat = self.settings.flat_keep
+                if picture.seems_empty(window) and rng.random() >= keep_flat:
+                    continue
+                rgb, valid = picture.take(window)
+                if (valid is None or valid.all()) and (not is_flat(rgb) or rng.random() < keep_flat):
+                    return rgb
+            if all(min(p.size.rows, p.size.cols) < side for p in self.pictures):
+                raise InputError(f"no training image is {side} px wide and high: use larger images or smaller windows")
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """A random window as (side, side, 3) uint8, turned and flipped at random."""
-        picture, window = self.draw(rng, side)
-        return turned(picture.rgb[window.slices], int(rng.integers(8)))
+        return turned(self.draw(rng, side), int(rng.integers(8)))
+
+    def recoloured(self, rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 with the stain and brightness jitter of the settings."""
+        return jittered_colours(rng, rgb, self.settings.stain, self.settings.brightness)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the data are: every file's name, size in bytes and in pixels, and one hash of it all."""
+        files = [
+            {"name": p.path.name, "bytes": p.path.stat().st_size if p.path.is_file() else None,
+             "size_px": [p.size.rows, p.size.cols], "source": p.source} for p in self.pictures
+        ]  # fmt: skip
+        facts: dict[str, Any] = {"sha256": hashlib.sha256(repr(files).encode()).hexdigest(), "files": files}
+        return facts | ({"validation": self.validation.fingerprint()} if self.validation else {})
 
 
 def is_flat(rgb: np.ndarray) -> bool:
@@ -81,62 +107,63 @@ def turned(image: np.ndarray, turn: int) -> np.ndarray:
 
 
 def load_corpus(settings: DataSettings, progress: Callable[[str], None] = lambda _: None) -> Corpus:
-    """Read all sources whole. Raises InputError where a source matches no file."""
-    pictures: list[Picture] = []
-    resolutions: dict[str, Resolution] = {}
-    with ThreadPoolExecutor(4) as pool:
-        for index, source in enumerate(settings.sources):
-            paths = source_files(source)
-            progress(f"reading {len(paths)} images of {source.paths[0]}")
-            read = list(pool.map(lambda path, i=index, s=source: _read(path, s, i), paths))
-            pictures += [picture for picture, _ in read]
-            known = [resolution for _, resolution in read if resolution]
-            if known:
-                resolutions.setdefault(source.domain, sorted(known, key=lambda r: r.value)[len(known) // 2])
-    return Corpus(pictures, _chances(pictures, settings), settings.flat_keep, resolutions)
+    """Open all sources; images are read whole as far as ``memory_mib`` goes. InputError where one matches no file."""
+    wanted: list[Wanted] = []
+    for index, source in enumerate(settings.sources):
+        paths = source_files(source)
+        progress(f"{len(paths)} images of {source.paths[0]}")
+        wanted += [Wanted(path, index, source) for path in paths]
+    pictures = read_pictures(wanted, settings.memory_mib)
+    viewed = sum(not picture.held for picture in pictures)
+    if viewed:
+        progress(f"{viewed} of {len(pictures)} images are read window by window (data.memory_mib)")
+    apart = [_is_kept_apart(w, settings) for w in wanted]
+    training = [p for p, kept in zip(pictures, apart, strict=True) if not kept]
+    kept_apart = [p for p, kept in zip(pictures, apart, strict=True) if kept]
+    if not training:
+        raise InputError("every image is kept for validation: lower data.validation_share or give a source role train")
+    validation = Corpus(kept_apart, _chances(kept_apart, settings), settings) if kept_apart else None
+    return Corpus(training, _chances(training, settings), settings, validation)
 
 
 def source_files(source: SourceSettings) -> list[Path]:
     """The files of a source in a fixed order, without the excluded names."""
     found: list[Path] = []
     for pattern in source.paths:
-        if Path(pattern).is_dir():
-            pattern = f"{pattern}/**/*.*"
-        matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
+        is_folder = Path(pattern).is_dir()
+        matches = [Path(match) for match in glob.glob(f"{pattern}/**/*.*" if is_folder else pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
+        if is_folder:  # what else lies there: grids, tables, notes
+            matches = [m for m in matches if m.suffix not in _NO_IMAGES and not any(".zarr" in p.suffix for p in m.parents)]
         found += [path for path in matches if path.is_file() and path.name not in source.exclude]
     if not found:
         raise InputError(f"no training image matches {source.paths}: check data.sources.paths")
     return sorted(set(found))
 
 
-def _read(path: Path, source: SourceSettings, index: int) -> tuple[Picture, Resolution | None]:
-    own: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd} if _is_picture(path) else {}
-    with open_raster(path, **own) as raster:
-        wanted = _target(raster.resolution, source)
-        view = view_at(raster, wanted)
-        pixels = view.read(Window.of(view.size))
-    valid = None if pixels.valid.all() else pixels.valid
-    return Picture(path.name, np.ascontiguousarray(pixels.rgb), valid, index), wanted
+def _is_kept_apart(wanted: Wanted, settings: DataSettings) -> bool:
+    """By role, else by a hash of the group's name: a group goes to one side whole, whatever other files there are."""
+    if wanted.source.role == "validation" or not settings.validation_share:
+        return wanted.source.role == "validation"
+    name = group_of(wanted.path.name, settings.group)
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32 < settings.validation_share
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in {".png", ".jpg", ".jpeg"}
+def group_of(name: str, pattern: str | None) -> str:
+    """The part of a file's name that ``pattern`` matches, or the whole name."""
+    if pattern is None:
+        return name
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise SettingError(f"data.group '{pattern}' is no regular expression ({error})") from None
+    return match.group(0) if match else name
 
 
-def _target(own: Resolution | None, source: SourceSettings) -> Resolution:
-    if source.mpp:
-        return Resolution(source.mpp * source.shrink, "um")
-    if source.gsd:
-        return Resolution(source.gsd * source.shrink, "m")
-    assert own is not None
-    return Resolution(own.value * source.shrink, own.unit)
-
-
-def _chances(pictures: list[Picture], settings: DataSettings) -> np.ndarray:
-    area = np.array([p.rgb.shape[0] * p.rgb.shape[1] for p in pictures], float)
+def _chances(pictures: Sequence[Picture], settings: DataSettings) -> np.ndarray:
+    area = np.array([p.size.rows * p.size.cols for p in pictures], float)
     of_source = np.array([p.source for p in pictures])
     weight = np.array([s.weight for s in settings.sources])
-    total = np.bincount(of_source, area, len(weight))
+    total = np.bincount(of_source, area, len(weight)).clip(1)
     chances = area * (weight / total)[of_source]
     return chances / chances.sum()
 

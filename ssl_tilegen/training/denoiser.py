@@ -1,14 +1,13 @@
-"""Stage `denoiser`: flow matching on windows anywhere between the cells, conditioned as the generator will condition.
+"""Stage `denoiser`: windows anywhere between the cells, conditioned as the generator will condition.
 
 The paper trains on patches aligned with their own embedding and then generates between cells, where the network has
-never been. Here every training window lies at a random offset from the lattice and its condition is the interpolated
-field of the cells around it: the same code that `generate` uses.
+never been. Here every training window lies at a random offset from the lattice and its condition is interpolated from
+the cells around it: the same code that `generate` uses. Any network of `nets` or of diffusers that takes (latents,
+times, condition) may be trained, for flow, v or noise.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,136 +15,200 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.sketch import LocalCondition
+from ssl_tilegen.diffusion.ladder import Ladder
+from ssl_tilegen.diffusion.prediction import to_clean
+from ssl_tilegen.diffusion.updates import ddim
 from ssl_tilegen.nets import build_component
-from ssl_tilegen.training.cache import Grid, Scene, WindowDraw
-from ssl_tilegen.training.loop import Batch
+from ssl_tilegen.nets.levels import is_flow
+from ssl_tilegen.nets.window import is_local, predict
+from ssl_tilegen.training.batches import Batch, Item
+from ssl_tilegen.training.cache import Scene, WindowDraw
+from ssl_tilegen.training.data import Corpus, turned
 from ssl_tilegen.training.settings import DenoiserSettings
+from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch, latent_deviation, latent_statistics
+from ssl_tilegen.training.strip import save_strip
+from ssl_tilegen.training.targets import Target
+from ssl_tilegen.training.told import CentreTold, Told, forgotten, local_told
 
-_STATISTICS_SCENES, _SKETCH_SCENES = 400, 4000
 _SHOWN, _SHOWN_STEPS = 8, 16
+_MEASURED = 64
 
 
 class DenoiserStage:
-    """Trains FieldUNet on cached scenes."""
+    """Trains a denoiser on cached scenes; ``held_out`` are scenes for the figures and pictures."""
 
-    def __init__(self, settings: DenoiserSettings, bundle: ModelBundle, scenes: list[Scene]) -> None:
-        self.settings, self.bundle, self.scenes = settings, bundle, scenes
+    def __init__(
+        self,
+        settings: DenoiserSettings,
+        bundle: ModelBundle,
+        scenes: list[Scene],
+        held_out: list[Scene] | None = None,
+        corpus: Corpus | None = None,
+    ) -> None:
+        self.settings, self.bundle, self.scenes, self.corpus = settings, bundle, scenes, corpus
         self.latent_mean, self.latent_scale = latent_statistics(scenes, bundle, settings.latent_gain)
+        self.target = Target.of(settings)
         torch.manual_seed(settings.run.seed)
-        config: dict[str, Any] = {
-            "_class_name": "FieldUNet",
-            "latent_channels": bundle.latent_channels,
-            "condition_dim": bundle.info.encoder.dim,
-            "sketch_side": bundle.info.encoder.tile_px // bundle.factor if bundle.info.encoder.layout_dim else 0,
-            **settings.net,
-        }
-        self.module = build_component(config)
-        self._set_statistics()
+        self.module: Any = build_component(self._network())
+        self.local = is_local(self.module)
+        self.l2_condition = settings.l2_condition if settings.l2_condition is not None else not self.local
+        self.time_scale = 1000.0 if is_flow(self.target.scheduler) and not self.local else 1.0
+        self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(scenes))
+        if self.local:
+            self._set_statistics()
         if settings.start_from:
             fill_what_fits(self.module, ModelBundle.load(settings.start_from).denoiser.state_dict())
-        side = self.module.sketch_side
-        self._condition = LocalCondition(
-            self.module.field_stride, bundle.info.encoder.layout_dim, side, self._unfold if side else None
-        )
-        self._sketch = (self.module.sketch.weight.clone(), self.module.sketch.bias.clone()) if side else ()
-        self._draw = WindowDraw(scenes, settings.window_lat, settings.data.flat_keep)
-        self._spread = self.module.condition_std.clone()
-        self._field = lru_cache(maxsize=4096)(self._field_of)
-        shown = np.random.default_rng([settings.run.seed, 4])
-        self._fixed = [self.item(shown) for _ in range(_SHOWN)]
+        self._told: Told = self._make_told()
+        self._windows = _Windows(scenes, self)
+        shown = _Windows(held_out, self) if held_out else self._windows
+        rng = np.random.default_rng([settings.run.seed, 4])
+        fixed = [shown.item_and_place(rng) for _ in range(_SHOWN)]
+        self._fixed, self._sources = [item for item, _ in fixed], self._source_pixels([place for _, place in fixed])
+        self._measured = [shown.item(rng) for _ in range(_MEASURED)] if held_out else []
+
+    def _network(self) -> dict[str, Any]:
+        """The configuration of the network: what follows from the bundle, and the user's on top."""
+        info, side = self.bundle.info.encoder, self.settings.window_lat
+        name = self.settings.net.get("_class_name", "FieldUNet")
+        sketch = info.tile_px // self.bundle.factor if info.layout_dim else 0
+        ours: dict[str, Any] = {"latent_channels": self.bundle.latent_channels, "condition_dim": info.dim}
+        known: dict[str, dict[str, Any]] = {
+            "FieldUNet": {**ours, "sketch_side": sketch},
+            "WindowDiT": {**ours, "sample_size": side},
+        }
+        diffusers = {"in_channels": self.bundle.latent_channels, "out_channels": self.bundle.latent_channels,
+                     "sample_size": side, "encoder_hid_dim": info.dim, "encoder_hid_dim_type": "text_proj"}  # fmt: skip
+        config = {"_class_name": name, **known.get(name, diffusers), **self.settings.net}
+        if name == "FieldUNet" and self.target.prediction != "flow":
+            config |= {"prediction_type": self.target.prediction, "scheduler": self.target.scheduler}
+        return config
 
     def _set_statistics(self) -> None:
-        cells = np.concatenate([scene.grids[0].cells.reshape(-1, scene.grids[0].cells.shape[-1])
-                                for scene in self._some_scenes()]).astype(np.float32)  # fmt: skip
-        self.module.condition_mean.copy_(torch.from_numpy(cells.mean(0)))
-        self.module.condition_std.copy_(torch.from_numpy(cells.std(0).clip(1e-4)))
-        self.module.latent_std.copy_(torch.from_numpy(self.latent_std))
+        """Fill the buffers of a local network, and its sketch."""
+        self.module.condition_mean.copy_(self._mean)
+        self.module.condition_std.copy_(self._spread)
+        self.module.latent_std.copy_(torch.from_numpy(latent_deviation(self.scenes, self.latent_scale)))
         if self.module.sketch_side:
-            weight, bias = fitted_sketch(self.scenes, self.module.sketch_side, self.bundle.factor, self._normalised)
+            weight, bias = fitted_sketch(self.scenes, self.module.sketch_side, self.bundle.factor, self.normalised)
             self.module.sketch.weight.copy_(torch.from_numpy(weight))
             self.module.sketch.bias.copy_(torch.from_numpy(bias))
 
-    def _unfold(self, vectors: Tensor) -> Tensor:
-        """The network's own ``unfold``, from a copy on the CPU that reading threads may use."""
-        side = self.module.sketch_side
-        return nn.functional.linear(vectors, *self._sketch).unflatten(-1, (-1, side, side))
+    def _make_told(self) -> Told:
+        if self.local:
+            return local_told(self.module, self.bundle.info.encoder.layout_dim)
+        return CentreTold(self.l2_condition)
 
-    def _normalised(self, raw: np.ndarray) -> np.ndarray:
+    def normalised(self, raw: np.ndarray) -> np.ndarray:
         """Raw latents (C, ...) as the network sees them."""
         shape = (-1, *[1] * (raw.ndim - 1))
         return (raw.astype(np.float32) - self.latent_mean.reshape(shape)) * self.latent_scale.reshape(shape)
 
-    def _some_scenes(self) -> list[Scene]:
-        return self.scenes[:: max(1, len(self.scenes) // _STATISTICS_SCENES)]
-
-    @property
-    def latent_std(self) -> np.ndarray:
-        """Deviation of each normalised latent channel (C,)."""
-        raw = np.concatenate([s.latents.reshape(len(s.latents), -1)[:, ::7] for s in self._some_scenes()], 1)
-        return (raw.astype(np.float32).std(1) * self.latent_scale).astype(np.float32)
-
-    def _field_of(self, scene_index: int, grid_index: int) -> ConditionField:
-        grid: Grid = self.scenes[scene_index].grids[grid_index]
-        tile, factor = self.bundle.info.encoder.tile_px, self.bundle.factor
-        corner = (-float(grid.corner_px[0]), -float(grid.corner_px[1]))
-        return ConditionField.of_grid(grid.cells, tile_px=tile, stride_px=tile, factor=factor, corner_px=corner)
-
-    def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        s = self.settings
-        index, window = self._draw(rng)
-        scene = self.scenes[index]
-        clean = self._normalised(scene.latents[:, *window.slices])
-        field = self._field(index, int(rng.integers(len(scene.grids))))
-        shake = s.embedding_noise * rng.random() * rng.standard_normal(field.dim, np.float32)
-        field = replace(field, embedding=field.embedding + torch.from_numpy(shake) * self._spread)
-        chance = rng.random()
-        with torch.inference_mode():
-            told = self._condition(field, window, layout=chance > s.drop + s.drop_layout).numpy()
-        if chance < s.drop:
-            told = np.full_like(told, np.nan)
-        t = 1 / (1 + np.exp(-(s.time_mean + s.time_spread * rng.standard_normal())))
-        noise = rng.standard_normal(clean.shape, np.float32)
-        return {"clean": clean, "field": told, "noise": noise, "t": np.array(t, np.float32)}
+    def item(self, rng: np.random.Generator) -> Item:
+        return self._windows.item(rng)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        clean, noise, t = batch["clean"], batch["noise"], batch["t"]
-        time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["field"])
-        m = self.settings.margin_lat
-        error = (velocity.float() - (noise - clean))[:, :, m:-m or None, m:-m or None].square()
+        x, wanted, weight = self.target.noisy(batch["clean"], batch["noise"], batch["t"])
+        m = self.settings.margin_lat if self.local else 0
+        error = (self._predict(module, x, batch["t"], batch["field"]).float() - wanted)[:, :, m:-m or None, m:-m or None]
+        of_item = error.square().mean((1, 2, 3))
         with torch.no_grad():
-            of_item = error.mean((1, 2, 3))
-            parts = {"early": _mean_where(of_item, t > 0.6), "late": _mean_where(of_item, t < 0.3)}
-        return error.mean(), parts
+            alpha, sigma = self.target.levels(batch["t"])
+            noise = sigma / (alpha + sigma)
+            parts = {"early": _mean_where(of_item, noise > 0.6), "late": _mean_where(of_item, noise < 0.3)}
+        return (weight * of_item).mean(), parts
+
+    def _predict(self, module: Any, x: Tensor, t: Tensor, told: Tensor) -> Tensor:
+        return predict(module, x, t, told, dim=self.bundle.info.encoder.dim, time_scale=self.time_scale)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """Rows: the source windows decoded, and windows generated from their condition fields."""
+        """Rows: source windows (where they are at hand), their latents decoded, and windows generated from their
+        conditions."""
         device = next(module.parameters()).device
-        clean, field, x = (
+        clean, told, x = (
             torch.from_numpy(np.stack([item[key] for item in self._fixed])).to(device)
             for key in ("clean", "field", "noise")
         )
-        times = np.linspace(1, 0, _SHOWN_STEPS + 1)
-        for now, after in itertools.pairwise(times):
-            t = torch.full((len(x),), float(now), device=device)
-            x = x + float(after - now) * module(x, t, field).float()
-        rows = [self._pixels(latents) for latents in (clean, x)]
-        Image.fromarray(np.concatenate(rows, 0)).save(path)
-        return {}
+        convert = to_clean(self.target.prediction)
+        for step in Ladder.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
+            t = torch.full((len(x),), step.t, device=device)
+            x = ddim(x, convert(self._predict(module, x, t, told).float(), x, step), None, step)
+        save_strip(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])
+        return self._validation_loss(module, device)
+
+    def _validation_loss(self, module: Any, device: torch.device) -> dict[str, float]:
+        """The loss on fixed windows of the validation images, at fixed times and noise."""
+        if not self._measured:
+            return {}
+        batch = {key: torch.from_numpy(np.stack([item[key] for item in self._measured])) for key in self._measured[0]}
+        batch = {key: value.to(device) for key, value in batch.items()}
+        return {"validation_loss": round(float(self.loss(module, batch)[0]), 6)}
 
     def _pixels(self, latents: Tensor) -> np.ndarray:
+        """Normalised latents -> (N, H, W, 3) uint8."""
         mean = torch.from_numpy(self.latent_mean).to(latents.device)[:, None, None]
         scale = torch.from_numpy(self.latent_scale).to(latents.device)[:, None, None]
-        images = self.bundle.autoencoder.decode(latents.to(self.bundle.device) / scale + mean)
-        strip = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(2, 0, 3, 1).flatten(1, 2)
-        return strip.cpu().numpy()
+        images = self.bundle.decode_raw((latents / scale + mean).to(self.bundle.device))
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def _source_pixels(self, places: list[Any]) -> list[np.ndarray]:
+        """One row (N, H, W, 3) of the pixels under the shown windows; none for caches that do not know where from."""
+        corpus = self.corpus
+        if corpus is None or any(scene.origin is None for scene, _ in places):
+            return []
+        factor, row = self.bundle.factor, []
+        for scene, window in places:
+            origin = scene.origin
+            area = _area(origin)
+            rgb = turned(corpus.pictures[origin.picture].take(area)[0], origin.turn)
+            row.append(rgb[window.scaled(factor).slices])
+        return [np.stack(row)]
+
+
+class _Windows:
+    """Training items from scenes."""
+
+    def __init__(self, scenes: list[Scene], stage: DenoiserStage) -> None:
+        self.scenes, self.stage = scenes, stage
+        self._draw = WindowDraw(scenes, stage.settings.window_lat, stage.settings.data.flat_keep)
+        self._field = lru_cache(maxsize=4096)(self._field_of)
+
+    def _field_of(self, scene_index: int, grid_index: int) -> ConditionField:
+        grid = self.scenes[scene_index].grids[grid_index]
+        tile, factor = self.stage.bundle.info.encoder.tile_px, self.stage.bundle.factor
+        corner = (-float(grid.corner_px[0]), -float(grid.corner_px[1]))
+        stride = grid.stride_px or tile
+        return ConditionField.of_grid(grid.cells, tile_px=tile, stride_px=stride, factor=factor, corner_px=corner)
+
+    def item(self, rng: np.random.Generator) -> Item:
+        return self.item_and_place(rng)[0]
+
+    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[Scene, Any]]:
+        """A training item, and where it is from."""
+        stage, s = self.stage, self.stage.settings
+        index, window = self._draw(rng)
+        scene = self.scenes[index]
+        clean = stage.normalised(scene.latents[:, *window.slices])
+        field = self._field(index, int(rng.integers(len(scene.grids))))
+        shake = s.embedding_noise * rng.random() * rng.standard_normal(field.dim, np.float32)
+        field = replace(field, embedding=field.embedding + torch.from_numpy(shake) * stage._spread)
+        chance = rng.random()
+        with torch.inference_mode():
+            told = stage._told(field, window, layout=chance > s.drop + s.drop_layout)
+            told = (forgotten(told) if chance < s.drop else told).numpy()
+        t = stage.target.draw(rng)
+        noise = rng.standard_normal(clean.shape, np.float32)
+        return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
+
+
+def _area(origin: Any) -> Any:
+    from ssl_tilegen.geometry import Window
+
+    return Window(origin.row, origin.col, origin.rows, origin.cols)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
@@ -169,63 +232,3 @@ def fill_what_fits(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
         else:
             left.append(name)
     return left
-
-
-def fitted_sketch(
-    scenes: list[Scene], side: int, factor: int, normalised: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The linear map from a cell's vector (D,) to its clean latents (C * side * side,) of least square error:
-    weight (C * side * side, D) and bias."""
-    dim, out = scenes[0].grids[0].cells.shape[-1] + 1, len(scenes[0].latents) * side**2
-    gram, cross, seen = np.zeros((dim, dim)), np.zeros((dim, out)), 0
-    for scene in scenes[:: max(1, len(scenes) // _SKETCH_SCENES)]:
-        cells, pictures = _cells_and_pictures(scene, side, factor)
-        vectors = np.concatenate([cells, np.ones((len(cells), 1), np.float32)], 1)
-        targets = normalised(pictures.swapaxes(0, 1)).swapaxes(0, 1).reshape(len(cells), -1)
-        gram += vectors.T @ vectors
-        cross += vectors.T @ targets
-        seen += len(cells)
-    ridge = np.diag(np.r_[1e-4 * np.diag(gram)[:-1].mean() * np.ones(dim - 1), 0.0])
-    solution = np.linalg.solve(gram + ridge, cross).astype(np.float32)
-    return np.ascontiguousarray(solution[:-1].T), solution[-1]
-
-
-def _cells_and_pictures(scene: Scene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Valid cells (n, D) of a scene's first grid and the raw latents (n, C, side, side) under them."""
-    grid = scene.grids[0]
-    row, col = (corner // factor for corner in grid.corner_px)
-    rows, cols, _ = grid.cells.shape
-    part = np.s_[row : row + rows * side, col : col + cols * side]
-    latents = scene.latents[:, *part].reshape(-1, rows, side, cols, side).transpose(1, 3, 0, 2, 4)
-    valid = scene.valid[part].reshape(rows, side, cols, side).all((1, 3))
-    return grid.cells[valid].astype(np.float32), latents[valid].astype(np.float32)
-
-
-@torch.no_grad()
-def latent_statistics(scenes: list[Scene], bundle: ModelBundle, gain: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and scale (C,) of the raw latents, so that (raw - mean) * scale has a mean square of 1 over all channels.
-
-    With ``gain`` 0 every channel has deviation 1; with 1 the deviations are in proportion to how much a channel
-    changes the pixels, so that errors weigh in latents as in the picture; between, the geometric mean of the two.
-    """
-    some = scenes[:: max(1, len(scenes) // _STATISTICS_SCENES)]
-    raw = np.concatenate([s.latents.reshape(len(s.latents), -1)[:, ::7] for s in some], 1).astype(np.float32)
-    mean, deviation = raw.mean(1), raw.std(1).clip(1e-4)
-    target = (deviation * _pixel_change(some, bundle, deviation)) ** gain
-    target /= np.sqrt((target**2).mean())
-    return mean, (target / deviation).astype(np.float32)
-
-
-def _pixel_change(scenes: list[Scene], bundle: ModelBundle, deviation: np.ndarray) -> np.ndarray:
-    """Root mean square change of the pixels per unit of each raw latent channel (C,)."""
-    fits = [s for s in scenes if min(s.dull.shape) >= 16][:16]
-    latents = torch.stack([torch.from_numpy(s.latents[:, :16, :16].astype(np.float32)) for s in fits])
-    latents = latents.to(bundle.device)
-    plain, changes = bundle.autoencoder.decode(latents), []
-    noise = torch.randn(latents[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(bundle.device)
-    for channel, size in enumerate(0.3 * deviation):
-        moved = latents.clone()
-        moved[:, channel] += float(size) * noise
-        changes.append(float((bundle.autoencoder.decode(moved) - plain).square().mean().sqrt() / size))
-    return np.array(changes, np.float32)
-

@@ -6,81 +6,37 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.training.knobs import DataSettings, RunSettings, SourceSettings, Strict
+
+__all__ = ["AutoencoderSettings", "DataSettings", "DenoiserSettings", "EncoderSettings", "ProbeSettings", "RunSettings",
+           "SourceSettings", "load_settings"]  # fmt: skip
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ProbeSettings(Strict):
+    """Labelled folders, one subfolder per class, on which the encoder is measured: linear probe and nearest neighbours."""
+
+    train: str
+    test: str
+    per_class: int = Field(200, gt=0)
+    """Images of each class that are used at most, of each folder."""
 
 
-class SourceSettings(_Strict):
-    """One kind of training images: files that share a resolution and a weight."""
-
-    paths: list[str]
-    """Files, folders or globs; relative ones start at the configuration file's folder."""
-    domain: str = "image"
-    """Name under which the bundle records the resolution it was trained at."""
-    weight: float = Field(1.0, gt=0)
-    """Share of the windows, relative to the other sources."""
-    mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel to read at (and the resolution of pictures that carry none)."""
-    gsd: float | None = Field(None, gt=0)
-    """Metres per pixel to read at; left out: the raster's own."""
-    shrink: int = Field(1, ge=1)
-    """Read this many times coarser than the resolution above (for soft cameras)."""
-    turns: int = Field(8, ge=1, le=8)
-    """Flips and rotations that are cached for the denoiser (1: as it is)."""
-    exclude: list[str] = []
-    """File names never to be read: what stays unseen for measuring."""
-
-
-class DataSettings(_Strict):
-    """Where training windows come from."""
-
-    sources: list[SourceSettings]
-    flat_keep: float = Field(0.15, ge=0, le=1)
-    """Chance to keep a window that shows glass or flat ground only."""
-
-
-class RunSettings(_Strict):
-    """The optimiser and the run."""
-
-    steps: int = Field(ge=0)
-    """Optimiser steps in all; may be raised later to train on. 0: only what a stage fits in closed form."""
-    batch: int = Field(32, gt=0)
-    """Windows per step, over all processes together."""
-    optimiser: Literal["adamw", "muon"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate."""
-    warmup: int = Field(100, ge=0)
-    """Steps of linear warm-up."""
-    cooldown: float = Field(0.3, ge=0, le=1)
-    """Share of the steps, at the end, over which the rate falls to zero (Haegele et al. 2024)."""
-    weight_decay: float = Field(0.01, ge=0)
-    beta2: float = Field(0.99, gt=0, lt=1)
-    clip: float = Field(1.0, gt=0)
-    """Largest norm of the gradient."""
-    ema: float = Field(0.999, ge=0, lt=1)
-    """Decay of the moving average of the weights; the average is what is kept."""
-    seed: int = 0
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Autocast type; auto: bf16 where the chip has matrix units for it."""
-    compile: bool = False
-    """Fuse the network's operations first (torch.compile; needs a C++ compiler); twice as fast on CPU."""
-    log_every: int = Field(20, gt=0)
-    save_every: int = Field(500, gt=0)
-    sample_every: int = Field(1000, gt=0)
-    readers: int = Field(2, gt=0)
-    """Threads that prepare windows ahead of the step."""
-
-
-class EncoderSettings(_Strict):
-    """Self-supervised encoder: a timm ViT trained by joint embedding of crops."""
+class EncoderSettings(Strict):
+    """Self-supervised encoder: a timm network trained on crops of tiles, or a pretrained one as it is."""
 
     data: DataSettings
     run: RunSettings
+    pretrained: str | None = None
+    """A pretrained encoder that is used as it is: a name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or a timm
+    name. Nothing is trained then. (``--encoder`` of the command line.)"""
+    weights: str | None = None
+    """Weights of ``pretrained`` from a local file or folder."""
+    loss: Literal["lejepa", "dino"] = "lejepa"
+    """Joint embedding with a Gaussian regulariser (needs no teacher), or self-distillation from a moving average
+    (DINO), with masked patches for ViTs (iBOT)."""
     tile_px: int = Field(64, gt=0)
     arch: str = "vit_tiny_patch16_224"
     """Any timm ViT."""
@@ -107,7 +63,16 @@ class EncoderSettings(_Strict):
     jitter: float = Field(0.06, ge=0)
     """Largest change of brightness, contrast and colour balance between the views."""
     gaussian_weight: float = Field(0.05, gt=0)
-    """Weight of the isotropic Gaussian regulariser (Balestriero & LeCun 2025)."""
+    """lejepa: weight of the isotropic Gaussian regulariser (Balestriero & LeCun 2025)."""
+    prototypes: int = Field(1024, gt=1)
+    """dino: how many prototypes the distributions range over."""
+    head_width: int = Field(512, gt=0)
+    """dino: width of the projection head."""
+    teacher_decay: float = Field(0.996, ge=0, lt=1)
+    """dino: decay of the teacher, a moving average of the student."""
+    masked: float = Field(0.3, ge=0, lt=1)
+    """dino: share of the patches of a global view that the student does not see and must tell (iBOT); ViTs only."""
+    probe: ProbeSettings | None = None
 
     @model_validator(mode="after")
     def _room_for_content(self) -> EncoderSettings:
@@ -118,8 +83,8 @@ class EncoderSettings(_Strict):
         return self
 
 
-class AutoencoderSettings(_Strict):
-    """KL autoencoder."""
+class AutoencoderSettings(Strict):
+    """Autoencoder: ours, or AutoencoderKL or VQModel of diffusers by ``net._class_name``."""
 
     data: DataSettings
     run: RunSettings
@@ -127,10 +92,21 @@ class AutoencoderSettings(_Strict):
     net: dict[str, Any] = {}
     """Arguments of the network's class."""
     gradient_weight: float = Field(0.5, ge=0)
+    """Weight of the difference of the gradients."""
     kl_weight: float = Field(1e-4, ge=0)
+    """Weight of the divergence of the posterior from a normal distribution (not for VQModel)."""
+    feature_bundle: str | None = None
+    """Bundle in whose encoder reconstructions are compared: for ``feature_weight`` and for rFD."""
+    feature_weight: float = Field(0.0, ge=0)
+    """Weight of the difference of the encoder's inner features."""
+    critic_weight: float = Field(0.0, ge=0)
+    """Weight of a patch discriminator (hinge loss); 0: none."""
+    critic_from: int = Field(0, ge=0)
+    """Step from which the discriminator has a say."""
+    critic_width: int = Field(32, gt=0)
 
 
-class DenoiserSettings(_Strict):
+class DenoiserSettings(Strict):
     """Denoiser conditioned on the grid of embeddings."""
 
     data: DataSettings
@@ -144,6 +120,18 @@ class DenoiserSettings(_Strict):
     margin_lat: int = Field(2, ge=0)
     """Border of the window that the loss leaves out."""
     net: dict[str, Any] = {}
+    """``_class_name`` (FieldUNet, WindowDiT, or a conditional U-Net of diffusers) and the arguments of the class."""
+    target: Literal["flow", "v", "epsilon"] = "flow"
+    """What the network predicts: noise - clean, alpha noise - sigma clean, or the noise."""
+    scheduler: dict[str, Any] = {}
+    """Noise schedule of v and epsilon: keys of diffusers' scheduler configurations."""
+    weighting: Literal["none", "min_snr"] = "none"
+    """Weight of the times in the loss (Hang et al. 2023)."""
+    min_snr_gamma: float = Field(5.0, gt=0)
+    times: Literal["logit_normal", "uniform"] | None = None
+    """Distribution of training times; left out: logit_normal for flow, uniform for v and epsilon."""
+    l2_condition: bool | None = None
+    """Embeddings at unit length; left out: yes for networks that see one window, no for local ones."""
     drop: float = Field(0.1, ge=0, lt=1)
     """Chance that the condition is left out, for classifier-free guidance."""
     drop_layout: float = Field(0.2, ge=0, lt=1)
@@ -159,7 +147,16 @@ class DenoiserSettings(_Strict):
     """0: every latent channel at unit deviation; 1: deviations in proportion to what a channel does to the pixels."""
 
 
-STAGES: dict[str, type[_Strict]] = {
+    @model_validator(mode="after")
+    def _fits(self) -> DenoiserSettings:
+        if self.target == "flow" and self.scheduler:
+            raise ValueError("scheduler: flow models have no schedule; leave it out or set target to v or epsilon")
+        if self.target == "epsilon" and self.scheduler.get("rescale_betas_zero_snr"):
+            raise ValueError("scheduler.rescale_betas_zero_snr: noise prediction cannot start at pure noise; use v")
+        return self
+
+
+STAGES: dict[str, type[Strict]] = {
     "encoder": EncoderSettings,
     "autoencoder": AutoencoderSettings,
     "denoiser": DenoiserSettings,
@@ -210,7 +207,10 @@ def _anchored(settings: Any, folder: Path) -> Any:
         for source in settings.data.sources
     ]
     updates: dict[str, Any] = {"data": settings.data.model_copy(update={"sources": sources})}
-    for name in ("bundle", "start_from"):
+    for name in ("bundle", "start_from", "feature_bundle", "weights"):
         if getattr(settings, name, None):
             updates[name] = str(folder / getattr(settings, name))
+    probe = getattr(settings, "probe", None)
+    if probe:
+        updates["probe"] = probe.model_copy(update={n: str(folder / getattr(probe, n)) for n in ("train", "test")})
     return settings.model_copy(update=updates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,15 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
-from ssl_tilegen.runtime import Progress
+from ssl_tilegen.runtime import Distributed, Progress, worker_share
 from ssl_tilegen.workflows.augment_patches import Painter, mixed
 from ssl_tilegen.workflows.augment_plan import Sample, Sheet
 from ssl_tilegen.workflows.augment_store import Record
 from ssl_tilegen.workflows.embed import embed_one
 from ssl_tilegen.workflows.embed_inputs import Job
 from ssl_tilegen.workflows.embed_view import open_view
-from ssl_tilegen.workflows.generate import Repaint, generate
+from ssl_tilegen.workflows.generate import generate
+from ssl_tilegen.workflows.generate_job import Repaint
 
 
 def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:
@@ -29,7 +29,7 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     Grids are kept in ``grids`` beside ``folder``, one place per process, so that an image is embedded once.
     """
     (sample,) = sheet.samples
-    index, count = painter.settings.shard or (0, 1)
+    index, count = painter.settings.shard or worker_share()
     grids, out = folder.parent / "grids" / f"{index}-of-{count}", folder / sample.file
     source = _grid(painter, painter.originals[sample.original].path, grids / f"{sample.original}.zarr")
     condition = _condition(painter, sample, source, grids)
@@ -38,7 +38,7 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     def told(stage: str, done: float, total: float) -> None:
         progress(stage, done if stage == "paint" else total, total)
 
-    generate(_settings(painter, sample, condition, out), told, _repaint(painter, sample))
+    generate(_settings(painter, sample, condition, out), told, _repaint(painter, sample), Distributed())
     again = _grid(painter, out, grids / f"made-{sample.original}-{sample.k}.zarr")
     return _record(sample, source.read(), again.read())
 
@@ -98,18 +98,13 @@ def _repaint(painter: Painter, sample: Sample) -> Repaint | None:
     if strength is None:
         return None
 
-    def source(bundle: ModelBundle) -> Callable[[Window], Tensor]:
-        halo = getattr(bundle.autoencoder, "encoder_halo", 8)
+    def latents(bundle: ModelBundle, window: Window) -> Tensor:
+        around = window.grown(getattr(bundle.autoencoder, "encoder_halo", 8))
+        with open_view(Job(path, path), painter.encoder, _embedding(painter)) as view:
+            pixels = view.read(around.scaled(bundle.factor)).rgb
+        return bundle.encode(pixels)[:, *window.within(around).slices]
 
-        def latents(window: Window) -> Tensor:
-            around = window.grown(halo)
-            with open_view(Job(path, path), painter.encoder, _embedding(painter)) as view:
-                pixels = view.read(around.scaled(bundle.factor)).rgb
-            return bundle.encode(pixels)[:, *window.within(around).slices]
-
-        return latents
-
-    return Repaint(strength, source)
+    return Repaint(strength, latents)
 
 
 def _record(sample: Sample, source: GridData, made: GridData) -> Record:

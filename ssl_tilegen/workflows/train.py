@@ -8,18 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.data import Corpus, load_corpus
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.encoder import EncoderStage
 from ssl_tilegen.training.loop import Stage, train_stage
+from ssl_tilegen.training.record import keep_record
 from ssl_tilegen.training.settings import AutoencoderSettings, DenoiserSettings, EncoderSettings, load_settings
+from ssl_tilegen.training.team import Team
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -37,50 +36,63 @@ def train(
 ) -> dict[str, Any]:
     """Train ``stage`` (encoder, autoencoder, denoiser) as ``config`` says; the bundle grows in ``out/bundle``.
 
-    The run lives in ``out/<stage>``: log.jsonl, samples, checkpoint, the resolved settings. The same call continues
-    an unfinished run. ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
+    The run lives in ``out/<stage>``: log.jsonl, curves, samples, checkpoint, the resolved settings, what the data are.
+    The same call continues an unfinished run, on one process or on many (started by torchrun, accelerate or srun).
+    ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
     """
     settings = load_settings(stage, config, overrides)
+    team = Team(device)
     run_folder, bundle_folder = out / stage, out / "bundle"
-    if restart:
-        shutil.rmtree(run_folder, ignore_errors=True)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "settings.json").write_text(settings.model_dump_json(indent=2))
-    chip = pick_device(device)
-    corpus = load_corpus(settings.data, lambda text: report({"message": text}))
-    made = _make_stage(settings, corpus, bundle_folder, run_folder, chip, report)
-    module = train_stage(made, settings.run, run_folder, report, chip, stop)
-    _export(made, module, corpus, bundle_folder)
+    say = report if team.is_first else lambda facts: None
+    with team.first_alone():
+        if team.is_first:
+            _open_run(run_folder, settings, restart)
+    corpus = load_corpus(settings.data, lambda text: say({"message": text}))
+    with team.first_alone():
+        made = _make_stage(settings, corpus, bundle_folder, run_folder, team, say)
+    module = train_stage(made, settings.run, run_folder, say, team, stop)
+    if team.is_first:
+        _export(made, module, corpus, bundle_folder)
+        keep_record(stage, settings, corpus, run_folder, bundle_folder, config.parent)
+    team.wait()
     return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
 
 
+def _open_run(folder: Path, settings: Any, restart: bool) -> None:
+    if restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(settings.model_dump_json(indent=2))
+
+
 def _make_stage(
-    settings: Any, corpus: Corpus, bundle_folder: Path, run_folder: Path, chip: torch.device, report: Report
+    settings: Any, corpus: Corpus, bundle_folder: Path, run_folder: Path, team: Team, report: Report
 ) -> Stage:
     if isinstance(settings, EncoderSettings):
         return EncoderStage(settings, corpus)
     if isinstance(settings, AutoencoderSettings):
         return AutoencoderStage(settings, corpus)
-    return _make_denoiser(settings, corpus, bundle_folder, run_folder, chip, report)
+    return _make_denoiser(settings, corpus, bundle_folder, run_folder / "cache", team, report)
 
 
 def _make_denoiser(
     settings: DenoiserSettings,
     corpus: Corpus,
     bundle_folder: Path,
-    run_folder: Path,
-    chip: torch.device,
+    cache: Path,
+    team: Team,
     report: Report,
 ) -> DenoiserStage:
     source = Path(settings.bundle) if settings.bundle else bundle_folder
     for component in ("encoder", "autoencoder"):
         if not (source / component / "config.json").is_file():
             raise InputError(f"{source} has no {component}: run 'ssl-tilegen train {component}' into the same --out")
-    bundle = ModelBundle.load(source, chip)
-    if source != bundle_folder:
+    bundle = ModelBundle.load(source, team.device)
+    if source != bundle_folder and team.is_first:
         shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
-    scenes = scenes_of(corpus, bundle, settings, run_folder / "cache", lambda text: report({"message": text}))
-    return DenoiserStage(settings, bundle, scenes)
+    say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
+    held_out = scenes_of(corpus.validation, bundle, settings, cache, say) if corpus.validation else None
+    return DenoiserStage(settings, bundle, scenes_of(corpus, bundle, settings, cache, say), held_out, corpus.held_out)
 
 
 def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
@@ -98,17 +110,20 @@ def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
         info = EncoderInfo(id=name, layout_dim=s.layout_dim, **facts)
         update_info(folder, encoder=info, resolutions=resolutions)
     elif isinstance(stage, AutoencoderStage):
-        save_component(module, folder / "autoencoder")
+        save_component(stage.finished(module), folder / "autoencoder")
         update_info(folder)
     elif isinstance(stage, DenoiserStage):
         save_component(module, folder / "denoiser")
         update_info(
             folder,
-            locality="local",
+            scheduler=stage.target.scheduler,
+            locality="local" if stage.local else "window",
             window_px=stage.settings.window_lat * stage.bundle.factor,
             stride_px=[stage.bundle.info.encoder.tile_px],
             latent_mean=[round(float(v), 6) for v in stage.latent_mean],
             latent_scale=[round(float(v), 6) for v in stage.latent_scale],
-            prediction_type="flow",
+            prediction_type=stage.target.prediction,
+            l2_condition=stage.l2_condition and not stage.local,
+            time_scale=stage.time_scale,
             training=json.loads(stage.settings.run.model_dump_json()),
         )

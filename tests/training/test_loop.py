@@ -17,9 +17,7 @@ from ssl_tilegen.training.data import load_corpus, turned
 from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
 from ssl_tilegen.training.settings import RunSettings, load_settings
-
-CPU = torch.device("cpu")
-
+from ssl_tilegen.training.team import Team
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -41,8 +39,8 @@ def run(config: Path, out: Path, *overrides: str, stop_after: int | None = None)
     settings = load_settings("autoencoder", config, list(overrides))
     stage = AutoencoderStage(settings, load_corpus(settings.data))
     asked = iter(range(10_000))
-    stop = lambda: stop_after is not None and next(asked) // 2 + 1 >= stop_after  # noqa: E731 - asked twice a step
-    return train_stage(stage, settings.run, out, lambda record: None, CPU, stop)
+    stop = lambda: stop_after is not None and next(asked) + 1 >= stop_after  # noqa: E731
+    return train_stage(stage, settings.run, out, lambda record: None, Team("cpu"), stop)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

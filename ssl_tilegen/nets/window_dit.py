@@ -1,0 +1,99 @@
+"""A transformer as denoiser of one window: patches of latents, modulated by time and the window's embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
+
+_TIME_FEATURES = 256
+_TIMES = 1000.0
+
+
+class WindowDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Diffusion transformer with adaptive layer norms that start as the identity (Peebles & Xie 2023).
+
+    It is called as diffusers' conditional U-Nets are: latents (N, C, h, w), times (N,) in 0..1000 and one token
+    (N, 1, D), zero where nothing is told. Positions are fixed sinusoids, so windows of another size are understood.
+    """
+
+    _supports_gradient_checkpointing = True
+    edge_layers = ("patches", "out", "time_in", "condition_in")
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 16,
+        condition_dim: int = 192,
+        sample_size: int = 32,
+        patch_size: int = 2,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+    ) -> None:
+        super().__init__()
+        if width % (4 * heads):
+            raise ValueError(f"width {width} must be a multiple of 4 x heads ({heads})")
+        self._patch, self._channels = patch_size, latent_channels
+        self.patches = nn.Linear(latent_channels * patch_size**2, width)
+        self.time_in = nn.Linear(_TIME_FEATURES, width)
+        self.time_mix = nn.Linear(width, width)
+        self.condition_in = nn.Linear(condition_dim, width)
+        self.act = nn.SiLU()
+        self.blocks: Any = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = zeroed(nn.Linear(width, 2 * width))
+        self.out = zeroed(nn.Linear(width, latent_channels * patch_size**2))
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> UNet2DConditionOutput:
+        p = self._patch
+        rows, cols = sample.shape[2] // p, sample.shape[3] // p
+        patches = nn.functional.pixel_unshuffle(sample, p).flatten(2).transpose(1, 2)
+        x = self.patches(patches) + _positions(rows, cols, self.patches.out_features).to(sample)
+        time = self.time_mix(self.act(self.time_in(sinusoid(timestep / _TIMES, _TIME_FEATURES))))
+        told = self.act(time + self.condition_in(encoder_hidden_states.mean(1)))
+        for block in self.blocks:
+            x = block(x, told)
+        scale, shift = self.modulate(told)[:, None].chunk(2, 2)
+        x = self.out(self.norm(x) * (1 + scale) + shift)
+        return UNet2DConditionOutput(
+            sample=nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p)
+        )
+
+
+class _Block(Recomputable):
+    """Attention and a two-layer network, each scaled, shifted and gated by what is told."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm_two = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.mix = nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        self.modulate = zeroed(nn.Linear(width, 6 * width))
+
+    def compute(self, x: Tensor, told: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, L, W) and (N, W) -> (N, L, W)."""
+        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(told)[:, None].chunk(6, 2)
+        x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a)
+        return x + gate_b * self.mlp(self.norm_two(x) * (1 + scale_b) + shift_b)
+
+    def _attention(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.mix(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+def _positions(rows: int, cols: int, width: int) -> Tensor:
+    """Fixed sinusoids (rows * cols, width): half of the features tell the row, half the column."""
+    features = [sinusoid(torch.arange(n) / 1000, width // 2, longest=1.0, shortest=0.004) for n in (rows, cols)]
+    both = [features[0][:, None].expand(-1, cols, -1), features[1][None].expand(rows, -1, -1)]
+    return torch.cat(both, 2).flatten(0, 1)

@@ -1,0 +1,36 @@
+"""A patch discriminator, and both sides of its game in one backward pass."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+_LEVELS = 3
+
+
+class PatchCritic(nn.Module):
+    """Says of every patch how real it looks: (N, 3, H, W) -> (N, 1, h, w) (Isola et al. 2017), normalised per position
+    group by group, never over the batch."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for level in range(1, _LEVELS):
+            wide = width * 2**level
+            layers += [nn.Conv2d(wide // 2, wide, 4, 2, 1), nn.GroupNorm(min(8, wide), wide), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width * 2 ** (_LEVELS - 1), 1, 3, padding=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def hinge_game(critic: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """(loss of the maker, loss of the critic), which may be added: neither gives the other's weights a gradient.
+
+    The maker's is minus the verdict of a critic whose weights stand still; the critic's is the hinge loss on images
+    that stand still (Lim & Ye 2017).
+    """
+    still = {name: value.detach() for name, value in [*critic.named_parameters(), *critic.named_buffers()]}
+    of_maker = -functional_call(critic, still, (made,)).mean()
+    of_critic = (1 - critic(real)).relu().mean() + (1 + critic(made.detach())).relu().mean()
+    return of_maker, of_critic

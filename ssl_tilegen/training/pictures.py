@@ -1,0 +1,163 @@
+"""One training image: held in memory whole, or read from its file window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ssl_tilegen.errors import ResolutionError
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.io.raster import Raster, ReadError, open_raster, view_at
+from ssl_tilegen.io.tissue import tissue_mask
+from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.training.knobs import SourceSettings
+
+_OVERVIEW_PX = 2048
+_OVERVIEW_LEAST = 0.05
+
+
+class Picture(Protocol):
+    """An image at its training resolution. ``source``: the index of the source it belongs to."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def source(self) -> int: ...
+
+    @property
+    def size(self) -> Size: ...
+
+    @property
+    def resolution(self) -> Resolution: ...
+
+    @property
+    def held(self) -> bool:
+        """Whether it lies in memory whole."""
+        ...
+
+    def seems_empty(self, window: Window) -> bool:
+        """Whether it is known without reading that the window shows glass or nothing."""
+        ...
+
+    def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """The window's pixels (H, W, 3) uint8, and where they are valid (H, W) or None for everywhere."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class HeldPicture:
+    """``rgb`` (H, W, 3) uint8 and ``valid`` (H, W) bool, or None where all of it is valid."""
+
+    path: Path
+    source: int
+    resolution: Resolution
+    rgb: np.ndarray
+    valid: np.ndarray | None
+    held = True
+
+    @property
+    def size(self) -> Size:
+        return Size(*self.rgb.shape[:2])
+
+    def seems_empty(self, window: Window) -> bool:
+        return False
+
+    def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        return self.rgb[window.slices], None if self.valid is None else self.valid[window.slices]
+
+
+@dataclass(frozen=True, eq=False)
+class ViewedPicture:
+    """A file that stays open; ``content`` (h, w) bool says roughly where there is anything to see."""
+
+    path: Path
+    source: int
+    resolution: Resolution
+    view: RasterView
+    content: np.ndarray = field(repr=False)
+    held = False
+
+    @property
+    def size(self) -> Size:
+        return self.view.size
+
+    def seems_empty(self, window: Window) -> bool:
+        scale = self.content.shape[0] / self.size.rows, self.content.shape[1] / self.size.cols
+        rows = slice(int(window.row * scale[0]), int(window.row_end * scale[0]) + 1)
+        cols = slice(int(window.col * scale[1]), int(window.col_end * scale[1]) + 1)
+        return bool(self.content[rows, cols].mean() < _OVERVIEW_LEAST)
+
+    def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        try:
+            pixels = self.view.read(window)
+        except ReadError:  # a damaged part of a slide is no part of the training data
+            blank = np.zeros((window.rows, window.cols, 3), np.uint8)
+            return blank, np.zeros(blank.shape[:2], bool)
+        return pixels.rgb, None if pixels.valid.all() else pixels.valid
+
+
+class Wanted(NamedTuple):
+    """A file of the source ``index``."""
+
+    path: Path
+    index: int
+    source: SourceSettings
+
+
+def read_pictures(wanted: Sequence[Wanted], memory_mib: int) -> list[Picture]:
+    """The pictures of all files in order; the smallest are held, as many as fit in ``memory_mib`` together."""
+    with ThreadPoolExecutor(4) as pool:
+        areas = np.array(list(pool.map(_area, wanted)), float)
+        order = np.argsort(areas, kind="stable")
+        fits = np.empty(len(wanted), bool)
+        fits[order] = 3 * areas[order].cumsum() <= memory_mib << 20
+        return list(pool.map(_read, wanted, fits))
+
+
+def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
+    source = wanted.source
+    is_picture = wanted.path.suffix.lower() in {".png", ".jpg", ".jpeg"}
+    own: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd} if is_picture else {}
+    raster = open_raster(wanted.path, **own)
+    return raster, _target(raster, source)
+
+
+def _area(wanted: Wanted) -> int:
+    raster, resolution = _open(wanted)
+    with raster:
+        return view_at(raster, resolution).size.area
+
+
+def _read(wanted: Wanted, fits: bool) -> Picture:
+    raster, resolution = _open(wanted)
+    view = view_at(raster, resolution)
+    if not fits:
+        return ViewedPicture(wanted.path, wanted.index, resolution, view, _content(raster))
+    with raster:
+        pixels = view.read(Window.of(view.size))
+    valid = None if pixels.valid.all() else pixels.valid
+    return HeldPicture(wanted.path, wanted.index, resolution, np.ascontiguousarray(pixels.rgb), valid)
+
+
+def _target(raster: Raster, source: SourceSettings) -> Resolution:
+    if source.mpp:
+        return Resolution(source.mpp * source.shrink, "um")
+    if source.gsd:
+        return Resolution(source.gsd * source.shrink, "m")
+    if raster.resolution is None:
+        raise ResolutionError(f"{raster.path}: its resolution is unknown; give data.sources.mpp or data.sources.gsd")
+    return Resolution(raster.resolution.value * source.shrink, raster.resolution.unit)
+
+
+def _content(raster: Raster) -> np.ndarray:
+    """Where a small picture of the whole shows stained tissue; on other images, where there are data."""
+    shrink = max(1.0, max(raster.size.rows, raster.size.cols) / _OVERVIEW_PX)
+    view = RasterView(raster, shrink)
+    pixels = view.read(Window.of(view.size))
+    return pixels.valid & tissue_mask(pixels.rgb) if raster.stained else pixels.valid

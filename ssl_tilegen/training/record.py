@@ -1,0 +1,45 @@
+"""What was run on what, kept beside the weights: the resolved settings, a fingerprint of the data, versions."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ssl_tilegen import __version__
+from ssl_tilegen.runtime import versions
+from ssl_tilegen.training.data import Corpus
+
+_LIBRARIES = ("torch", "timm", "diffusers", "numpy")
+
+
+def keep_record(
+    stage: str, settings: BaseModel, corpus: Corpus, run_folder: Path, bundle_folder: Path, base: Path
+) -> None:
+    """Write ``training/<stage>.json`` into the bundle and ``data.json`` into the run; paths count from ``base``."""
+    data = corpus.fingerprint()
+    (run_folder / "data.json").write_text(json.dumps(data, indent=1) + "\n")
+    record = {
+        "stage": stage,
+        "software": f"ssl-tilegen {__version__}",
+        "versions": versions(*_LIBRARIES),
+        "settings": _relative(settings.model_dump(mode="json"), base),
+        "data_sha256": data["sha256"],
+        "images": len(data["files"]),
+    }
+    folder = bundle_folder / "training"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stage}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _relative(value: Any, base: Path) -> Any:
+    """Absolute paths inside a tree of settings as ones from ``base`` on: records name no machine."""
+    if isinstance(value, dict):
+        return {key: _relative(item, base) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_relative(item, base) for item in value]
+    is_path = isinstance(value, str) and Path(value).is_absolute()
+    return os.path.relpath(value, base.resolve()) if is_path else value

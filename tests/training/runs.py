@@ -1,0 +1,57 @@
+"""Small training runs for tests: configurations on pictures drawn here, and a process that trains them.
+
+    python -m tests.training.runs OUT CONFIG...   (as one of several processes, told by RANK and WORLD_SIZE)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssl_tilegen.workflows.train import train
+
+DATA = '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\nturns = 2\n'
+RUN = '[run]\nsteps = 4\nbatch = 4\nlog_every = 1\nsave_every = 2\nsample_every = 4\nwarmup = 2\nprecision = "no"\n'
+ENCODER = (
+    "tile_px = 32\nfeatures = 12\ndim = 12\nlayout_dim = 6\nlocal_px = 16\nfit_tiles = 200\n"
+    "[arch_args]\npatch_size = 8\ndepth = 1\nembed_dim = 24\nnum_heads = 2\n"
+)
+DINO = 'loss = "dino"\nprototypes = 32\nhead_width = 32\n' + ENCODER
+AUTOENCODER = "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"
+DENOISER = "window_lat = 8\nmargin_lat = 1\n[net]\nwidths = [16, 16, 32]\nhidden = 16\n"
+TEXTS = {"encoder": ENCODER, "autoencoder": AUTOENCODER, "denoiser": DENOISER}
+
+
+def draw_pictures(folder: Path, count: int = 3) -> None:
+    """Pictures with some structure, as PNG."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        coarse = rng.integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(coarse).resize((160, 136), Image.Resampling.BICUBIC).save(folder / f"p{number}.png")
+
+
+def write_config(folder: Path, stage: str, text: str | None = None, name: str = "", data: str = DATA) -> Path:
+    """The configuration of a small run of ``stage``."""
+    path = folder / f"{name or stage}.toml"
+    path.write_text(f"{text or TEXTS[stage]}{RUN}{data}")
+    return path
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses in a run's log."""
+    records: list[dict[str, Any]] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def main(out: Path, configs: list[Path]) -> None:
+    for config in configs:
+        train(config.stem.split("-")[0], config, out / config.stem if "-" in config.stem else out, device="cpu")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

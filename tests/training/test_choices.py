@@ -1,0 +1,188 @@
+"""Every target with every network: its laws, and from training to a painted image."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.diffusion.ladder import Step
+from ssl_tilegen.diffusion.prediction import to_clean
+from ssl_tilegen.nets import build_component
+from ssl_tilegen.nets.levels import preconditioning
+from ssl_tilegen.training.settings import DataSettings, DenoiserSettings, RunSettings
+from ssl_tilegen.training.targets import Target
+from ssl_tilegen.workflows.embed import embed
+from ssl_tilegen.workflows.generate import generate
+from ssl_tilegen.workflows.train import train
+from tests.training import runs
+
+PAPER = Path(__file__).parents[2] / "examples" / "paper"
+TARGETS = ["flow", "v", "epsilon"]
+UNET = (
+    '_class_name = "UNet2DConditionModel"\nblock_out_channels = [8, 16]\nlayers_per_block = 1\nnorm_num_groups = 4\n'
+    'down_block_types = ["DownBlock2D", "CrossAttnDownBlock2D"]\nup_block_types = ["CrossAttnUpBlock2D", "UpBlock2D"]\n'
+    "attention_head_dim = [2, 2]\ncross_attention_dim = 8\n"
+)
+DIT = '_class_name = "WindowDiT"\nwidth = 32\ndepth = 2\nheads = 2\n'
+NETS = {"local": "widths = [16, 16, 32]\nhidden = 16\n", "unet": UNET, "dit": DIT}
+BLOCKS = 'block_out_channels = [8, 16]\nnorm_num_groups = 4\ndown_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]\n'
+KINDS = {
+    "AutoencoderKL": BLOCKS + 'up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]\nlatent_channels = 4\n',
+    "VQModel": BLOCKS + 'up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]\nlatent_channels = 3\nnum_vq_embeddings = 32\n',
+}
+
+
+def settings(target: str, **more: Any) -> DenoiserSettings:
+    return DenoiserSettings(data=DataSettings(sources=[]), run=RunSettings(steps=1), target=target, **more)
+
+
+def batch_of(target: Target, count: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    t = torch.from_numpy(np.stack([target.draw(rng) for _ in range(count)]))
+    return torch.randn(count, 4, 6, 6), torch.randn(count, 4, 6, 6), t
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_is_asked_of_the_network_means_the_clean_latent_to_the_engine(name):
+    target = Target.of(settings(name))
+    clean, noise, t = batch_of(target)
+    x, wanted, _ = target.noisy(clean, noise, t)
+    alpha, sigma = target.levels(t)
+    for i in range(len(t)):
+        step = Step(0, float(t[i]), float(alpha[i]), float(sigma[i]), 1.0, 0.0)
+        meant = to_clean(target.prediction)(wanted[i], x[i], step)
+        assert torch.allclose(meant, clean[i], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_min_snr_weighs_the_error_of_the_clean_estimate_alike_for_every_target(name):
+    target = Target.of(settings(name, weighting="min_snr", min_snr_gamma=3.0))
+    clean, noise, t = batch_of(target)
+    x, wanted, weight = target.noisy(clean, noise, t)
+    alpha, sigma = target.levels(t)
+    off = wanted + 0.1 * torch.randn_like(wanted)
+    for i in range(len(t)):
+        if not 0.02 < alpha[i] < 0.98:
+            continue
+        step = Step(0, float(t[i]), float(alpha[i]), float(sigma[i]), 1.0, 0.0)
+        error = (to_clean(target.prediction)(off[i], x[i], step) - clean[i]).square().mean()
+        snr = float(alpha[i] / sigma[i]) ** 2
+        ours = weight[i] * (off[i] - wanted[i]).square().mean()
+        assert float(ours) == pytest.approx(min(snr, 3.0) * float(error), rel=2e-2)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_local_network_is_asked_for_a_remainder_of_unit_deviation(name, share):
+    torch.manual_seed(0)
+    std, n = 0.6, 400_000
+    alpha = torch.tensor(1 - share) if name == "flow" else torch.tensor((1 - share**2) ** 0.5)
+    sigma = torch.tensor(share)
+    clean, noise = std * torch.randn(n), torch.randn(n)
+    x = alpha * clean + sigma * noise
+    wanted = {"flow": noise - clean, "epsilon": noise, "v": alpha * noise - sigma * clean}[name]
+    kind = {"v": "v_prediction"}.get(name, name)
+    keep, linear, gain = preconditioning(kind, alpha, sigma, torch.tensor(std))
+    remainder = (wanted - linear * x) / gain
+    assert float(remainder.std()) == pytest.approx(1, abs=0.01) and float((keep * x).std()) == pytest.approx(1, abs=0.01)
+    assert abs(float((remainder * x).mean())) < 0.01
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A folder with pictures, and a run whose bundle has an encoder and our autoencoder."""
+    folder = tmp_path_factory.mktemp("choices")
+    runs.draw_pictures(folder)
+    for stage in ("encoder", "autoencoder"):
+        train(stage, runs.write_config(folder, stage), folder / "run", device="cpu")
+    return folder
+
+
+def painted(folder: Path, out: Path) -> np.ndarray:
+    """The bundle of a run embeds a picture and paints it anew."""
+    model = str(out / "bundle")
+    embed([folder / "p0.png"], EmbedSettings(out=out / "g.zarr", model=model, mpp=0.5))
+    generate(GenerateSettings(grid=out / "g.zarr", out=out / "x.png", model=model, steps=3, merge="auto"))
+    return np.asarray(Image.open(out / "x.png"))
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_and_network_trains_and_paints(base, tmp_path, net, target):
+    text = f'window_lat = 8\nmargin_lat = 1\nbundle = "{base / "run" / "bundle"}"\ntarget = "{target}"\n[net]\n{NETS[net]}'
+    config = runs.write_config(base, "denoiser", text, f"denoiser-{net}-{target}")
+    train("denoiser", config, tmp_path, device="cpu")
+    assert Image.open(tmp_path / "denoiser" / "sample-0000004.png").size == (8 * 64, 3 * 64)
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    assert bundle.locality == ("local" if net == "local" else "window")
+    assert bundle.scheduler_config.get("prediction_type", "flow") == bundle.prediction_type
+    image = painted(base, tmp_path)
+    assert image.shape == (136, 160, 3) and image.std() > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base, tmp_path, kind):
+    text = f'window_px = 32\nfeature_bundle = "{base / "run" / "bundle"}"\nfeature_weight = 0.5\ncritic_weight = 0.1\n' \
+           f'critic_width = 8\n[net]\n_class_name = "{kind}"\n{KINDS[kind]}'  # fmt: skip
+    train("encoder", base / "encoder.toml", tmp_path, device="cpu")
+    train("autoencoder", runs.write_config(base, "autoencoder", text, f"autoencoder-{kind}"), tmp_path, device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
+    assert {"features", "critic", "maker"} <= lines[0].keys()
+    assert {"fixed_psnr", "fixed_ssim", "rfd"} <= lines[-1].keys() and lines[-1]["rfd"] > 0
+    train("denoiser", runs.write_config(base, "denoiser"), tmp_path, device="cpu")
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    assert type(bundle.autoencoder).__name__ == kind and bundle.factor == 2
+    assert painted(base, tmp_path).std() > 1
+
+
+def test_a_critic_and_its_maker_leave_each_other_s_weights_alone():
+    from ssl_tilegen.training.critic import PatchCritic, hinge_game
+
+    torch.manual_seed(0)
+    critic = PatchCritic(8)
+    made, real = torch.randn(2, 3, 32, 32, requires_grad=True), torch.randn(2, 3, 32, 32)
+    of_maker, of_critic = hinge_game(critic, made, real)
+    of_maker.backward()
+    assert made.grad is not None and made.grad.abs().sum() > 0 and all(p.grad is None for p in critic.parameters())
+    made.grad = None
+    of_critic.backward()
+    assert made.grad is None and all(p.grad is not None for p in critic.parameters())
+
+
+def shrunken(tree: dict[str, Any], by: int) -> dict[str, Any]:
+    """A network's configuration with ``by`` times fewer channels."""
+    widths = [width // by for width in tree["block_out_channels"]]
+    heads = {"attention_head_dim": [2] * len(widths)} if "attention_head_dim" in tree else {}
+    return tree | heads | {"block_out_channels": widths, "norm_num_groups": 4}
+
+
+def test_the_paper_s_networks_are_of_its_size_and_train_when_shrunken(base, tmp_path):
+    tables = {stage: tomllib.loads((PAPER / f"{stage}.toml").read_text()) for stage in ("autoencoder", "denoiser")}
+    with torch.device("meta"):
+        unet = build_component({"in_channels": 3, "out_channels": 3, "sample_size": 64, "encoder_hid_dim": 384,
+                                "encoder_hid_dim_type": "text_proj", **tables["denoiser"]["net"]})  # fmt: skip
+        codes = build_component(tables["autoencoder"]["net"])
+    assert 3.5e8 < sum(p.numel() for p in unet.parameters()) < 4.5e8
+    assert 5e7 < sum(p.numel() for p in codes.parameters()) < 6e7
+    train("encoder", base / "encoder.toml", tmp_path, device="cpu")
+    for stage, by in (("autoencoder", 16), ("denoiser", 24)):
+        table = tables[stage]
+        over = [f"net.{key}={json.dumps(value)}" for key, value in shrunken(table["net"], by).items()]
+        over += ["run.steps=1", "run.batch=2", "run.warmup=0", "run.readers=1", 'data.sources=[{paths=["p0.png"],mpp=0.5,turns=1}]',
+                 "data.validation_share=0"]  # fmt: skip
+        over += ["window_px=64", f"feature_bundle={tmp_path / 'bundle'}"] if stage == "autoencoder" else ["window_lat=16"]
+        config = base / f"paper-{stage}.toml"
+        config.write_text((PAPER / f"{stage}.toml").read_text())
+        train(stage, config, tmp_path, overrides=over, device="cpu")
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    assert (bundle.factor, bundle.locality, bundle.prediction_type) == (4, "window", "epsilon")
+    assert painted(base, tmp_path).std() > 1
