@@ -95,8 +95,9 @@ def generate(
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
-    a band of it, in one shared folder, unless ``who`` says that this one is alone. Raises InputError, FormatError, SettingError and OutputError
-    with one line each; Interrupted when ``progress`` asks to stop, with the state saved beside the output.
+    a band of it, in one shared folder, unless ``who`` says that this one is alone. Raises InputError, FormatError,
+    SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
+    beside the output.
     """
     started = time.perf_counter()
     tune_allocator()
