@@ -116,7 +116,12 @@ class ModelBundle:
     def encoder(self) -> Any:
         """(N, 3, tile, tile), normalised -> (N, D)."""
         folder = self.folder / "encoder"
-        return self._ready(_filled(build_encoder(_read_json(folder / "config.json")), folder))
+        config = _read_json(folder / "config.json")
+        if not config.get("pretrained"):
+            return self._ready(_filled(build_encoder(config), folder))
+        from ssl_tilegen.encoders.timm_encoder import rebuild
+
+        return self._ready(_filled(rebuild(config), folder))
 
     @cached_property
     def autoencoder(self) -> Any:
@@ -268,10 +273,11 @@ def find_bundle(name: str | Path) -> Path:
     return folder
 
 
-def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None) -> None:
-    """Write a network in float16, in shards below 15 MiB; ``config`` for those that are no diffusers models."""
+def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False) -> None:
+    """Write a network in float16 (``exact``: as it is), in shards below 15 MiB; ``config`` for those that are no
+    diffusers models."""
     folder.mkdir(parents=True, exist_ok=True)
-    half = {key: _half(value) for key, value in module.state_dict().items()}
+    half = {key: value.cpu().contiguous() if exact else _half(value) for key, value in module.state_dict().items()}
     for old in folder.glob("*.safetensors*"):
         old.unlink()
     if config is None:

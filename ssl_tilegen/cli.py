@@ -250,12 +250,21 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I.")] = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="STAGE encoder: take this pretrained one as it is, train nothing.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Weights of --encoder from a local file.")] = None,
 ) -> tuple[Any, str]:
     """Train one part of a bundle; continues from its last checkpoint."""
     from ssl_tilegen.workflows.train import train as work
 
     folder = out or config.parent / "run"
-    options: dict[str, Any] = {"overrides": set_ or [], "device": device, "restart": restart}
+    overrides = list(set_ or [])
+    for key, value in (("pretrained", encoder), ("weights", weights and weights.resolve())):
+        if value and stage != "encoder":
+            raise SettingError(f"--encoder and --weights go with the stage encoder, not with {stage}")
+        overrides += [f"{key}='{value}'"] if value else []
+    options: dict[str, Any] = {"overrides": overrides, "device": device, "restart": restart}
     report = work(stage, config, folder, report=console.facts, stop=stop_requested, **options)
     check_stop()
     return report, f"{report['bundle']}: {stage} trained; the log is in {report['run']}"

@@ -62,7 +62,10 @@ class Console:
         """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
         if set(values) == {"message"}:
             return self.note(str(values["message"]))
-        self._line("record", "  ".join(f"{key} {_short(value)}" for key, value in values.items()), **values)
+        if self._bars and "steps" in values:
+            self._bars.update("training", values["step"], values["steps"])
+        shown = (f"{key} {_short(value)}" for key, value in values.items() if key != "steps")
+        self._line("record", "  ".join(shown), **values)
 
     def note(self, text: str) -> None:
         """A message in passing."""

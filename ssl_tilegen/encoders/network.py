@@ -40,7 +40,7 @@ class NetworkEncoder:
         self.device = torch.device(device)
         self.weights_sha256 = weights_sha256 or hash_of_weights(module)
         self.batch = batch or _BATCH.get(self.device.type, 64)
-        self._module = module.to(self.device).eval().requires_grad_(False)
+        self.module = module.to(self.device).eval().requires_grad_(False)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in normalisation)
         self._gain, self._shift = 1 / (255 * std), -mean / std
         self.dim = self.embed(np.zeros((1, tile_px, tile_px, 3), np.uint8)).shape[1]
@@ -54,7 +54,7 @@ class NetworkEncoder:
         pixels = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device, non_blocking=True)
         with autocast(self.device):
             x = pixels.permute(0, 3, 1, 2) * self._gain + self._shift
-            return pool(self._module, x, self.pooling).float().cpu().numpy()
+            return pool(self.module, x, self.pooling).float().cpu().numpy()
 
 
 def pool(module: nn.Module, x: Tensor, pooling: str) -> Tensor:

@@ -58,6 +58,25 @@ def build(card: EncoderCard) -> nn.Module:
     return timm.create_model(card.architecture, pretrained=False, num_classes=0, **_resolved(card.args))
 
 
+def recipe_of(name: str) -> dict[str, Any]:
+    """``arch`` and ``arch_args`` from which `rebuild` makes the network of ``name`` again, as JSON has them."""
+    from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
+    card = ENCODERS.get(name)
+    if card:
+        return {"arch": card.architecture, "arch_args": dict(card.args)}
+    for prefix, load in (("local-dir:", load_model_config_from_path), ("hf-hub:", load_model_config_from_hf)):
+        if name.startswith(prefix):
+            _, arch, arguments = load(name.removeprefix(prefix))
+            return {"arch": arch, "arch_args": {k: v for k, v in (arguments or {}).items() if k != "num_classes"}}
+    return {"arch": name, "arch_args": {}}
+
+
+def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
+    """The network of a recipe, with random weights."""
+    return timm.create_model(recipe["arch"], pretrained=False, num_classes=0, **_resolved(recipe["arch_args"]))
+
+
 def _registered(card: EncoderCard, weights: str | Path | None) -> nn.Module:
     if weights is None and card.layout == "timm":
         return _create(card.source, card.name, pretrained=True, **_resolved(card.args))

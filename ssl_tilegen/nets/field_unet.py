@@ -23,8 +23,8 @@ _LEVELS = 3
 
 
 class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023) or,
-    with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
+    """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023)
+    or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
 
     What it predicts has a best linear estimate given x alone; the network gives the remainder, at unit scale.
     """
@@ -92,7 +92,7 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
-        """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts and a condition or None.
+        """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts, a condition or None.
 
         The condition is a field (N, D, h/4, w/4), and below it, for a network with a sketch, that folded to the same
         stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.

@@ -38,10 +38,12 @@ class AutoencoderStage:
         torch.manual_seed(settings.run.seed)
         network: Any = build_component({"_class_name": "LinearStartAutoencoder", **settings.net})
         if settings.window_px % downscale(network):
-            raise SettingError(f"window_px {settings.window_px}: must be a multiple of the downscale {downscale(network)}")
+            raise SettingError(f"window_px {settings.window_px}: must be a multiple of {downscale(network)}")
         if isinstance(network, LinearStartAutoencoder):
             network.start_from_blocks(self._blocks())
-        self.module: Any = _WithCritic(network, PatchCritic(settings.critic_width)) if settings.critic_weight else network
+        self.module: Any = network
+        if settings.critic_weight:
+            self.module = _WithCritic(network, PatchCritic(settings.critic_width))
         self._channels = network.config.latent_channels
         self._latents = latent_side(network, settings.window_px)
         self._space = FeatureSpace(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None

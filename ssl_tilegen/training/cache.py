@@ -29,7 +29,7 @@ from ssl_tilegen.training.settings import DenoiserSettings
 _EMBED_BATCH = 512
 _PART_PX, _PART_STEP_PX = 1024, 64
 _NEW_KNOBS = {"group": None, "validation_share": 0.0, "stain": 0.0, "brightness": 0.0, "memory_mib": 8192}
-_NEW_OF_SOURCE = {"role": "train", "grids": None}
+_NEW_OF_SOURCE: dict[str, Any] = {"role": "train", "grids": None}
 
 
 class Origin(NamedTuple):
@@ -41,6 +41,10 @@ class Origin(NamedTuple):
     col: int
     rows: int
     cols: int
+
+    @property
+    def part(self) -> Window:
+        return Window(self.row, self.col, self.rows, self.cols)
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,16 @@ def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings
 def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
     """The data settings that matter here; knobs that came later count where they are used, so old caches stay good."""
     facts = settings.data.model_dump(exclude={"sources": {"__all__": {"paths", "weight"}}})
-    for part, news in [(facts, _NEW_KNOBS), *((source, _NEW_OF_SOURCE) for source in facts["sources"])]:
-        for name, default in news.items():
-            if part[name] == default:
-                del part[name]
+    _drop_defaults(facts, _NEW_KNOBS)
+    for source in facts["sources"]:
+        _drop_defaults(source, _NEW_OF_SOURCE)
     return facts
+
+
+def _drop_defaults(facts: dict[str, Any], defaults: dict[str, Any]) -> None:
+    for name, default in defaults.items():
+        if facts[name] == default:
+            del facts[name]
 
 
 class _Maker:
@@ -162,9 +171,9 @@ def _parts(rng: np.random.Generator, picture: Picture, budget_mib: int) -> list[
     wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), picture.size.area // (rows * cols)))
     found: list[Window] = []
     for _ in range(50 * wanted):
-        corner = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
-                  for spare in (picture.size.rows - rows, picture.size.cols - cols))  # fmt: skip
-        part = Window(*corner, rows, cols)
+        row, col = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
+                    for spare in (picture.size.rows - rows, picture.size.cols - cols))  # fmt: skip
+        part = Window(row, col, rows, cols)
         if not picture.seems_empty(part):
             found.append(part)
         if len(found) == wanted:
@@ -196,7 +205,7 @@ def _load(path: Path) -> list[Scene]:
 
 
 def _scene_at(file: Any, names: set[str], number: int, chance: float) -> Scene:
-    grids = []
+    grids: list[Grid] = []
     while f"{number}/cells{len(grids)}" in names:
         k = len(grids)
         row, col = (int(v) for v in file[f"{number}/corner{k}"])

@@ -1,4 +1,4 @@
-"""The state of a run on disk: written whole, swapped in by renaming, so that a kill leaves the old one or the new one."""
+"""The state of a run on disk: written whole, swapped in by renaming, so that a kill leaves the old or the new one."""
 
 from __future__ import annotations
 

@@ -51,7 +51,10 @@ def _panel(name: str, points: list[tuple[float, float]]) -> Image.Image:
     draw.text((box[0], box[3] + 3), f"{left:g}", fill=(90, 90, 90))
     draw.text((box[2] - 8 * len(f"{right:g}"), box[3] + 3), f"{right:g}", fill=(90, 90, 90))
     line = [
-        (box[0] + (x - left) / (right - left) * (box[2] - box[0]), box[3] - (y - low) / (high - low) * (box[3] - box[1]))
+        (
+            box[0] + (x - left) / (right - left) * (box[2] - box[0]),
+            box[3] - (y - low) / (high - low) * (box[3] - box[1]),
+        )
         for x, y in points
     ]
     if len(line) > 1:

@@ -133,11 +133,15 @@ def source_files(source: SourceSettings) -> list[Path]:
         is_folder = Path(pattern).is_dir()
         matches = [Path(match) for match in glob.glob(f"{pattern}/**/*.*" if is_folder else pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
         if is_folder:  # what else lies there: grids, tables, notes
-            matches = [m for m in matches if m.suffix not in _NO_IMAGES and not any(".zarr" in p.suffix for p in m.parents)]
+            matches = [m for m in matches if m.suffix not in _NO_IMAGES and not _inside_zarr(m)]
         found += [path for path in matches if path.is_file() and path.name not in source.exclude]
     if not found:
         raise InputError(f"no training image matches {source.paths}: check data.sources.paths")
     return sorted(set(found))
+
+
+def _inside_zarr(path: Path) -> bool:
+    return any(parent.suffix == ".zarr" for parent in path.parents)
 
 
 def _is_kept_apart(wanted: Wanted, settings: DataSettings) -> bool:

@@ -22,10 +22,11 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.updates import ddim
+from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.levels import is_flow
 from ssl_tilegen.nets.window import is_local, predict
-from ssl_tilegen.training.batches import Batch, Item
+from ssl_tilegen.training.batches import Batch, Item, collate
 from ssl_tilegen.training.cache import Scene, WindowDraw
 from ssl_tilegen.training.data import Corpus, turned
 from ssl_tilegen.training.settings import DenoiserSettings
@@ -113,8 +114,8 @@ class DenoiserStage:
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         x, wanted, weight = self.target.noisy(batch["clean"], batch["noise"], batch["t"])
         m = self.settings.margin_lat if self.local else 0
-        error = (self._predict(module, x, batch["t"], batch["field"]).float() - wanted)[:, :, m:-m or None, m:-m or None]
-        of_item = error.square().mean((1, 2, 3))
+        error = self._predict(module, x, batch["t"], batch["field"]).float() - wanted
+        of_item = error[:, :, m:-m or None, m:-m or None].square().mean((1, 2, 3))
         with torch.no_grad():
             alpha, sigma = self.target.levels(batch["t"])
             noise = sigma / (alpha + sigma)
@@ -144,9 +145,7 @@ class DenoiserStage:
         """The loss on fixed windows of the validation images, at fixed times and noise."""
         if not self._measured:
             return {}
-        batch = {key: torch.from_numpy(np.stack([item[key] for item in self._measured])) for key in self._measured[0]}
-        batch = {key: value.to(device) for key, value in batch.items()}
-        return {"validation_loss": round(float(self.loss(module, batch)[0]), 6)}
+        return {"validation_loss": round(float(self.loss(module, collate(self._measured, device))[0]), 6)}
 
     def _pixels(self, latents: Tensor) -> np.ndarray:
         """Normalised latents -> (N, H, W, 3) uint8."""
@@ -160,12 +159,10 @@ class DenoiserStage:
         corpus = self.corpus
         if corpus is None or any(scene.origin is None for scene, _ in places):
             return []
-        factor, row = self.bundle.factor, []
+        row = []
         for scene, window in places:
-            origin = scene.origin
-            area = _area(origin)
-            rgb = turned(corpus.pictures[origin.picture].take(area)[0], origin.turn)
-            row.append(rgb[window.scaled(factor).slices])
+            whole, _ = corpus.pictures[scene.origin.picture].take(scene.origin.part)
+            row.append(turned(whole, scene.origin.turn)[window.scaled(self.bundle.factor).slices])
         return [np.stack(row)]
 
 
@@ -187,7 +184,7 @@ class _Windows:
     def item(self, rng: np.random.Generator) -> Item:
         return self.item_and_place(rng)[0]
 
-    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[Scene, Any]]:
+    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[Scene, Window]]:
         """A training item, and where it is from."""
         stage, s = self.stage, self.stage.settings
         index, window = self._draw(rng)
@@ -198,17 +195,11 @@ class _Windows:
         field = replace(field, embedding=field.embedding + torch.from_numpy(shake) * stage._spread)
         chance = rng.random()
         with torch.inference_mode():
-            told = stage._told(field, window, layout=chance > s.drop + s.drop_layout)
-            told = (forgotten(told) if chance < s.drop else told).numpy()
+            known = stage._told(field, window, layout=chance > s.drop + s.drop_layout)
+            told = (forgotten(known) if chance < s.drop else known).numpy()
         t = stage.target.draw(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
         return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
-
-
-def _area(origin: Any) -> Any:
-    from ssl_tilegen.geometry import Window
-
-    return Window(origin.row, origin.col, origin.rows, origin.cols)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

@@ -38,7 +38,9 @@ class EncoderStage:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
         net = timm_network(settings.arch, settings.tile_px, settings.features, settings.arch_args)
-        self.module: Any = JointEmbedding(net, settings.features) if settings.loss == "lejepa" else SelfDistilled(net, settings)
+        self.module: Any = (
+            JointEmbedding(net, settings.features) if settings.loss == "lejepa" else SelfDistilled(net, settings)
+        )
         if settings.start_from:
             start = ModelBundle.load(settings.start_from).encoder
             net.load_state_dict(getattr(start, "net", start).state_dict())
@@ -106,7 +108,8 @@ class EncoderStage:
         return both[:side, :side], both[row : row + side, col : col + side]
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return (joint_embedding_loss if self.settings.loss == "lejepa" else distillation_loss)(module, batch, self.settings)
+        loss: Any = joint_embedding_loss if self.settings.loss == "lejepa" else distillation_loss
+        return loss(module, batch, self.settings)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:

@@ -14,12 +14,15 @@ from ssl_tilegen.errors import InputError
 class FeatureSpace(nn.Module):
     """The frozen encoder of a bundle, asked for its feature maps at all depths."""
 
+    gain: Tensor
+    shift: Tensor
+
     def __init__(self, bundle: ModelBundle) -> None:
         super().__init__()
         encoder, info = bundle.encoder, bundle.info.encoder
         self.net: Any = getattr(encoder, "net", encoder)
         if not hasattr(self.net, "forward_intermediates"):
-            raise InputError(f"feature_bundle {bundle.folder}: its encoder {info.id} gives no inner features; use another")
+            raise InputError(f"feature_bundle {bundle.folder}: its encoder {info.id} has no inner features")
         self.tile_px = info.tile_px
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.mean, info.std))
         self.register_buffer("gain", 0.5 / std)
@@ -37,7 +40,7 @@ class FeatureSpace(nn.Module):
         return [nn.functional.normalize(level.float(), dim=1) for level in found]
 
     def difference(self, a: Tensor, b: Tensor) -> Tensor:
-        """Mean squared distance of the maps of two sets of images (after LPIPS, Zhang et al. 2018, with equal weights)."""
+        """Mean squared distance of the maps of two sets of images (LPIPS, Zhang et al. 2018, with equal weights)."""
         with torch.no_grad():
             wanted = self.maps(b)
         return torch.stack([(x - y).square().sum(1).mean() for x, y in zip(self.maps(a), wanted, strict=True)]).mean()

@@ -36,8 +36,9 @@ def grid_beside(picture: Picture, pattern: str, bundle: ModelBundle, part: Windo
     if grid.spec.encoder.weights_sha256 != bundle.component_hash("encoder"):
         raise FormatError(f"{path}: made by the encoder {grid.spec.encoder.id}, not by the bundle's "
                           f"{bundle.info.encoder.id}; embed the image with this bundle")  # fmt: skip
-    if own is None or own.unit != picture.resolution.unit or abs(own.value / picture.resolution.value - 1) > _SAME_RESOLUTION:
-        raise FormatError(f"{path}: embedded at {own}, but trained at {picture.resolution}; embed again with that")
+    wanted = picture.resolution
+    if own is None or own.unit != wanted.unit or abs(own.value / wanted.value - 1) > _SAME_RESOLUTION:
+        raise FormatError(f"{path}: embedded at {own}, but trained at {wanted}; embed again with that")
     if (lattice.size.rows, lattice.size.cols) != (picture.size.rows, picture.size.cols):
         raise FormatError(f"{path}: a grid of {lattice.size}, the image is {picture.size}; is it of another image?")
     cells = _cells_over(part, lattice.stride, lattice.tile, grid.shape.rows, grid.shape.cols)

@@ -154,7 +154,7 @@ def recompute_activations(module: nn.Module) -> None:
         if getattr(part, "_supports_gradient_checkpointing", False):  # diffusers' networks and ours
             part.enable_gradient_checkpointing()  # type: ignore[operator]
         elif hasattr(part, "set_grad_checkpointing"):  # timm's
-            part.set_grad_checkpointing()
+            part.set_grad_checkpointing()  # type: ignore[operator]
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:

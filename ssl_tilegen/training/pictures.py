@@ -103,10 +103,10 @@ class ViewedPicture:
 
 
 class Wanted(NamedTuple):
-    """A file of the source ``index``."""
+    """A file of the source ``number``."""
 
     path: Path
-    index: int
+    number: int
     source: SourceSettings
 
 
@@ -138,11 +138,11 @@ def _read(wanted: Wanted, fits: bool) -> Picture:
     raster, resolution = _open(wanted)
     view = view_at(raster, resolution)
     if not fits:
-        return ViewedPicture(wanted.path, wanted.index, resolution, view, _content(raster))
+        return ViewedPicture(wanted.path, wanted.number, resolution, view, _content(raster))
     with raster:
         pixels = view.read(Window.of(view.size))
     valid = None if pixels.valid.all() else pixels.valid
-    return HeldPicture(wanted.path, wanted.index, resolution, np.ascontiguousarray(pixels.rgb), valid)
+    return HeldPicture(wanted.path, wanted.number, resolution, np.ascontiguousarray(pixels.rgb), valid)
 
 
 def _target(raster: Raster, source: SourceSettings) -> Resolution:

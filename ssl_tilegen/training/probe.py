@@ -41,7 +41,7 @@ def load_probe(settings: ProbeSettings, tile_px: int) -> Probe:
     classes = sorted(p.name for p in Path(settings.train).glob("*") if p.is_dir())
     if len(classes) < 2:
         raise InputError(f"probe.train {settings.train}: needs a subfolder for each of two classes or more")
-    train, test = (_read(Path(folder), classes, settings.per_class, tile_px) for folder in (settings.train, settings.test))
+    train, test = (_read(Path(f), classes, settings.per_class, tile_px) for f in (settings.train, settings.test))
     return Probe(train, test, len(classes))
 
 
@@ -51,7 +51,7 @@ def _read(folder: Path, classes: list[str], per_class: int, tile_px: int) -> tup
     for label, name in enumerate(classes):
         files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in _SUFFIXES)
         if not files:
-            raise InputError(f"probe: no picture of class '{name}' in {folder}; it needs the classes {', '.join(classes)}")
+            raise InputError(f"probe: no picture of '{name}' in {folder}; it needs the classes {', '.join(classes)}")
         for path in files[:: max(1, -(-len(files) // per_class))]:
             tiles.append(_tiles(path, tile_px))
             labels.append(label)

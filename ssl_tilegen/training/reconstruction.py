@@ -18,7 +18,7 @@ class Reconstruction(NamedTuple):
 
 
 def reconstruct(module: Any, image: Tensor, noise: Tensor | None) -> Reconstruction:
-    """Encode and decode (N, 3, H, W) in [-1, 1]; ``noise`` (N, C, h, w) draws from the posterior, None takes its mean."""
+    """Encode and decode (N, 3, H, W) in [-1, 1]; ``noise`` (N, C, h, w) draws from the posterior, None is its mean."""
     if hasattr(module, "quantize"):
         decoded = module.decode(module.encode(image).latents)
         return Reconstruction(decoded.sample, decoded.commit_loss.mean())
@@ -43,7 +43,9 @@ def latent_side(module: Any, side_px: int) -> int:
 
 def downscale(module: Any) -> int:
     """Pixels per latent."""
-    return module.factor if isinstance(module, LinearStartAutoencoder) else 2 ** (len(module.config.block_out_channels) - 1)
+    if isinstance(module, LinearStartAutoencoder):
+        return module.factor
+    return 2 ** (len(module.config.block_out_channels) - 1)
 
 
 def gradient_difference(a: Tensor, b: Tensor) -> Tensor:

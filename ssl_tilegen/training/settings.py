@@ -16,7 +16,7 @@ __all__ = ["AutoencoderSettings", "DataSettings", "DenoiserSettings", "EncoderSe
 
 
 class ProbeSettings(Strict):
-    """Labelled folders, one subfolder per class, on which the encoder is measured: linear probe and nearest neighbours."""
+    """Labelled folders, one subfolder per class, on which the encoder is measured: linear probe, nearest neighbours."""
 
     train: str
     test: str
@@ -40,7 +40,7 @@ class EncoderSettings(Strict):
     tile_px: int = Field(64, gt=0)
     arch: str = "vit_tiny_patch16_224"
     """Any timm ViT."""
-    arch_args: dict[str, Any] = {}
+    arch_args: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model (depth, embed_dim, patch_size ...)."""
     start_from: str | None = None
     """Bundle whose encoder's network is the start (warm start)."""
@@ -89,7 +89,7 @@ class AutoencoderSettings(Strict):
     data: DataSettings
     run: RunSettings
     window_px: int = Field(128, gt=0)
-    net: dict[str, Any] = {}
+    net: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the network's class."""
     gradient_weight: float = Field(0.5, ge=0)
     """Weight of the difference of the gradients."""
@@ -119,11 +119,11 @@ class DenoiserSettings(Strict):
     """Side of the training window in latents."""
     margin_lat: int = Field(2, ge=0)
     """Border of the window that the loss leaves out."""
-    net: dict[str, Any] = {}
+    net: dict[str, Any] = Field(default_factory=dict)
     """``_class_name`` (FieldUNet, WindowDiT, or a conditional U-Net of diffusers) and the arguments of the class."""
     target: Literal["flow", "v", "epsilon"] = "flow"
     """What the network predicts: noise - clean, alpha noise - sigma clean, or the noise."""
-    scheduler: dict[str, Any] = {}
+    scheduler: dict[str, Any] = Field(default_factory=dict)
     """Noise schedule of v and epsilon: keys of diffusers' scheduler configurations."""
     weighting: Literal["none", "min_snr"] = "none"
     """Weight of the times in the loss (Hang et al. 2023)."""

@@ -1,4 +1,4 @@
-"""What is fitted to the cached scenes in closed form before a denoiser is trained: scales of the latents, the sketch."""
+"""What is fitted to the cached scenes in closed form before a denoiser trains: scales of the latents, the sketch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def _cells_and_pictures(scene: Scene, side: int, factor: int) -> tuple[np.ndarra
     tile = side * factor
     step = tile // (grid.stride_px or tile)
     if any(corner % factor for corner in grid.corner_px) or step * (grid.stride_px or tile) != tile:
-        return np.empty((0, grid.cells.shape[-1]), np.float32), np.empty((0, len(scene.latents), side, side), np.float32)
+        nothing = np.empty((0, len(scene.latents), side, side), np.float32)
+        return np.empty((0, grid.cells.shape[-1]), np.float32), nothing
     first = [max(0, -(corner // tile)) for corner in grid.corner_px]
     cells = grid.cells[first[0] * step :: step, first[1] * step :: step]
     row, col = ((corner + skipped * tile) // factor for corner, skipped in zip(grid.corner_px, first, strict=True))

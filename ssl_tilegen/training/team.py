@@ -85,13 +85,13 @@ def _accelerator(device: torch.device) -> Any:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, values: Tensor) -> Tensor:
         parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather(parts, values.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.contiguous()
         torch.distributed.all_reduce(gradient)
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
@@ -102,10 +102,8 @@ def gathered(values: Tensor) -> Tensor:
     return _Gather.apply(values) if torch.distributed.is_initialized() else values
 
 
-def mean_of_all(values: Tensor) -> Tensor:
-    """The mean over the processes, without gradients."""
-    if torch.distributed.is_initialized():
-        values = values.clone()
-        torch.distributed.all_reduce(values)
-        values = values / torch.distributed.get_world_size()
-    return values
+def share_of_this_process(values: Tensor) -> Tensor:
+    """This process's rows of what `gathered` gave."""
+    if not torch.distributed.is_initialized():
+        return values
+    return values.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]

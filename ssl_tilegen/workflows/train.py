@@ -16,6 +16,7 @@ from ssl_tilegen.training.data import Corpus, load_corpus
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.encoder import EncoderStage
 from ssl_tilegen.training.loop import Stage, train_stage
+from ssl_tilegen.training.pretrained import keep_pretrained
 from ssl_tilegen.training.record import keep_record
 from ssl_tilegen.training.settings import AutoencoderSettings, DenoiserSettings, EncoderSettings, load_settings
 from ssl_tilegen.training.team import Team
@@ -48,6 +49,12 @@ def train(
         if team.is_first:
             _open_run(run_folder, settings, restart)
     corpus = load_corpus(settings.data, lambda text: say({"message": text}))
+    if stage == "encoder" and settings.pretrained:
+        if team.is_first:
+            keep_pretrained(settings, corpus.resolutions, bundle_folder)
+            keep_record(stage, settings, corpus, run_folder, bundle_folder, config.parent)
+        team.wait()
+        return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
     with team.first_alone():
         made = _make_stage(settings, corpus, bundle_folder, run_folder, team, say)
     module = train_stage(made, settings.run, run_folder, say, team, stop)

@@ -34,10 +34,14 @@ UNET = (
 )
 DIT = '_class_name = "WindowDiT"\nwidth = 32\ndepth = 2\nheads = 2\n'
 NETS = {"local": "widths = [16, 16, 32]\nhidden = 16\n", "unet": UNET, "dit": DIT}
-BLOCKS = 'block_out_channels = [8, 16]\nnorm_num_groups = 4\ndown_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]\n'
+BLOCKS = (
+    "block_out_channels = [8, 16]\nnorm_num_groups = 4\n"
+    'down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]\n'
+    'up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]\n'
+)
 KINDS = {
-    "AutoencoderKL": BLOCKS + 'up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]\nlatent_channels = 4\n',
-    "VQModel": BLOCKS + 'up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]\nlatent_channels = 3\nnum_vq_embeddings = 32\n',
+    "AutoencoderKL": BLOCKS + "latent_channels = 4\n",
+    "VQModel": BLOCKS + "latent_channels = 3\nnum_vq_embeddings = 32\n",
 }
 
 
@@ -93,7 +97,8 @@ def test_a_local_network_is_asked_for_a_remainder_of_unit_deviation(name, share)
     kind = {"v": "v_prediction"}.get(name, name)
     keep, linear, gain = preconditioning(kind, alpha, sigma, torch.tensor(std))
     remainder = (wanted - linear * x) / gain
-    assert float(remainder.std()) == pytest.approx(1, abs=0.01) and float((keep * x).std()) == pytest.approx(1, abs=0.01)
+    assert float(remainder.std()) == pytest.approx(1, abs=0.01)
+    assert float((keep * x).std()) == pytest.approx(1, abs=0.01)
     assert abs(float((remainder * x).mean())) < 0.01
 
 
@@ -118,7 +123,8 @@ def painted(folder: Path, out: Path) -> np.ndarray:
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_target_and_network_trains_and_paints(base, tmp_path, net, target):
-    text = f'window_lat = 8\nmargin_lat = 1\nbundle = "{base / "run" / "bundle"}"\ntarget = "{target}"\n[net]\n{NETS[net]}'
+    bundle_of = f'bundle = "{base / "run" / "bundle"}"'
+    text = f'window_lat = 8\nmargin_lat = 1\n{bundle_of}\ntarget = "{target}"\n[net]\n{NETS[net]}'
     config = runs.write_config(base, "denoiser", text, f"denoiser-{net}-{target}")
     train("denoiser", config, tmp_path, device="cpu")
     assert Image.open(tmp_path / "denoiser" / "sample-0000004.png").size == (8 * 64, 3 * 64)
@@ -131,10 +137,12 @@ def test_every_target_and_network_trains_and_paints(base, tmp_path, net, target)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base, tmp_path, kind):
-    text = f'window_px = 32\nfeature_bundle = "{base / "run" / "bundle"}"\nfeature_weight = 0.5\ncritic_weight = 0.1\n' \
-           f'critic_width = 8\n[net]\n_class_name = "{kind}"\n{KINDS[kind]}'  # fmt: skip
+    losses = "feature_weight = 0.5\ncritic_weight = 0.1\ncritic_width = 8\n"
+    features = f'feature_bundle = "{base / "run" / "bundle"}"\n'
+    text = f'window_px = 32\n{features}{losses}[net]\n_class_name = "{kind}"\n{KINDS[kind]}'
     train("encoder", base / "encoder.toml", tmp_path, device="cpu")
-    train("autoencoder", runs.write_config(base, "autoencoder", text, f"autoencoder-{kind}"), tmp_path, device="cpu")
+    config = runs.write_config(base, "autoencoder", text, f"autoencoder-{kind}")
+    train("autoencoder", config, tmp_path, device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
     assert {"features", "critic", "maker"} <= lines[0].keys()
     assert {"fixed_psnr", "fixed_ssim", "rfd"} <= lines[-1].keys() and lines[-1]["rfd"] > 0
@@ -177,9 +185,10 @@ def test_the_paper_s_networks_are_of_its_size_and_train_when_shrunken(base, tmp_
     for stage, by in (("autoencoder", 16), ("denoiser", 24)):
         table = tables[stage]
         over = [f"net.{key}={json.dumps(value)}" for key, value in shrunken(table["net"], by).items()]
-        over += ["run.steps=1", "run.batch=2", "run.warmup=0", "run.readers=1", 'data.sources=[{paths=["p0.png"],mpp=0.5,turns=1}]',
-                 "data.validation_share=0"]  # fmt: skip
-        over += ["window_px=64", f"feature_bundle={tmp_path / 'bundle'}"] if stage == "autoencoder" else ["window_lat=16"]
+        over += ["run.steps=1", "run.batch=2", "run.warmup=0", "run.readers=1", "data.validation_share=0"]
+        over += ['data.sources=[{paths=["p0.png"],mpp=0.5,turns=1}]']
+        small = ["window_px=64", f"feature_bundle={tmp_path / 'bundle'}"]
+        over += small if stage == "autoencoder" else ["window_lat=16"]
         config = base / f"paper-{stage}.toml"
         config.write_text((PAPER / f"{stage}.toml").read_text())
         train(stage, config, tmp_path, overrides=over, device="cpu")

@@ -19,6 +19,7 @@ from ssl_tilegen.training.optim import orthogonalised
 from ssl_tilegen.training.settings import RunSettings, load_settings
 from ssl_tilegen.training.team import Team
 
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A configuration of the smallest autoencoder on three pictures."""

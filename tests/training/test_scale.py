@@ -30,7 +30,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def process(*words: object, **variables: object) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | {k: str(v) for k, v in variables.items()}
+    given = {name: str(value) for name, value in variables.items()}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | given
     return subprocess.Popen(
         [sys.executable, *map(str, words)], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
