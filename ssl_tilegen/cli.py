@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ssl_tilegen import __version__
-from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings, Settings, load_settings
+from ssl_tilegen.config import (
+    AugmentSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    Settings,
+    load_settings,
+)
 from ssl_tilegen.console import Console, plain
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import catching_signals, check_stop, distributed_environment, stop_requested
@@ -40,6 +47,9 @@ LogFormat = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
+]
+Labelled = Annotated[
+    Path, typer.Argument(metavar="DIR|CSV", help="A folder of class folders, or a CSV: path, label, group, split.")
 ]
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
@@ -202,6 +212,15 @@ def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
 
     console.hush(distributed_environment().rank > 0)
     report = work(settings, console)
+    return report, report.line()
+
+
+@command(AugmentSettings)
+def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tuple[Any, str]:
+    """Make new pictures of labelled ones: same classes, same layout, and a manifest."""
+    from ssl_tilegen.workflows.augment import augment as work
+
+    report = work(source, settings, console)
     return report, report.line()
 
 

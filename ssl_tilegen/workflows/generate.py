@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.bands import Team
@@ -15,11 +17,11 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
-from ssl_tilegen.runtime import Progress, distributed_environment, process_group, silent, tune_allocator
+from ssl_tilegen.runtime import Distributed, Progress, distributed_environment, process_group, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.workflows.draw_grid import generate_drawn
 from ssl_tilegen.workflows.estimate import estimated_seconds
-from ssl_tilegen.workflows.generate_job import Job, prepare
+from ssl_tilegen.workflows.generate_job import Job, Repaint, prepare
 from ssl_tilegen.workflows.preview import write_preview
 from ssl_tilegen.workflows.shards import Shards
 
@@ -84,20 +86,28 @@ class GenerateReport:
         return "the whole grid"
 
 
-def generate(settings: GenerateSettings, progress: Progress = silent) -> GenerateReport:
-    """Paint the picture that the settings ask for, of a grid given or drawn for it; returns its facts.
+def generate(
+    settings: GenerateSettings,
+    progress: Progress = silent,
+    repaint: Repaint | None = None,
+    who: Distributed | None = None,
+) -> GenerateReport:
+    """Paint the picture that the settings ask for, of a grid given or drawn for it, or ``repaint`` one that exists;
+    returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
-    a band of it, in one shared folder. Raises InputError, FormatError, SettingError and OutputError
-    with one line each; Interrupted when ``progress`` asks to stop, with the state saved beside the output.
+    a band of it, in one shared folder, unless ``who`` says that this one is alone. Raises InputError, FormatError,
+    SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
+    beside the output.
     """
     if settings.grid is None:
         return generate_drawn(settings, progress, generate)
     started = time.perf_counter()
     tune_allocator()
-    who = distributed_environment()
+    who = who or distributed_environment()
     job = prepare(settings, who.local_rank)
+    job = repaint.of(job) if repaint else job
     check_output(job.out, job.image, overwrite=settings.overwrite)
     planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
     report = _planned(job, planned)
@@ -179,9 +189,17 @@ def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
         state_file=folder / STATE,
         key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
         team=team,
-        source=partial(job.kept.latents, job.bundle) if job.kept else None,
+        source=_source(job),
+        strength=job.repaint.strength if job.repaint else 1.0,
         only=job.region_lat if job.kept else None,
     )
+
+
+def _source(job: Job) -> Callable[[Window], Tensor] | None:
+    """Clean latents of any window, where something is there already."""
+    if job.repaint:
+        return partial(job.repaint.latents, job.bundle)
+    return partial(job.kept.latents, job.bundle) if job.kept else None
 
 
 def _rows_of(job: Job, canvas: Canvas) -> range:

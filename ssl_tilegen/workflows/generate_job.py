@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,19 @@ _CALL_LAT = {"cpu": 160_000, "cuda": 1_500_000}
 _CALL_BYTES_PER_LATENT = 9_000  # measured: FieldUNet of widths 96, 160, 256 in float32 on a CPU
 
 
+@dataclass(frozen=True)
+class Repaint:
+    """``strength`` of an existing picture is painted anew; ``latents(bundle, window)`` are its clean latents."""
+
+    strength: float
+    latents: Callable[[ModelBundle, Window], Tensor]
+
+    def of(self, job: Job) -> Job:
+        """``job`` as a repainting, which its output says."""
+        told = {**job.image.provenance, "strength": self.strength}
+        return replace(job, image=replace(job.image, provenance=told), repaint=self)
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """One picture to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
@@ -43,6 +57,7 @@ class Job:
     image: ImageSpec
     remarks: tuple[str, ...]
     kept: Kept | None = None
+    repaint: Repaint | None = None
 
     def memory_bytes(self, planned: Plan) -> int:
         """The canvases in memory and one network call, roughly."""
