@@ -26,6 +26,8 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder
 from ssl_tilegen.nets.window import at_unit_length, predict
+from ssl_tilegen.priorspec import FORMAT as PRIOR_FORMAT
+from ssl_tilegen.priorspec import PriorInfo
 from ssl_tilegen.runtime import fast_dtype
 
 FORMAT = 1
@@ -132,6 +134,17 @@ class ModelBundle:
     def denoiser(self) -> Any:
         """Noisy latents, time, condition -> raw prediction."""
         return self._ready(_component(self.folder / "denoiser"))
+
+    @cached_property
+    def prior(self) -> Any:
+        """Draws grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
+        module: Any = _component(self.folder / "prior").eval().requires_grad_(False)
+        return module.to(self.device)
+
+    @cached_property
+    def prior_info(self) -> PriorInfo | None:
+        """What the bundle's prior of grids can be told; None where it has none."""
+        return read_prior_info(self.folder) if self.has("prior") else None
 
     def has(self, component: str) -> bool:
         return (self.folder / component / "config.json").is_file()
@@ -343,6 +356,25 @@ def _read_info(folder: Path) -> BundleInfo:
     except ValidationError as error:
         first = error.errors()[0]
         raise FormatError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_prior_info(folder: Path) -> PriorInfo:
+    """``prior/prior.json`` of a bundle's folder."""
+    path = folder / "prior" / "prior.json"
+    facts = _read_json(path)
+    if facts.get("format", PRIOR_FORMAT) != PRIOR_FORMAT:
+        raise FormatError(f"{path}: format {facts['format']}, this version reads {PRIOR_FORMAT}; upgrade ssl-tilegen")
+    try:
+        return PriorInfo.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FormatError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
+    """Put a prior into the bundle at ``folder``."""
+    save_component(module, folder / "prior")
+    (folder / "prior" / "prior.json").write_text(info.model_dump_json(indent=2) + "\n")
 
 
 def _component(folder: Path) -> nn.Module:

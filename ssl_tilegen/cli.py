@@ -14,10 +14,17 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from ssl_tilegen import __version__
-from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings, Settings, load_settings
+from ssl_tilegen.config import (
+    AugmentSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    Settings,
+    load_settings,
+)
 from ssl_tilegen.console import Console, plain
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.runtime import catching_signals, check_stop, stop_requested
+from ssl_tilegen.runtime import catching_signals, check_stop, distributed_environment, stop_requested
 
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
@@ -41,10 +48,15 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
 ]
+Labelled = Annotated[
+    Path, typer.Argument(metavar="DIR|CSV", help="A folder of class folders, or a CSV: path, label, group, split.")
+]
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
-Stage = Annotated[Literal["encoder", "autoencoder", "denoiser"], typer.Argument(metavar="STAGE", help="What to train.")]
+Stage = Annotated[
+    Literal["encoder", "autoencoder", "denoiser", "prior"], typer.Argument(metavar="STAGE", help="What to train.")
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -195,10 +207,20 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 
 @command(GenerateSettings)
 def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
-    """Paint an image from a grid of embeddings."""
+    """Paint an image from a grid of embeddings, given or drawn from words, a label, a vector or a map."""
     from ssl_tilegen.workflows.generate import generate as work
 
+    console.hush(distributed_environment().rank > 0)
     report = work(settings, console)
+    return report, report.line()
+
+
+@command(AugmentSettings)
+def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tuple[Any, str]:
+    """Make new pictures of labelled ones: same classes, same layout, and a manifest."""
+    from ssl_tilegen.workflows.augment import augment as work
+
+    report = work(source, settings, console)
     return report, report.line()
 
 

@@ -1,4 +1,4 @@
-"""Every knob of `embed`, `generate` and `evaluate` on one page: its type, default, unit, meaning and option.
+"""Every knob of the commands on one page: its type, default, unit, meaning and command-line option.
 
 The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
 override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
@@ -90,6 +90,7 @@ Pair = Annotated[tuple[float, float], BeforeValidator(parse_pair)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
 Share = Annotated[tuple[int, int], BeforeValidator(parse_share)]
 COMMON = "Common"
+DRAWN = "Instead of a grid"
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
 
 
@@ -266,26 +267,54 @@ class EmbedSettings(Settings):
 class GenerateSettings(Settings):
     """Knobs of `generate`."""
 
-    grid: Path = knob(..., "Grid of embeddings to paint, made by `embed`.", "--grid")
+    grid: Path | None = knob(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
+    text: str | None = knob(None, "Words for what a drawn grid is to show.", "--text", panel=DRAWN)
+    label: str | None = knob(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
+    vector: str | None = knob(
+        None, "Vector that the prior was trained with: FILE.npy or FILE.npz:KEY.", "--vector", panel=DRAWN
+    )
+    scene: Path | None = knob(
+        None,
+        "Map of labels or texts: PNG with NAME.csv beside it (colour, label, text), or GeoJSON in pixels of the "
+        "picture with properties label or text.",
+        "--scene",
+        panel=DRAWN,
+    )
+    save_grid: Path | None = knob(
+        None, "Keep the drawn grid, to be edited or painted again.", "--save-grid", panel=DRAWN
+    )
+    grid_guidance: float | None = knob(
+        None,
+        "How strictly the grid follows what was asked for; 1 is plain sampling, more is stricter and less varied.",
+        "--grid-guidance",
+        default_text="the prior's",
+        panel=DRAWN,
+        ge=0,
+    )
     out: Path | None = knob(
         None,
         "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
         "--out",
         "-o",
-        default_text="NAME-synthetic beside the grid, .ome.tif or a georeferenced .tif",
+        default_text="NAME-synthetic beside the grid (of a drawn one: here), .ome.tif or a georeferenced .tif",
     )
     model: str = knob("tiny", "Bundle to paint with.", "--model")
     size: SizePx | None = knob(
         None,
         "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
         "--size",
-        default_text="the grid's",
+        default_text="the grid's; 1024 where it is drawn",
     )
     region: Region | None = knob(
         None,
         "Part of the canvas to paint, X,Y,W,H in pixels; neighbours made in two runs meet without a seam.",
         "--region",
         default_text="all, or the crop with most foreground",
+    )
+    keep: str | None = knob(
+        None,
+        "The image that the grid was made from: it is kept to the pixel, all but the --region, which is repainted.",
+        "--keep",
     )
     fit: Literal["auto", "crop", "stretch"] = knob(
         "auto",
@@ -320,10 +349,99 @@ class GenerateSettings(Settings):
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
     @model_validator(mode="after")
+    def _one_source(self) -> GenerateSettings:
+        asked = [name for name in ("text", "label", "vector", "scene") if getattr(self, name) is not None]
+        if self.grid is None and not asked:
+            raise ValueError("nothing to paint: give --grid, or --text, --label, --vector or --scene")
+        for name in asked:
+            _exclusive(self, "grid", name)
+            if not str(getattr(self, name)).strip():
+                raise ValueError(f"--{name} is empty; say what the image is to show")
+        if self.grid is not None and self.save_grid is not None:
+            raise ValueError("--save-grid keeps a drawn grid; --grid is one already")
+        return self
+
+    @model_validator(mode="after")
     def _ordered(self) -> GenerateSettings:
         low, high = self.guidance_interval or (0.0, 1.0)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"--guidance-interval {low:g},{high:g}: expected 0 <= LOW <= HIGH <= 1")
+        if self.keep is not None and (self.region is None or self.size is not None or self.fit != "auto"):
+            raise ValueError("--keep goes with --region X,Y,W,H, what to repaint of the image, and no --size or --fit")
+        return self
+
+
+class AugmentSettings(Settings):
+    """Knobs of `augment`."""
+
+    out: Path | None = knob(
+        None, "The folder to make.", "--out", "-o", default_text="NAME-augmented beside the input"
+    )
+    per_image: int = knob(1, "New pictures of each picture.", "--per-image", gt=0)
+    strength: float | None = knob(
+        None,
+        "Part of the noise ladder that the source's own latents are repainted by, in (0, 1): the lower, the nearer.",
+        "--strength",
+        default_text="all: painted from noise",
+        gt=0,
+        le=1,
+    )
+    mix: float | None = knob(
+        None,
+        "How far embeddings move towards those of another picture of the same class and split, in (0, 1).",
+        "--mix",
+        default_text="not at all",
+        gt=0,
+        lt=1,
+    )
+    seed: int = knob(0, "Same seed, same pictures.", "--seed", ge=0)
+    layout: Literal["exact", "free"] = knob(
+        "exact",
+        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them (more varied).",
+        "--layout",
+    )
+    keep_best: int | None = knob(
+        None, "Keep the N of a picture's samples that are nearest to it, of those still in their class.", "--keep-best",
+        gt=0,
+    )  # fmt: skip
+    min_cosine: float | None = knob(
+        None, "Drop samples that left their class, or whose cosine to their source is below this.", "--min-cosine",
+        ge=-1, le=1,
+    )  # fmt: skip
+    originals: Literal["none", "copy", "link"] = knob(
+        "none", "Whether the originals lie beside the new pictures.", "--originals"
+    )
+    suffix: Literal[".png", ".jpg"] = knob(".png", "Kind of file of new patches.", "--suffix")
+    level: Literal["auto", "patch", "image"] = knob(
+        "auto",
+        "patch: pictures are painted together as they are; image: each alone, from its grid; auto: patches up to "
+        "1024 px.",
+        "--level",
+    )
+    model: str = knob("tiny", "Bundle to embed and paint with.", "--model")
+    steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    guidance: float | None = knob(
+        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
+    )
+    mpp: float | None = knob(None, "Micrometres per pixel that large images are read at, as in `embed`.", "--mpp", gt=0)
+    gsd: float | None = knob(None, "Metres per pixel that large images are read at, as in `embed`.", "--gsd", gt=0)
+    shard: Share | None = knob(
+        None,
+        "This process's share of the work as I/N, I from 0.",
+        "--shard",
+        default_text="SLURM_ARRAY_TASK_ID/COUNT, else all",
+    )
+
+    @property
+    def gated(self) -> bool:
+        """Whether samples that left their class are dropped."""
+        return self.keep_best is not None or self.min_cosine is not None
+
+    @model_validator(mode="after")
+    def _fits(self) -> AugmentSettings:
+        _exclusive(self, "mpp", "gsd")
+        if self.keep_best is not None and self.keep_best > self.per_image:
+            raise ValueError(f"--keep-best {self.keep_best} of --per-image {self.per_image}: give a larger --per-image")
         return self
 
 

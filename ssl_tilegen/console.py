@@ -27,16 +27,24 @@ class Console:
         self.as_json, self._log_json = as_json, log_format == "json"
         self._bars = _Bars() if sys.stderr.isatty() and not self._log_json else None
         self._last: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, float]] = {}
+        self._hushed = False
 
     def __call__(self, stage: str, done: float, total: float) -> None:
         check_stop()
+        if self._hushed:
+            return
         if self._bars:
             self._bars.update(stage, done, total)
         elif self._due(stage, done >= total):
-            percent = 100 * done / total if total else 100
-            self._line(
-                "progress", f"{stage}: {percent:.0f} % ({done:g} of {total:g})", stage=stage, done=done, total=total
-            )
+            percent, left = 100 * done / total if total else 100, self._left(stage, done, total)
+            text = f"{stage}: {percent:.0f} % ({done:g} of {total:g})" + (f", {left:.0f} s left" if left else "")
+            self._line("progress", text, stage=stage, done=done, total=total, left_s=left and round(left, 1))
+
+    def _left(self, stage: str, done: float, total: float) -> float | None:
+        """Seconds to the end of a stage at its rate since it was first heard of; None where that is not known."""
+        begun, first = self._begun.setdefault(stage, (time.monotonic(), done))
+        return (time.monotonic() - begun) * (total - done) / (done - first) if first < done < total else None
 
     def _due(self, stage: str, ended: bool) -> bool:
         """Whether a plain line is wanted: every ten seconds, and once at the end of a stage."""
@@ -45,6 +53,10 @@ class Console:
             return False
         self._last[stage] = math.inf if ended else now
         return last < math.inf or not ended
+
+    def hush(self, wanted: bool = True) -> None:
+        """Say nothing but errors: another process of the same run speaks."""
+        self._hushed = wanted
 
     def facts(self, values: Mapping[str, Any]) -> None:
         """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
@@ -67,6 +79,8 @@ class Console:
     def summary(self, value: Any, text: str) -> None:
         """The result: ``value`` as JSON where --json was given, else ``text``; nothing else goes to stdout."""
         self.close()
+        if self._hushed:
+            return
         print(json.dumps(plain(value), indent=None) if self.as_json else text, flush=True)
 
     def close(self) -> None:

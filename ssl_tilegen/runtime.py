@@ -9,11 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ssl_tilegen.errors import Interrupted, SettingError
+from ssl_tilegen.errors import Interrupted, SettingError, TilegenError
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,7 @@ Progress = Callable[[str, float, float], None]
 """``progress(stage, done, total)``: from the main thread; may raise `Interrupted`, which is let through."""
 
 
+_MEETING, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=2)
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 
@@ -139,6 +141,36 @@ def _first_host(hosts: str) -> str:
     """The first name of a Slurm list such as ``node[003-010,12],other``; this machine for an empty one."""
     match = re.match(r"([^,\[]+)(?:\[([^\]\-,]+)[^\]]*\])?([^,\[]*)", hosts)
     return "".join(part or "" for part in match.groups()) if match else "127.0.0.1"
+
+
+@contextmanager
+def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
+    """Join the processes started together, to talk by torch.distributed: gloo for memory, NCCL for cards.
+
+    TilegenError where the others do not come; nothing to do for one that is alone.
+    """
+    if who.count == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store, rank, count = next(iter(dist.rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
+        kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        check_stop()
+        raise TilegenError(
+            f"process {who.rank} of {who.count}: the others did not come ({str(error).splitlines()[0][:120]}); start "
+            "all of them with torchrun or srun, or one alone without RANK and WORLD_SIZE"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -19,20 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssl_tilegen.diffusion.bands import ALONE, Band, Team, balanced_edges
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.checkpoint import load_state, save_state
-from ssl_tilegen.diffusion.decoding import Band, blended_bands, exact_bands
+from ssl_tilegen.diffusion.checkpoint import drop_older_states, load_state, save_state
+from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
 from ssl_tilegen.diffusion.ladder import Ladder, Step
 from ssl_tilegen.diffusion.lattices import LatticeOf, overlapping, settling, shifting
+from ssl_tilegen.diffusion.pinned import PinnedSweep
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sweep import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.updates import update_named
-from ssl_tilegen.errors import SettingError
+from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.geometry import Window
+
+_BAND_STEP_LAT = 4
+_BLANK_COST = 0.02  # of a row that is all glass, relative to one of tissue
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,15 @@ class SynthesisSettings:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What painting a region will take: exact counts, before anything runs."""
+    """What painting a region will take: exact counts, before anything runs.
+
+    ``windows``: tiles or windows of one step, at most. Calls and latents are those of all processes, ``canvas`` and its
+    bytes those of the one that holds most.
+    """
 
     canvas: Window
     steps: int
+    windows: int
     network_calls: int
     network_latents: int
     canvas_bytes: int
@@ -86,20 +96,21 @@ class Plan:
 
 
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
-         glass: Tensor | None = None) -> Plan:  # fmt: skip
-    """The cost of ``paint`` with the same arguments."""
-    window = with_bleed(model, region, settings)
+         glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
+    """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
     ladder = Ladder.from_config(model.scheduler_config, settings.steps)
-    sweep = make_sweep(model, field, window, settings, glass)
-    loads = [
-        (sweep.load(step), 1 + acts(settings.guidance, settings.guidance_interval, step)) for step in ladder.steps()
-    ]
-    need = _canvas_bytes(model, window, settings)
+    parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
+    sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
+    passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in ladder.steps()]
+    loads = [[sweep.load(step) for sweep in sweeps] for step in ladder.steps()]
+    held = max((part.held for part in parts), key=lambda window: window.rows)
+    need = _canvas_bytes(model, held, settings, pinned)
     return Plan(
-        canvas=window,
+        canvas=held,
         steps=len(ladder),
-        network_calls=sum(calls * passes for (calls, _), passes in loads),
-        network_latents=sum(latents * passes for (_, latents), passes in loads),
+        windows=max(sum(sweep.windows(step) for sweep in sweeps) for step in ladder.steps()),
+        network_calls=sum(n * sum(calls for calls, _ in each) for n, each in zip(passes, loads, strict=True)),
+        network_latents=sum(n * sum(latents for _, latents in each) for n, each in zip(passes, loads, strict=True)),
         canvas_bytes=need,
         mapped=need > settings.canvas_mib << 20,
     )
@@ -115,30 +126,42 @@ def paint(
     progress: Progress = lambda done, total: None,
     source: Callable[[Window], Tensor] | None = None,
     strength: float = 1.0,
+    only: Window | None = None,
     glass: Tensor | None = None,
     scratch: Path | None = None,
     state_file: Path | None = None,
     key: str = "",
+    team: Team = ALONE,
 ) -> Canvas:
     """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
 
-    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
-    of which only ``strength`` is repainted. ``glass`` (C,) is what blank ground looks like; with it, blank ground costs
-    no network call. Canvases beyond ``canvas_mib`` are mapped to files in the folder ``scratch``, if one is given. With
-    ``state_file`` a stopped run goes on where it was; ``key`` says what else makes a run its own (the bundle's hash).
+    Of a ``team`` of processes each returns its own band of rows, with what ``develop`` has to see around it.
 
-    Memory: two canvases (three for rules that look back) of 4 bytes per channel and latent, and one network call.
+    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
+    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``glass`` (C,) is what
+    blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped to
+    files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
+    says what else makes a run its own (the bundle's hash).
+
+    Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
+    are not in memory where they are mapped; and one network call.
     """
-    window = with_bleed(model, region, settings)
+    band = band_of(model, field, region, settings, glass, team)
     update, ladder = update_named(settings.update), Ladder.from_config(model.scheduler_config, settings.steps)
     ladder = ladder.tail(strength) if source is not None else ladder
-    sweep = make_sweep(model, field.to(model.device), window, replace(settings, steps=len(ladder)), glass)
-    state = State(_blank_canvas(model, window, region, settings, scratch))
-    key = _fingerprint(model, field, region, settings, strength, key)
+    sweep = make_sweep(model, field.to(model.device), band.whole, replace(settings, steps=len(ladder)), glass, band.own)
+    state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
+    if source is not None and only is not None:
+        known = _filled(state.x.like(), source)
+        sweep, source = PinnedSweep(sweep, known, _open_ended(only, settings.extent, band.whole)), known.__getitem__
+    key = _fingerprint(model, field, region, settings, strength, key, only)
     if state_file is None or not load_state(state_file, state, key):
         _start(state.x, ladder, settings.seed, source)
-    save = (lambda state: None) if state_file is None else (lambda state: save_state(state_file, state, key))
-    return run(state, ladder, sweep, update, seed=settings.seed, progress=progress, checkpoint=save)
+    if team.tell(state.rung) != state.rung:
+        raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
+    save = _saving(state_file, key, band) if state_file else (lambda state: None)
+    return run(state, ladder, sweep, update, seed=settings.seed, progress=progress, exchange=band.exchange,
+               checkpoint=save)  # fmt: skip
 
 
 def develop(
@@ -150,7 +173,7 @@ def develop(
     band_lat: int = 128,
     call_lat: int = 65_536,
     batch: int = 8,
-) -> Iterator[Band]:
+) -> Iterator[Pixels]:
     """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights; from row ``first_px`` on.
 
     Exact for decoders of finite reach: the same pixels as one decoding of the whole, whatever ``band_lat`` and
@@ -175,17 +198,31 @@ def develop(
 
 
 def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
-               glass: Tensor | None = None) -> Sweep:  # fmt: skip
-    """The sweep over ``canvas`` that the settings ask for and the model allows."""
+               glass: Tensor | None = None, area: Window | None = None) -> Sweep:  # fmt: skip
+    """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
     clean_of = guided(clean_estimator(model), settings.guidance, settings.guidance_interval)
     merge = _merge(model, settings)
     if merge == "whole":
         condition = _field_of(model, field, settings.layout)
         return LocalSweep(clean_of, condition, canvas, model.halo_lat, quantum(model), settings.call_lat, glass,
-                          field.blank_blocks)  # fmt: skip
+                          field.blank_blocks, area)  # fmt: skip
     lattice_of = _lattice_of(model, canvas, merge, settings)
     conditions = _conditions_of(model, field, settings.layout)
-    return WindowSweep(clean_of, conditions, lattice_of, settings.batch, glass, field.is_blank)
+    return WindowSweep(clean_of, conditions, lattice_of, settings.batch, glass, field.is_blank, area)
+
+
+def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
+            team: Team) -> Band:  # fmt: skip
+    """The rows that each of a team of processes paints of ``region`` and its bleed: of about the same work."""
+    whole = with_bleed(model, region, settings)
+    if team.count == 1:
+        return Band.alone(whole)
+    step = math.lcm(quantum(model), _BAND_STEP_LAT)
+    blank = field.blank_blocks(whole, step)
+    load = np.ones(len(blank)) if glass is None else (~blank).mean(1) + _BLANK_COST
+    sees = model.halo_lat + quantum(model) if _merge(model, settings) == "whole" else model.window_lat - 1
+    reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)
+    return Band(whole, balanced_edges(whole, region, step, load, team.count), reach, team)
 
 
 def clean_estimator(model: Model) -> CleanOf:
@@ -245,31 +282,65 @@ def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callabl
     return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
 
 
-def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings) -> int:
-    return (3 if update_named(settings.update).looks_back else 2) * 4 * model.latent_channels * window.size.area
+def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:
+    return (2 + update_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
 
 
-def _blank_canvas(model: Model, window: Window, region: Window, settings: SynthesisSettings,
-                  scratch: Path | None) -> Canvas:  # fmt: skip
+def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:
+    """``only``, and beyond where it reaches the edge of the virtual canvas: there is no border there."""
+    if extent is None:
+        return only
+    row = whole.row if only.row <= extent.row else only.row
+    col = whole.col if only.col <= extent.col else only.col
+    row_end = whole.row_end if only.row_end >= extent.row_end else only.row_end
+    col_end = whole.col_end if only.col_end >= extent.col_end else only.col_end
+    return Window(row, col, row_end - row, col_end - col)
+
+
+def _blank_canvas(model: Model, band: Band, region: Window, settings: SynthesisSettings, scratch: Path | None,
+                  pinned: bool) -> Canvas:  # fmt: skip
     """On the model's device while all canvases fit the budget, else in a mapped file if there is a folder for it."""
-    if _canvas_bytes(model, window, settings) <= settings.canvas_mib << 20:
-        return Canvas(window, model.latent_channels, core=region, device=model.device)
-    return Canvas(window, model.latent_channels, core=region, scratch=scratch)
+    fits = scratch is None or _canvas_bytes(model, band.held, settings, pinned) <= settings.canvas_mib << 20
+    return Canvas(
+        band.held,
+        model.latent_channels,
+        core=region.intersection(band.own),
+        whole=band.whole,
+        device=model.device if fits else "cpu",
+        scratch=None if fits else scratch,
+    )
+
+
+def _saving(file: Path, key: str, band: Band) -> Callable[[State], None]:
+    """Save each step's state; the one before goes when all processes have saved theirs."""
+
+    def save(state: State) -> None:
+        save_state(file, state, key, band.own)
+        band.team.wait()
+        if band.team.rank == 0:
+            drop_older_states(file, state.rung)
+
+    return save
 
 
 def _start(x: Canvas, ladder: Ladder, seed: int, source: Callable[[Window], Tensor] | None) -> None:
     if source is None:
         return fill_with_noise(x, seed)
+    return add_noise(_filled(x, source), ladder, seed)
+
+
+def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:
     for band in x.bands():
         x[band].copy_(source(band))
-    return add_noise(x, ladder, seed)
+    return x
 
 
 def _fingerprint(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, strength: float,
-                 key: str) -> str:  # fmt: skip
+                 key: str, only: Window | None) -> str:  # fmt: skip
     """What a saved state must agree on to be continued; batch and memory may change, the picture does not."""
     same = asdict(replace(settings, batch=1, call_lat=1, canvas_mib=1))
-    facts = [key, strength, same, asdict(region), field.origin, field.spacing, dict(model.scheduler_config)]
+    facts = [key, strength, same, asdict(region), only and asdict(only), field.origin, field.spacing,
+             dict(model.scheduler_config)]  # fmt: skip
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update(np.ascontiguousarray(field.embedding.cpu().numpy()).tobytes())
     return digest.hexdigest()

@@ -55,7 +55,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "embed", "generate", "evaluate", "train", "models", "models list", "models info"]
+    "command", ["", "embed", "generate", "augment", "evaluate", "train", "models", "models list", "models info"]
 )
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*command.split(), "--help") == 0

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Train models/tiny from nothing: run.sh [FOLDER]. Any stage that was stopped continues when this is run again.
-# The images are expected beside the checkout (see the paths in the three TOML files).
+# The images are expected beside the checkout (see the paths in the TOML files); captions need pip install 'ssl-tilegen[text]'.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-run}
-for stage in encoder autoencoder denoiser; do
+python "$here/prior_table.py" "$here/../../../shared/data" "$here/prior.csv"
+for stage in encoder autoencoder denoiser prior; do
     ssl-tilegen train "$stage" --config "$here/$stage.toml" --out "$out"
 done
 echo "The bundle is in $out/bundle"

@@ -16,17 +16,18 @@ from ssl_tilegen.diffusion.noise import BLOCK_LAT
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
 
-_BAND_BYTES = 32 << 20
+_BAND_BYTES = 8 << 20
 
 
 class Canvas:
     """Latents ``data`` (C, rows, cols) in float32 over the absolute ``window`` of a virtual canvas.
 
     ``core`` is the part that is wanted; the rest is bleed, there so that the core's edges look like its inside.
+    ``whole`` is the canvas of which this is a part, where many processes paint one.
 
     Memory: ``channels * window.area * 4`` bytes, in RAM or on ``device``; with ``scratch`` (a folder) in an unnamed
     file there instead, which the system pages in and out and which vanishes with the process. Whoever walks it by
-    ``bands`` holds 32 MiB (or 64 rows) at a time, so a mapped canvas needs little memory, whatever its height.
+    ``bands`` holds 8 MiB (or 64 rows) at a time, so a mapped canvas needs little memory, whatever its height.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Canvas:
         channels: int,
         *,
         core: Window | None = None,
+        whole: Window | None = None,
         device: torch.device | str = "cpu",
         scratch: Path | None = None,
     ) -> None:
         self.window = window
         self.core = core or window
+        self.whole = whole or window
         self.scratch = scratch
         shape = (channels, window.rows, window.cols)
         self.data = torch.zeros(shape, device=device) if scratch is None else _mapped(shape, scratch)
@@ -50,21 +53,27 @@ class Canvas:
 
     def like(self) -> Canvas:
         """A zero canvas of the same place, size and kind."""
-        return Canvas(self.window, self.channels, core=self.core, device=self.data.device, scratch=self.scratch)
+        return Canvas(self.window, self.channels, core=self.core, whole=self.whole, device=self.data.device,
+                      scratch=self.scratch)  # fmt: skip
 
     def bands(self) -> Iterator[Window]:
-        """Full-width absolute windows, top to bottom, of at most 32 MiB or one row of noise blocks each."""
-        blocks = _BAND_BYTES // (4 * self.channels * self.window.cols * BLOCK_LAT)
-        rows = BLOCK_LAT * max(1, blocks)
-        for row in range(self.window.row // rows * rows, self.window.row_end, rows):
-            first, last = max(row, self.window.row), min(row + rows, self.window.row_end)
-            yield Window(first, self.window.col, last - first, self.window.cols)
+        """Full-width absolute windows, top to bottom, of at most 8 MiB or one row of noise blocks each."""
+        return bands_of(self.window, self.channels)
 
     def __getitem__(self, window: Window) -> Tensor:
         """A view (C, rows, cols) of an absolute window, which must lie inside."""
         if not self.window.contains(window):
             raise ValueError(f"{window} is not inside the canvas {self.window}")
         return self.data[:, *window.within(self.window).slices]
+
+
+def bands_of(window: Window, channels: int) -> Iterator[Window]:
+    """The ``Canvas.bands`` of a canvas over ``window``."""
+    blocks = _BAND_BYTES // (4 * channels * window.cols * BLOCK_LAT)
+    rows = BLOCK_LAT * max(1, blocks)
+    for row in range(window.row // rows * rows, window.row_end, rows):
+        first, last = max(row, window.row), min(row + rows, window.row_end)
+        yield Window(first, window.col, last - first, window.cols)
 
 
 def _mapped(shape: tuple[int, int, int], folder: Path) -> Tensor:

@@ -1,80 +1,134 @@
-"""A sampler's state in one file, so that a run that was stopped goes on to the same bits."""
+"""A sampler's state in files, so that a run that was stopped goes on to the same bits.
+
+Each process saves the rows it owns in a file of its own; together they are the state, whatever the number of processes
+that read it again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
-from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.canvas import Canvas, bands_of
 from ssl_tilegen.diffusion.sampler import State
 from ssl_tilegen.errors import FormatError
+from ssl_tilegen.geometry import Window
 
-FORMAT = 1
+FORMAT = 2
 
 
-def save_state(path: Path, state: State, key: str) -> None:
-    """Write ``state`` whole or not at all (temporary file, fsync, rename); ``key`` says which run it belongs to.
+def save_state(path: Path, state: State, key: str, own: Window | None = None) -> None:
+    """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the rung before.
 
-    The file is a line of JSON, then x and, if kept, the previous clean estimate: raw float32, little-endian, in bands.
+    The file (``path`` with rung and first row) is a line of JSON, then x and, if kept, the previous clean estimate:
+    raw float32, little-endian, in bands. ``key`` says which run it belongs to. Temporary file, fsync, rename.
     """
-    header = {"format": FORMAT, "key": key, "rung": state.rung, "window": _place(state.x),
-              "channels": state.x.channels, "previous": state.previous is not None}  # fmt: skip
-    unfinished = path.with_name(path.name + ".part")
+    own = own or state.x.window
+    piece = _Piece(path.with_name(f"{path.name}.{state.rung}.{own.row}"), key, state.rung, own, state.x.channels,
+                   state.previous is not None)  # fmt: skip
+    unfinished = path.with_name(f"part.{piece.file.name}")
     with unfinished.open("wb") as file:
-        file.write(json.dumps(header).encode() + b"\n")
+        file.write(piece.header())
         for canvas in filter(None, (state.x, state.previous)):
-            _write(file, canvas)
+            for band in bands_of(own, canvas.channels):
+                file.write(canvas[band].contiguous().cpu().numpy().astype("<f4", copy=False).tobytes())
         file.flush()
         os.fsync(file.fileno())
-    unfinished.replace(path)
+    unfinished.replace(piece.file)
+
+
+def drop_older_states(path: Path, rung: int) -> None:
+    """Remove what was saved at other rungs than this, once all processes have saved this one."""
+    for file in path.parent.glob(f"{path.name}.*.*"):
+        if file.name.split(".")[-2] != str(rung):
+            file.unlink(missing_ok=True)
 
 
 def load_state(path: Path, state: State, key: str) -> bool:
-    """Fill ``state`` from the file if it is there and belongs to this run; whether it did."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        header = _header(file, path)
-        if header["key"] != key or header["window"] != _place(state.x) or header["channels"] != state.x.channels:
-            return False
-        _read(file, state.x, path)
-        if header["previous"]:
-            state.previous = state.x.like()
-            _read(file, state.previous, path)
-    state.rung = header["rung"]
-    return True
+    """Fill ``state`` from the latest rung that all rows of its whole canvas were saved at; whether there is one."""
+    cols, channels = (state.x.whole.col, state.x.whole.cols), state.x.channels
+    pieces = [p for p in _pieces(path, key) if (p.window.col, p.window.cols) == cols and p.channels == channels]
+    for rung in sorted({piece.rung for piece in pieces}, reverse=True):
+        here = [piece for piece in pieces if piece.rung == rung]
+        if _cover([piece.window for piece in here], state.x.whole):
+            _fill(state, here)
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One file: rows of a state."""
+
+    file: Path
+    key: str
+    rung: int
+    window: Window
+    channels: int
+    previous: bool
+
+    def header(self) -> bytes:
+        w = self.window
+        facts = {"format": FORMAT, "key": self.key, "rung": self.rung, "window": [w.row, w.col, w.rows, w.cols],
+                 "channels": self.channels, "previous": self.previous}  # fmt: skip
+        return json.dumps(facts).encode() + b"\n"
+
+    def read(self, file: BinaryIO, canvas: Canvas) -> None:
+        """The rows of the next array in the file that ``canvas`` holds."""
+        for band in bands_of(self.window, self.channels):
+            shape = (self.channels, band.rows, band.cols)
+            raw = file.read(4 * prod(shape))
+            if len(raw) != 4 * prod(shape):
+                raise FormatError(f"{self.file} ends early: delete it to start afresh")
+            shared = band.intersection(canvas.window)
+            if shared is not None:
+                rows = np.frombuffer(raw, dtype="<f4").reshape(shape)[:, *shared.within(band).slices]
+                canvas[shared].copy_(torch.from_numpy(rows.copy()))
+
+
+def _pieces(path: Path, key: str) -> Iterator[_Piece]:
+    for file in sorted(path.parent.glob(f"{path.name}.*.*")):
+        with file.open("rb") as handle:
+            facts = _header(handle, file)
+        if facts["key"] == key:
+            yield _Piece(file, key, facts["rung"], Window(*facts["window"]), facts["channels"], facts["previous"])
 
 
 def _header(file: BinaryIO, path: Path) -> dict:
     try:
         header = json.loads(file.readline())
-        newer = header["format"] > FORMAT
+        version = header["format"]
     except (ValueError, KeyError, TypeError):
         raise FormatError(f"{path} is not a saved state of ours: delete it to start afresh") from None
-    if newer:
-        raise FormatError(f"{path} has state format {header['format']}, this version knows {FORMAT}: delete it")
+    if version != FORMAT:
+        raise FormatError(f"{path} has state format {version}, this version knows {FORMAT}: delete it")
     return header
 
 
-def _place(canvas: Canvas) -> list[int]:
-    window = canvas.window
-    return [window.row, window.col, window.rows, window.cols]
+def _cover(windows: list[Window], whole: Window) -> bool:
+    """Whether bands of rows make up ``whole``."""
+    row = whole.row
+    for window in sorted(windows):
+        row = max(row, window.row_end) if window.row <= row else row
+    return row >= whole.row_end
 
 
-def _write(file: BinaryIO, canvas: Canvas) -> None:
-    for band in canvas.bands():
-        file.write(canvas[band].contiguous().cpu().numpy().astype("<f4", copy=False).tobytes())
-
-
-def _read(file: BinaryIO, canvas: Canvas, path: Path) -> None:
-    for band in canvas.bands():
-        view = canvas[band]
-        raw = file.read(4 * view.numel())
-        if len(raw) != 4 * view.numel():
-            raise FormatError(f"{path} ends early: delete it to start afresh")
-        view.copy_(torch.from_numpy(np.frombuffer(raw, dtype="<f4").reshape(view.shape).copy()))
+def _fill(state: State, pieces: list[_Piece]) -> None:
+    if pieces[0].previous:
+        state.previous = state.x.like()
+    for piece in pieces:
+        if piece.window.intersection(state.x.window) is None:
+            continue
+        with piece.file.open("rb") as file:
+            file.readline()
+            for canvas in filter(None, (state.x, state.previous)):
+                piece.read(file, canvas)
+    state.rung = pieces[0].rung

@@ -17,11 +17,11 @@ from ssl_tilegen.geometry import Window
 Decode = Callable[[Tensor], Tensor]
 """Latents (N, C, h, w) -> pixels (N, 3, factor * h, factor * w) in about [-1, 1]."""
 
-Band = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows: int, budget: int,
-                first: int = 0) -> Iterator[Band]:  # fmt: skip
+                first: int = 0) -> Iterator[Pixels]:  # fmt: skip
     """The core of a canvas as bands (factor * rows, width, 3), each equal to that part of one decoding of the whole.
 
     For decoders that reach no further than ``halo`` latents. Bands that lie wholly above pixel row ``first`` of the
@@ -39,13 +39,14 @@ def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows:
 
 
 def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, batch: int,
-                  first: int = 0) -> Iterator[Band]:  # fmt: skip
+                  first: int = 0) -> Iterator[Pixels]:  # fmt: skip
     """The core of a canvas as bands (any rows, width, 3), from feathered windows at half overlap.
 
     For decoders whose output depends on all they are given. The core is given from pixel row ``first`` on; windows
-    above it are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and one batch.
+    above and below are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and one
+    batch.
     """
-    whole, core = canvas.window, canvas.core.within(canvas.window)
+    whole, core = canvas.whole, canvas.core.within(canvas.whole)
     side = min(window, whole.rows, whole.cols)
     down = _pixel_axis(whole.rows, side, factor)
     across = _pixel_axis(whole.cols, side, factor)
@@ -53,8 +54,9 @@ def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, b
     ends = [*down.starts[1:], whole.rows * factor]
     top = core.row * factor + first
     for start, end, share in zip(down.starts, ends, down.shares.to(sums), strict=True):
-        if start + side * factor > top:
-            _add_row(sums, decode, canvas, start // factor, side, across, share, batch)
+        if start + side * factor > top and start < core.row_end * factor:
+            row = start // factor + whole.row - canvas.window.row
+            _add_row(sums, decode, canvas, row, side, across, share, batch)
         upper, lower = max(start, top), min(end, core.row_end * factor)
         if upper < lower:
             done = sums[:, upper - start : lower - start, core.col * factor : core.col_end * factor]
@@ -62,7 +64,7 @@ def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, b
         sums = torch.cat([sums[:, end - start :], torch.zeros_like(sums[:, : end - start])], dim=1)
 
 
-def to_uint8(pixels: Tensor) -> Band:
+def to_uint8(pixels: Tensor) -> Pixels:
     """(3, h, w) in [-1, 1] -> (h, w, 3) in 0..255."""
     scaled = pixels.float().add(1).mul(127.5).round().clamp(0, 255)
     return scaled.to(torch.uint8).permute(1, 2, 0).cpu().numpy()

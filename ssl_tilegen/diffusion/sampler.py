@@ -32,15 +32,20 @@ def run(
     *,
     seed: int,
     progress: Progress = lambda done, total: None,
+    exchange: Callable[[Canvas], None] = lambda x: None,
     checkpoint: Callable[[State], None] = lambda state: None,
 ) -> Canvas:
-    """Walk ``state`` down to clean, in place, and return its canvas; ``checkpoint`` sees every finished step."""
+    """Walk ``state`` down to clean, in place, and return its canvas; ``checkpoint`` sees every finished step.
+
+    ``exchange`` fills the parts of a step's result that other processes answer for.
+    """
     clean = state.x.like()
     for step in ladder.steps(state.rung):
         sweep(state.x, step, clean, lambda part, rung=step.index: progress(rung + part, len(ladder)))  # type: ignore[misc]
         _advance(state, clean, update, step, seed)
         if update.looks_back:
             state.previous, clean = clean, state.previous or clean.like()
+        exchange(state.x)
         state.rung = step.index + 1
         checkpoint(state)
         progress(state.rung, len(ladder))

@@ -16,14 +16,15 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     zero vector the other keeps its direction. Never NaN for finite input.
     """
     tiny = torch.finfo(a.dtype).tiny
-    length_a, length_b = a.norm(dim=-1), b.norm(dim=-1)
+    weight = weight.double()  # sums in float64: in float32 their last bits depend on how many are made at once
+    length_a, length_b = (torch.linalg.vector_norm(v, dim=-1, dtype=torch.float64) for v in (a, b))
     length = (1 - weight) * length_a + weight * length_b
     product = length_a * length_b
-    of_a, of_b = _arc((a * b).sum(-1) / product.clamp_min(tiny), weight)
+    of_a, of_b = _arc((a * b).sum(-1, dtype=torch.float64) / product.clamp_min(tiny), weight)
     zero = product <= tiny
     of_a = torch.where(zero, 1 - weight, of_a * length / length_a.clamp_min(tiny))
     of_b = torch.where(zero, weight, of_b * length / length_b.clamp_min(tiny))
-    return of_a.unsqueeze(-1) * a + of_b.unsqueeze(-1) * b
+    return of_a.to(a.dtype).unsqueeze(-1) * a + of_b.to(b.dtype).unsqueeze(-1) * b
 
 
 def _arc(cosine: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
 """From a denoiser of windows to a clean estimate of the whole canvas.
 
 A sweep reads the noisy canvas ``x`` and fills ``out`` with its clean estimate; it never changes ``x``. So a step needs
-two canvases (a third for rules that look back), and windows or tiles may come in any order.
+two canvases (a third for rules that look back), and windows or tiles may come in any order. One that has an ``area``
+fills only that: the part of the canvas that this process answers for.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class Sweep(Protocol):
         """How many network calls and how many latents in them this step takes (guidance not counted)."""
         ...
 
+    def windows(self, step: Step) -> int:
+        """How many tiles or windows are computed at this step."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class LocalSweep:
@@ -71,6 +76,7 @@ class LocalSweep:
     budget: int
     glass: Tensor | None = None
     blank_blocks: Callable[[Window, int], NDArray[np.bool_]] = no_blank_blocks
+    area: Window | None = None
 
     def __post_init__(self) -> None:
         if self.canvas.row % self.align or self.canvas.col % self.align:
@@ -80,11 +86,15 @@ class LocalSweep:
     def tiles(self) -> tuple[list[Tile], list[Tile]]:
         """Tiles to compute, and blank tiles."""
         blank = never_blank if self.glass is None else (lambda core: bool((self._share(core) == 1).all()))
-        return live_tiles(self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
+        area = self.area or self.canvas
+        return live_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
 
     def load(self, step: Step) -> tuple[int, int]:
         live, _ = self.tiles
         return len(live), sum(tile.padded.size.area for tile in live)
+
+    def windows(self, step: Step) -> int:
+        return len(self.tiles[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, blank = self.tiles
@@ -126,11 +136,14 @@ class WindowSweep:
     batch: int
     glass: Tensor | None = None
     is_blank: Callable[[Window], bool] = never_blank
+    area: Window | None = None
 
     def load(self, step: Step) -> tuple[int, int]:
-        lattice = self.lattice_of(step)
-        windows = len(lattice) if self.glass is None else len(self._parted(step)[0])
-        return -(-windows // self.batch), windows * lattice.side**2
+        windows = self.windows(step)
+        return -(-windows // self.batch), windows * self.lattice_of(step).side ** 2
+
+    def windows(self, step: Step) -> int:
+        return len(self.lattice_of(step)) if self.glass is self.area is None else len(self._parted(step)[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, blank = self._parted(step)
@@ -148,7 +161,7 @@ class WindowSweep:
 
     def _parted(self, step: Step) -> tuple[list[Spot], list[Spot]]:
         """Windows to compute, and blank windows."""
-        spots = list(self.lattice_of(step))
+        spots = [spot for spot in self.lattice_of(step) if self.area is None or spot.window.intersection(self.area)]
         if self.glass is None:
             return spots, []
         blank = [self.is_blank(spot.window) for spot in spots]

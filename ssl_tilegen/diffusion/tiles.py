@@ -32,14 +32,14 @@ def exact_tiles(area: Window, outer: Window, *, halo: int, align: int = 1, budge
 
 
 def live_tiles(
-    area: Window, *, halo: int, align: int, budget: int, is_blank: Callable[[Window], bool]
+    area: Window, outer: Window, *, halo: int, align: int, budget: int, is_blank: Callable[[Window], bool]
 ) -> tuple[list[Tile], list[Tile]]:
-    """Tiles of ``area`` that need computing, and tiles that are blank.
+    """Tiles of ``area`` (see ``exact_tiles``) that need computing, and tiles that are blank.
 
     Smaller tiles pass by more blank ground but pay more halo: of a few sizes within the budget the cheapest is taken.
     """
     plans = (
-        _parted(exact_tiles(area, area, halo=halo, align=align, budget=min(budget, area.size.area) >> k), is_blank)
+        _parted(exact_tiles(area, outer, halo=halo, align=align, budget=min(budget, area.size.area) >> k), is_blank)
         for k in range(_FINER + 1)
     )
     return min(plans, key=lambda plan: sum(tile.padded.size.area for tile in plan[0]))

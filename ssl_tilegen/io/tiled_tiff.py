@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import imagecodecs
@@ -19,6 +22,7 @@ from ssl_tilegen.io.formats import Format, ImageSpec
 from ssl_tilegen.io.tiff_layout import Page, Tag, ascii_tag, long_tag, rational_tag, short_tag, write_tiff
 
 _ENCODERS = min(8, os.cpu_count() or 1)
+_TILES_AHEAD = 8 * _ENCODERS  # that are encoded while the next are made
 _COMPRESSION_TAG = {"jpeg": 7, "deflate": 8, "zstd": 50000}
 _RGB, _YCBCR = 2, 6
 _CENTIMETRE = 3
@@ -29,8 +33,23 @@ def tile_encoder(compression: str, quality: int) -> Callable[[np.ndarray], bytes
     """uint8 (t, t, 3) -> the bytes of one TIFF tile. JPEG is YCbCr without chroma subsampling."""
     if compression == "jpeg":
         return partial(_jpeg, quality=quality)
-    encode = {"deflate": imagecodecs.zlib_encode, "zstd": imagecodecs.zstd_encode}[compression]
-    return lambda tile: bytes(encode(imagecodecs.delta_encode(tile, axis=1).tobytes(), 6))
+    return {"deflate": _deflate, "zstd": _zstd}[compression]
+
+
+def _deflate(tile: np.ndarray) -> bytes:
+    """By libdeflate; level 1 is twenty times as fast as zlib's 6, and its files are 8 % larger."""
+    return bytes(imagecodecs.deflate_encode(_differences(tile), 1, raw=False))
+
+
+def _zstd(tile: np.ndarray) -> bytes:
+    return bytes(imagecodecs.zstd_encode(_differences(tile), 3))
+
+
+def _differences(tile: np.ndarray) -> bytes:
+    """Each pixel less the one before in its row (modulo 256): TIFF's predictor 2."""
+    change = tile.copy()
+    change[:, 1:] -= tile[:, :-1]
+    return change.tobytes()
 
 
 def _jpeg(tile: np.ndarray, quality: int) -> bytes:
@@ -50,6 +69,7 @@ class TiledTiff(Format):
         self._tile_bytes: list[list[int]] = [[] for _ in self.sizes]
         self._files = [part / f"level{level}.tiles" for level in range(len(self.sizes))]
         self._pool = ThreadPoolExecutor(_ENCODERS, thread_name_prefix="encode")
+        self._encoding: deque[tuple[int, Future[bytes]]] = deque()  # tiles with their level, in order
 
     def start(self) -> None:
         for file in self._files:
@@ -59,13 +79,23 @@ class TiledTiff(Format):
         side = self.spec.tile_px
         right, bottom = -rows.shape[1] % side, side - len(rows)
         padded = np.pad(rows, ((0, bottom), (0, right), (0, 0)), mode="edge") if right or bottom else rows
-        tiles = [np.ascontiguousarray(padded[:, col : col + side]) for col in range(0, padded.shape[1], side)]
-        with self._files[level].open("ab") as file:
-            for encoded in self._pool.map(self._encode, tiles):
-                file.write(encoded)
-                self._tile_bytes[level].append(len(encoded))
+        for col in range(0, padded.shape[1], side):
+            tile = padded[:, col : col + side].copy()
+            self._encoding.append((level, self._pool.submit(self._encode, tile)))
+            if len(self._encoding) >= 2 * _TILES_AHEAD:
+                self._store(_TILES_AHEAD)
+
+    def _store(self, ahead: int = 0) -> None:
+        """Put encoded tiles into their files, all but the last ``ahead``."""
+        done = [self._encoding.popleft() for _ in range(len(self._encoding) - ahead)]
+        for level, tiles in groupby(done, key=itemgetter(0)):
+            with self._files[level].open("ab") as file:
+                for _, encoded in tiles:
+                    file.write(encoded.result())
+                    self._tile_bytes[level].append(len(encoded.result()))
 
     def state(self) -> dict[str, np.ndarray]:
+        self._store()
         for file in self._files:
             with file.open("ab") as handle:
                 os.fsync(handle.fileno())
@@ -80,6 +110,7 @@ class TiledTiff(Format):
             os.truncate(file, length)
 
     def finish(self, target: Path) -> None:
+        self._store()
         pages = [
             Page(self._page_tags(level), np.array(self._tile_bytes[level], np.int64), self._files[level])
             for level in range(len(self.sizes))

@@ -13,9 +13,11 @@ def build_component(config: dict[str, Any]) -> Any:
 
     from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
     from ssl_tilegen.nets.field_unet import FieldUNet
+    from ssl_tilegen.nets.grid_prior import GridPrior
     from ssl_tilegen.nets.window_dit import WindowDiT
 
-    ours: dict[str, Any] = {kind.__name__: kind for kind in (LinearStartAutoencoder, FieldUNet, WindowDiT)}
+    kinds: tuple[Any, ...] = (LinearStartAutoencoder, FieldUNet, WindowDiT, GridPrior)
+    ours: dict[str, Any] = {kind.__name__: kind for kind in kinds}
     name = config.get("_class_name", "")
     kind = ours.get(name) or getattr(diffusers, name, None)
     if kind is None:

@@ -22,8 +22,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        scale = x.square().mean(1, keepdim=True).add(1e-6).rsqrt()
-        return x * scale * self.gain[:, None, None]
+        power = x.square().mean(1, keepdim=True, dtype=torch.float32)  # in bfloat16: slower, and other for other sizes
+        return x * power.add(1e-6).rsqrt().to(x.dtype) * self.gain[:, None, None]
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

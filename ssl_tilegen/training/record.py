@@ -5,30 +5,37 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from ssl_tilegen import __version__
 from ssl_tilegen.runtime import versions
-from ssl_tilegen.training.data import Corpus
 
 _LIBRARIES = ("torch", "timm", "diffusers", "numpy")
 
 
+class Data(Protocol):
+    """What a stage learned from."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """``files``, and ``sha256`` of all that matters."""
+        ...
+
+
 def keep_record(
-    stage: str, settings: BaseModel, corpus: Corpus, run_folder: Path, bundle_folder: Path, base: Path
+    stage: str, settings: BaseModel, data: Data, run_folder: Path, bundle_folder: Path, base: Path
 ) -> None:
     """Write ``training/<stage>.json`` into the bundle and ``data.json`` into the run; paths count from ``base``."""
-    data = corpus.fingerprint()
-    (run_folder / "data.json").write_text(json.dumps(data, indent=1) + "\n")
+    known = data.fingerprint()
+    (run_folder / "data.json").write_text(json.dumps(known, indent=1) + "\n")
     record = {
         "stage": stage,
         "software": f"ssl-tilegen {__version__}",
         "versions": versions(*_LIBRARIES),
         "settings": _relative(settings.model_dump(mode="json"), base),
-        "data_sha256": data["sha256"],
-        "images": len(data["files"]),
+        "data_sha256": known["sha256"],
+        "images": len(known["files"]),
     }
     folder = bundle_folder / "training"
     folder.mkdir(parents=True, exist_ok=True)

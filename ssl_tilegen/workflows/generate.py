@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+from torch import Tensor
 
 from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.diffusion.bands import Team
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
-from ssl_tilegen.runtime import Progress, silent, tune_allocator
+from ssl_tilegen.runtime import Distributed, Progress, distributed_environment, process_group, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
-from ssl_tilegen.workflows.generate_job import Job, prepare
+from ssl_tilegen.workflows.draw_grid import generate_drawn
+from ssl_tilegen.workflows.estimate import estimated_seconds
+from ssl_tilegen.workflows.generate_job import Job, Repaint, prepare
 from ssl_tilegen.workflows.preview import write_preview
+from ssl_tilegen.workflows.shards import Shards
 
 STATE = "latents.state"
-_BAND_BYTES = 64 << 20
+_BAND_BYTES = 32 << 20
 _PYRAMID = 4 / 3
 
 
@@ -42,10 +50,13 @@ class GenerateReport:
     model: str
     seed: int
     steps: int
+    windows: int
     network_calls: int
     network_latents: int
     memory_mib: int
     disk_mib: int
+    kept: str | None = None
+    estimated_s: float | None = None
     seconds: float = 0.0
     paint_s: float = 0.0
     develop_s: float = 0.0
@@ -58,12 +69,15 @@ class GenerateReport:
         where = f"{self.size[0]} x {self.size[1]} px" + (f" at {self.resolution}" if self.resolution else "")
         work = f"{self.steps} steps, {self.network_calls} network calls"
         if self.status == "planned":
-            end = f"about {self.memory_mib} MiB of memory, at most {self.disk_mib} MiB of disk; nothing was written"
+            end = f"about {self.memory_mib} MiB of memory, at most {self.disk_mib} MiB of disk"
+            end = f"{self.windows} windows a step, {end}, about {_spoken(self.estimated_s or 0)}; nothing was written"
         else:
             end = f"{self.seconds:.1f} s, {self.mpx_per_s:.2f} Mpx/s"
         return "\n".join([f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks])
 
     def _layout(self) -> str:
+        if self.kept:
+            return f"{self.region[2]} x {self.region[3]} px at {self.region[0]},{self.region[1]} of it repainted"
         if self.fit == "crop":
             return f"crop at {self.region[0]},{self.region[1]} of {self.canvas[0]} x {self.canvas[1]} px"
         if self.fit == "stretch":
@@ -72,23 +86,36 @@ class GenerateReport:
         return "the whole grid"
 
 
-def generate(settings: GenerateSettings, progress: Progress = silent) -> GenerateReport:
-    """Paint the picture that the settings ask for; returns its facts.
+def generate(
+    settings: GenerateSettings,
+    progress: Progress = silent,
+    repaint: Repaint | None = None,
+    who: Distributed | None = None,
+) -> GenerateReport:
+    """Paint the picture that the settings ask for, of a grid given or drawn for it, or ``repaint`` one that exists;
+    returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
-    settings goes on where it stopped, to the same pixels. Raises InputError, FormatError, SettingError and OutputError
-    with one line each; Interrupted when ``progress`` asks to stop, with the state saved beside the output.
+    settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
+    a band of it, in one shared folder, unless ``who`` says that this one is alone. Raises InputError, FormatError,
+    SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
+    beside the output.
     """
+    if settings.grid is None:
+        return generate_drawn(settings, progress, generate)
     started = time.perf_counter()
     tune_allocator()
-    job = prepare(settings)
+    who = who or distributed_environment()
+    job = prepare(settings, who.local_rank)
+    job = repaint.of(job) if repaint else job
     check_output(job.out, job.image, overwrite=settings.overwrite)
-    report = _planned(job, plan(job.bundle, job.field, job.region_lat, job.how, job.glass))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
+    report = _planned(job, planned)
     if settings.dry_run:
-        return report
-    with open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart) as writer:
-        paint_s, develop_s = _make(job, writer, progress)
-    preview = write_preview(job.out) if settings.preview else None
+        return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 1))
+    with process_group(who, job.bundle.device):
+        paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress)
+    preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
     seconds = time.perf_counter() - started
     return replace(
         report,
@@ -101,11 +128,57 @@ def generate(settings: GenerateSettings, progress: Progress = silent) -> Generat
     )
 
 
-def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, float]:
-    """Paint and develop all rows that ``writer`` does not have yet; seconds of both."""
-    begun = time.perf_counter()
+def _spoken(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _make(job: Job, settings: GenerateSettings, team: Team, progress: Progress) -> tuple[float, float]:
+    """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file, the
+    others leave it their rows."""
+    with _writer(job, settings, team) as writer:
+        begun = time.perf_counter()
+        written = team.tell(writer.rows_done if writer else 0)
+        first = max(0, written - job.placement.window.row) if job.kept else written
+        canvas = _painted(job, team, progress)
+        painted = time.perf_counter()
+        shards = Shards(part_of(job.out))
+        if writer is None:
+            _leave_rows(job, canvas, shards, first, progress)
+            team.wait()
+        else:
+            rows = _all_rows(job, canvas, team, shards, first, progress)
+            for band in job.kept.around(rows, written) if job.kept else rows:
+                writer.write(band)
+    return painted - begun, time.perf_counter() - painted
+
+
+def _leave_rows(job: Job, canvas: Canvas, shards: Shards, first: int, progress: Progress) -> None:
+    first = max(first, shards.reach(_rows_of(job, canvas).start))
+    for band in _developed(job, canvas, first, progress):
+        shards.put(first, band)
+        first += len(band)
+
+
+def _all_rows(job: Job, canvas: Canvas, team: Team, shards: Shards, first: int, progress: Progress) -> Iterator[Pixels]:
+    """What was painted, from row ``first`` on: this process's rows, then those of the others."""
+    for band in _developed(job, canvas, first, progress):
+        yield band
+        first += len(band)
+    team.wait()
+    yield from shards.rows_from(first)
+
+
+def _writer(job: Job, settings: GenerateSettings, team: Team) -> AbstractContextManager[PyramidWriter | None]:
+    if team.rank > 0:
+        return nullcontext()
+    return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart)
+
+
+def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
     folder = part_of(job.out)
-    canvas = paint(
+    return paint(
         job.bundle,
         job.field,
         job.region_lat,
@@ -114,23 +187,43 @@ def _make(job: Job, writer: PyramidWriter, progress: Progress) -> tuple[float, f
         glass=job.glass,
         scratch=folder,
         state_file=folder / STATE,
-        key=job.bundle.hash,
+        key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
+        team=team,
+        source=_source(job),
+        strength=job.repaint.strength if job.repaint else 1.0,
+        only=job.region_lat if job.kept else None,
     )
-    painted = time.perf_counter()
-    window, core = job.placement.window, job.region_lat.scaled(job.bundle.factor)
+
+
+def _source(job: Job) -> Callable[[Window], Tensor] | None:
+    """Clean latents of any window, where something is there already."""
+    if job.repaint:
+        return partial(job.repaint.latents, job.bundle)
+    return partial(job.kept.latents, job.bundle) if job.kept else None
+
+
+def _rows_of(job: Job, canvas: Canvas) -> range:
+    """The rows of what is painted that ``canvas`` holds the core of."""
+    window, core = job.placement.window, canvas.core.scaled(job.bundle.factor)
+    return range(max(0, core.row - window.row), min(window.rows, core.row_end - window.row))
+
+
+def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iterator[Pixels]:
+    """The rows of what is painted from row ``first`` to the last that ``canvas`` has, in bands."""
+    window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
+    if first >= last:
+        return iter(())
     bands = develop(
         job.bundle,
         canvas,
         lambda done, total: progress("develop", done, total),
-        first_px=window.row - core.row + writer.rows_done,
+        first_px=window.row - core.row + first,
         band_lat=_band_lat(core, job.bundle.factor),
     )
-    for band in _trimmed(bands, window.col - core.col, Size(window.rows - writer.rows_done, window.cols)):
-        writer.write(band)
-    return painted - begun, time.perf_counter() - painted
+    return _trimmed(bands, window.col - core.col, Size(last - first, window.cols))
 
 
-def _trimmed(bands: Iterator[np.ndarray], col: int, size: Size) -> Iterator[np.ndarray]:
+def _trimmed(bands: Iterator[Pixels], col: int, size: Size) -> Iterator[Pixels]:
     """``size`` of an image given in bands: the first rows, and columns from ``col``."""
     left = size.rows
     for band in bands:
@@ -154,13 +247,15 @@ def _planned(job: Job, planned: Plan) -> GenerateReport:
         size=(size.cols, size.rows),
         fit=place.fit,
         canvas=(place.canvas.cols, place.canvas.rows),
-        region=(place.window.col, place.window.row, size.cols, size.rows),
+        region=(place.window.col, place.window.row, place.window.cols, place.window.rows),
+        kept=str(job.kept.view.raster.path) if job.kept else None,
         stretch=place.stretch,
         resolution=str(job.image.resolution) if job.image.resolution else None,
         crs=job.image.crs,
         model=job.bundle.info.name,
         seed=job.how.seed,
         steps=planned.steps,
+        windows=planned.windows,
         network_calls=planned.network_calls,
         network_latents=planned.network_latents,
         memory_mib=round(job.memory_bytes(planned) / 2**20),

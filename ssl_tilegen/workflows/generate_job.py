@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ssl_tilegen.grids import EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.formats import ImageSpec
 from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.synthesis import Plan, SynthesisSettings
+from ssl_tilegen.workflows.kept import Kept, check_lossless, keep
 from ssl_tilegen.workflows.placement import Placement, place
 from ssl_tilegen.workflows.provenance import provenance
 
@@ -27,9 +29,23 @@ _CALL_LAT = {"cpu": 160_000, "cuda": 1_500_000}
 _CALL_BYTES_PER_LATENT = 9_000  # measured: FieldUNet of widths 96, 160, 256 in float32 on a CPU
 
 
+@dataclass(frozen=True)
+class Repaint:
+    """``strength`` of an existing picture is painted anew; ``latents(bundle, window)`` are its clean latents."""
+
+    strength: float
+    latents: Callable[[ModelBundle, Window], Tensor]
+
+    def of(self, job: Job) -> Job:
+        """``job`` as a repainting, which its output says."""
+        told = {**job.image.provenance, "strength": self.strength}
+        return replace(job, image=replace(job.image, provenance=told), repaint=self)
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One picture to paint. ``region_lat`` are the latents under the placement's window."""
+    """One picture to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
+    on all around it."""
 
     out: Path
     bundle: ModelBundle
@@ -40,6 +56,8 @@ class Job:
     how: SynthesisSettings
     image: ImageSpec
     remarks: tuple[str, ...]
+    kept: Kept | None = None
+    repaint: Repaint | None = None
 
     def memory_bytes(self, planned: Plan) -> int:
         """The canvases in memory and one network call, roughly."""
@@ -47,28 +65,34 @@ class Job:
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings) -> Job:
-    """Open and check all that the settings name. Writes nothing."""
+def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
+    """Open and check all that the settings name, on a device for this process of its host. Writes nothing."""
+    assert settings.grid is not None  # drawn before
     grid = EmbeddingGrid.open(settings.grid)
-    bundle = ModelBundle.load(settings.model, pick_device(settings.device))
+    bundle = ModelBundle.load(settings.model, pick_device(settings.device, local_rank))
     _check_encoder(grid, bundle)
     cells = _usable_cells(grid)
     placement = place(
         grid.spec, cells, size=settings.size, region=settings.region, fit=settings.fit, least_px=bundle.info.window_px
     )
     how = _sampling(settings, bundle, placement)
-    facts = provenance(bundle, grid, cells, placement, how)
+    kept = keep(settings.keep, placement.window, grid.spec) if settings.keep else None
+    facts = provenance(bundle, grid, cells, placement, how, kept)
     field = condition_field(grid.spec, cells, bundle, placement)
+    out = settings.out or default_output(grid)
+    if kept:
+        check_lossless(out)
     return Job(
-        out=settings.out or default_output(grid),
+        out=out,
         bundle=bundle,
         placement=placement,
         region_lat=placement.window_lat(bundle.factor),
         field=field,
         glass=glass_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
-        image=_image(grid.spec, placement, facts),
+        image=_image(grid.spec, placement, facts, kept),
         remarks=tuple(_remarks(grid.spec, bundle)),
+        kept=kept,
     )
 
 
@@ -179,7 +203,10 @@ def _plain_rgb(side: int, colour: tuple[int, int, int]) -> np.ndarray:
     return np.full((side, side, 3), colour, np.uint8)
 
 
-def _image(spec: GridSpec, placement: Placement, facts: dict[str, object]) -> ImageSpec:
+def _image(spec: GridSpec, placement: Placement, facts: dict[str, object], kept: Kept | None) -> ImageSpec:
+    """What is painted, or the whole canvas without loss where an image is kept."""
+    if kept:
+        placement = replace(placement, window=Window.of(placement.canvas))
     transform = placement.transform(spec)
     return ImageSpec(
         placement.window.size,
@@ -187,6 +214,7 @@ def _image(spec: GridSpec, placement: Placement, facts: dict[str, object]) -> Im
         spec.crs if transform else None,
         transform,
         facts,
+        compression="deflate" if kept else None,
     )
 
 

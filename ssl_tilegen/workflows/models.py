@@ -32,8 +32,20 @@ def list_models() -> Listing:
 def describe(name: str) -> dict[str, Any]:
     """The facts of a bundle, built-in or in a folder: bundle.json, its place, its parts and its hash."""
     bundle = ModelBundle.load(name)
-    parts = [part for part in ("encoder", "autoencoder", "denoiser", "scheduler") if (bundle.folder / part).is_dir()]
-    return bundle.info.model_dump() | {"folder": str(bundle.folder), "components": parts, "sha256": bundle.hash}
+    known = ("encoder", "autoencoder", "denoiser", "scheduler", "prior")
+    parts = [part for part in known if (bundle.folder / part).is_dir()]
+    facts = bundle.info.model_dump() | {"folder": str(bundle.folder), "components": parts, "sha256": bundle.hash}
+    return facts | _of_prior(bundle)
+
+
+def _of_prior(bundle: ModelBundle) -> dict[str, Any]:
+    """What its prior can be told; nothing where the bundle has none."""
+    info = bundle.prior_info
+    if info is None:
+        return {}
+    labels = {name: f"{facts.domain}, {info.resolution_of(name)}" for name, facts in info.labels.items()}
+    text = info.text.name if info.text else None
+    return {"labels": labels, "text_encoder": text, "vector_dim": info.vector_dim, "prior_training": info.training}
 
 
 def _describe_if_there(name: str) -> dict[str, Any] | None:

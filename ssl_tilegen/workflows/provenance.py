@@ -11,11 +11,17 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.grids import EmbeddingGrid, GridData
 from ssl_tilegen.synthesis import SynthesisSettings
+from ssl_tilegen.workflows.kept import Kept
 from ssl_tilegen.workflows.placement import Placement
 
 
 def provenance(
-    bundle: ModelBundle, grid: EmbeddingGrid, cells: GridData, placement: Placement, how: SynthesisSettings
+    bundle: ModelBundle,
+    grid: EmbeddingGrid,
+    cells: GridData,
+    placement: Placement,
+    how: SynthesisSettings,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Software, model, grid, source, and every setting that changes pixels; no dates and no paths."""
     spec, window = grid.spec, placement.window
@@ -35,6 +41,7 @@ def provenance(
         "region_px": [window.col, window.row, window.cols, window.rows],
         **sampling,
         **merging,
+        **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),
     }
 
 

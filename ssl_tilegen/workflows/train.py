@@ -8,17 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
+from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, save_prior, update_info
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
+from ssl_tilegen.training.captions import caption_vectors
 from ssl_tilegen.training.data import Corpus, load_corpus
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.encoder import EncoderStage
 from ssl_tilegen.training.loop import Stage, train_stage
 from ssl_tilegen.training.pretrained import keep_pretrained
+from ssl_tilegen.training.prior import PriorStage
+from ssl_tilegen.training.prior_cells import pieces_of
+from ssl_tilegen.training.prior_table import Table
 from ssl_tilegen.training.record import keep_record
-from ssl_tilegen.training.settings import AutoencoderSettings, DenoiserSettings, EncoderSettings, load_settings
+from ssl_tilegen.training.settings import (
+    AutoencoderSettings,
+    DenoiserSettings,
+    EncoderSettings,
+    PriorSettings,
+    load_settings,
+)
 from ssl_tilegen.training.team import Team
 
 Report = Callable[[dict[str, Any]], None]
@@ -35,7 +45,7 @@ def train(
     report: Report = lambda facts: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Train ``stage`` (encoder, autoencoder, denoiser) as ``config`` says; the bundle grows in ``out/bundle``.
+    """Train ``stage`` (encoder, autoencoder, denoiser, prior) as ``config`` says; the bundle grows in ``out/bundle``.
 
     The run lives in ``out/<stage>``: log.jsonl, curves, samples, checkpoint, the resolved settings, what the data are.
     The same call continues an unfinished run, on one process or on many (started by torchrun, accelerate or srun).
@@ -48,19 +58,19 @@ def train(
     with team.first_alone():
         if team.is_first:
             _open_run(run_folder, settings, restart)
-    corpus = load_corpus(settings.data, lambda text: say({"message": text}))
+    data = _data_of(settings, say)
     if stage == "encoder" and settings.pretrained:
         if team.is_first:
-            keep_pretrained(settings, corpus.resolutions, bundle_folder)
-            keep_record(stage, settings, corpus, run_folder, bundle_folder, config.parent)
+            keep_pretrained(settings, data.resolutions, bundle_folder)
+            keep_record(stage, settings, data, run_folder, bundle_folder, config.parent)
         team.wait()
         return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
     with team.first_alone():
-        made = _make_stage(settings, corpus, bundle_folder, run_folder, team, say)
+        made = _make_stage(settings, data, bundle_folder, run_folder, team, say)
     module = train_stage(made, settings.run, run_folder, say, team, stop)
     if team.is_first:
-        _export(made, module, corpus, bundle_folder)
-        keep_record(stage, settings, corpus, run_folder, bundle_folder, config.parent)
+        _export(made, module, data, bundle_folder)
+        keep_record(stage, settings, data, run_folder, bundle_folder, config.parent)
     team.wait()
     return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
 
@@ -72,14 +82,23 @@ def _open_run(folder: Path, settings: Any, restart: bool) -> None:
     (folder / "settings.json").write_text(settings.model_dump_json(indent=2))
 
 
+def _data_of(settings: Any, report: Report) -> Any:
+    """What a stage learns from: a corpus of images, or the table of a prior."""
+    if isinstance(settings, PriorSettings):
+        return Table.read(Path(settings.table))
+    return load_corpus(settings.data, lambda text: report({"message": text}))
+
+
 def _make_stage(
-    settings: Any, corpus: Corpus, bundle_folder: Path, run_folder: Path, team: Team, report: Report
+    settings: Any, data: Any, bundle_folder: Path, run_folder: Path, team: Team, report: Report
 ) -> Stage:
     if isinstance(settings, EncoderSettings):
-        return EncoderStage(settings, corpus)
+        return EncoderStage(settings, data)
     if isinstance(settings, AutoencoderSettings):
-        return AutoencoderStage(settings, corpus)
-    return _make_denoiser(settings, corpus, bundle_folder, run_folder / "cache", team, report)
+        return AutoencoderStage(settings, data)
+    if isinstance(settings, PriorSettings):
+        return _make_prior(settings, data, bundle_folder, run_folder / "cache", team, report)
+    return _make_denoiser(settings, data, bundle_folder, run_folder / "cache", team, report)
 
 
 def _make_denoiser(
@@ -102,10 +121,28 @@ def _make_denoiser(
     return DenoiserStage(settings, bundle, scenes_of(corpus, bundle, settings, cache, say), held_out, corpus.held_out)
 
 
-def _export(stage: Stage, module: Any, corpus: Corpus, folder: Path) -> None:
+def _make_prior(
+    settings: PriorSettings, table: Table, bundle_folder: Path, cache: Path, team: Team, report: Report
+) -> PriorStage:
+    source = Path(settings.bundle) if settings.bundle else bundle_folder
+    if not (source / "encoder" / "config.json").is_file():
+        raise InputError(f"{source} has no encoder: run 'ssl-tilegen train encoder' into the same --out")
+    bundle = ModelBundle.load(source, team.device)
+    if source != bundle_folder and team.is_first:
+        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+    say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
+    texts, facts = caption_vectors(settings.text_encoder, table.rows, cache, team.device, say)
+    pieces, seen = pieces_of(table.rows, bundle, settings.turns, settings.run.seed, cache, say)
+    return PriorStage(settings, bundle, table.rows, pieces, seen, texts, facts)
+
+
+def _export(stage: Stage, module: Any, corpus: Any, folder: Path) -> None:
     """Put the averaged weights and what is known of them into the bundle."""
     module = module.to("cpu")
-    if isinstance(stage, EncoderStage):
+    if isinstance(stage, PriorStage):
+        run = json.loads(stage.settings.run.model_dump_json())
+        save_prior(module, stage.info.model_copy(update={"training": run}), folder)
+    elif isinstance(stage, EncoderStage):
         s = stage.settings
         encoder = stage.finished(module)
         facts: dict[str, Any] = {"tile_px": s.tile_px, "dim": s.dim if s.layout_dim else s.features}

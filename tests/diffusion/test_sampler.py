@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.checkpoint import load_state, save_state
+from ssl_tilegen.diffusion.checkpoint import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
@@ -61,6 +61,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
 
     def stop(state: State) -> None:
         save_state(file, state, "key")
+        drop_older_states(file, state.rung)
         if state.rung == stop_after:
             raise StoppedError
 
@@ -70,7 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
     state = State(Canvas(PLACE, 2))
     assert load_state(file, state, "key") and state.rung == stop_after
     assert torch.equal(run(state, LADDER, gaussian_sweep, UPDATES[name], seed=4).data, straight.data)
-    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_state_of_another_run_is_not_taken_and_a_broken_one_is_named(tmp_path):
@@ -79,12 +80,37 @@ def test_a_state_of_another_run_is_not_taken_and_a_broken_one_is_named(tmp_path)
     assert not load_state(file, started(), "other")
     assert not load_state(file, State(Canvas(PLACE.shifted(1, 0), 2)), "key")
     assert not load_state(tmp_path / "absent", started(), "key")
+    (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(FormatError, match="ends early"):
-        load_state(file, started(), "key")
+        load_state(tmp_path / "state", started(), "key")
     file.write_bytes(b"rubbish\n")
     with pytest.raises(FormatError, match="not a saved state"):
-        load_state(file, started(), "key")
+        load_state(tmp_path / "state", started(), "key")
+
+
+def test_bands_saved_by_many_are_one_state_for_any_number(tmp_path):
+    """Three files of one rung, two of the next: the complete rung is taken, and a part of the canvas reads its part."""
+    state, file = started(), tmp_path / "state"
+    state.rung, state.previous = 4, state.x.like()
+    state.previous.data.normal_()
+    cuts = [PLACE.row, PLACE.row + 5, PLACE.row + 11, PLACE.row_end]
+    rows = [Window(a, PLACE.col, b - a, PLACE.cols) for a, b in pairwise(cuts)]
+    for own in rows:
+        save_state(file, state, "key", own)
+    state.rung = 5
+    for own in rows[:2]:
+        save_state(file, state, "key", own)
+    state.rung = 4
+    held = Window(PLACE.row + 3, PLACE.col, 10, PLACE.cols)
+    part = State(Canvas(held, 2, whole=PLACE))
+    assert load_state(file, part, "key") and part.rung == 4
+    assert torch.equal(part.x.data, state.x[held]) and torch.equal(part.previous.data, state.previous[held])
+    state.rung = 5
+    save_state(file, state, "key", rows[2])
+    assert load_state(file, part, "key") and part.rung == 5
+    drop_older_states(file, 5)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 class Recorder:

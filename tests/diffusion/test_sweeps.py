@@ -202,7 +202,8 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
 
 
 def test_without_blank_ground_there_is_one_tile():
-    live, blank = live_tiles(Window(0, 0, 64, 64), halo=4, align=4, budget=10_000, is_blank=lambda w: False)
+    area = Window(0, 0, 64, 64)
+    live, blank = live_tiles(area, area, halo=4, align=4, budget=10_000, is_blank=lambda w: False)
     assert len(live) == 1 and not blank
 
 

@@ -1,0 +1,27 @@
+"""Vectors from files: whatever a model is to be told besides a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError
+
+
+def load_vector(name: str, folder: Path = Path()) -> np.ndarray:
+    """A vector (V,) float32 from ``FILE.npy`` or ``FILE.npz:KEY`` (its first entry where no key is given)."""
+    file, _, key = name.partition(":") if ".npz:" in name else (name, "", "")
+    path = folder / file
+    try:
+        stored = np.load(path, allow_pickle=False)
+        array = stored[key or stored.files[0]] if hasattr(stored, "files") else stored
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise InputError(f"{path}: no vector can be read ({error}); give .npy, or .npz:KEY") from None
+    return finite(np.squeeze(np.asarray(array, np.float32)), str(path))
+
+
+def finite(vector: np.ndarray, name: str) -> np.ndarray:
+    if not vector.size or not np.isfinite(vector).all():
+        raise InputError(f"{name}: a vector must hold finite numbers")
+    return vector

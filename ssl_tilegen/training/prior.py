@@ -1,0 +1,302 @@
+"""Stage `prior`: flow matching on windows of grids, each told by a label, a text, a vector, or some of them.
+
+Windows are cut from large grids. Small images (a few cells) stand alone, or several of one group are laid side by side
+with the lattice at random, so that the network also knows the inside of large areas; now and then two sources share a
+window, each cell told by its own, so that it knows the borders that a map asks for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.drawing import draw
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.nets import build_component
+from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
+from ssl_tilegen.training.loop import Batch
+from ssl_tilegen.training.prior_cells import Piece, Seen
+from ssl_tilegen.training.prior_table import Row
+from ssl_tilegen.training.settings import PriorSettings
+
+_SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
+_LEAST_DEVIATION = 1e-3
+
+
+class PriorStage:
+    """Trains GridPrior on the pieces of a table."""
+
+    def __init__(
+        self,
+        settings: PriorSettings,
+        bundle: ModelBundle,
+        rows: list[Row],
+        pieces: list[Piece],
+        seen: list[Seen],
+        texts: dict[str, np.ndarray],
+        text: TextFacts | None,
+    ) -> None:
+        self.settings, self.bundle, self.rows, self.pieces = settings, bundle, rows, pieces
+        self._texts = texts
+        self.info = prior_info(settings, bundle, rows, seen, text)
+        self._parts = self.info.parts
+        torch.manual_seed(settings.run.seed)
+        config = {"_class_name": "GridPrior", "dim": bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
+                  "labels": len(self.info.labels)}  # fmt: skip
+        self.module = build_component(config | settings.net)
+        self._set_statistics()
+        self._draw = _PieceDraw(rows, pieces, settings.balance)
+
+    def _set_statistics(self) -> None:
+        cells = np.concatenate([piece.cells[piece.state >= 0] for piece in self.pieces]).astype(np.float32)
+        deviation = np.append(cells.std(0).clip(_LEAST_DEVIATION), 1.0)
+        of_kept = np.sqrt(deviation[:-1] / np.mean(deviation[:-1]))
+        clean = np.append(of_kept / np.sqrt(np.mean(of_kept**2)), 1.0)
+        net = self.module
+        for buffer, values in (
+            (net.mean, np.append(cells.mean(0), 0.0)), (net.scale, clean / deviation), (net.clean_std, clean),
+        ):  # fmt: skip
+            buffer.copy_(torch.from_numpy(values.astype(np.float32)))
+        told = np.stack([self._told(row, wording=0) for row in self.rows])
+        labels = self._parts["label"]
+        mean, std = np.nan_to_num(np.nanmean(told, 0)), np.nan_to_num(np.nanstd(told, 0), nan=1.0)
+        mean[labels], std[labels] = 0.0, self.settings.label_deviation
+        net.condition_mean.copy_(torch.from_numpy(mean))
+        net.condition_std.copy_(torch.from_numpy(std.clip(_LEAST_DEVIATION)))
+        net.anchors.copy_(torch.from_numpy(np.nan_to_num(self._anchors(told))))
+
+    def _anchors(self, told: np.ndarray) -> np.ndarray:
+        """The mean of all that the rows of each label are told (L, C): by it a text finds its domain."""
+        names = self.info.names
+        of_row = [row.label for row in self.rows]
+        means = [np.nanmean(told[[label == name for label in of_row]], 0) for name in names]
+        return np.stack(means).astype(np.float32) if names else np.zeros((0, told.shape[1]), np.float32)
+
+    def _told(self, row: Row, wording: int | None) -> np.ndarray:
+        """All that is known of a row (C,), NaN for the rest; ``wording`` says which of its captions."""
+        told = np.full(self.info.condition_dim, np.nan, np.float32)
+        if row.label is not None:
+            told[self._parts["label"]] = self.info.one_hot(row.label)
+        if row.captions and self.info.text and wording is not None:
+            told[self._parts["text"]] = self._texts[row.captions[wording % len(row.captions)]]
+        if row.vector is not None:
+            told[self._parts["vector"]] = row.vector
+        return told
+
+    def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        s = self.settings
+        first = self._draw(rng)
+        cells, state = self._window(first, rng)
+        told = np.broadcast_to(self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)).copy()
+        if rng.random() < s.borders:
+            second = self._draw(rng, like=first)
+            others, of_others = self._window(second, rng)
+            other = _region(state.shape, rng) & (state > -2) & (of_others > -2)
+            cells, state = np.where(other[..., None], others, cells), np.where(other, of_others, state)
+            told[:, other] = self._partly(second, rng)[:, None]
+        if rng.random() < s.drop:
+            told[:] = np.nan
+        t = 1 / (1 + np.exp(-(s.time_mean + s.time_spread * rng.standard_normal())))
+        x = np.concatenate([cells.astype(np.float32), np.where(state > 0, 1.0, -1.0)[..., None].astype(np.float32)], -1)
+        return {
+            "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
+            "state": state[None].astype(np.float32),
+            "told": told,
+            "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
+            "t": np.array(t, np.float32),
+        }
+
+    def _partly(self, piece: Piece, rng: np.random.Generator) -> np.ndarray:
+        """What is told of a piece: each of label, text and vector by chance, but never none of those there are."""
+        row = self.rows[piece.row]
+        told = self._told(row, int(rng.integers(1 << 16)))
+        there = [part for part in self._parts.values() if part.stop > part.start and not np.isnan(told[part]).any()]
+        kept = [part for part in there if rng.random() < self.settings.keep_part]
+        kept = kept or ([there[int(rng.integers(len(there)))]] if there else [])
+        for part in there:
+            if part not in kept:
+                told[part] = np.nan
+        text = self._parts["text"]
+        told[text] += self.settings.text_noise * rng.standard_normal(text.stop - text.start).astype(np.float32)
+        return told
+
+    def _window(self, piece: Piece, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Cells (S, S, D) and their state (S, S), -2 where there are none: a cut, one small piece, or a mosaic."""
+        side = self.settings.window_cells
+        if min(piece.state.shape) >= side:
+            return _cut(piece, side, rng)
+        if rng.random() < self.settings.alone:
+            row, col = (int(rng.integers(min(0, side - n), max(0, side - n) + 1)) for n in piece.state.shape)
+            return _placed([(piece, row, col)], side)
+        return _placed(list(self._mosaic(piece, side, rng)), side)
+
+    def _mosaic(self, piece: Piece, side: int, rng: np.random.Generator) -> Any:
+        """Pieces of one group side by side, the lattice of them at random."""
+        rows, cols = piece.state.shape
+        top, left = -int(rng.integers(rows)), -int(rng.integers(cols))
+        for row in range(top, side, rows):
+            for col in range(left, side, cols):
+                yield self._draw.sibling(piece, rng), row, col
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        state, noise, t = batch["state"], batch["noise"], batch["t"]
+        inside = (state > -2).to(noise.dtype)
+        clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
+        clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
+        time = t[:, None, None, None]
+        velocity = module((1 - time) * clean + time * noise, t, batch["told"], inside)
+        error = (velocity.float() - (noise - clean)).square()
+        of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
+        of_validity = _mean(error[:, -1:], inside)
+        return of_cells + of_validity / 16, {"cells": of_cells.detach(), "validity": of_validity.detach()}
+
+    def _column(self, name: str, like: Tensor) -> Tensor:
+        return getattr(self.module, name).to(like)[:, None, None]
+
+    @torch.no_grad()
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
+        """One row a label: a real window beside a drawn one, as coarse pictures (or principal components)."""
+        rng, pictures = np.random.default_rng(0), []
+        for name in self.info.names:
+            piece = self._draw(rng, label=name)
+            told = self._told(self.rows[piece.row], None)
+            field = np.broadcast_to(told[:, None, None], (len(told), _SHOWN_CELLS, _SHOWN_CELLS))
+            sampling = self.info.sampling.model_copy(update={"steps": _SHOWN_STEPS})
+            drawn = draw(module, np.ascontiguousarray(field), sampling, 0)
+            real = np.zeros_like(drawn.embedding)
+            part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
+            real[: part.shape[0], : part.shape[1]] = part
+            pictures.append((real, drawn.embedding))
+        lines = [np.concatenate([self._seen(real), self._seen(drawn)], 1) for real, drawn in pictures]
+        Image.fromarray(np.concatenate(lines, 0)).save(path)
+        return {}
+
+    def _seen(self, cells: np.ndarray) -> np.ndarray:
+        """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one."""
+        layout = self.bundle.info.encoder.layout_dim
+        if not layout:
+            return _swatches(cells)
+        head = self.bundle.encoder.layout
+        side = round((head.in_features / 3) ** 0.5)
+        coarse = (torch.from_numpy(cells[..., -layout:]) - head.bias) @ torch.linalg.pinv(head.weight).T
+        rows, cols = cells.shape[:2]
+        picture = coarse.reshape(rows, cols, 3, side, side).permute(0, 3, 1, 4, 2).reshape(rows * side, cols * side, 3)
+        return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+
+def prior_info(
+    settings: PriorSettings, bundle: ModelBundle, rows: list[Row], seen: list[Seen], text: TextFacts | None
+) -> PriorInfo:
+    """What the bundle is to know of a prior that is trained on ``rows``. InputError for labels of two domains."""
+    labels: dict[str, LabelFacts] = {}
+    for row, facts in zip(rows, seen, strict=True):
+        if row.label is None:
+            continue
+        measure: Any = (facts.resolution.value, facts.resolution.unit)
+        found = LabelFacts(domain=_domain(row, facts, bundle), resolution=measure, background=facts.background)
+        known = labels.setdefault(row.label, found)
+        if known.domain != found.domain:
+            raise InputError(f"label '{row.label}' is of domain {known.domain} and {found.domain}; use two labels")
+    lengths = [len(row.vector) for row in rows if row.vector is not None]
+    info = PriorInfo(
+        encoder_sha256=bundle.component_hash("encoder"),
+        stride_px=bundle.info.encoder.tile_px,
+        labels=dict(sorted(labels.items(), key=lambda pair: (pair[1].domain, pair[0]))),
+        text=text,
+        vector_dim=max(lengths, default=0),
+    )
+    if not info.condition_dim:
+        raise InputError(f"{settings.table}: has no labels, captions or vectors; a prior needs one of them")
+    if not labels:
+        raise InputError(f"{settings.table}: has no labels; give at least one, by which the resolution is known")
+    return info
+
+
+def _domain(row: Row, seen: Seen, bundle: ModelBundle) -> str:
+    """What the table says, else the bundle's domain of the row's unit."""
+    of_unit = [name for name, (_, unit) in bundle.info.resolutions.items() if unit == seen.resolution.unit]
+    return row.domain or next(iter(of_unit), seen.resolution.unit)
+
+
+class _PieceDraw:
+    """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
+
+    def __init__(self, rows: list[Row], pieces: list[Piece], balance: float) -> None:
+        self._pieces, self._rows = pieces, rows
+        self._of: dict[Any, dict[str, list[int]]] = {}
+        for index, piece in enumerate(pieces):
+            row = rows[piece.row]
+            self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
+        self._labels = list(self._of)
+        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
+        self._until = np.cumsum(sizes / sizes.sum())
+
+    def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
+        """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
+        if label is None:
+            place = int(np.searchsorted(self._until, rng.random(), side="right"))
+            label = self._labels[min(place, len(self._labels) - 1)]
+        groups = list(self._of[label].values())
+        sizes = np.array([len(group) for group in groups], float)
+        group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
+        found = self._pieces[group[int(rng.integers(len(group)))]]
+        if like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
+            return self(rng, like=like)
+        return found
+
+    def sibling(self, piece: Piece, rng: np.random.Generator) -> Piece:
+        """Another piece of the same label, group and shape; itself where there is none."""
+        row = self._rows[piece.row]
+        group = self._of[row.label][row.group]
+        found = self._pieces[group[int(rng.integers(len(group)))]]
+        return found if found.state.shape == piece.state.shape else piece
+
+
+def _cut(piece: Piece, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
+    part = np.s_[row : row + side, col : col + side]
+    return piece.cells[part], piece.state[part]
+
+
+def _placed(pieces: list[tuple[Piece, int, int]], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces at their rows and columns of a window, as far as they lie in it."""
+    cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
+    state = np.full((side, side), -2, np.int8)
+    for piece, row, col in pieces:
+        rows, cols = piece.state.shape
+        top, left = max(row, 0), max(col, 0)
+        to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
+        room = state[to].shape
+        cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
+    return cells, state
+
+
+def _region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A random part of a window, bool: one side of a slanted line."""
+    row, col = np.indices(shape)
+    angle = rng.random() * 2 * np.pi
+    middle = [rng.random() * length for length in shape]
+    return (row + 0.5 - middle[0]) * np.sin(angle) + (col + 0.5 - middle[1]) * np.cos(angle) > 0
+
+
+def _mean(error: Tensor, weight: Tensor) -> Tensor:
+    """Over all channels of the cells with weight 1; ``weight`` is (N, 1, R, K)."""
+    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1)
+
+
+def _swatches(cells: np.ndarray) -> np.ndarray:
+    """Principal components of cells (R, K, D) as flat colours (R * 16, K * 16, 3)."""
+    flat = cells.reshape(-1, cells.shape[-1]).astype(np.float32)
+    centred = flat - flat.mean(0)
+    _, _, basis = np.linalg.svd(centred, full_matrices=False)
+    values = centred @ basis[:3].T
+    values = np.pad(values, ((0, 0), (0, 3 - values.shape[1])))
+    scaled = 127.5 + 50 * values / values.std(0).clip(1e-6)
+    colours = scaled.clip(0, 255).astype(np.uint8).reshape(*cells.shape[:2], 3)
+    return colours.repeat(_SWATCH_PX, 0).repeat(_SWATCH_PX, 1)

@@ -1,0 +1,157 @@
+"""What `augment` starts from: labelled pictures that can be read, and those that cannot."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError, TilegenError
+from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.runtime import Progress, reading_threads
+from ssl_tilegen.workflows.embed_inputs import is_zarr_image
+from ssl_tilegen.workflows.labelled import is_image, read_labelled
+
+PATCH_PX = 1024
+LEAST_PX = 16
+
+
+class Original(NamedTuple):
+    """A labelled picture. ``name``: its path as the manifest has it; ``split``: empty where none is known; ``level``:
+    'patch' is painted with others in a stack; 'slide', 'map' and 'picture' are large, each painted from its grid."""
+
+    path: Path
+    name: str
+    label: str
+    group: str
+    split: str
+    size: Size
+    level: str
+
+
+class Failure(NamedTuple):
+    """A picture that could not be used, and why."""
+
+    name: str
+    label: str
+    error: str
+
+
+class Originals(NamedTuple):
+    """What can be used, in the order given, and what cannot."""
+
+    pictures: tuple[Original, ...]
+    failed: tuple[Failure, ...]
+
+    def classes(self) -> dict[str, int]:
+        """How many usable pictures each class has."""
+        return dict(sorted(Counter(picture.label for picture in self.pictures).items()))
+
+
+def read_originals(source: Path, level: str, progress: Progress) -> Originals:
+    """The pictures of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
+    (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what has at most
+    1024 px on each side.
+
+    InputError for an empty folder or class, a single class, lines without a label, a group in two splits, or where no
+    picture can be read.
+    """
+    if source.is_dir():
+        _check_folder(source)
+    found = read_labelled(source)
+    labels = [found.classes[index] for index in found.labels]
+    for label in set(labels):
+        _check_label(source, label)
+    splits = _splits(source, len(found))
+    _check_groups(source, labels, list(found.groups), splits)
+    base = source if source.is_dir() else source.parent
+    pictures: list[Original] = []
+    failed: list[Failure] = []
+    with ThreadPoolExecutor(reading_threads()) as pool:
+        looks = pool.map(lambda path: _look(path, level), found.paths)
+        rows = zip(found.paths, labels, found.groups, splits, looks, strict=True)
+        for done, (path, label, group, split, look) in enumerate(rows, 1):
+            name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+            if isinstance(look, str):
+                failed.append(Failure(name, label, look))
+            else:
+                pictures.append(Original(path, name, label, str(group), split, *look))
+            if done % 64 == 0 or done == len(found):
+                progress("look", done, len(found))
+    lost = sorted(set(labels) - {picture.label for picture in pictures})
+    if lost:
+        first = next(failure for failure in failed if failure.label == lost[0])
+        raise InputError(f"{source}: no picture of class {lost[0]} can be read; the first: {first.error}")
+    return Originals(tuple(pictures), tuple(failed))
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """A whole picture, uint8 (H, W, 3), at its own sampling."""
+    with open_raster(path) as raster:
+        return np.ascontiguousarray(raster.read(Window.of(raster.size)).rgb)
+
+
+def _look(path: Path, level: str) -> tuple[Size, str] | str:
+    """Size and level of a picture, or why it cannot be used."""
+    try:
+        with open_raster(path) as raster:
+            size = raster.size
+            if min(size.rows, size.cols) < LEAST_PX:
+                return f"{path}: {size} px are too few; at least {LEAST_PX} on each side"
+            if level == "patch" or (level == "auto" and max(size.rows, size.cols) <= PATCH_PX):
+                raster.read(Window.of(size))
+                return size, "patch"
+            return size, "map" if raster.crs else "picture" if raster.kind == "picture" else "slide"
+    except (TilegenError, OSError) as error:
+        return str(error)
+    except Exception as error:  # a decoder's surprise in one of ten thousand must not end the run
+        return f"{path}: {type(error).__name__}: {error}".splitlines()[0]
+
+
+def _check_folder(folder: Path) -> None:
+    """InputError for class folders that hold no picture, or hold class folders themselves."""
+    for kind in _folders(folder):
+        if any(is_image(path) for path in kind.iterdir()):
+            continue
+        if any(is_image(path) for inner in _folders(kind) for path in inner.iterdir()):
+            raise InputError(f"{folder}: its sub-folder {kind.name} holds folders of pictures; give {kind} instead")
+        raise InputError(f"{kind}: a class without pictures; fill it or remove it")
+
+
+def _folders(folder: Path) -> Iterable[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".") and not is_zarr_image(p))
+
+
+def _check_label(source: Path, label: str) -> None:
+    if set(label) & set('/\\:*?"<>|') or label.startswith("."):
+        raise InputError(f"{source}: label {label!r} is no folder name; rename the class")
+
+
+def _splits(source: Path, count: int) -> list[str]:
+    """The CSV's column ``split``, empty text where there is none."""
+    if source.is_dir():
+        return [""] * count
+    with source.open(newline="", encoding="utf-8-sig") as file:
+        splits = [(row.get("split") or "").strip() for row in csv.DictReader(file) if any(row.values())]
+    for split in splits:
+        if split:
+            _check_label(source, split)
+    return splits
+
+
+def _check_groups(source: Path, labels: list[str], groups: list[str], splits: list[str]) -> None:
+    """InputError where pictures of one group lie in two splits: what is made of them would leak."""
+    known: dict[tuple[str, str], str] = {}
+    for label, group, split in zip(labels, groups, splits, strict=True):
+        if known.setdefault((label, group), split) != split:
+            raise InputError(
+                f"{source}: group {group} of {label} is in two splits, {known[label, group]} and {split}; "
+                "a group must stay on one side"
+            )
+

@@ -1,0 +1,278 @@
+"""The story of `generate` without a grid: words, a label, a vector or a map -> a drawn grid -> the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.drawing import draw
+from ssl_tilegen.encoders.text import TextEncoder
+from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError, TilegenError
+from ssl_tilegen.geometry import Lattice, Size
+from ssl_tilegen.grids import (
+    EmbeddingGrid,
+    EncoderFacts,
+    GridData,
+    GridSpec,
+    SourceFacts,
+    Validity,
+    is_grid,
+    write_grid,
+)
+from ssl_tilegen.io.vectors import load_vector
+from ssl_tilegen.priorspec import PriorInfo, PriorSampling
+from ssl_tilegen.runtime import Progress, check_stop, distributed_environment, pick_device, versions
+from ssl_tilegen.workflows.scene import Region, read_scene
+
+DEFAULT_PX = 1024
+_NAME_CHARS = 40
+_PATIENCE_S = 3600
+Report = TypeVar("Report")
+Paint = Callable[[GenerateSettings, Progress], Report]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K)."""
+
+    lattice: Lattice
+    label: str
+    told: np.ndarray
+    words: str
+    sampling: PriorSampling
+    seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all that makes the grid what it is, beside the prior."""
+        facts = [self.seed, self.sampling.model_dump(), self.label, str(self.lattice)]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        digest.update(np.nan_to_num(self.told, nan=-1e9).round(4).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[Report]) -> Report:
+    """Draw the grid that the settings describe and ``paint`` it.
+
+    The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
+    on. A dry run draws nothing: its plan is that of a grid without blank cells.
+    """
+    bundle = ModelBundle.load(settings.model, pick_device(settings.device))
+    request = asked(settings, bundle)
+    out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
+    path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
+    if settings.dry_run:
+        path = out.with_name(f".{out.name}.plan.zarr")
+    if out.exists() and not (settings.overwrite or settings.dry_run):
+        raise OutputError(f"{out}: exists already; give --overwrite or another name")
+    _make_grid(request, bundle, path, settings, progress)
+    same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
+    plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
+    wanted = path == settings.save_grid or distributed_environment().rank > 0
+    try:
+        report = paint(settings.model_copy(update=same | plain), progress)
+    except Interrupted:
+        wanted = True
+        raise
+    finally:
+        if not wanted:
+            shutil.rmtree(path, ignore_errors=True)
+    return report
+
+
+def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
+    """The settings as a request to the bundle's prior. One-line errors for all that it cannot be told."""
+    info = prior_of(bundle)
+    teller = Teller(bundle, info)
+    base = Region(settings.label, settings.text, settings.vector)
+    told, label = teller(base)
+    size = settings.size
+    if settings.scene is not None:
+        scene = read_scene(settings.scene, size)
+        size, masks = scene.size, scene.masks(_cells(scene.size, info.stride_px))
+        told_cells, label = teller.scene(scene.regions, masks, base, told, label)
+    else:
+        cells = _cells(size or Size(DEFAULT_PX, DEFAULT_PX), info.stride_px)
+        told_cells = np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()
+    if label is None:
+        raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
+    rows, cols = told_cells.shape[1:]
+    stride = info.stride_px
+    lattice = Lattice(Size(rows * stride, cols * stride), stride, stride)
+    return Request(lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed)
+
+
+class Teller:
+    """Turns labels, texts and vectors into what the prior is told of a cell (C,), NaN for what is not said."""
+
+    def __init__(self, bundle: ModelBundle, info: PriorInfo) -> None:
+        self._bundle, self._info = bundle, info
+        self._encoder: TextEncoder | None = None
+
+    def __call__(self, region: Region) -> tuple[np.ndarray, str | None]:
+        """The condition, and the label that it is of or nearest to (None where nothing is said)."""
+        info = self._info
+        told = np.full(info.condition_dim, np.nan, np.float32)
+        if region.text is not None:
+            told[info.parts["text"]] = self._text(region.text)
+        if region.vector is not None:
+            vector = load_vector(region.vector)
+            info.check_vector(vector.shape, region.vector)
+            told[info.parts["vector"]] = vector
+        label = self._nearest(told)
+        if region.label is not None:
+            label = info.label_named(region.label)
+            told[info.parts["label"]] = info.one_hot(label)
+        return told, label
+
+    def scene(
+        self, regions: list[Region], masks: np.ndarray, base: Region, told: np.ndarray, label: str | None
+    ) -> tuple[np.ndarray, str | None]:
+        """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
+        cells = np.broadcast_to(told[:, None, None], (len(told), *masks.shape)).copy()
+        for index, region in enumerate(regions):
+            part, name = self(region)
+            cells[:, masks == index] = part[:, None]
+            first = self._info.labels[label].domain if label else None
+            if name and first and self._info.labels[name].domain != first:
+                raise SettingError(
+                    f"--scene: '{name}' is of domain {self._info.labels[name].domain}, '{label}' of {first}; a scene "
+                    "has one domain"
+                )
+            label = label or name
+        return cells, label
+
+    def _text(self, text: str) -> np.ndarray:
+        facts = self._info.text
+        if facts is None:
+            raise InputError("--text: this prior was trained without text; give --label or --vector")
+        if self._encoder is None:
+            self._encoder = TextEncoder.load(facts.name, self._bundle.device)
+            if self._encoder.sha256 != facts.sha256:
+                raise FormatError(
+                    f"text encoder {facts.name}: not the weights that the prior was trained with; install that version"
+                )
+        return self._encoder.embed([text])[0]
+
+    def _nearest(self, told: np.ndarray) -> str | None:
+        """The label whose text or vector, on average, is nearest to what is told."""
+        parts = [self._info.parts[name] for name in ("text", "vector")]
+        known = [part for part in parts if part.stop > part.start and not np.isnan(told[part]).any()]
+        if not known:
+            return None
+        prior = self._bundle.prior
+        anchors, std = prior.anchors.float().cpu().numpy(), prior.condition_std.float().cpu().numpy()
+        distance = sum((((anchors[:, part] - told[part]) / std[part]) ** 2).mean(1) for part in known)
+        return self._info.names[int(np.argmin(distance))]
+
+
+def prior_of(bundle: ModelBundle) -> PriorInfo:
+    """The facts of the bundle's prior. FormatError where it has none, or one of another encoder's grids."""
+    info = bundle.prior_info
+    if info is None:
+        raise FormatError(
+            f"{bundle.info.name}: this model has no prior, which draws grids; give --grid, or train one "
+            "(ssl-tilegen train prior)"
+        )
+    if bundle.has("encoder") and bundle.component_hash("encoder") != info.encoder_sha256:
+        raise FormatError(f"{bundle.info.name}: its prior was trained on grids of another encoder; train it again")
+    return info
+
+
+def _make_grid(
+    request: Request, bundle: ModelBundle, path: Path, settings: GenerateSettings, progress: Progress
+) -> None:
+    """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
+    spec = _spec(request, bundle)
+    if distributed_environment().rank > 0:
+        return _await_grid(path, spec)
+    if path.exists() and not settings.restart:
+        if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
+            return
+        if path == settings.save_grid and not settings.overwrite:
+            raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
+    if settings.dry_run:
+        cells = GridData.empty(spec.shape, spec.dim)
+        cells.valid[:] = Validity.OK
+    else:
+        cells = _drawn(request, bundle, progress)
+    write_grid(path, spec, cells, overwrite=True)
+
+
+def _await_grid(path: Path, spec: GridSpec) -> None:
+    """Wait for the first of several processes to have drawn the grid."""
+    until = time.monotonic() + _PATIENCE_S
+    while not (is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec)):
+        check_stop()
+        if time.monotonic() > until:
+            raise TilegenError(f"{path}: the first process has not drawn it in {_PATIENCE_S} s; see what it says")
+        time.sleep(0.2)
+
+
+def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
+    made = draw(bundle.prior, request.told, request.sampling, request.seed, lambda a, b: progress("draw", a, b))
+    unit = prior_of(bundle).resolution_of(request.label).unit
+    empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
+    valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
+    if not made.valid.any():  # a picture of nothing: painted as it was drawn
+        valid[:] = Validity.OK
+    return GridData(made.embedding.astype(np.float16), valid, made.valid.astype(np.float16))
+
+
+def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
+    info, encoder = prior_of(bundle), bundle.info.encoder
+    return GridSpec(
+        source=SourceFacts(request.words, "drawn", request.lattice.size, request.fingerprint),
+        lattice=request.lattice,
+        dim=encoder.dim,
+        encoder=EncoderFacts(
+            encoder.id,
+            info.encoder_sha256,
+            tuple(encoder.mean),
+            tuple(encoder.std),
+            "pool" if encoder.pooling == "head" else encoder.pooling,
+            versions("ssl-tilegen", "torch", "numpy"),
+        ),
+        resolution=info.resolution_of(request.label),
+        background=info.labels[request.label].background,
+        bundle={"id": bundle.info.name, "sha256": bundle.hash, "prior_sha256": bundle.component_hash("prior")},
+    )
+
+
+def _same(found: GridSpec, wanted: GridSpec) -> bool:
+    keys = ("source", "lattice", "bundle")
+    return all(getattr(found, key) == getattr(wanted, key) for key in keys)
+
+
+def _cells(size: Size, stride: int) -> Size:
+    return size.ceil_div(stride)
+
+
+def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:
+    own = info.sampling
+    return own if settings.grid_guidance is None else own.model_copy(update={"guidance": settings.grid_guidance})
+
+
+def _words(settings: GenerateSettings) -> str:
+    """What was asked for, as the grid and the picture record it."""
+    parts = {name: getattr(settings, name) for name in ("label", "text", "vector", "scene")}
+    said = {key: value.name if isinstance(value, Path) else value for key, value in parts.items() if value}
+    return "; ".join(f"{key}: {value}" for key, value in said.items())
+
+
+def slug(words: str) -> str:
+    """A file name from a request."""
+    plain = re.sub(r"[^a-z0-9]+", "-", words.partition(":")[2].lower()).strip("-")
+    return plain[:_NAME_CHARS].strip("-") or "drawn"
+

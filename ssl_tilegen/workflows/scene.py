@@ -1,0 +1,158 @@
+"""A map of what is to lie where: a PNG with a legend of colours, or GeoJSON features with a label or a text each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rasterio.features import is_valid_geom, rasterize
+from rasterio.transform import Affine
+
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.geometry import Size
+
+_WIDTH_PX = 1024
+_AREAS = ("Polygon", "MultiPolygon")
+_FAR = 48 * 48
+"""A pixel further than 48 steps of 255 from all colours of the legend is of none."""
+
+
+class Region(NamedTuple):
+    """What one part of the picture is to show: a label, a text, a vector in a file, or some of them."""
+
+    label: str | None = None
+    text: str | None = None
+    vector: str | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A map: ``index`` (H, W) of the region that each of its pixels is of, -1 for none, over a picture of ``size``."""
+
+    size: Size
+    regions: list[Region]
+    index: np.ndarray
+
+    def masks(self, cells: Size) -> np.ndarray:
+        """The region of each cell (R, K): the one that most of the cell's part of the map is of."""
+        height, width = self.index.shape
+        rows, cols = _edges(height, cells.rows), _edges(width, cells.cols)
+        shares = [self._share(region, rows, cols) for region in range(-1, len(self.regions))]
+        return np.argmax(shares, 0) - 1
+
+    def _share(self, region: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """How much of each cell is of a region."""
+        table = np.zeros((self.index.shape[0] + 1, self.index.shape[1] + 1))
+        table[1:, 1:] = (self.index == region).cumsum(0).cumsum(1)
+        top, bottom, left, right = rows[:, 0], rows[:, 1], cols[:, 0], cols[:, 1]
+        above = table[np.ix_(top, right)] - table[np.ix_(top, left)]
+        return table[np.ix_(bottom, right)] - table[np.ix_(bottom, left)] - above
+
+
+def read_scene(path: Path, size: Size | None) -> Scene:
+    """The map at ``path``. A picture of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
+    the features reach (GeoJSON, whose coordinates are pixels of the picture). InputError where it cannot be used."""
+    return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_picture(path, size)
+
+
+def _of_picture(path: Path, size: Size | None) -> Scene:
+    try:
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"--scene {path}: cannot be read ({error}); give a PNG or a GeoJSON file") from None
+    colours, regions = _legend(path)
+    distance = np.stack([((rgb - np.array(colour)) ** 2).sum(-1) for colour in colours])
+    index = np.where(distance.min(0) <= _FAR, distance.argmin(0), -1)
+    if (index < 0).all():
+        raise InputError(f"--scene {path}: has none of the colours of its legend {legend_of(path).name}")
+    height, width = index.shape
+    return Scene(size or Size(max(1, round(_WIDTH_PX * height / width)), _WIDTH_PX), regions, index)
+
+
+def legend_of(path: Path) -> Path:
+    """The legend beside a map: NAME.csv with columns colour, label, text."""
+    return path.with_suffix(".csv")
+
+
+def _legend(path: Path) -> tuple[list[tuple[int, int, int]], list[Region]]:
+    file = legend_of(path)
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            lines = [row for row in csv.DictReader(stream) if any(row.values())]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        raise InputError(
+            f"--scene {path}: its legend {file} cannot be read; give a CSV with columns colour (#RRGGBB), label, text"
+        ) from None
+    colours, regions = [], []
+    for number, line in enumerate(lines, 2):
+        match = re.fullmatch(r"#?([0-9a-fA-F]{6})", (line.get("colour") or line.get("color") or "").strip())
+        region = _region(line)
+        if not match or region == Region():
+            raise InputError(f"{file}, line {number}: expected a colour such as #228b22, and a label or a text")
+        value = int(match[1], 16)
+        colours.append((value >> 16, value >> 8 & 255, value & 255))
+        regions.append(region)
+    if not regions:
+        raise InputError(f"{file}: has no colours")
+    return colours, regions
+
+
+def _of_features(path: Path, size: Size | None) -> Scene:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        features = tree["features"] if isinstance(tree, Mapping) else tree
+        found = [(feature["geometry"], _region(_properties(feature))) for feature in features]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--scene {path}: cannot be read ({error}); give a GeoJSON collection of features") from None
+    for number, (geometry, region) in enumerate(found, 1):
+        if region == Region():
+            raise InputError(f"--scene {path}, feature {number}: has neither a property label nor text")
+        if geometry.get("type") not in _AREAS or not is_valid_geom(geometry):
+            raise InputError(f"--scene {path}, feature {number}: is no polygon; draw areas")
+    if not found:
+        raise InputError(f"--scene {path}: has no features")
+    reach = np.array([point for geometry, _ in found for point in _points(geometry["coordinates"])])
+    if reach.min() < 0 or reach.max() < 2:
+        raise InputError(f"--scene {path}: coordinates must be pixels of the picture, from its upper left corner on")
+    size = size or Size(*(int(np.ceil(v)) for v in reach.max(0)[::-1]))
+    regions = [region for _, region in found]
+    scale = max(1.0, max(size.rows, size.cols) / 4096)
+    shape = (max(1, round(size.rows / scale)), max(1, round(size.cols / scale)))
+    shapes = [(geometry, index) for index, (geometry, _) in enumerate(found)]
+    index = rasterize(shapes, shape, fill=-1, transform=Affine.scale(scale), dtype="int32")
+    return Scene(size, regions, index)
+
+
+def _properties(feature: Any) -> dict[str, Any]:
+    """The properties of a feature; QuPath's class counts as a label."""
+    facts = dict(feature.get("properties") or {})
+    stated = facts.get("classification")
+    if isinstance(stated, Mapping) and "label" not in facts and "text" not in facts:
+        facts["label"] = stated.get("name")
+    return facts
+
+
+def _region(facts: Mapping[str, Any]) -> Region:
+    label, text = (str(facts.get(name) or "").strip() or None for name in ("label", "text"))
+    return Region(label, text)
+
+
+def _points(item: Any) -> list[tuple[float, float]]:
+    if isinstance(item[0], (int, float)):
+        return [(float(item[0]), float(item[1]))]
+    return [point for part in item for point in _points(part)]
+
+
+def _edges(length: int, count: int) -> np.ndarray:
+    """First and last pixel of each of ``count`` parts of a length, at least one each: (count, 2)."""
+    edges = np.linspace(0, length, count + 1)
+    first = np.minimum(np.floor(edges[:-1]).astype(int), length - 1)
+    return np.stack([first, np.maximum(np.round(edges[1:]).astype(int), first + 1)], 1)
