@@ -20,6 +20,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.priorspec import PriorSampling
+from ssl_tilegen.training.prior_cells import pieces_of
 from ssl_tilegen.training.prior_table import read_table
 from ssl_tilegen.workflows.draw_grid import asked
 from ssl_tilegen.workflows.embed import embed
@@ -27,7 +28,7 @@ from ssl_tilegen.workflows.generate import generate
 from ssl_tilegen.workflows.models import describe
 from ssl_tilegen.workflows.scene import read_scene
 from ssl_tilegen.workflows.train import train
-from tests.bundles import painting_bundle
+from tests.bundles import encoder_bundle, painting_bundle
 
 COLOURS = {"dark rock": (40, 30, 30), "bright sand": (230, 220, 180)}
 TOML = """
@@ -36,13 +37,13 @@ text_encoder = "words"
 turns = 2
 window_cells = 4
 [net]
-width = 48
+width = 64
 blocks = 1
 hidden = 32
 [run]
 steps = 200
-batch = 8
-lr = 1e-2
+batch = 16
+lr = 4e-3
 warmup = 10
 cooldown = 0.3
 ema = 0.9
@@ -62,7 +63,8 @@ def small_text_encoder(folder: Path) -> Path:
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder)
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+             "initializer_range": 0.3}
     BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **shape)).save_pretrained(folder)
     return folder
 
@@ -74,18 +76,21 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prior")
     rng = np.random.default_rng(0)
     small_text_encoder(folder / "words")
+    painting_bundle(folder / "run" / "bundle")
     with (folder / "table.csv").open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["path", "label", "caption", "vector", "gsd"])
+        table.writerow(["path", "label", "caption", "vector", "gsd", "region"])
         for label, colour in COLOURS.items():
             for number in range(4):
                 coarse = np.clip(np.array(colour) + rng.normal(0, 12, (20, 20, 3)), 0, 255).astype(np.uint8)
                 name = f"{label.split()[0]}{number}_0.png"
                 Image.fromarray(coarse).resize((330, 270), Image.Resampling.BICUBIC).save(folder / name)
                 vector = "1 0 0" if "dark" in label else "0 0 2"
-                table.writerow([name, label, f"{label} | a field of {label}", vector, 0.15])
+                table.writerow([name, label, f"{label} | a field of {label}", vector, 0.15, ""])
+        options = EmbedSettings(out=folder / "grid.zarr", model=str(folder / "run" / "bundle"), gsd=0.15)
+        embed([folder / "dark0_0.png"], options)
+        table.writerow(["grid.zarr", "dark rock", "dark rock", "1 0 0", "", "64,0,256,256"])
     (folder / "prior.toml").write_text(TOML.replace('"words"', json.dumps(str(folder / "words"))))
-    painting_bundle(folder / "run" / "bundle")
     train("prior", folder / "prior.toml", folder / "run", device="cpu")
     return folder / "run" / "bundle"
 
@@ -269,6 +274,26 @@ def test_a_window_of_its_own_equals_a_canvas_that_ends_there():
     masked = net(x, t, told, inside)[..., 2:5, 3:7]
     alone = net(x[..., 2:5, 3:7], t, told[..., 2:5, 3:7])
     assert torch.allclose(masked, alone, atol=1e-5)
+
+
+def test_grids_and_images_become_the_same_kind_of_piece(trained):
+    folder = trained.parents[1]
+    rows = read_table(folder / "table.csv")
+    pieces, seen = pieces_of(rows, ModelBundle.load(trained), 2, 0, folder / "run" / "prior" / "cache", print)
+    assert [sum(piece.row == number for piece in pieces) for number in range(9)] == [2] * 8 + [1]
+    grid = pieces[-1]
+    whole = EmbeddingGrid.open(folder / "grid.zarr").read().embedding
+    assert np.array_equal(grid.cells, whole[0:4, 1:5]) and (grid.state == 1).all()
+    assert {facts.resolution.value for facts in seen} == {0.15}
+
+
+def test_a_grid_of_another_encoder_is_refused(trained, tmp_path):
+    other = encoder_bundle(tmp_path / "other", seed=1)
+    Image.new("RGB", (128, 128), (9, 99, 9)).save(tmp_path / "x.png")
+    embed([tmp_path / "x.png"], EmbedSettings(out=tmp_path / "x.zarr", model=str(other), gsd=0.15))
+    (tmp_path / "t.csv").write_text("path,label\nx.zarr,green\n")
+    with pytest.raises(FormatError, match="another encoder"):
+        pieces_of(read_table(tmp_path / "t.csv"), ModelBundle.load(trained), 1, 0, tmp_path / "cache", print)
 
 
 def test_a_broken_table_names_its_line(tmp_path):
