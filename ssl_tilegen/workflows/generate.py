@@ -112,7 +112,7 @@ def generate(
     planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
     report = _planned(job, planned)
     if settings.dry_run:
-        return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 1))
+        return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 3))
     with process_group(who, job.bundle.device):
         paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress)
     preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
