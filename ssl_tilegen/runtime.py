@@ -124,7 +124,7 @@ def distributed_environment() -> Distributed:
     is left as it is.
     """
     own = os.environ
-    count = own.get("SLURM_STEP_NUM_TASKS") or own.get("SLURM_NTASKS", "")
+    count = own.get("SLURM_STEP_NUM_TASKS", "")  # srun's own: SLURM_NTASKS is set in a job script too, which is alone
     if "RANK" not in own and own.get("SLURM_PROCID", "").isdigit() and count.isdigit() and int(count) > 1:
         hosts = own.get("SLURM_STEP_NODELIST") or own.get("SLURM_JOB_NODELIST") or own.get("SLURM_NODELIST", "")
         own["RANK"], own["WORLD_SIZE"] = own["SLURM_PROCID"], count

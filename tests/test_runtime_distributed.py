@@ -35,11 +35,17 @@ def test_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     ("rack1-n[08-09]-ib", "rack1-n08-ib"), ("", "127.0.0.1"),
 ])  # fmt: skip
 def test_srun_is_told_to_torch(hosts: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = {"PROCID": "3", "LOCALID": "1", "NTASKS": "4", "JOB_NODELIST": hosts, "JOB_ID": "40007"}
+    facts = {"PROCID": "3", "LOCALID": "1", "STEP_NUM_TASKS": "4", "JOB_NODELIST": hosts, "JOB_ID": "40007"}
     for name, value in facts.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert distributed_environment() == Distributed(3, 1, 4) == distributed_environment()
     assert [os.environ[name] for name in OURS] == ["3", "1", "4", first, "20007"]
+
+
+def test_a_job_script_without_srun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PROCID": "0", "LOCALID": "0", "NTASKS": "8", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert distributed_environment() == Distributed()
 
 
 def test_one_task_of_slurm_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
