@@ -55,7 +55,10 @@ def words(world: Path, out: Path, *more: str, kind: str = "local") -> list[str]:
 def start(world: Path, out: Path, ranks: int, *more: str, kind: str = "local", launcher: str = "torchrun") -> list:
     """The processes of one run; what each says is kept beside the output."""
     port, fork = str(free_port()), multiprocessing.get_context("fork")
-    own = {"torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS")}
+    own = {
+        "torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"),
+        "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS"),
+    }
     host = {"MASTER_ADDR": "127.0.0.1"} if launcher == "torchrun" else {"SLURM_STEP_NODELIST": "localhost"}
     started = []
     for rank in range(ranks):
