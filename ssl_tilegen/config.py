@@ -324,7 +324,7 @@ class GenerateSettings(Settings):
     layout: Literal["auto", "exact", "free"] = knob(
         "auto",
         "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them; auto is exact "
-        "unless the layout is stretched beyond 1.25.",
+        "unless the layout is stretched beyond 1.25 or a prior drew the grid.",
         "--layout",
     )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)

@@ -78,6 +78,8 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
         raise OutputError(f"{out}: exists already; give --overwrite or another name")
     _make_grid(request, bundle, path, settings, progress)
     same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
+    if settings.layout == "auto":
+        same["layout"] = "free"  # a prior draws content better than where things lie
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
     wanted = path == settings.save_grid or distributed_environment().rank > 0
     try:
