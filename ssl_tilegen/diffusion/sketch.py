@@ -43,9 +43,10 @@ class LocalCondition:
             values[-self.layout_dim :] = torch.nan
         if self.unfold is None or not self.side:
             return values
-        picture = sketch(field, self.unfold, self.side, window)
-        folded = pixel_unshuffle(picture if layout else torch.full_like(picture, torch.nan), self.stride)
-        return torch.cat([values, folded])
+        if layout:
+            return torch.cat([values, pixel_unshuffle(sketch(field, self.unfold, self.side, window), self.stride)])
+        channels = self.unfold(field.embedding[:1, :1]).shape[2] * self.stride**2
+        return torch.cat([values, values.new_full((channels, *values.shape[1:]), torch.nan)])
 
 
 def sketch(field: ConditionField, unfold: Unfold, side: int, window: Window) -> Tensor:
