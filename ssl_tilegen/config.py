@@ -107,7 +107,23 @@ class Settings(BaseModel):
     overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
 
 
-class EmbedSettings(Settings):
+class _Reading:
+    """What the knobs ``mpp``, ``gsd`` and ``threads`` come to."""
+
+    @property
+    def resolution(self: Any) -> Resolution | None:
+        """What --mpp or --gsd say."""
+        if self.mpp is not None:
+            return Resolution(self.mpp, "um")
+        return Resolution(self.gsd, "m") if self.gsd is not None else None
+
+    @property
+    def reading_threads(self: Any) -> int:
+        """``threads``, or one per core."""
+        return self.threads or reading_threads()
+
+
+class EmbedSettings(_Reading, Settings):
     """Knobs of `embed`."""
 
     out: Path | None = knob(
@@ -242,18 +258,6 @@ class EmbedSettings(Settings):
         "--regions",
         panel=FOREGROUND,
     )
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """What --mpp or --gsd say."""
-        if self.mpp is not None:
-            return Resolution(self.mpp, "um")
-        return Resolution(self.gsd, "m") if self.gsd is not None else None
-
-    @property
-    def reading_threads(self) -> int:
-        """``threads``, or one per core."""
-        return self.threads or reading_threads()
 
     @model_validator(mode="after")
     def _fits(self) -> EmbedSettings:
@@ -445,7 +449,7 @@ class AugmentSettings(Settings):
         return self
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(_Reading, Settings):
     """Knobs of `evaluate`."""
 
     real: Path | None = knob(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
@@ -495,18 +499,6 @@ class EvaluateSettings(Settings):
     task_steps: int = knob(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
     seed: int = knob(0, "Of all random draws.", "--seed", ge=0)
     threads: int | None = knob(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """What --mpp or --gsd say."""
-        if self.mpp is not None:
-            return Resolution(self.mpp, "um")
-        return Resolution(self.gsd, "m") if self.gsd is not None else None
-
-    @property
-    def reading_threads(self) -> int:
-        """``threads``, or one per core."""
-        return self.threads or reading_threads()
 
     @model_validator(mode="after")
     def _fits(self) -> EvaluateSettings:
