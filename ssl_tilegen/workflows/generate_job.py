@@ -144,6 +144,7 @@ def _sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placem
         extent=placement.canvas_lat(bundle.factor),
         batch=settings.batch or 16,
         call_lat=max(1, call),
+        canvas_mib=settings.canvas_mib,
     )
 
 

@@ -10,7 +10,8 @@ of all, and of all threads.
 The borders: ``step`` is the mean difference of neighbouring pixels across the lines where glass begins, ``beside`` that
 of pixels one block to either side of them, ``painted_step`` and ``painted_beside`` those of the picture in which all
 was painted, at the same places. A visible border would lift ``step`` above ``beside`` and above ``painted_step``.
-`glass.png` and `borders.png` show it: the picture, and the piece around the longest border at full size.
+`slide.png` and `islands.png` show the pictures, `slide-border.png` and `islands-border.png` the pieces with the most
+border at full size.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.config import GenerateSettings, load_settings
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.synthesis import quantum
@@ -40,12 +41,17 @@ def main() -> None:
     parser.add_argument("--bundle", default="tiny")
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--region", help="X,Y,W,H of the slide alone")
+    parser.add_argument("--only", choices=("slide", "islands"))
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    slide = prepare(GenerateSettings(grid=options.slide, model=options.bundle, steps=options.steps, out=Path("a.png")))
-    compare("slide", slide, options.out)
-    compare("islands", islands(slide, options.ground or options.slide, options.size), options.out)
+    given = {"grid": options.slide, "model": options.bundle, "steps": options.steps, "region": options.region}
+    slide = prepare(load_settings(GenerateSettings, None, given | {"out": Path("benchmark.png")}))
+    if options.only != "islands":
+        compare("slide", slide, options.out)
+    if options.only != "slide":
+        compare("islands", islands(slide, options.ground or options.slide, options.size), options.out)
 
 
 def compare(name: str, job: Job, folder: Path) -> None:
