@@ -86,7 +86,8 @@ class Stepper:
 
     def prepare(self, *, compiled: bool) -> None:
         """To be called once the weights are loaded."""
-        network = torch.compile(self.module) if compiled else self.module
+        fused: Any = getattr(self.stage, "fused", torch.compile)
+        network = fused(self.module) if compiled else self.module
         self.objective = self.team.wrapped(_Objective(self.stage, network))
 
     def step(self, step: int, parts: list[Batch], out: Path, stop: Callable[[], bool]) -> tuple[dict[str, float], bool]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, save_prior, update_info
+from ssl_tilegen.bundle import EncoderInfo, ModelBundle, find_bundle, save_component, save_prior, update_info
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
@@ -95,6 +95,8 @@ def _make_stage(
     if isinstance(settings, EncoderSettings):
         return EncoderStage(settings, data)
     if isinstance(settings, AutoencoderSettings):
+        if settings.train_only == "decoder" and settings.start_from:
+            _take_over(Path(find_bundle(settings.start_from)), bundle_folder, team)
         return AutoencoderStage(settings, data)
     if isinstance(settings, PriorSettings):
         return _make_prior(settings, data, bundle_folder, run_folder / "cache", team, report)
@@ -114,11 +116,16 @@ def _make_denoiser(
         if not (source / component / "config.json").is_file():
             raise InputError(f"{source} has no {component}: run 'ssl-tilegen train {component}' into the same --out")
     bundle = ModelBundle.load(source, team.device)
-    if source != bundle_folder and team.is_first:
-        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+    _take_over(source, bundle_folder, team)
     say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
     held_out = scenes_of(corpus.validation, bundle, settings, cache, say) if corpus.validation else None
     return DenoiserStage(settings, bundle, scenes_of(corpus, bundle, settings, cache, say), held_out, corpus.held_out)
+
+
+def _take_over(source: Path, bundle_folder: Path, team: Team) -> None:
+    """All that another bundle holds, as the start of this run's."""
+    if source.resolve() != bundle_folder.resolve() and team.is_first:
+        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
 
 
 def _make_prior(
@@ -128,8 +135,7 @@ def _make_prior(
     if not (source / "encoder" / "config.json").is_file():
         raise InputError(f"{source} has no encoder: run 'ssl-tilegen train encoder' into the same --out")
     bundle = ModelBundle.load(source, team.device)
-    if source != bundle_folder and team.is_first:
-        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+    _take_over(source, bundle_folder, team)
     say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
     texts, facts = caption_vectors(settings.text_encoder, table.rows, cache, team.device, say)
     pieces, seen = pieces_of(table.rows, bundle, settings.turns, settings.run.seed, cache, say)
