@@ -32,7 +32,8 @@ def base(tmp_path_factory) -> Path:
 
 def decoder_only(base: Path, out: Path, text: str = "", name: str = "autoencoder-warm") -> Path:
     head = f'window_px = 32\nstart_from = "run/bundle"\ntrain_only = "decoder"\n{text}'
-    train("autoencoder", runs.write_config(base, "autoencoder", head, name), out, overrides=["run.steps=3"], device="cpu")
+    config = runs.write_config(base, "autoencoder", head, name)
+    train("autoencoder", config, out, overrides=["run.steps=3"], device="cpu")
     return out / "bundle"
 
 
