@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -80,7 +81,7 @@ def _panel(name: str, points: list[tuple[float, float]], starts: Sequence[float]
             at = box[0] + (start - left) * across
             draw.line([(at, box[1]), (at, box[3])], fill=_FRAME)
     edges = [-math.inf, *starts, math.inf]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         run = [(box[0] + (x - left) * across, box[3] - (y - low) * down) for x, y in points if first < x <= last]
         _draw_line(draw, run)
     return panel

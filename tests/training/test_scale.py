@@ -37,6 +37,12 @@ def process(*words: object, **variables: object) -> subprocess.Popen[str]:
     )
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def trained(config: Path, out: Path, *overrides: str) -> nn.Module:
     settings = load_settings("autoencoder", config, list(overrides))
     stage = AutoencoderStage(settings, load_corpus(settings.data))
@@ -56,9 +62,7 @@ def test_two_processes_reach_the_same_loss_as_one(tmp_path):
     configs = [runs.write_config(tmp_path, stage) for stage in ("encoder", "autoencoder", "denoiser")]
     configs.append(runs.write_config(tmp_path, "encoder", runs.DINO, "encoder-dino"))
     runs.main(tmp_path / "one", configs)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     slurm = {"SLURM_NTASKS": 2, "SLURM_STEP_NUM_TASKS": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     pair = [
         process("-m", "tests.training.runs", tmp_path / "two", *configs, SLURM_PROCID=i, SLURM_LOCALID=i, **slurm)
