@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.errors import TilegenError
+from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import fast_dtype
 from ssl_tilegen.training.average import Average
 from ssl_tilegen.training.batches import Batch, Batches, Item
@@ -20,9 +20,9 @@ from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
 from ssl_tilegen.training.log import Log, Progress
 from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.posthoc_ema import Horizons
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings
 from ssl_tilegen.training.sharding import shard, whole
-from ssl_tilegen.training.team import Team
 
 
 class Stage(Protocol):
@@ -42,7 +42,7 @@ class Stage(Protocol):
 
 
 def train_stage(
-    stage: Stage, run: RunSettings, out: Path, progress: Progress, team: Team, stop: Callable[[], bool]
+    stage: Stage, run: RunSettings, out: Path, progress: Progress, team: Processes, stop: Callable[[], bool]
 ) -> nn.Module:
     """Train ``stage.module`` to ``run.steps``, continuing from the checkpoint in ``out`` where there is one.
 
@@ -86,7 +86,7 @@ def train_stage(
 class Stepper:
     """One optimiser step: the loss of every part of the batch, its gradient, and the update."""
 
-    def __init__(self, stage: Stage, run: RunSettings, team: Team) -> None:
+    def __init__(self, stage: Stage, run: RunSettings, team: Processes) -> None:
         self.stage, self.run, self.team, self.module = stage, run, team, stage.module
         self.objective: nn.Module = _Objective(stage, self.module)
         if team.cuts(run):
@@ -160,7 +160,9 @@ def rate(step: int, run: RunSettings) -> float:
 
 
 def precision_of(run: RunSettings, device: torch.device) -> torch.dtype | None:
-    """The autocast type, or None for plain float32."""
+    """The autocast type, or None for plain float32. SettingError for fp16 without a GPU."""
+    if run.precision == "fp16" and device.type == "cpu":
+        raise SettingError("run.precision = fp16: needs a GPU; use bf16 or auto on a CPU")
     return {"auto": fast_dtype(device), "no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.precision]
 
 

@@ -21,6 +21,7 @@ from ssl_tilegen.training.pretrained import keep_pretrained
 from ssl_tilegen.training.prior import PriorStage
 from ssl_tilegen.training.prior_cells import pieces_of
 from ssl_tilegen.training.prior_table import Table
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.record import keep_record
 from ssl_tilegen.training.settings import (
     AutoencoderSettings,
@@ -29,7 +30,6 @@ from ssl_tilegen.training.settings import (
     PriorSettings,
     load_settings,
 )
-from ssl_tilegen.training.team import Team
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -52,7 +52,7 @@ def train(
     ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
     """
     settings = load_settings(stage, config, overrides)
-    team = Team(device)
+    team = Processes(device)
     run_folder, bundle_folder = out / stage, out / "bundle"
     say = report if team.is_first else lambda facts: None
     with team.first_alone():
@@ -90,7 +90,7 @@ def _data_of(settings: Any, report: Report) -> Any:
 
 
 def _make_stage(
-    settings: Any, data: Any, bundle_folder: Path, run_folder: Path, team: Team, report: Report
+    settings: Any, data: Any, bundle_folder: Path, run_folder: Path, team: Processes, report: Report
 ) -> Stage:
     if isinstance(settings, EncoderSettings):
         return EncoderStage(settings, data)
@@ -108,7 +108,7 @@ def _make_denoiser(
     corpus: Corpus,
     bundle_folder: Path,
     cache: Path,
-    team: Team,
+    team: Processes,
     report: Report,
 ) -> DenoiserStage:
     source = Path(settings.bundle) if settings.bundle else bundle_folder
@@ -122,14 +122,14 @@ def _make_denoiser(
     return DenoiserStage(settings, bundle, scenes_of(corpus, bundle, settings, cache, say), held_out, corpus.held_out)
 
 
-def _take_over(source: Path, bundle_folder: Path, team: Team) -> None:
+def _take_over(source: Path, bundle_folder: Path, team: Processes) -> None:
     """All that another bundle holds, as the start of this run's."""
     if source.resolve() != bundle_folder.resolve() and team.is_first:
         shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
 
 
 def _make_prior(
-    settings: PriorSettings, table: Table, bundle_folder: Path, cache: Path, team: Team, report: Report
+    settings: PriorSettings, table: Table, bundle_folder: Path, cache: Path, team: Processes, report: Report
 ) -> PriorStage:
     source = Path(settings.bundle) if settings.bundle else bundle_folder
     if not (source / "encoder" / "config.json").is_file():

@@ -23,7 +23,7 @@ _PATIENCE = timedelta(hours=12)
 """How long the others wait for the first to cache its latents."""
 
 
-class Team:
+class Processes:
     """``rank`` of ``size`` processes, and what they do together. With one process everything here does nothing."""
 
     def __init__(self, device: str = "auto") -> None:
