@@ -14,7 +14,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
 
 
 class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -24,6 +24,7 @@ class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side.
     """
 
+    _supports_gradient_checkpointing = True
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -100,7 +101,7 @@ class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.act(mixed + time)
 
 
-class _CellBlock(nn.Module):
+class _CellBlock(Recomputable):
     """A depthwise 3 x 3 over the neighbours, then a perceptron within each cell, scaled and shifted by a map."""
 
     def __init__(self, width: int, expansion: int, hidden: int) -> None:
@@ -112,7 +113,7 @@ class _CellBlock(nn.Module):
         self.narrow = zeroed(nn.Conv2d(expansion * width, width, 1))
         self.act = nn.SiLU()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, W, R, K) and (N, hidden, R, K) -> (N, W, R, K)."""
         scale, shift = self.modulate(modulation).chunk(2, 1)
         h = self.norm(self.around(x)) * (1 + scale) + shift

@@ -27,6 +27,9 @@ class Average:
         """From now on ``module``'s weights, cut as they are."""
         pairs = zip(self.module.parameters(), module.parameters(), strict=True)
         self._parts = [cut_like(mine, theirs) for mine, theirs in pairs]
+        cut = any(mine is not part for mine, part in zip(self.module.parameters(), self._parts, strict=True))
+        if cut and torch.distributed.get_rank() > 0:
+            self.module.to("cpu")  # only the first process makes pictures with the whole network
 
     def _kept(self) -> float:
         """The share of the average that stays in this update."""
