@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.bars import Patches, as_jpeg, coarse, distances, draw, nearness, sheet
-from tests.conftest import shared_data
 
 RNG = np.random.default_rng(0)
 
@@ -32,9 +31,8 @@ def test_the_ratio_is_one_for_real_patches_and_grows_with_what_is_wrong():
     assert second["ratio"][1] > 1.5 and second["to_own_source"] == pytest.approx(8 * 0.25, rel=1e-3)
 
 
-def test_patches_are_the_same_for_the_same_seed_and_know_their_field():
-    data = shared_data()
-    drawn = [draw(data, {"tiles/he/val/*/*.jpg": 1.0}, 6, 192, np.random.default_rng(3)) for _ in range(2)]
+def test_patches_are_the_same_for_the_same_seed_and_know_their_field(data_dir):
+    drawn = [draw(data_dir, {"tiles/he/val/*/*.jpg": 1.0}, 6, 192, np.random.default_rng(3)) for _ in range(2)]
     assert np.array_equal(drawn[0].rgb, drawn[1].rgb) and drawn[0].rgb.shape == (6, 192, 192, 3)
     assert all(name.split("/")[0].startswith("g") for name in drawn[0].group)
 
