@@ -19,7 +19,7 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
+from ssl_tilegen.workflows.evaluate.sets import ImageSet, Place, common_resolution, places, same_encoder, windows
 
 BUNDLE = "bundle"
 _ONE_CROP = 1.5  # a window this much larger than the encoder's tile is still seen by one tile in its middle

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
@@ -17,11 +14,9 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.metrics.copying import Copying
 from ssl_tilegen.metrics.distances import nearest, radii
-from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_features import (
+from ssl_tilegen.workflows.evaluate.features import (
     BUNDLE,
     Features,
     describe_grids_beside,
@@ -29,10 +24,11 @@ from ssl_tilegen.workflows.evaluate_features import (
     features_of_grids,
     load_encoders,
 )
-from ssl_tilegen.workflows.evaluate_figures import Figure, copy_figures, figures, warnings_of
-from ssl_tilegen.workflows.evaluate_large import Condition, condition, large_figures
-from ssl_tilegen.workflows.evaluate_pairs import PairScore, matched_images, pair_figures, pair_scores
-from ssl_tilegen.workflows.evaluate_sets import (
+from ssl_tilegen.workflows.evaluate.figures import Figure, copy_figures, figures, warnings_of
+from ssl_tilegen.workflows.evaluate.large import Condition, condition, large_figures
+from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_figures, pair_scores
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts, json_beside
+from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
     common_window,
@@ -40,54 +36,7 @@ from ssl_tilegen.workflows.evaluate_sets import (
     read_set,
     storage_warning,
 )
-from ssl_tilegen.workflows.evaluate_task import TaskReport, run_task
-
-
-@dataclass(frozen=True)
-class SetFacts:
-    """What a set is: images, windows that were compared, independent groups, and how the images were stored."""
-
-    path: str
-    images: int
-    windows: int
-    groups: int
-    storage: dict[str, float]
-
-
-@dataclass(frozen=True)
-class EvaluateReport:
-    """Everything that was found."""
-
-    software: str
-    sets: dict[str, SetFacts]
-    window_px: int | None
-    resolution: str | None
-    figures: tuple[Figure, ...]
-    condition: Condition | None
-    task: TaskReport | None
-    warnings: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
-    report: str | None = None
-    seconds: float = 0.0
-
-
-    def facts(self) -> dict[str, Any]:
-        """The report as what JSON has: numbers that are not known are null."""
-        found: dict[str, Any] = jsonable(self)
-        return found
-
-
-@dataclass
-class Evidence:
-    """What is behind the figures, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
-    ``nearest`` (distance and index of the nearest real vector to each synthetic one), ``apart`` (distance of each real
-    vector to the nearest one of another group)."""
-
-    features: dict[str, dict[str, Features]] = field(default_factory=dict)
-    pairs: list[PairScore] = field(default_factory=list)
-    copies: dict[str, Copying] = field(default_factory=dict)
-    nearest: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    apart: dict[str, np.ndarray] = field(default_factory=dict)
+from ssl_tilegen.workflows.evaluate.task import run_task
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> EvaluateReport:
@@ -114,7 +63,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
         seconds=round(time.perf_counter() - started, 1),
     )
     if settings.report:
-        from ssl_tilegen.workflows.evaluate_page import write_report
+        from ssl_tilegen.workflows.evaluate.page import write_report
 
         write_report(report, evidence, settings)
     return report
@@ -263,25 +212,3 @@ def _check_report(settings: EvaluateSettings) -> None:
             raise OutputError(f"{own}: exists; give --overwrite or another --report")
     if not path.resolve().parent.is_dir():
         raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
-
-
-def jsonable(value: Any) -> Any:
-    """Dataclasses and named tuples as objects, arrays as lists, NaN and infinity as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: jsonable(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Interval):
-        return jsonable(value._asdict())
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool)) or value is None else str(value)
-
-
-def json_beside(path: Path) -> Path:
-    """The JSON of a report."""
-    return path.with_suffix(".json")

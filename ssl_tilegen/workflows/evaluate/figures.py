@@ -13,7 +13,7 @@ from ssl_tilegen.metrics.kid import kernel_distance
 from ssl_tilegen.metrics.manifold import manifold
 from ssl_tilegen.metrics.resampling import group_halves, half_samples, interval
 from ssl_tilegen.metrics.vendi import vendi_score
-from ssl_tilegen.workflows.evaluate_features import Features
+from ssl_tilegen.workflows.evaluate.features import Features
 
 Metric = Callable[[Features, Features], tuple[float, ...]]
 _FEW_GROUPS, _FEW_PER_DIMENSION = 10, 2

@@ -14,8 +14,8 @@ from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_features import BUNDLE, features_of, load_encoders
-from ssl_tilegen.workflows.evaluate_sets import (
+from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
     common_window,

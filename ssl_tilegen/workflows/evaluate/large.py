@@ -21,9 +21,9 @@ from ssl_tilegen.io.raster import RasterView, open_raster
 from ssl_tilegen.metrics.retrieval import Retrieval, retrieval
 from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.runtime import Progress
-from ssl_tilegen.workflows.evaluate_features import Features, features_of
-from ssl_tilegen.workflows.evaluate_figures import Figure, figures
-from ssl_tilegen.workflows.evaluate_sets import Image, ImageSet, factor_of, is_large, places
+from ssl_tilegen.workflows.evaluate.features import Features, features_of
+from ssl_tilegen.workflows.evaluate.figures import Figure, figures
+from ssl_tilegen.workflows.evaluate.sets import Image, ImageSet, factor_of, is_large, places
 
 _STRIP_CELLS, _COARSER, _LEAST_WINDOWS, _MOST_SEAMS = 16, 4, 14, 20
 _LATTICES = (64, 256)

@@ -7,9 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from ssl_tilegen.metrics.resampling import Interval
-from ssl_tilegen.workflows.evaluate import EvaluateReport
-from ssl_tilegen.workflows.evaluate_figures import Figure
-from ssl_tilegen.workflows.evaluate_task import TaskReport
+from ssl_tilegen.workflows.evaluate.figures import Figure
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport
+from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 if TYPE_CHECKING:
     from rich.table import Table
