@@ -157,6 +157,7 @@ def sampling(
         extent=placement.canvas_lat(bundle.factor),
         batch=settings.batch or 16,
         call_lat=max(1, call),
+        canvas_mib=settings.canvas_mib,
     )
 
 
