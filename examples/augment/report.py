@@ -92,7 +92,9 @@ def table(task: Task) -> list[str]:
     lines = [
         f"## {task['title']}", "",
         f"Pictures {kind}; {task['train']} to draw from, {task['held']} held out to choose by, {task['tested']} "
-        "tested.", "", f"Chosen on the held-out groups: recipe `{task['recipe']}` (`augment {task['options']}`) from {tried}; "
+        "tested.",
+        "",
+        f"Chosen on the held-out groups: recipe `{task['recipe']}` (`augment {task['options']}`) from {tried}; "
         f"ordinary augmentation `{task['kind']}` from {ordinary} (points over real pictures alone).", "",
         "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
     ]  # fmt: skip
