@@ -173,15 +173,21 @@ def _draw(learn: Learner, sets: Sets, task: Task, count: int, seeds: int, arms: 
         own = np.flatnonzero(pick_groups(sets.real.groups, sets.real.y, count // task.block, seed))
         drawn = sets.real.take(own)
         made = np.flatnonzero(made_from(sets.made, sets.real, drawn))
-        parts = {"real": drawn, "synthetic": sets.made.take(made), "both": drawn.join(sets.made.take(made))}
+        parts = {"real": drawn, "synthetic": sets.made.take(made), "both": balanced(drawn, sets.made.take(made))}
         if "gated" in arms:
-            parts["gated"] = drawn.join(sets.made.take(made[_in_class(sets, own, made)]))
+            parts["gated"] = balanced(drawn, sets.made.take(made[_in_class(sets, own, made)]))
         for arm in arms:
             part = parts[arm.removesuffix("+")]
             said[arm].append(learn(arm.endswith("+"), part, sets.test.x, classes, seed))
             sizes[arm].append(len(part.y))
     return Outcome({arm: np.stack(p) for arm, p in said.items()}, {arm: float(np.mean(n)) for arm, n in sizes.items()},
                    sets.test.y, sets.test.groups)  # fmt: skip
+
+
+def balanced(real: Part, made: Part) -> Part:
+    """Both, the real pictures repeated so that they count about as much as the synthetic ones together."""
+    times = max(1, round(len(made.y) / len(real.y)))
+    return real.take(np.tile(np.arange(len(real.y)), times)).join(made)
 
 
 def _gain(outcome: Outcome, arm: str) -> float:
