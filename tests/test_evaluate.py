@@ -19,7 +19,7 @@ from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings
 from ssl_tilegen.errors import FormatError, InputError, TilegenError
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.evaluate import evaluate
-from ssl_tilegen.workflows.evaluate_table import table
+from ssl_tilegen.workflows.evaluate.table import table
 from ssl_tilegen.workflows.generate import generate
 from ssl_tilegen.workflows.labelled import read_labelled
 from tests.bundles import encoder_bundle, painting_bundle

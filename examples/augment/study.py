@@ -29,8 +29,8 @@ from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.usefulness import Outcome, Part, compare
 from ssl_tilegen.training.classifier import ClassifierSettings, convnet, fine_tuned
 from ssl_tilegen.workflows.augment import augment
-from ssl_tilegen.workflows.augment_inputs import read_pixels
-from ssl_tilegen.workflows.evaluate_features import describe_windows
+from ssl_tilegen.workflows.augment.inputs import read_pixels
+from ssl_tilegen.workflows.evaluate.features import describe_windows
 
 RECIPES = {
     "repaint": {"strength": 0.5},

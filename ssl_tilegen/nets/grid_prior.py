@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.cell_network import CellNetwork
-from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
 
 
 class GridPrior(CellNetwork):
@@ -23,6 +23,7 @@ class GridPrior(CellNetwork):
     With ``breaks`` the network sees where a cell and the next to its right or below are of two parts.
     """
 
+    _supports_gradient_checkpointing = True
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -81,7 +82,7 @@ def _breaks(parts: Tensor, *, none: bool) -> Tensor:
     return found
 
 
-class _CellBlock(nn.Module):
+class _CellBlock(Recomputable):
     """A depthwise 3 x 3 over the neighbours, then a perceptron within each cell, scaled and shifted by a map."""
 
     def __init__(self, width: int, expansion: int, hidden: int) -> None:
@@ -93,7 +94,7 @@ class _CellBlock(nn.Module):
         self.narrow = zeroed(nn.Conv2d(expansion * width, width, 1))
         self.act = nn.SiLU()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, W, R, K) and (N, hidden, R, K) -> (N, W, R, K)."""
         scale, shift = self.modulate(modulation).chunk(2, 1)
         h = self.norm(self.around(x)) * (1 + scale) + shift
