@@ -46,7 +46,7 @@ from ssl_tilegen.metrics.resampling import Interval, half_samples, interval
 from ssl_tilegen.runtime import pick_device, tune_allocator
 from ssl_tilegen.synthesis import SynthesisSettings
 from ssl_tilegen.training.data import is_flat, turned
-from ssl_tilegen.workflows.augment_patches import BLEED_LAT, cells_of
+from ssl_tilegen.workflows.augment.patches import BLEED_LAT, cells_of
 from ssl_tilegen.workflows.labelled import group_of
 from ssl_tilegen.workflows.paint_stack import develop_stack, paint_stack
 from tests.benchmarks.features import RandomNetwork
