@@ -325,10 +325,10 @@ class GenerateSettings(Settings):
         "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
         "--fit",
     )
-    layout: Literal["auto", "exact", "free"] = knob(
+    layout: Literal["auto", "exact", "loose", "free"] = knob(
         "auto",
-        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them; auto is exact "
-        "unless the layout is stretched beyond 1.25 or a prior drew the grid.",
+        "Where things lie within a cell: exact, as in the source, loose, roughly so, or free, wherever the model puts "
+        "them; auto is exact, for grids that a prior drew loose, and free where stretched beyond 1.25.",
         "--layout",
     )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)

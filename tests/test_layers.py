@@ -20,7 +20,7 @@ LAYERS = (
     {"io", "grids", "encoders", "nets", "diffusion", "metrics"},
     {"gridspec", "priorspec"},
     {"config"},
-    {"runtime", "folders", "locks"},
+    {"runtime", "folders", "locks", "scratch"},
     {"geometry", "errors", "__init__"},
 )
 RANK = {name: rank for rank, layer in enumerate(reversed(LAYERS)) for name in layer}
@@ -35,6 +35,7 @@ NO_TORCH = {
     "runtime",
     "folders",
     "locks",
+    "scratch",
     "grids",
     "gridspec",
 }

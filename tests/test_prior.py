@@ -187,6 +187,23 @@ def test_a_scene_puts_each_ground_in_its_place(trained, brightness, tmp_path, ki
     assert left > right + 0.3
 
 
+def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brightness, tmp_path):
+    grid, size = tmp_path / "g.zarr", "768x384"
+    words = "bright sand beside a field of dark rock"
+    report = generate(run(trained, tmp_path / "x.png", text=words, size=size, seed=2, save_grid=grid))
+    drawn = EmbeddingGrid.open(grid)
+    cells = drawn.read().embedding
+    left, right = (brightness(part.astype(np.float64)) for part in (cells[:, :4], cells[:, 8:]))
+    assert left > right + 0.3
+    read = "note: the text is read as (bright sand | field of dark rock)"
+    assert report.remarks[0] == drawn.spec.source.remarks[0] == read
+    again = run(trained, tmp_path / "y.png", scene=tmp_path / "g.scene.png", size=size, seed=2,
+                save_grid=tmp_path / "h.zarr")  # fmt: skip
+    generate(again)
+    assert np.array_equal(EmbeddingGrid.open(tmp_path / "h.zarr").read().embedding, cells)
+    assert not (tmp_path / "h.scene.png").exists()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [({"label": "dark rocks"}, "nearest: dark rock"), ({"text": "rock " * 30}, "fewer words"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.diffusion.noise import BLOCK_LAT
-from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.scratch import mapped_array
 
 _BAND_BYTES = 8 << 20
 
@@ -45,7 +42,8 @@ class Canvas:
         self.whole = whole or window
         self.scratch = scratch
         shape = (channels, window.rows, window.cols)
-        self.data = torch.zeros(shape, device=device) if scratch is None else _mapped(shape, scratch)
+        mapped = None if scratch is None else mapped_array(shape, np.float32, scratch)
+        self.data = torch.zeros(shape, device=device) if mapped is None else torch.from_numpy(mapped)
 
     @property
     def channels(self) -> int:
@@ -74,21 +72,3 @@ def bands_of(window: Window, channels: int) -> Iterator[Window]:
     for row in range(window.row // rows * rows, window.row_end, rows):
         first, last = max(row, window.row), min(row + rows, window.row_end)
         yield Window(first, window.col, last - first, window.cols)
-
-
-def _mapped(shape: tuple[int, int, int], folder: Path) -> Tensor:
-    size = 4 * math.prod(shape)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps the file alive
-            _reserve(file.fileno(), size)
-            return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
-    except OSError as error:
-        raise OutputError(f"{folder}: no room for a scratch canvas of {size >> 20} MiB ({error.strerror}): "
-                          "free some, or choose another folder") from error  # fmt: skip
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Claim the disk now: a mapping that runs out of it later kills the process."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.scratch import mapped_array
 
 SMALLEST_LEVEL_PX = 256
+_OWN_BYTES = 24 << 20
+_STRIP_BYTES = 2 << 20
 
 
 def pyramid_sizes(size: Size, smallest_px: int = SMALLEST_LEVEL_PX) -> tuple[Size, ...]:
@@ -41,46 +46,82 @@ class Cascade:
     """Takes level-0 rows; hands out, for each level, whole rows of tiles as soon as they are full.
 
     ``put(level, first_row, rows)`` receives them, to be used before it returns: uint8 (block_rows or fewer at the end,
-    level width, 3). Holds one row of tiles per level, i.e. 2 x block_rows x width x 3 bytes.
+    level width, 3). What is not yet a row of tiles waits: 2 x block_rows x width x 3 bytes over all levels (100 MB at
+    a width of 32,768 px). No more than 24 MiB of that are the process's own memory: wider levels wait in unnamed files
+    in ``scratch``, if it is given, which the system pages out where it needs the room. Rows that are whole rows of
+    tiles as they come do not wait.
     """
 
-    def __init__(self, sizes: Sequence[Size], block_rows: int, put: Callable[[int, int, np.ndarray], None]) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[Size],
+        block_rows: int,
+        put: Callable[[int, int, np.ndarray], None],
+        scratch: Path | None = None,
+    ) -> None:
         self._sizes = tuple(sizes)
         self._block_rows = block_rows
         self._put = put
+        self._scratch = scratch
         self._given = [0] * len(self._sizes)  # rows handed out
-        self._waiting = [np.empty((block_rows, size.cols, 3), np.uint8) for size in self._sizes]
+        self._waiting: list[np.ndarray | None] = [None] * len(self._sizes)  # made when first needed
         self._filled = [0] * len(self._sizes)  # rows that wait
         self._single = [np.empty((0, size.cols, 3), np.uint8) for size in self._sizes]  # a row that lacks its partner
 
     def add(self, rows: np.ndarray, level: int = 0) -> None:
         """Take the next rows of a level, and with them what they complete below it."""
         rows_in = self._given[level] + self._filled[level] + len(rows)
-        self._hand_out(level, rows, last=rows_in == self._sizes[level].rows)
+        last = rows_in == self._sizes[level].rows
+        self._hand_out(level, rows, last)
         if level + 1 == len(self._sizes):
             return
-        rows = np.concatenate([self._single[level], rows]) if len(self._single[level]) else rows
-        whole = len(rows) if rows_in == self._sizes[level].rows else len(rows) // 2 * 2
+        if len(self._single[level]):  # only the row's partner is joined to it: the rest need not be copied
+            pair = np.concatenate([self._single[level], rows[:1]])
+            self._single[level], rows = pair[:0], rows[1:]
+            self.add(halve(pair, level), level + 1)
+        whole = len(rows) if last else len(rows) // 2 * 2
         self._single[level] = rows[whole:].copy()
-        if whole:
-            self.add(halve(rows[:whole], level), level + 1)
+        strip = self._strip_rows(level)
+        for first in range(0, whole, strip):
+            self.add(halve(rows[first : min(first + strip, whole)], level), level + 1)
+
+    def _strip_rows(self, level: int) -> int:
+        """So many rows are halved at once, an even number: the means need several times their memory."""
+        return min(64, max(2, _STRIP_BYTES // (3 * self._sizes[level].cols) // 2 * 2))
 
     def _hand_out(self, level: int, rows: np.ndarray, last: bool) -> None:
+        block = self._block_rows
         while len(rows):
             filled = self._filled[level]
-            taken = min(len(rows), self._block_rows - filled)
-            self._waiting[level][filled : filled + taken] = rows[:taken]
-            self._filled[level], rows = filled + taken, rows[taken:]
-            if self._filled[level] == self._block_rows or (last and not len(rows)):
-                self._put(level, self._given[level], self._waiting[level][: self._filled[level]])
-                self._given[level] += self._filled[level]
-                self._filled[level] = 0
+            if not filled and (len(rows) >= block or last):
+                done, rows = rows[:block], rows[block:]
+            else:
+                taken = min(len(rows), block - filled)
+                waiting = self._buffer(level)
+                waiting[filled : filled + taken] = rows[:taken]
+                self._filled[level], rows = filled + taken, rows[taken:]
+                if self._filled[level] < block and (len(rows) or not last):
+                    continue
+                done = waiting[: self._filled[level]]
+            self._put(level, self._given[level], done)
+            self._given[level] += len(done)
+            self._filled[level] = 0
+
+    def _buffer(self, level: int) -> np.ndarray:
+        """Where rows of a level wait, (block_rows, width, 3)."""
+        found = self._waiting[level]
+        if found is None:
+            shape = (self._block_rows, self._sizes[level].cols, 3)
+            own = self._scratch is None or 2 * math.prod(shape) <= _OWN_BYTES  # so that all coarser ones fit as well
+            found = np.empty(shape, np.uint8) if own else mapped_array(shape, np.uint8, self._scratch)
+            self._waiting[level] = found
+        return found
 
     def state(self) -> dict[str, np.ndarray]:
         """All that is needed to go on from here."""
         state = {"given": np.array(self._given)}
-        for level in range(len(self._sizes)):
-            state[f"waiting{level}"] = self._waiting[level][: self._filled[level]]
+        for level, filled in enumerate(self._filled):
+            state[f"waiting{level}"] = self._buffer(level)[:filled] if filled else self._single[level][:0]
             state[f"single{level}"] = self._single[level]
         return state
 
@@ -90,5 +131,6 @@ class Cascade:
         for level in range(len(self._sizes)):
             waiting = state[f"waiting{level}"]
             self._filled[level] = len(waiting)
-            self._waiting[level][: len(waiting)] = waiting
+            if len(waiting):
+                self._buffer(level)[: len(waiting)] = waiting
         self._single = [state[f"single{level}"] for level in range(len(self._sizes))]

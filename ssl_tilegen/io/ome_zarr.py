@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ssl_tilegen.io.formats import Format, ImageSpec
 from ssl_tilegen.io.tiled_tiff import software
 
 _TILES_PER_SHARD = 8  # along a row: a shard is one tile high, so that a row of tiles owns whole shards
+_ZSTD_LEVEL = 1  # twice as fast as level 3, for 3 % more bytes
 _OME_UNIT = {"um": "micrometer", "m": "meter"}
 
 
@@ -25,6 +27,7 @@ class OmeZarr(Format):
         super().__init__(path, part, spec)
         self._store = part / "arrays"
         self._arrays: list[Any] = []
+        self._fresh: list[tuple[int, int]] = []  # level and number of the rows of shards that may not be on disk yet
 
     def start(self) -> None:
         group = zarr.create_group(self._store, zarr_format=3, overwrite=True)
@@ -40,7 +43,7 @@ class OmeZarr(Format):
                     self.spec.tile_px * min(_TILES_PER_SHARD, -(-size.cols // self.spec.tile_px)),
                 ),
                 dtype="uint8",
-                compressors=ZstdCodec(level=3) if self.compression == "zstd" else GzipCodec(level=6),
+                compressors=ZstdCodec(level=_ZSTD_LEVEL) if self.compression == "zstd" else GzipCodec(level=6),
                 dimension_names=("c", "y", "x"),
             )
         self._open()
@@ -49,11 +52,22 @@ class OmeZarr(Format):
         self._open()
 
     def _open(self) -> None:
-        group = zarr.open_group(self._store, mode="r+")
-        self._arrays = [group[str(level)] for level in range(len(self.sizes))]
+        with zarr.config.set({"array.write_empty_chunks": True}):  # looking for zeros took a third of the time
+            group = zarr.open_group(self._store, mode="r+")
+            self._arrays = [group[str(level)] for level in range(len(self.sizes))]
 
     def put(self, level: int, first_row: int, rows: np.ndarray) -> None:
-        self._arrays[level][:, first_row : first_row + len(rows)] = rows.transpose(2, 0, 1)
+        planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
+        self._arrays[level][:, first_row : first_row + len(rows)] = planes
+        self._fresh.append((level, first_row // self.spec.tile_px))
+
+    def state(self) -> dict[str, np.ndarray]:
+        for level, number in self._fresh:
+            for shard in (self._store / str(level) / "c" / "0" / str(number)).iterdir():
+                with shard.open("rb") as file:
+                    os.fsync(file.fileno())
+        self._fresh.clear()
+        return {}
 
     def finish(self, target: Path) -> None:
         self._store.rename(target)

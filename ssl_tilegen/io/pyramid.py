@@ -48,9 +48,6 @@ FORMATS = {
 }
 
 
-_STRIP_ROWS = 64  # a band is taken in by so many rows at once: the means need several times their memory
-
-
 def output_suffixes() -> tuple[str, ...]:
     """The suffixes an output may have."""
     return tuple(FORMATS)
@@ -106,7 +103,7 @@ class PyramidWriter:
         self.rows_done = 0
         self._part, self._format = part, kind
         self._digest = spec.digest(type(kind).__name__)
-        self._cascade = Cascade(kind.sizes, spec.tile_px, kind.put)
+        self._cascade = Cascade(kind.sizes, spec.tile_px, kind.put, part)
         self._saved_rows = 0
         self._consistent = True
         self._lock = _locked(part, path)
@@ -130,8 +127,7 @@ class PyramidWriter:
             raise ValueError(f"{self.rows_done} + {len(band)} rows are more than the image's {size.rows}")
         self._consistent = False
         with _output_errors(self.path):
-            for row in range(0, len(band), _STRIP_ROWS):
-                self._cascade.add(band[row : row + _STRIP_ROWS])
+            self._cascade.add(band)
             self.rows_done += len(band)
             self._consistent = True
             if self.rows_done - self._saved_rows >= self.spec.tile_px:

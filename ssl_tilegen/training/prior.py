@@ -28,9 +28,13 @@ from ssl_tilegen.training.settings import PriorSettings
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
 _LEAST_DEVIATION = 1e-3
 
+Placed = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Cells (S, S, D) of a window, their state (S, S), -2 where there are none, and the number of the piece that each was
+cut from (S, S), 0 where there are none."""
+
 
 class PriorStage:
-    """Trains GridPrior on the pieces of a table."""
+    """Trains GridPrior or GridTransformer on the pieces of a table."""
 
     def __init__(
         self,
@@ -92,13 +96,14 @@ class PriorStage:
     def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         s = self.settings
         first = self._draw(rng)
-        cells, state = self._window(first, rng)
+        cells, state, parts = self._window(first, rng)
         told = np.broadcast_to(self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
-            others, of_others = self._window(second, rng)
+            others, of_others, other_parts = self._window(second, rng)
             other = _region(state.shape, rng) & (state > -2) & (of_others > -2)
             cells, state = np.where(other[..., None], others, cells), np.where(other, of_others, state)
+            parts = np.where(other, other_parts, parts)
             told[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
             told[:] = np.nan
@@ -107,6 +112,7 @@ class PriorStage:
         return {
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
+            "parts": parts[None].astype(np.float32),
             "told": told,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
@@ -126,8 +132,8 @@ class PriorStage:
         told[text] += self.settings.text_noise * rng.standard_normal(text.stop - text.start).astype(np.float32)
         return told
 
-    def _window(self, piece: Piece, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Cells (S, S, D) and their state (S, S), -2 where there are none: a cut, one small piece, or a mosaic."""
+    def _window(self, piece: Piece, rng: np.random.Generator) -> Placed:
+        """A window's worth of a piece: a cut, one small piece, or a mosaic."""
         side = self.settings.window_cells
         if min(piece.state.shape) >= side:
             return _cut(piece, side, rng)
@@ -150,7 +156,7 @@ class PriorStage:
         clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
         clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
         time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["told"], inside)
+        velocity = module((1 - time) * clean + time * noise, t, batch["told"], batch["parts"])
         error = (velocity.float() - (noise - clean)).square()
         of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
         of_validity = _mean(error[:, -1:], inside)
@@ -173,21 +179,20 @@ class PriorStage:
             part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
             real[: part.shape[0], : part.shape[1]] = part
             pictures.append((real, drawn.embedding))
-        lines = [np.concatenate([self._seen(real), self._seen(drawn)], 1) for real, drawn in pictures]
+        lines = [np.concatenate([coarse_picture(part, self.bundle) for part in pair], 1) for pair in pictures]
         Image.fromarray(np.concatenate(lines, 0)).save(path)
         return {}
 
-    def _seen(self, cells: np.ndarray) -> np.ndarray:
-        """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one."""
-        layout = self.bundle.info.encoder.layout_dim
-        if not layout:
-            return _swatches(cells)
-        head = self.bundle.encoder.layout
-        side = round((head.in_features / 3) ** 0.5)
-        coarse = (torch.from_numpy(cells[..., -layout:]) - head.bias) @ torch.linalg.pinv(head.weight).T
-        rows, cols = cells.shape[:2]
-        picture = coarse.reshape(rows, cols, 3, side, side).permute(0, 3, 1, 4, 2).reshape(rows * side, cols * side, 3)
-        return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+def coarse_picture(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
+    """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
+    principal components."""
+    layout = bundle.info.encoder.layout_dim
+    if not layout:
+        return _swatches(cells)
+    coarse = bundle.encoder.unfold(torch.from_numpy(cells[..., -layout:].astype(np.float32)))
+    picture = coarse.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
 def prior_info(
@@ -258,23 +263,25 @@ class _PieceDraw:
         return found if found.state.shape == piece.state.shape else piece
 
 
-def _cut(piece: Piece, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
     row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
     part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part]
+    return piece.cells[part], piece.state[part], np.ones((side, side), np.int8)
 
 
-def _placed(pieces: list[tuple[Piece, int, int]], side: int) -> tuple[np.ndarray, np.ndarray]:
+def _placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
     """Pieces at their rows and columns of a window, as far as they lie in it."""
     cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
     state = np.full((side, side), -2, np.int8)
-    for piece, row, col in pieces:
+    parts = np.zeros((side, side), np.int8)
+    for number, (piece, row, col) in enumerate(pieces, 1):
         rows, cols = piece.state.shape
         top, left = max(row, 0), max(col, 0)
         to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
         room = state[to].shape
         cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
-    return cells, state
+        parts[to] = number
+    return cells, state, parts
 
 
 def _region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

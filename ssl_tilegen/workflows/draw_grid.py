@@ -21,6 +21,7 @@ from ssl_tilegen.encoders.text import TextEncoder
 from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError, TilegenError
 from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
+    DRAWN,
     EmbeddingGrid,
     EncoderFacts,
     GridData,
@@ -33,7 +34,8 @@ from ssl_tilegen.grids import (
 from ssl_tilegen.io.vectors import load_vector
 from ssl_tilegen.priorspec import PriorInfo, PriorSampling
 from ssl_tilegen.runtime import Progress, check_stop, distributed_environment, pick_device, versions
-from ssl_tilegen.workflows.scene import Region, read_scene
+from ssl_tilegen.workflows.relations import parts_map, split, texts
+from ssl_tilegen.workflows.scene import Region, Scene, read_scene, write_scene
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
@@ -44,7 +46,9 @@ Paint = Callable[[GenerateSettings, Progress], Report]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K)."""
+    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+
+    ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
 
     lattice: Lattice
     label: str
@@ -52,6 +56,9 @@ class Request:
     words: str
     sampling: PriorSampling
     seed: int
+    size: Size
+    scene: Scene | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -72,16 +79,15 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
     request = asked(settings, bundle)
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
     path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
+    rank = distributed_environment().rank
     if settings.dry_run:
-        path = out.with_name(f".{out.name}.plan.zarr")
+        path = out.with_name(f".{out.name}.plan{rank}.zarr")
     if out.exists() and not (settings.overwrite or settings.dry_run):
         raise OutputError(f"{out}: exists already; give --overwrite or another name")
     _make_grid(request, bundle, path, settings, progress)
-    same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
-    if settings.layout == "auto":
-        same["layout"] = "free"  # a prior draws content better than where things lie
+    same = {"grid": path, "out": out, "size": request.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    wanted = path == settings.save_grid or distributed_environment().rank > 0
+    wanted = path == settings.save_grid or (rank > 0 and not settings.dry_run)
     try:
         report = paint(settings.model_copy(update=same | plain), progress)
     except Interrupted:
@@ -99,20 +105,45 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     teller = Teller(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
     told, label = teller(base)
-    size = settings.size
-    if settings.scene is not None:
-        scene = read_scene(settings.scene, size)
-        size, masks = scene.size, scene.masks(_cells(scene.size, info.stride_px))
-        told_cells, label = teller.scene(scene.regions, masks, base, told, label)
-    else:
-        cells = _cells(size or Size(DEFAULT_PX, DEFAULT_PX), info.stride_px)
-        told_cells = np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()
+    scene, remarks = _scene(settings, info, teller)
+    size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    cells = size.ceil_div(info.stride_px)
+    told_cells = _spread(told, cells)
+    if scene is not None:
+        if settings.scene is None:
+            told, label = teller(Region(settings.label))
+        told_cells, label = teller.scene(scene.regions, scene.masks(cells), told, label)
     if label is None:
         raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
-    rows, cols = told_cells.shape[1:]
-    stride = info.stride_px
-    lattice = Lattice(Size(rows * stride, cols * stride), stride, stride)
-    return Request(lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed)
+    lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
+    kept = scene if settings.scene is None else None
+    return Request(
+        lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
+    )
+
+
+def _scene(settings: GenerateSettings, info: PriorInfo, teller: Teller) -> tuple[Scene | None, tuple[str, ...]]:
+    """The map that is given, or the one that a text with relations asks for, and how the text was read.
+
+    A text whose parts are of two domains is left whole.
+    """
+    if settings.scene is not None:
+        return read_scene(settings.scene, settings.size), ()
+    tree = split(settings.text or "")
+    if isinstance(tree, str):
+        return None, ()
+    regions = [Region(settings.label, text, settings.vector) for text in texts(tree)]
+    labels = [label for _, label in map(teller, regions) if label]
+    if len({info.labels[label].domain for label in labels}) > 1:
+        return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} do not share a picture",)
+    size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    index = parts_map(tree, size.ceil_div(info.stride_px), settings.seed)
+    return Scene(size, regions, index), (f"note: the text is read as {tree}",)
+
+
+def _spread(told: np.ndarray, cells: Size) -> np.ndarray:
+    """One condition (C,) for all cells: (C, R, K)."""
+    return np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()
 
 
 class Teller:
@@ -139,10 +170,10 @@ class Teller:
         return told, label
 
     def scene(
-        self, regions: list[Region], masks: np.ndarray, base: Region, told: np.ndarray, label: str | None
+        self, regions: list[Region], masks: np.ndarray, told: np.ndarray, label: str | None
     ) -> tuple[np.ndarray, str | None]:
         """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
-        cells = np.broadcast_to(told[:, None, None], (len(told), *masks.shape)).copy()
+        cells = _spread(told, Size(*masks.shape))
         for index, region in enumerate(regions):
             part, name = self(region)
             cells[:, masks == index] = part[:, None]
@@ -197,7 +228,7 @@ def _make_grid(
 ) -> None:
     """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
     spec = _spec(request, bundle)
-    if distributed_environment().rank > 0:
+    if distributed_environment().rank > 0 and not settings.dry_run:
         return _await_grid(path, spec)
     if path.exists() and not settings.restart:
         if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
@@ -210,6 +241,8 @@ def _make_grid(
     else:
         cells = _drawn(request, bundle, progress)
     write_grid(path, spec, cells, overwrite=True)
+    if request.scene and path == settings.save_grid and not settings.dry_run:
+        write_scene(path.with_suffix(".scene.png"), request.scene)
 
 
 def _await_grid(path: Path, spec: GridSpec) -> None:
@@ -235,7 +268,7 @@ def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridDat
 def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
     info, encoder = prior_of(bundle), bundle.info.encoder
     return GridSpec(
-        source=SourceFacts(request.words, "drawn", request.lattice.size, request.fingerprint),
+        source=SourceFacts(request.words, DRAWN, request.size, request.fingerprint, remarks=request.remarks),
         lattice=request.lattice,
         dim=encoder.dim,
         encoder=EncoderFacts(
@@ -255,10 +288,6 @@ def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
 def _same(found: GridSpec, wanted: GridSpec) -> bool:
     keys = ("source", "lattice", "bundle")
     return all(getattr(found, key) == getattr(wanted, key) for key in keys)
-
-
-def _cells(size: Size, stride: int) -> Size:
-    return size.ceil_div(stride)
 
 
 def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:

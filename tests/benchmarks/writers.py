@@ -4,6 +4,7 @@ Run with `python -m tests.benchmarks.writers --image PICTURE --out FOLDER`.
 
 The picture (a real one: noise does not compress) is repeated over ``--size`` px and given in bands of 1024 rows, as
 `generate` gives them. Counts everything from the first row to the finished file; one JSON line per kind of file.
+`mpx_per_core_s` is per second of work, of all threads: a machine that is busy with other things changes it less.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ def main() -> None:
     for name, compression in KINDS:
         path = options.out / name
         given = list(bands(rgb, size))
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         spec = ImageSpec(size, Resolution(0.5, "um"), compression=compression)
         with open_writer(path, spec, overwrite=True, restart=True) as writer:
             for band in given:
                 writer.write(band)
-        seconds = time.perf_counter() - started
+        seconds, busy = time.perf_counter() - started, time.process_time() - used
         whole = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
         print(json.dumps({"kind": name.removeprefix("a"), "compression": compression, "size": options.size,
                           "cores": cores(), "mpx_per_s": round(size.area / 1e6 / seconds, 1),
+                          "mpx_per_core_s": round(size.area / 1e6 / busy, 1),
                           "bits_per_px": round(8 * whole / size.area, 2)}), flush=True)  # fmt: skip
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
