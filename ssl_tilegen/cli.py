@@ -228,7 +228,7 @@ def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tu
 def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
     """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
     from ssl_tilegen.workflows.evaluate import evaluate as work
-    from ssl_tilegen.workflows.evaluate_table import table
+    from ssl_tilegen.workflows.evaluate.table import table
 
     report = work(settings, console)
     for line in report.warnings:

@@ -325,10 +325,10 @@ class GenerateSettings(Settings):
         "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
         "--fit",
     )
-    layout: Literal["auto", "exact", "free"] = knob(
+    layout: Literal["auto", "exact", "loose", "free"] = knob(
         "auto",
-        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them; auto is exact "
-        "unless the layout is stretched beyond 1.25 or a prior drew the grid.",
+        "Where things lie within a cell: exact, as in the source, loose, roughly so, or free, wherever the model puts "
+        "them; auto is exact, for grids that a prior drew loose, and free where stretched beyond 1.25.",
         "--layout",
     )
     seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
@@ -465,7 +465,11 @@ class EvaluateSettings(_Reading, Settings):
         None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
     )
     report: Path | None = knob(
-        None, "HTML page to write, with a .json of the same name beside it.", "--report", default_text="none"
+        None,
+        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors are kept in "
+        "REPORT.part beside it, and the same command goes on from them.",
+        "--report",
+        default_text="none",
     )
     metrics: Names = knob(
         ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
@@ -475,8 +479,8 @@ class EvaluateSettings(_Reading, Settings):
     )
     encoder: Names = knob(
         ("texture", "bundle"),
-        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), or any name "
-        "that `embed --encoder` takes.",
+        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), inception "
+        "(canonical FID; with --weights), or any name that `embed --encoder` takes.",
         "--encoder",
         default_text="texture,bundle",
     )

@@ -19,17 +19,19 @@ from ssl_tilegen.bundle import SCHEDULER
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf, guided
 from ssl_tilegen.diffusion.ladder import Ladder, Step
+from ssl_tilegen.diffusion.lattices import overlapping, settling, shifting
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
-from ssl_tilegen.diffusion.sweep import LocalSweep
+from ssl_tilegen.diffusion.sweep import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.updates import update_named
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.priorspec import PriorSampling
 from ssl_tilegen.runtime import fast_dtype
 
 _CALL_CELLS = 16_384
+_CALL_WINDOWS = 32
 _BLEED_CELLS = 4
-_GRID_SEEDS = 1 << 62
+GRID_SEEDS = 1 << 62
 """Seeds from here on are for grids: the noise of a grid and that of its picture have nothing in common."""
 
 
@@ -57,22 +59,49 @@ def draw(
     """
     device = next(prior.parameters()).device
     core = Window(0, 0, told.shape[1], told.shape[2])
-    window = core.grown(_BLEED_CELLS)
-    field = torch.from_numpy(np.pad(told, [(0, 0), *[(_BLEED_CELLS, _BLEED_CELLS)] * 2], "edge")).to(device)
+    window = _framed(core, prior.window or 1)
+    rows, cols = ((-start, end) for start, end in (
+        (window.row, window.row_end - core.row_end), (window.col, window.col_end - core.col_end)
+    ))  # fmt: skip
+    field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
-    fill_with_noise(canvas, _GRID_SEEDS + seed)
-    sweep = LocalSweep(
-        guided(_clean_of(prior), sampling.guidance, sampling.guidance_interval),
-        lambda part: field[:, *part.within(window).slices],
-        window, halo=prior.halo, align=1, budget=call_cells,
-    )  # fmt: skip
+    fill_with_noise(canvas, GRID_SEEDS + seed)
+    sweep = _sweep(prior, field, window, sampling, seed, call_cells)
     ladder = Ladder.from_config(SCHEDULER, sampling.steps)
-    done = run(State(canvas), ladder, sweep, update_named(sampling.update), seed=_GRID_SEEDS + seed, progress=progress)
+    done = run(State(canvas), ladder, sweep, update_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress)
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
     return Drawing(cells[..., :-1], cells[..., -1] > 0)
 
 
-def _clean_of(prior: Any) -> CleanOf:
+def _framed(core: Window, least: int) -> Window:
+    """``core`` with cells around it to be thrown away, at least ``least`` rows and columns."""
+    window = core.grown(_BLEED_CELLS)
+    return Window(window.row, window.col, max(window.rows, least), max(window.cols, least))
+
+
+def _sweep(
+    prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, seed: int, call_cells: int
+) -> Sweep:
+    """One convolution for a local network; windows that move at every step and are averaged at last for others."""
+    clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
+    side = prior.window
+
+    def told_of(part: Window) -> Tensor:
+        return field[:, *part.within(canvas).slices]
+
+    if side is None:
+        return LocalSweep(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
+    stride = max(1, round(side * (1 - sampling.overlap)))
+    lattice_of = settling(
+        shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
+        sampling.steps - sampling.settle,
+    )  # fmt: skip
+    batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
+    return WindowSweep(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), lattice_of, batch)
+
+
+def clean_of_grid(prior: Any) -> CleanOf:
+    """The prior's clean estimate of normalised cells in float32, on its own device."""
     device = next(prior.parameters()).device
     convert, kind = to_clean("flow"), fast_dtype(device)
 

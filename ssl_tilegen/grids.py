@@ -21,9 +21,20 @@ import zarr
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.folders import replace_folder
 from ssl_tilegen.geometry import Size, Window, cover
-from ssl_tilegen.gridspec import FORMAT, KIND, EncoderFacts, GridData, GridSpec, SourceFacts, Validity, georeference
+from ssl_tilegen.gridspec import (
+    DRAWN,
+    FORMAT,
+    KIND,
+    EncoderFacts,
+    GridData,
+    GridSpec,
+    SourceFacts,
+    Validity,
+    georeference,
+)
 
 __all__ = [
+    "DRAWN",
     "EmbeddingGrid",
     "EncoderFacts",
     "GridData",

@@ -14,6 +14,8 @@ from ssl_tilegen.geometry import Lattice, Resolution, Size
 
 FORMAT = 1
 KIND = "ssl-tilegen/embedding-grid"
+DRAWN = "drawn"
+"""The kind of source of a grid that a prior drew; its size is that of the picture that was asked for."""
 
 
 class Validity(IntEnum):
@@ -28,8 +30,8 @@ class Validity(IntEnum):
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """The image a grid was made from: its file name, kind ('slide', 'georaster', 'picture'), level-0 size and content
-    fingerprint; ``scale`` are the (low, high) values per band that became 0 and 255."""
+    """The image a grid was made from: its file name, kind ('slide', 'georaster', 'picture', 'drawn'), level-0 size and
+    content fingerprint; ``scale`` are the (low, high) values per band that became 0 and 255."""
 
     name: str
     kind: str

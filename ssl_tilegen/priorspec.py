@@ -37,12 +37,15 @@ class TextFacts(_Frozen):
 
 
 class PriorSampling(_Frozen):
-    """How grids are drawn unless something else is asked for."""
+    """How grids are drawn unless something else is asked for. ``overlap`` is what windows share with the next, for a
+    network that sees windows; its last ``settle`` steps are averaged, those before are of shifted windows."""
 
     steps: int = 24
     update: str = "dpmpp_2m"
     guidance: float = 1.5
     guidance_interval: tuple[float, float] = (0.1, 0.9)
+    overlap: float = 0.5
+    settle: int = 8
 
 
 class PriorInfo(_Frozen):

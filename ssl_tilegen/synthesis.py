@@ -31,6 +31,7 @@ from ssl_tilegen.diffusion.pinned import PinnedSweep
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
+from ssl_tilegen.diffusion.sketch import told_while
 from ssl_tilegen.diffusion.sweep import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.updates import update_named
 from ssl_tilegen.errors import SettingError, TilegenError
@@ -47,8 +48,9 @@ class SynthesisSettings:
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
     0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout is told
-    the content alone. A region gets a bleed of ``bleed_lat``, which is thrown away;
-    beyond the edges of ``extent`` (the virtual canvas, if it ends anywhere) at most ``edge_lat`` of it.
+    the content alone; with it, the layout too while the noise fraction is at least ``layout_above``. A region gets a
+    bleed of ``bleed_lat``, which is thrown away; beyond the edges of ``extent`` (the virtual canvas, if it ends
+    anywhere) at most ``edge_lat`` of it.
     """
 
     steps: int = 24
@@ -60,6 +62,7 @@ class SynthesisSettings:
     feather: bool = True
     settle: int = 0
     layout: bool = True
+    layout_above: float = 0.0
     seed: int = 0
     bleed_lat: int = 8
     edge_lat: int = 8
@@ -200,7 +203,7 @@ def develop(
 def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
                glass: Tensor | None = None, area: Window | None = None) -> Sweep:  # fmt: skip
     """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
-    clean_of = guided(clean_estimator(model), settings.guidance, settings.guidance_interval)
+    clean_of = guided_estimate(model, field.dim, settings)
     merge = _merge(model, settings)
     if merge == "whole":
         condition = _field_of(model, field, settings.layout)
@@ -236,6 +239,14 @@ def clean_estimator(model: Model) -> CleanOf:
         return convert(raw.float(), x, step)
 
     return clean_of
+
+
+def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> CleanOf:
+    """``clean_estimator`` under guidance, told of the layout as long as the settings say; ``dim`` of the vectors."""
+    clean_of, layout_dim = clean_estimator(model), model.local_condition.layout_dim
+    if settings.layout_above > 0 and layout_dim and model.locality == "local":
+        clean_of = told_while(clean_of, settings.layout_above, dim, layout_dim)
+    return guided(clean_of, settings.guidance, settings.guidance_interval)
 
 
 def quantum(model: Model) -> int:

@@ -7,10 +7,23 @@ from typing import Any, Literal
 
 import torch
 
-from ssl_tilegen.bundle import SCHEDULER, BundleInfo, EncoderInfo, Sampling, save_component, update_info, write_info
+from ssl_tilegen.bundle import (
+    SCHEDULER,
+    BundleInfo,
+    EncoderInfo,
+    ModelBundle,
+    Sampling,
+    save_component,
+    save_prior,
+    update_info,
+    write_info,
+)
 from ssl_tilegen.nets import build_encoder
 from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
+from ssl_tilegen.nets.grid_prior import GridPrior
+from ssl_tilegen.nets.grid_transformer import GridTransformer
+from ssl_tilegen.priorspec import LabelFacts, PriorInfo, PriorSampling
 
 TILE_PX, DIM = 64, 16
 LATENTS, WINDOW_PX = 4, 64
@@ -45,6 +58,26 @@ def painting_bundle(folder: Path, *, window: bool = False) -> Path:
         latent_scale=[1.0] * LATENTS,
         sampling=Sampling(steps=3),
     )
+    return folder
+
+
+def drawing_bundle(folder: Path, *, transformer: bool = False) -> Path:
+    """A painting bundle with a prior of random weights that knows three labels and no text."""
+    painting_bundle(folder)
+    torch.manual_seed(2)
+    labels = {"rock": ("aerial", 0.15, "m"), "sand": ("aerial", 0.15, "m"), "gland": ("he", 0.5, "um")}
+    info = PriorInfo(
+        encoder_sha256=ModelBundle.load(folder).component_hash("encoder"),
+        stride_px=TILE_PX,
+        labels={name: LabelFacts(domain=domain, resolution=(value, unit)) for name, (domain, value, unit) in
+                labels.items()},
+        sampling=PriorSampling(steps=4, settle=2),
+    )  # fmt: skip
+    net: Any = GridPrior(DIM, 3, 3, width=16, blocks=1, hidden=8)
+    if transformer:
+        net = GridTransformer(DIM, 3, 3, window=4, width=16, depth=1, heads=2, hidden=8)
+    net.scale.fill_(50)  # about the scale of what the random encoder gives
+    save_prior(_shaken(net), info, folder)
     return folder
 
 

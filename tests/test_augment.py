@@ -21,9 +21,9 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.metrics.votes import class_votes
 from ssl_tilegen.synthesis import SynthesisSettings, paint
 from ssl_tilegen.workflows.augment import augment
-from ssl_tilegen.workflows.augment_patches import cells_of, mixed
-from ssl_tilegen.workflows.augment_report import AugmentIncomplete
-from ssl_tilegen.workflows.augment_store import part_of
+from ssl_tilegen.workflows.augment.patches import cells_of, mixed
+from ssl_tilegen.workflows.augment.report import AugmentIncomplete
+from ssl_tilegen.workflows.augment.store import part_of
 from ssl_tilegen.workflows.paint_stack import frame, paint_stack
 from tests.bundles import painting_bundle
 from tests.diffusion.toys import LocalToy, WindowToy, random_field

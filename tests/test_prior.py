@@ -187,6 +187,23 @@ def test_a_scene_puts_each_ground_in_its_place(trained, brightness, tmp_path, ki
     assert left > right + 0.3
 
 
+def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brightness, tmp_path):
+    grid, size = tmp_path / "g.zarr", "768x384"
+    words = "bright sand beside a field of dark rock"
+    report = generate(run(trained, tmp_path / "x.png", text=words, size=size, seed=2, save_grid=grid))
+    drawn = EmbeddingGrid.open(grid)
+    cells = drawn.read().embedding
+    left, right = (brightness(part.astype(np.float64)) for part in (cells[:, :4], cells[:, 8:]))
+    assert left > right + 0.3
+    read = "note: the text is read as (bright sand | field of dark rock)"
+    assert report.remarks[0] == drawn.spec.source.remarks[0] == read
+    again = run(trained, tmp_path / "y.png", scene=tmp_path / "g.scene.png", size=size, seed=2,
+                save_grid=tmp_path / "h.zarr")  # fmt: skip
+    generate(again)
+    assert np.array_equal(EmbeddingGrid.open(tmp_path / "h.zarr").read().embedding, cells)
+    assert not (tmp_path / "h.scene.png").exists()
+
+
 @pytest.mark.parametrize(
     "options, message",
     [({"label": "dark rocks"}, "nearest: dark rock"), ({"text": "rock " * 30}, "fewer words"),
@@ -242,6 +259,31 @@ def test_models_info_lists_the_labels(trained):
     facts = describe(str(trained))
     assert list(facts["labels"]) == ["bright sand", "dark rock"] and facts["vector_dim"] == 3
     assert "prior" in facts["components"] and facts["labels"]["dark rock"] == "aerial, 0.15 m/px"
+
+
+@pytest.mark.parametrize(
+    "net, message",
+    [("_class_name='FieldUNet'", "no prior"), ("{_class_name='GridTransformer', width=50}", "multiple of heads"),
+     ("{_class_name='GridTransformer', window=2}", "smaller than window_cells 4")],
+    ids=["class", "heads", "window"],
+)  # fmt: skip
+def test_a_network_that_cannot_be_is_one_line(trained, tmp_path, net, message):
+    override = f"net={net}" if net.startswith("{") else f"net.{net}"
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    with pytest.raises(SettingError, match=message):
+        train("prior", config, tmp_path / "run", overrides=[override, bundle], device="cpu")
+
+
+def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, tmp_path):
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    net = "net={_class_name='GridTransformer', width=32, depth=1, heads=2, hidden=32}"
+    train("prior", config, tmp_path / "run", overrides=[net, bundle], device="cpu")
+    model, drawn = ModelBundle.load(tmp_path / "run" / "bundle"), []
+    assert model.prior.window == 4 and type(model.prior).__name__ == "GridTransformer"
+    for label in ("dark rock", "bright sand"):
+        request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
+        drawn.append(brightness(draw(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64)))
+    assert drawn[1] > drawn[0] + 0.3
 
 
 def shaken_prior() -> GridPrior:

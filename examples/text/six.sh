@@ -1,15 +1,35 @@
 #!/usr/bin/env bash
-# One picture per prompt, with a small preview beside it: six.sh [FOLDER] [SIZE]. Needs the extra: pip install 'ssl-tilegen[text]'
+# Six pictures from words, relations and a map, with a small preview of each: six.sh [FOLDER] [SIZE].
+# Needs the extra: pip install 'ssl-tilegen[text]'. A run that was stopped goes on; pictures that are there are kept.
 set -euo pipefail
 out=${1:-six}
 size=${2:-4096}
+here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
-paint() {
-    ssl-tilegen generate --text "$2" --size "$size" --seed 1 -o "$out/$1.ome.tif" --save-grid "$out/$1.zarr" --preview
+
+paint() {  # NAME OPTION VALUE
+    if [[ ! -e "$out/$1.ome.tif" ]]; then
+        ssl-tilegen generate "$2" "$3" --size "$size" --seed 1 -o "$out/$1.ome.tif" --save-grid "$out/$1.zarr" --preview
+    fi
+    python - "$out/$1" <<'PYTHON'
+import sys
+from pathlib import Path
+from PIL import Image
+
+name = sys.argv[1]
+with Image.open(f"{name}.preview.png") as picture:
+    picture = picture.convert("RGB")
+    picture.thumbnail((768, 768), Image.Resampling.LANCZOS)
+    for quality in (85, 75, 65, 55, 45, 35, 25):
+        picture.save(f"{name}.jpg", quality=quality, optimize=True)
+        if Path(f"{name}.jpg").stat().st_size <= 200 * 1024:
+            break
+PYTHON
 }
-paint alveoli "thin walled alveoli of a healthy lung"
-paint adenocarcinoma "adenocarcinoma with irregular glands and open lumina"
-paint squamous "dense sheets of squamous cancer cells"
-paint forest "a lush broadleaf forest from above"
-paint savanna "dry grass with scattered oaks"
-paint town "a suburb of red roofed houses on red earth"
+
+paint alveoli --text "thin walled alveoli of a healthy lung"
+paint squamous --text "dense sheets of squamous cancer cells"
+paint tumour-and-alveoli --text "dense nests of squamous cells beside normal alveoli"
+paint village-in-forest --text "a rural village with fields surrounded by broadleaf forest"
+paint town --text "a suburb of red roofed houses on red earth"
+paint valley --scene "$here/valley.png"

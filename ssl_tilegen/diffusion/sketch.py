@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
 from ssl_tilegen.diffusion.field import ConditionField
+from ssl_tilegen.diffusion.guidance import CleanOf
+from ssl_tilegen.diffusion.ladder import Step
 from ssl_tilegen.geometry import Window
 
 Unfold = Callable[[Tensor], Tensor]
@@ -47,6 +49,22 @@ class LocalCondition:
             return torch.cat([values, pixel_unshuffle(sketch(field, self.unfold, self.side, window), self.stride)])
         channels = self.unfold(field.embedding[:1, :1]).shape[2] * self.stride**2
         return torch.cat([values, values.new_full((channels, *values.shape[1:]), torch.nan)])
+
+
+def told_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) -> CleanOf:
+    """``clean_of`` that is told of the layout only while the noise fraction is at least ``above``.
+
+    So the layout says where things lie, and what they look like there is the network's own. ``dim``: length of the
+    vectors that conditions (N, dim [+ sketch], h, w) begin with.
+    """
+
+    def clean(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
+        if cond is not None and step.noise_fraction < above:
+            cond = cond.clone()
+            cond[:, dim - layout_dim :] = torch.nan
+        return clean_of(x, cond, step)
+
+    return clean
 
 
 def sketch(field: ConditionField, unfold: Unfold, side: int, window: Window) -> Tensor:

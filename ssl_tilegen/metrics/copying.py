@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from ssl_tilegen.metrics.distances import nearest
+from ssl_tilegen.metrics.distances import nearest, radii
 
 _LOW = 0.01
 
@@ -35,6 +35,18 @@ def copying(synthetic: np.ndarray, held_out: np.ndarray, train: np.ndarray) -> C
     held, _ = nearest(held_out, train)
     limit = float(np.quantile(held, _LOW))
     return Copying(share_nearer(near, held), float((near < limit).mean()), near, held, index, limit)
+
+
+def duplicates(held_out: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(M,) bool: vectors of (M, D) that are a training vector up to rounding, i.e. of the very same image.
+
+    Rounding is taken as a hundredth of the usual distance between neighbours of the training set.
+    """
+    _, index = nearest(held_out, train)
+    exact = np.linalg.norm(held_out - train[index], axis=1)
+    apart = radii(train, 1) if len(train) > 1 else np.ones(1)
+    usual = apart[apart > 0]
+    return exact <= 1e-2 * (float(np.median(usual)) if len(usual) else 0.0)
 
 
 def share_nearer(near: np.ndarray, held: np.ndarray) -> float:

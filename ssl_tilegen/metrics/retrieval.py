@@ -25,6 +25,15 @@ def retrieval(generated: np.ndarray, source: np.ndarray) -> Retrieval:
 
     Memory: 1024 x N floats. Raises ValueError where the shapes differ or there is no cell.
     """
+    own, nearer = ranks(generated, source)
+    return Retrieval(float(own.mean()), float((nearer == 0).mean()), float((nearer < 5).mean()), len(own))
+
+
+def ranks(generated: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every cell the cosine (N,) to its own source, and how many other sources (N,) are nearer to it.
+
+    Memory and errors as `retrieval`.
+    """
     if generated.shape != source.shape or generated.ndim != 2 or not len(generated):
         raise ValueError(f"expected two equal arrays (N, D), got {generated.shape} and {source.shape}")
     a, b = _unit(generated), _unit(source)
@@ -32,7 +41,7 @@ def retrieval(generated: np.ndarray, source: np.ndarray) -> Retrieval:
     nearer = np.concatenate(
         [((a[i : i + _CHUNK] @ b.T) > own[i : i + _CHUNK, None] + 1e-6).sum(1) for i in range(0, len(a), _CHUNK)]
     )
-    return Retrieval(float(own.mean()), float((nearer == 0).mean()), float((nearer < 5).mean()), len(a))
+    return own, nearer
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -14,9 +14,10 @@ def build_component(config: dict[str, Any]) -> Any:
     from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
     from ssl_tilegen.nets.field_unet import FieldUNet
     from ssl_tilegen.nets.grid_prior import GridPrior
+    from ssl_tilegen.nets.grid_transformer import GridTransformer
     from ssl_tilegen.nets.window_dit import WindowDiT
 
-    kinds: tuple[Any, ...] = (LinearStartAutoencoder, FieldUNet, WindowDiT, GridPrior)
+    kinds: tuple[Any, ...] = (LinearStartAutoencoder, FieldUNet, WindowDiT, GridPrior, GridTransformer)
     ours: dict[str, Any] = {kind.__name__: kind for kind in kinds}
     name = config.get("_class_name", "")
     kind = ours.get(name) or getattr(diffusers, name, None)

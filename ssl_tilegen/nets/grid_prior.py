@@ -10,20 +10,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ssl_tilegen.nets.layers import ChannelNorm, sinusoid, zeroed
+from ssl_tilegen.nets.cell_network import CellNetwork
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
 
 
-class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
+class GridPrior(CellNetwork):
+    """Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side.
 
-    ``anchors`` (labels, C) keeps what is told of each label on average. Preconditioned per channel as ``FieldUNet`` is.
-    Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side.
+    With ``breaks`` the network sees where a cell and the next to its right or below are of two parts.
     """
 
+    _supports_gradient_checkpointing = True
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -37,70 +37,52 @@ class GridPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         expansion: int = 2,
         hidden: int = 128,
         time_features: int = 64,
+        breaks: bool = False,
     ) -> None:
         super().__init__()
-        channels = dim + 1
-        self._blocks, self._time_features = blocks, time_features
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("scale", torch.ones(channels))
-        self.register_buffer("clean_std", torch.ones(channels))
-        self.register_buffer("condition_mean", torch.zeros(condition_dim))
-        self.register_buffer("condition_std", torch.ones(condition_dim))
-        self.register_buffer("anchors", torch.zeros(labels, condition_dim))
-        self.null = nn.Parameter(torch.zeros(condition_dim))
+        channels = self._add_statistics(dim, condition_dim, labels)
+        self._blocks, self._time_features, self._breaks = blocks, time_features, breaks
         self.time_in = nn.Linear(time_features, hidden)
         self.condition_in = nn.Conv2d(condition_dim, hidden, 1)
         self.condition_mix = nn.Conv2d(hidden, hidden, 1)
         self.act = nn.SiLU()
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = nn.Conv2d(channels + 2 * breaks, width, 3, padding=1)
         self.body: Any = nn.ModuleList(_CellBlock(width, expansion, hidden) for _ in range(blocks))
         self.norm_out = ChannelNorm(width)
         self.out = zeroed(nn.Conv2d(width, channels, 1))
 
     @property
-    def halo(self) -> int:
+    def halo(self) -> int:  # type: ignore[override]
         """Cells of context to each side that make a piece exact."""
         return self._blocks + 1
 
-    def normalised(self, cells: Tensor) -> Tensor:
-        """Embeddings and validity (..., D + 1) as the network sees them."""
-        return (cells - self.mean) * self.scale
-
-    def restored(self, x: Tensor) -> Tensor:
-        """The inverse of ``normalised`` for (..., D + 1)."""
-        return x / self.scale + self.mean
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, inside: Tensor | None = None) -> Tensor:
-        """Velocity noise - clean (N, D + 1, R, K) for noisy cells x, times t (N,) in [0, 1] and a condition or None.
-
-        The condition is (N, C, R, K); numbers of it that are NaN are not known. ``inside`` (N, 1, R, K) in 0 and 1:
-        where there are cells at all; the rest is as if beyond the edge.
-        """
-        time = t.float()[:, None, None, None]
-        std = self.clean_std[:, None, None]
-        spread = (1 - time) ** 2 * std**2 + time**2
-        h = x * spread.rsqrt()
-        h = self.stem(h if inside is None else h * inside)
-        modulation = self._modulation(t, condition, x)
+    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+        inside = None if parts is None else (parts > 0).to(x.dtype)
+        if self._breaks:
+            x = torch.cat([x, _breaks(x[:, :1] if parts is None else parts, none=parts is None)], 1)
+        h = self.stem(x if inside is None else x * inside)
+        modulation = self._modulation(t, told)
         for block in self.body:
             h = block(h if inside is None else h * inside, modulation)
-        remainder = self.out(self.act(self.norm_out(h)))
-        return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
+        return self.out(self.act(self.norm_out(h)))
 
-    def _modulation(self, t: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """What all blocks take their scale and shift from: (N, hidden, R, K), or of one cell where all are alike."""
-        null = self.null[None, :, None, None]
-        if condition is None:
-            field = null.expand(len(x), -1, 1, 1)
-        else:
-            field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
-            field = torch.where(field.isnan(), null, field)
+    def _modulation(self, t: Tensor, told: Tensor) -> Tensor:
+        """What all blocks take their scale and shift from: (N, hidden, r, k)."""
         time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
-        mixed = self.condition_mix(self.act(self.condition_in(field) + time))
+        mixed = self.condition_mix(self.act(self.condition_in(told) + time))
         return self.act(mixed + time)
 
 
-class _CellBlock(nn.Module):
+def _breaks(parts: Tensor, *, none: bool) -> Tensor:
+    """(N, 2, R, K): 1 where the next cell to the right, and the next below, is of another part."""
+    found = torch.zeros_like(parts).repeat(1, 2, 1, 1)
+    if not none:
+        found[:, 0, :, :-1] = (parts[:, 0, :, 1:] != parts[:, 0, :, :-1]).to(found.dtype)
+        found[:, 1, :-1] = (parts[:, 0, 1:] != parts[:, 0, :-1]).to(found.dtype)
+    return found
+
+
+class _CellBlock(Recomputable):
     """A depthwise 3 x 3 over the neighbours, then a perceptron within each cell, scaled and shifted by a map."""
 
     def __init__(self, width: int, expansion: int, hidden: int) -> None:
@@ -112,7 +94,7 @@ class _CellBlock(nn.Module):
         self.narrow = zeroed(nn.Conv2d(expansion * width, width, 1))
         self.act = nn.SiLU()
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, W, R, K) and (N, hidden, R, K) -> (N, W, R, K)."""
         scale, shift = self.modulate(modulation).chunk(2, 1)
         h = self.norm(self.around(x)) * (1 + scale) + shift

@@ -35,6 +35,12 @@ class TileEncoder(nn.Module):
         return nn.functional.adaptive_avg_pool2d(tiles, self.layout_px).flatten(1)
 
     @torch.no_grad()
+    def unfold(self, layout: Tensor) -> Tensor:
+        """The averaged pictures (..., 3, layout_px, layout_px) that layout parts (..., L) most likely are."""
+        flat = (layout - self.layout.bias) @ torch.linalg.pinv(self.layout.weight).T
+        return flat.unflatten(-1, (3, self.layout_px, self.layout_px))
+
+    @torch.no_grad()
     def set_content(self, one: Tensor, other: Tensor) -> None:
         """Fit the content head to features (N, features) of two views of each of N tiles.
 

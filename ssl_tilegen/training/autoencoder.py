@@ -22,6 +22,7 @@ from ssl_tilegen.training.features import FeatureSpace
 from ssl_tilegen.training.reconstruction import downscale, gradient_difference, latent_side, psnr, reconstruct
 from ssl_tilegen.training.settings import AutoencoderSettings
 from ssl_tilegen.training.strip import save_strip
+from ssl_tilegen.training.warm_start import fill_what_fits, freeze_encoder, still_module
 
 _START_CROPS = 600
 _SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
@@ -36,10 +37,13 @@ class AutoencoderStage:
     def __init__(self, settings: AutoencoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
-        network: Any = build_component({"_class_name": "LinearStartAutoencoder", **settings.net})
+        start: Any = ModelBundle.load(settings.start_from).autoencoder if settings.start_from else None
+        network: Any = build_component(self._network(start))
         if settings.window_px % downscale(network):
             raise SettingError(f"window_px {settings.window_px}: must be a multiple of {downscale(network)}")
-        if isinstance(network, LinearStartAutoencoder):
+        if start is not None:
+            self._start_from(start, network)
+        elif isinstance(network, LinearStartAutoencoder):
             network.start_from_blocks(self._blocks())
         self.module: Any = network
         if settings.critic_weight:
@@ -52,6 +56,18 @@ class AutoencoderStage:
         shown = np.random.default_rng([settings.run.seed, 1])
         count = _MEASURED if corpus.validation or self._space else _SHOWN
         self._fixed = np.stack([corpus.held_out.crop(shown, settings.window_px) for _ in range(count)])
+
+    def _network(self, start: Any) -> dict[str, Any]:
+        """The configuration of the network: that of the warm start, if any, and the user's on top."""
+        known = {key: value for key, value in start.config.items() if key != "_diffusers_version"} if start else {}
+        name = type(start).__name__ if start else "LinearStartAutoencoder"
+        return {**known, "_class_name": name, **self.settings.net}
+
+    def _start_from(self, start: Any, network: Any) -> None:
+        left = fill_what_fits(network, start.state_dict())
+        if self.settings.train_only == "decoder":
+            freeze_encoder(network, left)
+            still_module(network)
 
     def _blocks(self) -> Tensor:
         rng = np.random.default_rng([self.settings.run.seed, 0])
@@ -66,11 +82,14 @@ class AutoencoderStage:
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s, image = self.settings, batch["image"]
         network = getattr(module, "network", module)
-        restored, prior = reconstruct(network, image, batch["noise"])
+        noise = s.posterior_noise * batch["noise"] if s.posterior_noise else None
+        restored, prior = reconstruct(network, image, noise, frozen=s.train_only == "decoder")
         pixel = (restored - image).abs().mean()
         edge = gradient_difference(restored, image)
         weight = 1.0 if hasattr(network, "quantize") else s.kl_weight
         loss = pixel + s.gradient_weight * edge + weight * prior
+        if s.square_weight:
+            loss = loss + s.square_weight * (restored - image).square().mean()
         parts = {"l1": pixel.detach(), "kl": prior.detach(), "psnr": psnr(restored, image).mean().detach()}
         if s.feature_weight and self._space is not None:
             features = self._space.to(image.device).difference(restored, image)
@@ -82,6 +101,13 @@ class AutoencoderStage:
             parts |= {"maker": of_maker.detach(), "critic": of_critic.detach()}
             module.parts.add_(1)
         return loss, parts
+
+    def fused(self, module: Any) -> Any:
+        """``module`` with its heavy halves compiled where they are (its other methods are called by name)."""
+        network = self.finished(module)
+        network.encoder.compile()
+        network.decoder.compile()
+        return module
 
     def finished(self, module: Any) -> Any:
         """The network to keep."""

@@ -1,9 +1,11 @@
-"""The figures of a run over its steps, drawn with Pillow."""
+"""The figures of a run over its steps, or of runs that went on from each other, drawn with Pillow."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -11,26 +13,49 @@ from PIL import Image, ImageDraw
 _NOT_DRAWN = {"step", "steps", "eta_s"}
 _WIDTH, _HEIGHT, _MARGIN = 420, 220, 34
 _ACROSS = 3
-_INK, _FRAME, _PAPER = (31, 78, 140), (190, 190, 190), (255, 255, 255)
+_INK, _PALE, _FRAME, _PAPER = (31, 78, 140), (176, 198, 226), (190, 190, 190), (255, 255, 255)
+_SMOOTH, _COLOURS = 15, 16
+
+Curves = dict[str, list[tuple[float, float]]]
 
 
-def draw_curves(log: Path, out: Path) -> None:
-    """One panel per figure in a log of JSON lines, into a PNG. Nothing where there is nothing to draw."""
-    curves = _read(log)
+def draw_curves(logs: Path | Sequence[Path], out: Path, only: Collection[str] = ()) -> None:
+    """One panel per figure (of ``only``, if given) in logs of JSON lines, into a small PNG. Nothing where there is
+    nothing to draw.
+
+    Several logs are runs in sequence, each started from the weights of the one before: their steps are counted on, and
+    a line stands where a run began. Long curves are drawn pale, with their running mean over them.
+    """
+    curves, starts = _in_sequence([logs] if isinstance(logs, Path) else logs)
+    curves = {name: points for name, points in curves.items() if not only or name in only}
     if not curves:
         return
     down = math.ceil(len(curves) / _ACROSS)
     sheet = Image.new("RGB", (min(len(curves), _ACROSS) * _WIDTH, down * _HEIGHT), _PAPER)
     for place, (name, points) in enumerate(curves.items()):
-        sheet.paste(_panel(name, points), (place % _ACROSS * _WIDTH, place // _ACROSS * _HEIGHT))
+        sheet.paste(_panel(name, points, starts), (place % _ACROSS * _WIDTH, place // _ACROSS * _HEIGHT))
     fresh = out.with_name(f"{out.stem}.part{out.suffix}")
-    sheet.save(fresh)
+    sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(fresh, optimize=True)
     fresh.replace(out)
 
 
-def _read(log: Path) -> dict[str, list[tuple[float, float]]]:
+def _in_sequence(logs: Sequence[Path]) -> tuple[Curves, list[float]]:
+    """The curves of all logs one after the other, and the steps at which the later ones began."""
+    curves: Curves = {}
+    starts: list[float] = []
+    before = 0.0
+    for log in logs:
+        own = _read(log)
+        for name, points in own.items():
+            curves.setdefault(name, []).extend((step + before, value) for step, value in points)
+        before += max((points[-1][0] for points in own.values()), default=0.0)
+        starts.append(before)
+    return curves, starts[:-1]
+
+
+def _read(log: Path) -> Curves:
     """Figure -> [(step, value)], only finite numbers."""
-    curves: dict[str, list[tuple[float, float]]] = {}
+    curves: Curves = {}
     for line in log.read_text().splitlines():
         record = json.loads(line)
         for name, value in record.items():
@@ -39,7 +64,7 @@ def _read(log: Path) -> dict[str, list[tuple[float, float]]]:
     return curves
 
 
-def _panel(name: str, points: list[tuple[float, float]]) -> Image.Image:
+def _panel(name: str, points: list[tuple[float, float]], starts: Sequence[float]) -> Image.Image:
     panel = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
     draw = ImageDraw.Draw(panel)
     box = (_MARGIN + 30, 22, _WIDTH - 12, _HEIGHT - _MARGIN + 10)
@@ -50,18 +75,39 @@ def _panel(name: str, points: list[tuple[float, float]]) -> Image.Image:
         draw.text((4, y), f"{value:.4g}", fill=(90, 90, 90))
     draw.text((box[0], box[3] + 3), f"{left:g}", fill=(90, 90, 90))
     draw.text((box[2] - 8 * len(f"{right:g}"), box[3] + 3), f"{right:g}", fill=(90, 90, 90))
-    line = [
-        (
-            box[0] + (x - left) / (right - left) * (box[2] - box[0]),
-            box[3] - (y - low) / (high - low) * (box[3] - box[1]),
-        )
-        for x, y in points
-    ]
-    if len(line) > 1:
-        draw.line(line, fill=_INK, width=2)
-    else:
-        draw.ellipse([line[0][0] - 2, line[0][1] - 2, line[0][0] + 2, line[0][1] + 2], fill=_INK)
+    across, down = (box[2] - box[0]) / (right - left), (box[3] - box[1]) / (high - low)
+    for start in starts:
+        if left < start < right:
+            at = box[0] + (start - left) * across
+            draw.line([(at, box[1]), (at, box[3])], fill=_FRAME)
+    edges = [-math.inf, *starts, math.inf]
+    for first, last in pairwise(edges):
+        run = [(box[0] + (x - left) * across, box[3] - (y - low) * down) for x, y in points if first < x <= last]
+        _draw_line(draw, run)
     return panel
+
+
+def _draw_line(draw: ImageDraw.ImageDraw, line: list[tuple[float, float]]) -> None:
+    """One run's points (in pixels); a single one as a dot."""
+    if len(line) == 1:
+        draw.ellipse([line[0][0] - 2, line[0][1] - 2, line[0][0] + 2, line[0][1] + 2], fill=_INK)
+    if len(line) > 1:
+        smooth = _smoothed(line)
+        draw.line(line, fill=_INK if smooth is line else _PALE, width=2)
+        draw.line(smooth, fill=_INK, width=2)
+
+
+def _smoothed(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The running mean of a long line, over fewer points towards its ends; a short one as it is."""
+    if len(line) < 4 * _SMOOTH:
+        return line
+    heights = [y for _, y in line]
+    smooth = []
+    for i, (x, _) in enumerate(line):
+        reach = min(_SMOOTH // 2, i, len(line) - 1 - i)
+        part = heights[i - reach : i + reach + 1]
+        smooth.append((x, sum(part) / len(part)))
+    return smooth
 
 
 def _span(values: list[float]) -> tuple[float, float]:

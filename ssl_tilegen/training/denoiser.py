@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
@@ -34,6 +34,7 @@ from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch,
 from ssl_tilegen.training.strip import save_strip
 from ssl_tilegen.training.targets import Target
 from ssl_tilegen.training.told import CentreTold, Told, forgotten, local_told
+from ssl_tilegen.training.warm_start import fill_what_fits
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
@@ -204,22 +205,3 @@ class _Windows:
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
     return values[mask].mean() if mask.any() else values.mean()
-
-
-@torch.no_grad()
-def fill_what_fits(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
-    """Copy another network's weights into ``module`` where names and shapes agree; a kernel with more inputs than
-    theirs takes theirs as its first, and zeros. Statistics stay. Returns the names of what did not fit."""
-    left = []
-    for name, parameter in module.named_parameters():
-        theirs = weights.get(name)
-        if theirs is None or theirs.shape[:1] != parameter.shape[:1] or theirs.ndim != parameter.ndim:
-            left.append(name)
-        elif theirs.shape == parameter.shape:
-            parameter.copy_(theirs)
-        elif theirs.ndim == 4 and theirs.shape[1] < parameter.shape[1] and theirs.shape[2:] == parameter.shape[2:]:
-            parameter.zero_()
-            parameter[:, : theirs.shape[1]] = theirs
-        else:
-            left.append(name)
-    return left

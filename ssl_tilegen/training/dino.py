@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ssl_tilegen.training.batches import Batch
 from ssl_tilegen.training.embedder import Embedder
+from ssl_tilegen.training.processes import gathered, share_of_this_process
 from ssl_tilegen.training.settings import EncoderSettings
-from ssl_tilegen.training.team import gathered, share_of_this_process
 
 _STUDENT_HEAT, _TEACHER_HEAT = 0.1, 0.04
 _BALANCING_ROUNDS = 3

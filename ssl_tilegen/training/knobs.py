@@ -68,6 +68,9 @@ class RunSettings(Strict):
     """Parts in which a process computes its share of the batch, one after the other: less memory, the same gradient."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """With many processes: fsdp cuts weights, gradients and the optimiser's state over them (fully_shard); none copies
+    them to each. Checkpoints are whole either way."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate."""
@@ -81,6 +84,11 @@ class RunSettings(Strict):
     """Largest norm of the gradient."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the moving average of the weights; the average is what is kept."""
+    snapshots: int = Field(0, ge=0)
+    """Snapshots, over the whole run, of two more averages of the weights, from which ``horizon`` is made afterwards.
+    Each takes as much as two networks in float16; 0: none."""
+    horizon: float | None = Field(None, gt=0.01, lt=0.25)
+    """Keep the average of this width, as a share of the run, instead of ``ema``'s; may be set after the run."""
     seed: int = 0
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Autocast type; auto: bf16 where the chip has matrix units for it."""

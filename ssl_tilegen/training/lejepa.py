@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ssl_tilegen.training.batches import Batch
 from ssl_tilegen.training.embedder import Embedder, embed_views
+from ssl_tilegen.training.processes import gathered
 from ssl_tilegen.training.settings import EncoderSettings
-from ssl_tilegen.training.team import gathered
 
 _SLICES = 256
 

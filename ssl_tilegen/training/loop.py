@@ -12,15 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.errors import TilegenError
+from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import fast_dtype
 from ssl_tilegen.training.average import Average
 from ssl_tilegen.training.batches import Batch, Batches, Item
 from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
 from ssl_tilegen.training.log import Log, Progress
 from ssl_tilegen.training.optim import make_optimiser
+from ssl_tilegen.training.posthoc_ema import Horizons
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings
-from ssl_tilegen.training.team import Team
+from ssl_tilegen.training.sharding import shard, whole
 
 
 class Stage(Protocol):
@@ -40,7 +42,7 @@ class Stage(Protocol):
 
 
 def train_stage(
-    stage: Stage, run: RunSettings, out: Path, progress: Progress, team: Team, stop: Callable[[], bool]
+    stage: Stage, run: RunSettings, out: Path, progress: Progress, team: Processes, stop: Callable[[], bool]
 ) -> nn.Module:
     """Train ``stage.module`` to ``run.steps``, continuing from the checkpoint in ``out`` where there is one.
 
@@ -49,35 +51,46 @@ def train_stage(
     finite (the last checkpoint stays).
     """
     places = team.places(run)
-    module = stage.module.to(team.device, memory_format=torch.channels_last)
+    layout = torch.contiguous_format if team.cuts(run) else torch.channels_last
+    module = stage.module.to(team.device, memory_format=layout)
+    average, horizons = Average(module, run.ema), Horizons(module, run, out)
     stepper = Stepper(stage, run, team)
-    average = Average(module, run.ema)
-    start = load_checkpoint(out, module, average, stepper.optimiser, scaler=stepper.scaler)
+    average.follow(module)
+    horizons.follow(module)
+    kept: dict[str, Any] = {"others": horizons.averages, "scaler": stepper.scaler}
+    start = load_checkpoint(out, module, average, stepper.optimiser, **kept)
     stepper.prepare(compiled=run.compile and start < run.steps)
     log = Log(out, run, progress, start) if team.is_first else None
     with Batches(stage, run, start, places, team.device) as batches:
         for step, parts in batches:
             figures, stopping = stepper.step(step, parts, out, stop)
             average.update(module)
-            done = step + 1 == run.steps
+            horizons.update(module)
+            done, number = step + 1 == run.steps, step + 1
             if log:
-                log.add(step + 1, figures, batches.waited_s, run.lr * rate(step, run))
-                if done or (step + 1) % run.sample_every == 0:
-                    log.write(step + 1, stage.sample(average.module, out / f"sample-{step + 1:07d}.png"))
+                log.add(number, figures, batches.waited_s, run.lr * rate(step, run))
+            if done or number % run.sample_every == 0:
+                averaged = average.gather()
+                if log:
+                    log.write(number, stage.sample(averaged, out / f"sample-{number:07d}.png"))
                     log.draw()
-                if done or (step + 1) % run.save_every == 0 or stopping:
-                    save_checkpoint(out, step + 1, module, average, stepper.optimiser, scaler=stepper.scaler)
+            horizons.keep(number, write=team.is_first)
+            if done or number % run.save_every == 0 or stopping:
+                save_checkpoint(out, number, module, average, stepper.optimiser, write=team.is_first, **kept)
             if stopping:
                 break
     team.wait()
-    return average.module
+    return horizons.chosen(average.gather())
 
 
 class Stepper:
     """One optimiser step: the loss of every part of the batch, its gradient, and the update."""
 
-    def __init__(self, stage: Stage, run: RunSettings, team: Team) -> None:
+    def __init__(self, stage: Stage, run: RunSettings, team: Processes) -> None:
         self.stage, self.run, self.team, self.module = stage, run, team, stage.module
+        self.objective: nn.Module = _Objective(stage, self.module)
+        if team.cuts(run):
+            shard(self.objective, team.device)
         self.optimiser = make_optimiser(self.module, run)
         self.precision = precision_of(run, team.device)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=self.precision is torch.float16)
@@ -86,8 +99,11 @@ class Stepper:
 
     def prepare(self, *, compiled: bool) -> None:
         """To be called once the weights are loaded."""
-        network = torch.compile(self.module) if compiled else self.module
-        self.objective = self.team.wrapped(_Objective(self.stage, network))
+        if compiled:
+            fused: Any = getattr(self.stage, "fused", torch.compile)
+            self.objective.network = fused(self.module)
+        if not self.team.cuts(self.run):
+            self.objective = self.team.wrapped(self.objective)
 
     def step(self, step: int, parts: list[Batch], out: Path, stop: Callable[[], bool]) -> tuple[dict[str, float], bool]:
         """The figures of the step, averaged over all processes, and whether any process was asked to stop."""
@@ -102,7 +118,7 @@ class Stepper:
             for key, value in {"loss": loss.detach(), **figures}.items():
                 totals[key] = totals.get(key, 0) + value.float() / len(parts)
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.run.clip)
+        norm = whole(nn.utils.clip_grad_norm_(self.module.parameters(), self.run.clip))
         local = torch.stack([*totals.values(), torch.tensor(float(stop()), device=self.team.device)])
         *means, stopping = self.team.mean(local).tolist()
         self._check(means[0], float(norm), step, out)
@@ -144,7 +160,9 @@ def rate(step: int, run: RunSettings) -> float:
 
 
 def precision_of(run: RunSettings, device: torch.device) -> torch.dtype | None:
-    """The autocast type, or None for plain float32."""
+    """The autocast type, or None for plain float32. SettingError for fp16 without a GPU."""
+    if run.precision == "fp16" and device.type == "cpu":
+        raise SettingError("run.precision = fp16: needs a GPU; use bf16 or auto on a CPU")
     return {"auto": fast_dtype(device), "no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[run.precision]
 
 

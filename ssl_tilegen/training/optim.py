@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.training.settings import RunSettings
+from ssl_tilegen.training.sharding import cut_like, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _MOMENTUM = 0.95
@@ -61,9 +62,9 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
-        nesterov = parameter.grad.lerp(state["momentum"], _MOMENTUM).flatten(1)
+        nesterov = whole(parameter.grad.lerp(state["momentum"], _MOMENTUM)).flatten(1)
         update = orthogonalised(nesterov) * (_MATCH_ADAMW * max(nesterov.shape) ** 0.5)
-        return update.reshape(parameter.shape)
+        return cut_like(update.reshape(parameter.shape), parameter)
 
     def _adam(self, parameter: Any, group: dict[str, Any]) -> Tensor:
         state, beta1, beta2 = self.state[parameter], 0.9, group["beta2"]

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.drawing import draw
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
 from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.prior_cells import Piece, Seen
 from ssl_tilegen.training.prior_table import Row
+from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, region
 from ssl_tilegen.training.settings import PriorSettings
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
@@ -30,7 +31,7 @@ _LEAST_DEVIATION = 1e-3
 
 
 class PriorStage:
-    """Trains GridPrior on the pieces of a table."""
+    """Trains GridPrior or GridTransformer on the pieces of a table."""
 
     def __init__(
         self,
@@ -47,11 +48,28 @@ class PriorStage:
         self.info = prior_info(settings, bundle, rows, seen, text)
         self._parts = self.info.parts
         torch.manual_seed(settings.run.seed)
-        config = {"_class_name": "GridPrior", "dim": bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
-                  "labels": len(self.info.labels)}  # fmt: skip
-        self.module = build_component(config | settings.net)
+        self.module = self._network()
         self._set_statistics()
-        self._draw = _PieceDraw(rows, pieces, settings.balance)
+        self._draw = PieceDraw(rows, pieces, settings.balance)
+
+    def _network(self) -> Any:
+        """GridPrior, or what ``[net]`` names."""
+        config: dict[str, Any] = {
+            "_class_name": "GridPrior", "dim": self.bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
+            "labels": len(self.info.labels), "window": self.settings.window_cells,
+        } | self.settings.net  # fmt: skip
+        if config["_class_name"] not in ("GridPrior", "GridTransformer"):
+            name = config["_class_name"]
+            raise SettingError(f"[net] _class_name '{name}': no prior; use GridPrior or GridTransformer")
+        if config["_class_name"] == "GridPrior":
+            del config["window"]
+        try:
+            module = build_component(config)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"[net]: {error}") from None
+        if module.window and module.window < self.settings.window_cells:
+            raise SettingError(f"[net] window {module.window}: smaller than window_cells {self.settings.window_cells}")
+        return module
 
     def _set_statistics(self) -> None:
         cells = np.concatenate([piece.cells[piece.state >= 0] for piece in self.pieces]).astype(np.float32)
@@ -92,13 +110,14 @@ class PriorStage:
     def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         s = self.settings
         first = self._draw(rng)
-        cells, state = self._window(first, rng)
+        cells, state, parts = self._window(first, rng)
         told = np.broadcast_to(self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
-            others, of_others = self._window(second, rng)
-            other = _region(state.shape, rng) & (state > -2) & (of_others > -2)
+            others, of_others, other_parts = self._window(second, rng)
+            other = region(state.shape, rng) & (state > -2) & (of_others > -2)
             cells, state = np.where(other[..., None], others, cells), np.where(other, of_others, state)
+            parts = np.where(other, other_parts, parts)
             told[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
             told[:] = np.nan
@@ -107,6 +126,7 @@ class PriorStage:
         return {
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
+            "parts": parts[None].astype(np.float32),
             "told": told,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
@@ -126,15 +146,15 @@ class PriorStage:
         told[text] += self.settings.text_noise * rng.standard_normal(text.stop - text.start).astype(np.float32)
         return told
 
-    def _window(self, piece: Piece, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Cells (S, S, D) and their state (S, S), -2 where there are none: a cut, one small piece, or a mosaic."""
+    def _window(self, piece: Piece, rng: np.random.Generator) -> Placed:
+        """A window's worth of a piece: a cut, one small piece, or a mosaic."""
         side = self.settings.window_cells
         if min(piece.state.shape) >= side:
-            return _cut(piece, side, rng)
+            return cut(piece, side, rng)
         if rng.random() < self.settings.alone:
             row, col = (int(rng.integers(min(0, side - n), max(0, side - n) + 1)) for n in piece.state.shape)
-            return _placed([(piece, row, col)], side)
-        return _placed(list(self._mosaic(piece, side, rng)), side)
+            return placed([(piece, row, col)], side)
+        return placed(list(self._mosaic(piece, side, rng)), side)
 
     def _mosaic(self, piece: Piece, side: int, rng: np.random.Generator) -> Any:
         """Pieces of one group side by side, the lattice of them at random."""
@@ -150,7 +170,7 @@ class PriorStage:
         clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
         clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
         time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["told"], inside)
+        velocity = module((1 - time) * clean + time * noise, t, batch["told"], batch["parts"])
         error = (velocity.float() - (noise - clean)).square()
         of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
         of_validity = _mean(error[:, -1:], inside)
@@ -173,21 +193,20 @@ class PriorStage:
             part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
             real[: part.shape[0], : part.shape[1]] = part
             pictures.append((real, drawn.embedding))
-        lines = [np.concatenate([self._seen(real), self._seen(drawn)], 1) for real, drawn in pictures]
+        lines = [np.concatenate([coarse_picture(part, self.bundle) for part in pair], 1) for pair in pictures]
         Image.fromarray(np.concatenate(lines, 0)).save(path)
         return {}
 
-    def _seen(self, cells: np.ndarray) -> np.ndarray:
-        """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one."""
-        layout = self.bundle.info.encoder.layout_dim
-        if not layout:
-            return _swatches(cells)
-        head = self.bundle.encoder.layout
-        side = round((head.in_features / 3) ** 0.5)
-        coarse = (torch.from_numpy(cells[..., -layout:]) - head.bias) @ torch.linalg.pinv(head.weight).T
-        rows, cols = cells.shape[:2]
-        picture = coarse.reshape(rows, cols, 3, side, side).permute(0, 3, 1, 4, 2).reshape(rows * side, cols * side, 3)
-        return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+def coarse_picture(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
+    """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
+    principal components."""
+    layout = bundle.info.encoder.layout_dim
+    if not layout:
+        return _swatches(cells)
+    coarse = bundle.encoder.unfold(torch.from_numpy(cells[..., -layout:].astype(np.float32)))
+    picture = coarse.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
 def prior_info(
@@ -222,67 +241,6 @@ def _domain(row: Row, seen: Seen, bundle: ModelBundle) -> str:
     """What the table says, else the bundle's domain of the row's unit."""
     of_unit = [name for name, (_, unit) in bundle.info.resolutions.items() if unit == seen.resolution.unit]
     return row.domain or next(iter(of_unit), seen.resolution.unit)
-
-
-class _PieceDraw:
-    """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
-
-    def __init__(self, rows: list[Row], pieces: list[Piece], balance: float) -> None:
-        self._pieces, self._rows = pieces, rows
-        self._of: dict[Any, dict[str, list[int]]] = {}
-        for index, piece in enumerate(pieces):
-            row = rows[piece.row]
-            self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
-        self._labels = list(self._of)
-        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
-        self._until = np.cumsum(sizes / sizes.sum())
-
-    def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
-        """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
-        if label is None:
-            place = int(np.searchsorted(self._until, rng.random(), side="right"))
-            label = self._labels[min(place, len(self._labels) - 1)]
-        groups = list(self._of[label].values())
-        sizes = np.array([len(group) for group in groups], float)
-        group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
-        found = self._pieces[group[int(rng.integers(len(group)))]]
-        if like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
-            return self(rng, like=like)
-        return found
-
-    def sibling(self, piece: Piece, rng: np.random.Generator) -> Piece:
-        """Another piece of the same label, group and shape; itself where there is none."""
-        row = self._rows[piece.row]
-        group = self._of[row.label][row.group]
-        found = self._pieces[group[int(rng.integers(len(group)))]]
-        return found if found.state.shape == piece.state.shape else piece
-
-
-def _cut(piece: Piece, side: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
-    part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part]
-
-
-def _placed(pieces: list[tuple[Piece, int, int]], side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces at their rows and columns of a window, as far as they lie in it."""
-    cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
-    state = np.full((side, side), -2, np.int8)
-    for piece, row, col in pieces:
-        rows, cols = piece.state.shape
-        top, left = max(row, 0), max(col, 0)
-        to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
-        room = state[to].shape
-        cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
-    return cells, state
-
-
-def _region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A random part of a window, bool: one side of a slanted line."""
-    row, col = np.indices(shape)
-    angle = rng.random() * 2 * np.pi
-    middle = [rng.random() * length for length in shape]
-    return (row + 0.5 - middle[0]) * np.sin(angle) + (col + 0.5 - middle[1]) * np.cos(angle) > 0
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,16 +18,27 @@ class Reconstruction(NamedTuple):
     prior: Tensor
 
 
-def reconstruct(module: Any, image: Tensor, noise: Tensor | None) -> Reconstruction:
-    """Encode and decode (N, 3, H, W) in [-1, 1]; ``noise`` (N, C, h, w) draws from the posterior, None is its mean."""
+def reconstruct(module: Any, image: Tensor, noise: Tensor | None, *, frozen: bool = False) -> Reconstruction:
+    """Encode and decode (N, 3, H, W) in [-1, 1]; ``noise`` (N, C, h, w) draws from the posterior, None is its mean.
+
+    ``frozen``: the encoder does not learn, so it keeps nothing for a backward pass.
+    """
+    with torch.no_grad() if frozen else nullcontext():
+        latents, prior = _latents(module, image, noise)
     if hasattr(module, "quantize"):
-        decoded = module.decode(module.encode(image).latents)
+        decoded = module.decode(latents)
         return Reconstruction(decoded.sample, decoded.commit_loss.mean())
+    decoded = module.decode(latents)
+    return Reconstruction(getattr(decoded, "sample", decoded), prior)
+
+
+def _latents(module: Any, image: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Latents, and their divergence from a normal distribution (none for codes, which decoding commits to)."""
+    if hasattr(module, "quantize"):
+        return module.encode(image).latents, image.new_zeros(())
     mean, logvar = _moments(module, image)
     latents = mean if noise is None else mean + noise * (0.5 * logvar).exp()
-    decoded = module.decode(latents)
-    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return Reconstruction(getattr(decoded, "sample", decoded), divergence)
+    return latents, 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 def _moments(module: Any, image: Tensor) -> tuple[Tensor, Tensor]:

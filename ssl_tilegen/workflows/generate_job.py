@@ -14,8 +14,8 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import FormatError, InputError
-from ssl_tilegen.geometry import Window
-from ssl_tilegen.grids import EmbeddingGrid, GridData, GridSpec, Validity
+from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.formats import ImageSpec
 from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.synthesis import Plan, SynthesisSettings
@@ -23,6 +23,8 @@ from ssl_tilegen.workflows.kept import Kept, check_lossless, keep
 from ssl_tilegen.workflows.placement import Placement, place
 from ssl_tilegen.workflows.provenance import provenance
 
+LOOSE_ABOVE = 0.85
+"""A loose layout is told while the noise is at least this part of what the network sees."""
 _EDGE_LAT = 8
 _TRUE_TO_SCALE = 1.25
 _CALL_LAT = {"cpu": 160_000, "cuda": 1_500_000}
@@ -73,9 +75,10 @@ def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
     _check_encoder(grid, bundle)
     cells = _usable_cells(grid)
     placement = place(
-        grid.spec, cells, size=settings.size, region=settings.region, fit=settings.fit, least_px=bundle.info.window_px
-    )
-    how = _sampling(settings, bundle, placement)
+        grid.spec, cells, size=settings.size or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
+        least_px=bundle.info.window_px,
+    )  # fmt: skip
+    how = sampling(settings, bundle, placement, drawn=grid.spec.source.kind == DRAWN)
     kept = keep(settings.keep, placement.window, grid.spec) if settings.keep else None
     facts = provenance(bundle, grid, cells, placement, how, kept)
     field = condition_field(grid.spec, cells, bundle, placement)
@@ -125,19 +128,29 @@ def _usable_cells(grid: EmbeddingGrid) -> GridData:
     return cells
 
 
-def _sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placement) -> SynthesisSettings:
-    """The settings given, and the bundle's for the others."""
+def _size_asked(spec: GridSpec) -> Size | None:
+    """Of a drawn grid: the size that it was drawn for, where whole cells are more."""
+    source = spec.source
+    return source.size_px if source.kind == DRAWN and source.size_px != spec.lattice.size else None
+
+
+def sampling(
+    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, drawn: bool
+) -> SynthesisSettings:
+    """The settings given, and the bundle's for the others; ``drawn``: a prior drew the grid."""
     own, window = bundle.info.sampling, bundle.window_lat
     chosen = {
         name: getattr(own, name) if getattr(settings, name) is None else getattr(settings, name)
         for name in ("steps", "update", "guidance", "guidance_interval")
     }
+    layout = settings.layout if settings.layout != "auto" else _layout(placement, drawn)
     call = settings.batch * window**2 if settings.batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
     return SynthesisSettings(
         **chosen,
         merge=settings.merge,
         overlap=settings.overlap,
-        layout=settings.layout == "exact" or (settings.layout == "auto" and _is_true_to_scale(placement)),
+        layout=layout != "free",
+        layout_above=LOOSE_ABOVE if layout == "loose" else 0.0,
         seed=settings.seed,
         bleed_lat=_bleed_lat(bundle, neighbours=settings.region is not None),
         edge_lat=_EDGE_LAT,
@@ -148,9 +161,12 @@ def _sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placem
     )
 
 
-def _is_true_to_scale(placement: Placement) -> bool:
-    """Whether what the cells show still has about its own size on the canvas."""
-    return all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch)
+def _layout(placement: Placement, drawn: bool) -> str:
+    """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
+    its own size, loose where a prior drew it, which knows what lies somewhere better than where exactly."""
+    if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
+        return "free"
+    return "loose" if drawn else "exact"
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
@@ -221,7 +237,8 @@ def _image(spec: GridSpec, placement: Placement, facts: dict[str, object], kept:
 
 def _remarks(spec: GridSpec, bundle: ModelBundle) -> list[str]:
     """Where the grid is not what the bundle was trained for."""
-    remarks, own = [], spec.resolution
+    remarks = list(spec.source.remarks) if spec.source.kind == DRAWN else []
+    own = spec.resolution
     known = [value for value, unit in bundle.info.resolutions.values() if own and unit == own.unit]
     if own and known and not any(0.8 <= own.value / value <= 1.25 for value in known):
         at = ", ".join(f"{value:g}" for value in known)

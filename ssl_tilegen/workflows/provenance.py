@@ -41,6 +41,7 @@ def provenance(
         "region_px": [window.col, window.row, window.cols, window.rows],
         **sampling,
         **merging,
+        "layout": how.layout_above if how.layout else None,
         **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),
     }
 

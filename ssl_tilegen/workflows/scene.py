@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,19 @@ def read_scene(path: Path, size: Size | None) -> Scene:
     """The map at ``path``. A picture of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
     the features reach (GeoJSON, whose coordinates are pixels of the picture). InputError where it cannot be used."""
     return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_picture(path, size)
+
+
+def write_scene(path: Path, scene: Scene) -> None:
+    """A map as ``read_scene`` reads it: a PNG of a pixel per place, and its legend beside it."""
+    colours = [tuple(round(255 * v) for v in hsv_to_rgb(k / len(scene.regions), 0.6, 0.8))
+               for k in range(len(scene.regions))]  # fmt: skip
+    rgb = np.array([*colours, (255, 255, 255)], np.uint8)[scene.index]
+    Image.fromarray(rgb).save(path)
+    with legend_of(path).open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["colour", "label", "text"])
+        for (red, green, blue), region in zip(colours, scene.regions, strict=True):
+            lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", region.label or "", region.text or ""])
 
 
 def _of_picture(path: Path, size: Size | None) -> Scene:

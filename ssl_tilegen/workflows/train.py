@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, save_prior, update_info
+from ssl_tilegen.bundle import EncoderInfo, ModelBundle, find_bundle, save_component, save_prior, update_info
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
@@ -21,6 +21,7 @@ from ssl_tilegen.training.pretrained import keep_pretrained
 from ssl_tilegen.training.prior import PriorStage
 from ssl_tilegen.training.prior_cells import pieces_of
 from ssl_tilegen.training.prior_table import Table
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.record import keep_record
 from ssl_tilegen.training.settings import (
     AutoencoderSettings,
@@ -29,7 +30,6 @@ from ssl_tilegen.training.settings import (
     PriorSettings,
     load_settings,
 )
-from ssl_tilegen.training.team import Team
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -52,7 +52,7 @@ def train(
     ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
     """
     settings = load_settings(stage, config, overrides)
-    team = Team(device)
+    team = Processes(device)
     run_folder, bundle_folder = out / stage, out / "bundle"
     say = report if team.is_first else lambda facts: None
     with team.first_alone():
@@ -90,11 +90,13 @@ def _data_of(settings: Any, report: Report) -> Any:
 
 
 def _make_stage(
-    settings: Any, data: Any, bundle_folder: Path, run_folder: Path, team: Team, report: Report
+    settings: Any, data: Any, bundle_folder: Path, run_folder: Path, team: Processes, report: Report
 ) -> Stage:
     if isinstance(settings, EncoderSettings):
         return EncoderStage(settings, data)
     if isinstance(settings, AutoencoderSettings):
+        if settings.train_only == "decoder" and settings.start_from:
+            _take_over(Path(find_bundle(settings.start_from)), bundle_folder, team)
         return AutoencoderStage(settings, data)
     if isinstance(settings, PriorSettings):
         return _make_prior(settings, data, bundle_folder, run_folder / "cache", team, report)
@@ -106,7 +108,7 @@ def _make_denoiser(
     corpus: Corpus,
     bundle_folder: Path,
     cache: Path,
-    team: Team,
+    team: Processes,
     report: Report,
 ) -> DenoiserStage:
     source = Path(settings.bundle) if settings.bundle else bundle_folder
@@ -114,22 +116,26 @@ def _make_denoiser(
         if not (source / component / "config.json").is_file():
             raise InputError(f"{source} has no {component}: run 'ssl-tilegen train {component}' into the same --out")
     bundle = ModelBundle.load(source, team.device)
-    if source != bundle_folder and team.is_first:
-        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+    _take_over(source, bundle_folder, team)
     say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
     held_out = scenes_of(corpus.validation, bundle, settings, cache, say) if corpus.validation else None
     return DenoiserStage(settings, bundle, scenes_of(corpus, bundle, settings, cache, say), held_out, corpus.held_out)
 
 
+def _take_over(source: Path, bundle_folder: Path, team: Processes) -> None:
+    """All that another bundle holds, as the start of this run's."""
+    if source.resolve() != bundle_folder.resolve() and team.is_first:
+        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+
+
 def _make_prior(
-    settings: PriorSettings, table: Table, bundle_folder: Path, cache: Path, team: Team, report: Report
+    settings: PriorSettings, table: Table, bundle_folder: Path, cache: Path, team: Processes, report: Report
 ) -> PriorStage:
     source = Path(settings.bundle) if settings.bundle else bundle_folder
     if not (source / "encoder" / "config.json").is_file():
         raise InputError(f"{source} has no encoder: run 'ssl-tilegen train encoder' into the same --out")
     bundle = ModelBundle.load(source, team.device)
-    if source != bundle_folder and team.is_first:
-        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+    _take_over(source, bundle_folder, team)
     say: Callable[[str], None] = lambda text: report({"message": text})  # noqa: E731
     texts, facts = caption_vectors(settings.text_encoder, table.rows, cache, team.device, say)
     pieces, seen = pieces_of(table.rows, bundle, settings.turns, settings.run.seed, cache, say)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,25 @@ import torch
 from PIL import Image
 
 from ssl_tilegen.bundle import SCHEDULER, ModelBundle
+from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.updates import update_named
-from ssl_tilegen.drawing import _GRID_SEEDS, _clean_of
+from ssl_tilegen.drawing import GRID_SEEDS, clean_of_grid
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.priorspec import PriorSampling
-from ssl_tilegen.synthesis import SynthesisSettings, develop, paint
-from ssl_tilegen.workflows.draw_grid import Teller, prior_of
+from ssl_tilegen.workflows.generate_job import sampling
+from ssl_tilegen.workflows.paint_stack import develop_stack, paint_stack
+from ssl_tilegen.workflows.placement import Placement
 from ssl_tilegen.workflows.scene import Region
+from ssl_tilegen.workflows.teller import Teller, prior_of
 
 CLASSES = {"benign": "benign lung", "adenocarcinoma": "lung adenocarcinoma", "squamous": "lung squamous carcinoma"}
 WORDINGS = Path(__file__).parents[2] / "examples" / "text" / "wordings.json"
-CELLS, BLEED = 3, 3
+CELLS, BLEED, STACK = 3, 3, 20
 
 
 def main() -> None:
@@ -47,6 +50,8 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, help="of the prior; its own default otherwise")
     parser.add_argument("--steps", type=int, help="of the prior; its own default otherwise")
     parser.add_argument("--features", type=Path, help="file in which the vectors of the real tiles are kept")
+    parser.add_argument("--layout", choices=["auto", "exact", "loose", "free"], default="auto", help="of the painter")
+    parser.add_argument("--paint-steps", type=int, help="of the painter; its own default otherwise")
     parser.add_argument("--out", type=Path, help="folder for a sheet of pictures per class (--level image)")
     options = parser.parse_args()
     bundle = ModelBundle.load(options.bundle)
@@ -65,7 +70,7 @@ def judge_drawn(kind: str, judge: Judge, real: Any, bundle: ModelBundle, options
     found, classes, ratios = [], [], []
     for index, cells in enumerate(drawn(kind, bundle, options)):
         if options.level == "image":
-            cells = painted(cells, bundle, options, f"{kind}-{list(CLASSES)[index]}")
+            cells = painted(cells, bundle, options, f"{kind}-{list(CLASSES)[index]}", index * options.count)
         found.append(summary(cells))
         classes += [index] * len(cells)
         own = spread(real["train"][real["train_class"] == index], real["train_group"][real["train_class"] == index],
@@ -93,37 +98,42 @@ def drawn(kind: str, bundle: ModelBundle, options: argparse.Namespace) -> Iterat
 @torch.no_grad()
 def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int) -> np.ndarray:
     """What ``drawing.draw`` does for one small grid, for many at once: conditions (N, C) -> (N, 3, 3, D)."""
-    window = Window(0, 0, CELLS, CELLS).grown(BLEED)
-    noise = [addressed_noise(window, len(prior.mean), _GRID_SEEDS + first_seed + k) for k in range(len(told))]
+    side = prior.window or CELLS + 2 * BLEED
+    before = (side - CELLS) // 2
+    window = Window(-before, -before, side, side)
+    noise = [addressed_noise(window, len(prior.mean), GRID_SEEDS + first_seed + k) for k in range(len(told))]
     x, previous = torch.from_numpy(np.stack(noise)), None
-    field = torch.from_numpy(told)[:, :, None, None].expand(-1, -1, window.rows, window.cols)
-    clean_of, update = guided(_clean_of(prior), how.guidance, how.guidance_interval), update_named(how.update)
+    field = torch.from_numpy(told)[:, :, None, None].expand(-1, -1, side, side)
+    clean_of, update = guided(clean_of_grid(prior), how.guidance, how.guidance_interval), update_named(how.update)
     for step in Ladder.from_config(SCHEDULER, how.steps).steps():
         clean = clean_of(x, field, step)
         x, previous = update.rule(x, clean, previous, step), clean
-    core = x[:, :, BLEED:-BLEED, BLEED:-BLEED].movedim(1, -1)
+    core = x[:, :, before : before + CELLS, before : before + CELLS].movedim(1, -1)
     return prior.restored(core)[..., :-1].numpy()
 
 
-def painted(grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace, name: str) -> np.ndarray:
-    """Grids (N, 3, 3, D) painted, one picture each, and the cells of the pictures embedded again."""
-    tile, factor = bundle.info.encoder.tile_px, bundle.factor
-    encoder = BundleEncoder(bundle)
-    side, own, again, shown = CELLS * tile, bundle.info.sampling, [], []
-    how = SynthesisSettings(own.steps, own.update, own.guidance, own.guidance_interval)
-    for seed, cells in enumerate(grids):
-        field = ConditionField.of_grid(cells, tile_px=tile, stride_px=tile, factor=factor)
-        region = Window(0, 0, side // factor, side // factor)
-        canvas = paint(bundle, field, region, replace(how, seed=seed))
-        rgb = np.concatenate(list(develop(bundle, canvas)))
-        again.append(cells_of(rgb, encoder))
-        shown.append(rgb)
+def painted(
+    grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace, name: str, first_seed: int
+) -> np.ndarray:
+    """Grids (N, 3, 3, D) painted as `generate` paints drawn grids, a stack at a time, and the cells of the pictures
+    embedded again."""
+    tile, encoder = bundle.info.encoder.tile_px, BundleEncoder(bundle)
+    size = Size(CELLS * tile, CELLS * tile)
+    asked = GenerateSettings(label=name, layout=options.layout, steps=options.paint_steps)
+    how = sampling(asked, bundle, Placement("whole", size, Window.of(size)), drawn=True)
+    shown: list[np.ndarray] = []
+    for first in range(0, len(grids), STACK):
+        fields = [ConditionField.of_grid(cells, tile_px=tile, stride_px=tile, factor=bundle.factor)
+                  for cells in grids[first : first + STACK]]  # fmt: skip
+        seeds = [first_seed + first + k for k in range(len(fields))]
+        shown += list(develop_stack(bundle, paint_stack(bundle, fields, size, seeds, how), size, how))
+        print(f"{name}: {len(shown)} of {len(grids)} painted", file=sys.stderr)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         rows = [np.concatenate(shown[k : k + 8], 1) for k in range(0, min(len(shown), 16) // 8 * 8, 8)]
         if rows:
             Image.fromarray(np.concatenate(rows)).save(options.out / f"{name}.png")
-    return np.stack(again)
+    return np.stack([cells_of(rgb, encoder) for rgb in shown])
 
 
 def cells_of(rgb: np.ndarray, encoder: BundleEncoder) -> np.ndarray:

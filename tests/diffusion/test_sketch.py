@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.sketch import LocalCondition, sketch
+from ssl_tilegen.diffusion.ladder import Step
+from ssl_tilegen.diffusion.sketch import LocalCondition, sketch, told_while
 from ssl_tilegen.geometry import Window
 
 SIDE, CHANNELS = 4, 2
@@ -77,3 +78,19 @@ def test_without_layout_nothing_tells_of_it() -> None:
     assert not with_it.isnan().any()
     assert without[DIM - 6 :].isnan().all()
     assert torch.equal(with_it[: DIM - 6], without[: DIM - 6])
+
+
+def test_a_loose_layout_is_told_only_while_there_is_much_noise():
+    seen = []
+
+    def clean_of(x, cond, step):
+        seen.append(None if cond is None else cond.isnan().any((0, 2, 3)).tolist())
+        return x
+
+    told = torch.zeros(1, 10, 2, 2)  # four numbers of content, two of layout, a sketch of four
+    loose = told_while(clean_of, 0.5, 6, 2)
+    for sigma in (0.9, 0.5, 0.4):
+        loose(told, told, Step(0, sigma, 1 - sigma, sigma, 1, 0))
+    loose(told, None, Step(0, 0.1, 0.9, 0.1, 1, 0))
+    everything, content = [False] * 10, [False] * 4 + [True] * 6
+    assert seen == [everything, everything, content, None] and not told.isnan().any()

@@ -16,8 +16,8 @@ from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.data import load_corpus, turned
 from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings, load_settings
-from ssl_tilegen.training.team import Team
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def run(config: Path, out: Path, *overrides: str, stop_after: int | None = None)
     stage = AutoencoderStage(settings, load_corpus(settings.data))
     asked = iter(range(10_000))
     stop = lambda: stop_after is not None and next(asked) + 1 >= stop_after  # noqa: E731
-    return train_stage(stage, settings.run, out, lambda record: None, Team("cpu"), stop)
+    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), stop)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

@@ -20,10 +20,13 @@ from torch import Tensor, nn
 
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
+from ssl_tilegen.training.average import Average
+from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data import load_corpus
 from ssl_tilegen.training.loop import train_stage
+from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings, load_settings
-from ssl_tilegen.training.team import Team
+from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
 ROOT = Path(__file__).parents[2]
@@ -37,10 +40,28 @@ def process(*words: object, **variables: object) -> subprocess.Popen[str]:
     )
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def together(out: Path, *configs: Path, count: int = 2) -> None:
+    """``count`` processes that run the configurations one after the other."""
+    port, each = free_port(), range(count)
+    team = [
+        process("-m", "tests.training.runs", out, *configs, RANK=i, LOCAL_RANK=i, WORLD_SIZE=count,
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for i in each
+    ]  # fmt: skip
+    for one in team:
+        _, errors = one.communicate(timeout=900)
+        assert one.returncode == 0, errors
+
+
 def trained(config: Path, out: Path, *overrides: str) -> nn.Module:
     settings = load_settings("autoencoder", config, list(overrides))
     stage = AutoencoderStage(settings, load_corpus(settings.data))
-    return train_stage(stage, settings.run, out, lambda record: None, Team("cpu"), lambda: False)
+    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), lambda: False)
 
 
 @pytest.fixture
@@ -56,9 +77,7 @@ def test_two_processes_reach_the_same_loss_as_one(tmp_path):
     configs = [runs.write_config(tmp_path, stage) for stage in ("encoder", "autoencoder", "denoiser")]
     configs.append(runs.write_config(tmp_path, "encoder", runs.DINO, "encoder-dino"))
     runs.main(tmp_path / "one", configs)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     slurm = {"SLURM_NTASKS": 2, "SLURM_STEP_NUM_TASKS": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     pair = [
         process("-m", "tests.training.runs", tmp_path / "two", *configs, SLURM_PROCID=i, SLURM_LOCALID=i, **slurm)
@@ -92,11 +111,44 @@ def test_recomputed_activations_change_nothing(config, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), again.parameters(), strict=True))
 
 
+def test_half_precision_without_a_gpu_says_what_to_use(config, tmp_path):
+    with pytest.raises(SettingError, match="fp16: needs a GPU; use bf16"):
+        trained(config, tmp_path / "x", "run.precision=fp16")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="fp16 needs a GPU")
 def test_half_precision_trains_and_continues_with_its_scale(config, tmp_path):
-    trained(config, tmp_path / "x", "run.precision=fp16", "run.steps=2")
-    trained(config, tmp_path / "x", "run.precision=fp16")
-    assert len(runs.losses(tmp_path / "x")) == 4
-    assert '"scale"' in (tmp_path / "x" / "checkpoint" / "state.json").read_text()
+    for steps in ("run.steps=2", "run.steps=4"):
+        train("autoencoder", config, tmp_path, overrides=["run.precision=fp16", steps], device="cuda")
+    assert len(runs.losses(tmp_path / "autoencoder")) == 4
+    assert '"scale"' in (tmp_path / "autoencoder" / "checkpoint" / "state.json").read_text()
+
+
+def test_the_scaler_s_state_is_kept_with_the_checkpoint(config, tmp_path):
+    """Loss scaling itself, on the processor at hand: its scale survives a checkpoint."""
+    module = nn.Linear(2, 1)
+    average, optimiser = Average(module, 0.9), torch.optim.AdamW(module.parameters())
+    scaler, again = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (256.0, 2.0))
+    scaler.scale(module(torch.ones(1, 2)).sum()).backward()
+    scaler.step(optimiser)
+    scaler.update(512.0)
+    save_checkpoint(tmp_path, 3, module, average, optimiser, scaler=scaler)
+    assert load_checkpoint(tmp_path, module, average, optimiser, scaler=again) == 3
+    assert again.get_scale() == 512.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sharding", "stage"), [("none", "autoencoder"), ("none", "denoiser"), ("fsdp", "denoiser")])
+def test_compiled_networks_train_on_two_processes_as_plain_ones_on_one(tmp_path, sharding, stage):
+    runs.draw_pictures(tmp_path)
+    runs.main(tmp_path / "base", [runs.write_config(tmp_path, "encoder"), runs.write_config(tmp_path, "autoencoder")])
+    told = f'bundle = "{tmp_path / "base" / "bundle"}"\n{runs.DENOISER}' if stage == "denoiser" else None
+    config = runs.write_config(tmp_path, stage, told, f"{stage}-fused")
+    runs.main(tmp_path / "one", [config])
+    config.write_text(config.read_text().replace("[run]\n", f'[run]\ncompile = true\nsharding = "{sharding}"\n'))
+    together(tmp_path / "two", config)
+    alone, fused = (runs.losses(tmp_path / count / f"{stage}-fused" / stage) for count in ("one", "two"))
+    assert len(alone) == 4 and alone == pytest.approx(fused, rel=1e-3)
 
 
 class Cliff:
@@ -120,7 +172,8 @@ class Cliff:
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path):
     stage = Cliff()
     with pytest.raises(TilegenError, match="the gradient became nan at step 1"):
-        train_stage(stage, RunSettings(steps=3, batch=2), tmp_path, lambda record: None, Team("cpu"), lambda: False)
+        run = RunSettings(steps=3, batch=2)
+        train_stage(stage, run, tmp_path, lambda record: None, Processes("cpu"), lambda: False)
     assert torch.equal(stage.module.weight, torch.ones(1, 1)) and not (tmp_path / "checkpoint").exists()
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import PartialFailure
 from ssl_tilegen.metrics.votes import Votes, class_votes
-from ssl_tilegen.workflows.augment_inputs import Failure, Original
-from ssl_tilegen.workflows.augment_plan import Sample, single_groups
-from ssl_tilegen.workflows.augment_store import Record
+from ssl_tilegen.workflows.augment.inputs import Failure, Original
+from ssl_tilegen.workflows.augment.plan import Sample, single_groups
+from ssl_tilegen.workflows.augment.store import Record
 
 MANIFEST = "manifest.csv"
 COLUMNS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,26 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size, Window, cover
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import RasterView, open_raster
-from ssl_tilegen.metrics.retrieval import Retrieval, retrieval
+from ssl_tilegen.metrics.resampling import half_samples, interval
+from ssl_tilegen.metrics.retrieval import ranks
 from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.runtime import Progress
-from ssl_tilegen.workflows.evaluate_features import Features, features_of
-from ssl_tilegen.workflows.evaluate_figures import Figure, figures
-from ssl_tilegen.workflows.evaluate_sets import Image, ImageSet, factor_of, is_large, places
+from ssl_tilegen.workflows.evaluate.features import Features, features_of
+from ssl_tilegen.workflows.evaluate.figures import Figure, figures
+from ssl_tilegen.workflows.evaluate.sets import Image, ImageSet, factor_of, is_large, places
+from ssl_tilegen.workflows.evaluate.shelf import Shelf
 
 _STRIP_CELLS, _COARSER, _LEAST_WINDOWS, _MOST_SEAMS = 16, 4, 14, 20
+_BLOCK, _ROUNDS = 8, 100
 _LATTICES = (64, 256)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """How well the cells of an image painted from a grid carry the vectors they were painted from."""
+    """How well the cells of an image painted from a grid carry the vectors they were painted from.
+
+    ``spans``: the 95 % intervals of ``cosine``, ``top1`` and ``top5``; ``map`` (R, K): the cosine of each cell.
+    """
 
     grid: str
     encoder: str
@@ -41,12 +47,27 @@ class Condition:
     top1: float
     top5: float
     chance: float
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     map: np.ndarray | None = None
 
-    @classmethod
-    def of(cls, grid: EmbeddingGrid, found: Retrieval, cosines: np.ndarray) -> Condition:
-        return cls(grid.path.name, grid.spec.encoder.id, grid.dim, found.cells, found.cosine, found.top1, found.top5,
-                   1 / found.cells, cosines)  # fmt: skip
+
+def condition_of(grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use: np.ndarray) -> Condition:
+    """Compare cells (R, K, D) where ``use`` (R, K); intervals by half-samples of blocks of 8 x 8 cells."""
+    cosine, nearer = ranks(made[use], wanted[use])
+    rows, cols = np.nonzero(use)
+    blocks = (rows // _BLOCK) * (use.shape[1] // _BLOCK + 1) + cols // _BLOCK
+    values = {"cosine": cosine, "top1": nearer < 1, "top5": nearer < 5}
+    halves = [index for (index,) in half_samples([blocks], _ROUNDS)] if len(cosine) > 1 else []
+    means = {name: float(own.mean()) for name, own in values.items()}
+    spans = {
+        name: interval(means[name], [float(own[index].mean()) for index in halves], -1 if name == "cosine" else 0, 1)
+        for name, own in values.items()
+    }
+    cosines = np.full(use.shape, np.nan)
+    cosines[use] = cosine
+    ends = {name: (found.low, found.high) for name, found in spans.items()}
+    return Condition(grid.path.name, grid.spec.encoder.id, grid.dim, len(cosine), **means, chance=1 / len(cosine),
+                     spans=ends, map=cosines)  # fmt: skip
 
 
 def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: Progress) -> Condition:
@@ -73,10 +94,7 @@ def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: P
             progress("condition", strip.row_end, lattice.shape.rows)
     if not use.any():
         raise InputError(f"--grid {grid.path}: none of its cells of foreground lies inside {image}")
-    a, b = made[use], wanted[use]
-    cosines = np.full(use.shape, np.nan)
-    cosines[use] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)
-    return Condition.of(grid, retrieval(a, b), cosines)
+    return condition_of(grid, made, wanted, use)
 
 
 def _wanted(
@@ -153,6 +171,7 @@ def large_figures(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
+    shelf: Shelf | None = None,
 ) -> list[Figure]:
     """Seams, and Frechet distances of windows on the lattice (patches), across its lines (crops), and of four times
     the view (wide): assembling a large image from parts costs quality where the later ones are larger."""
@@ -163,7 +182,7 @@ def large_figures(
     made = replace(images["synthetic"], images=tuple(large))
     found = []
     for key, title, shift, coarser in _VIEWS:
-        how = (encoders, side, resolution, settings, progress)
+        how = (encoders, side, resolution, settings, progress, shelf)
         own = real if coarser == 1 else _seen(images["real"], *how, 0, coarser)
         other = _seen(made, *how, shift and side // 2, coarser)
         if own is not None and other is not None:
@@ -187,6 +206,7 @@ def _seen(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
+    shelf: Shelf | None,
     shift: int,
     coarser: int,
 ) -> Features | None:
@@ -195,7 +215,7 @@ def _seen(
     if len(found) < _LEAST_WINDOWS:
         return None
     stage = f"describe {'wide' if coarser > 1 else 'crops'}"
-    return next(iter(features_of(encoders, found, groups, settings.reading_threads, stage, progress,
+    return next(iter(features_of(encoders, found, groups, settings.reading_threads, stage, progress, shelf,
                                  mpp=settings.mpp, gsd=settings.gsd).values()))  # fmt: skip
 
 

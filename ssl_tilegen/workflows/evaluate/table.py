@@ -7,9 +7,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from ssl_tilegen.metrics.resampling import Interval
-from ssl_tilegen.workflows.evaluate import EvaluateReport
-from ssl_tilegen.workflows.evaluate_figures import Figure
-from ssl_tilegen.workflows.evaluate_task import TaskReport
+from ssl_tilegen.workflows.evaluate.figures import Figure
+from ssl_tilegen.workflows.evaluate.large import Condition
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport
+from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,14 +31,22 @@ def table(report: EvaluateReport) -> str:
         console.print(_figures(report.figures, f"windows of {report.window_px} px" if report.window_px else "cells"))
     if report.condition:
         c = report.condition
-        console.print(f"condition {c.grid}: {c.cells} cells, cosine {c.cosine:.3f}, finds its source first "
-                      f"{c.top1:.1%}, among five {c.top5:.1%} (chance {c.chance:.2%})")  # fmt: skip
+        console.print(f"condition {c.grid}: {c.cells} cells, cosine {asked(c, 'cosine')}, finds its source first "
+                      f"{asked(c, 'top1')}, among five {asked(c, 'top5')} (chance {c.chance:.2%})")  # fmt: skip
     if report.task:
         console.print(_task(report.task))
         console.print(_confusion(report.task))
     if report.report:
         console.print(f"{report.report}: written")
     return stream.getvalue().rstrip()
+
+
+def asked(found: Condition, name: str) -> str:
+    """A figure of a condition with its interval: the cosine as a number, the others in per cent."""
+    value, (low, high) = getattr(found, name), found.spans[name]
+    if name == "cosine":
+        return f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:.1%} ({low:.1%} to {high:.1%})"
 
 
 def number(value: float | None) -> str:

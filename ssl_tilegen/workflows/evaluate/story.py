@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
@@ -17,11 +15,10 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.metrics.copying import Copying
+from ssl_tilegen.locks import lock
 from ssl_tilegen.metrics.distances import nearest, radii
-from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_features import (
+from ssl_tilegen.workflows.evaluate.features import (
     BUNDLE,
     Features,
     describe_grids_beside,
@@ -29,10 +26,11 @@ from ssl_tilegen.workflows.evaluate_features import (
     features_of_grids,
     load_encoders,
 )
-from ssl_tilegen.workflows.evaluate_figures import Figure, copy_figures, figures, warnings_of
-from ssl_tilegen.workflows.evaluate_large import Condition, condition, large_figures
-from ssl_tilegen.workflows.evaluate_pairs import PairScore, matched_images, pair_figures, pair_scores
-from ssl_tilegen.workflows.evaluate_sets import (
+from ssl_tilegen.workflows.evaluate.figures import Figure, copy_figures, figures, warnings_of
+from ssl_tilegen.workflows.evaluate.large import Condition, condition, large_figures
+from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_figures, pair_scores
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts, json_beside
+from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
     common_window,
@@ -40,98 +38,72 @@ from ssl_tilegen.workflows.evaluate_sets import (
     read_set,
     storage_warning,
 )
-from ssl_tilegen.workflows.evaluate_task import TaskReport, run_task
-
-
-@dataclass(frozen=True)
-class SetFacts:
-    """What a set is: images, windows that were compared, independent groups, and how the images were stored."""
-
-    path: str
-    images: int
-    windows: int
-    groups: int
-    storage: dict[str, float]
-
-
-@dataclass(frozen=True)
-class EvaluateReport:
-    """Everything that was found."""
-
-    software: str
-    sets: dict[str, SetFacts]
-    window_px: int | None
-    resolution: str | None
-    figures: tuple[Figure, ...]
-    condition: Condition | None
-    task: TaskReport | None
-    warnings: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
-    report: str | None = None
-    seconds: float = 0.0
-
-
-    def facts(self) -> dict[str, Any]:
-        """The report as what JSON has: numbers that are not known are null."""
-        found: dict[str, Any] = jsonable(self)
-        return found
-
-
-@dataclass
-class Evidence:
-    """What is behind the figures, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
-    ``nearest`` (distance and index of the nearest real vector to each synthetic one), ``apart`` (distance of each real
-    vector to the nearest one of another group)."""
-
-    features: dict[str, dict[str, Features]] = field(default_factory=dict)
-    pairs: list[PairScore] = field(default_factory=list)
-    copies: dict[str, Copying] = field(default_factory=dict)
-    nearest: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    apart: dict[str, np.ndarray] = field(default_factory=dict)
+from ssl_tilegen.workflows.evaluate.shelf import Shelf
+from ssl_tilegen.workflows.evaluate.task import run_task
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> EvaluateReport:
     """Compare the sets of ``settings``, run its task, and write its report.
 
-    Images that cannot be read are listed in ``skipped``. InputError, FormatError, ResolutionError or SettingError
-    where nothing can be compared; OutputError where the report exists or cannot be written; Interrupted with nothing
-    kept (there is no state to go on from).
+    Images that cannot be read are listed in ``skipped``. With a report, vectors are kept beside it until it is whole,
+    and the same settings go on from them. InputError, FormatError, ResolutionError or SettingError where nothing can
+    be compared; OutputError where the report exists or cannot be written; Interrupted says what is kept.
     """
     started = time.perf_counter()
     _check_report(settings)
     evidence = Evidence()
-    try:
-        found = _compare(settings, evidence, progress) if settings.real else _nothing()
-        task = run_task(settings, progress) if settings.task else None
-    except Interrupted as stop:
-        raise Interrupted("interrupted: nothing was written; run it again", stop.exit_code - 128) from None
-    skipped = found.skipped + tuple((str(p), why) for p, why in (task.skipped if task else ()))
-    report = replace(
-        found,
-        task=task,
-        skipped=skipped,
-        report=str(settings.report) if settings.report else None,
-        seconds=round(time.perf_counter() - started, 1),
-    )
-    if settings.report:
-        from ssl_tilegen.workflows.evaluate_page import write_report
+    with _held(settings) as shelf:
+        try:
+            found = _compare(settings, evidence, progress, shelf) if settings.real else _nothing()
+            task = run_task(settings, progress, shelf) if settings.task else None
+        except Interrupted as stop:
+            raise Interrupted(_where_it_stopped(shelf), stop.exit_code - 128) from None
+        report = replace(
+            found,
+            task=task,
+            skipped=found.skipped + tuple((str(p), why) for p, why in (task.skipped if task else ())),
+            report=str(settings.report) if settings.report else None,
+            seconds=round(time.perf_counter() - started, 1),
+        )
+        if settings.report:
+            from ssl_tilegen.workflows.evaluate.page import write_report
 
-        write_report(report, evidence, settings)
+            write_report(report, evidence, settings)
+        shelf.clear()
     return report
 
 
-def _compare(settings: EvaluateSettings, evidence: Evidence, progress: Progress) -> EvaluateReport:
+@contextmanager
+def _held(settings: EvaluateSettings) -> Iterator[Shelf]:
+    """The shelf beside the report, which no other job may use meanwhile; one in memory where there is no report."""
+    path = settings.report
+    if path is None:
+        yield Shelf()
+        return
+    with lock(path):
+        yield Shelf(path.with_name(f"{path.name}.part"), restart=settings.restart)
+
+
+def _where_it_stopped(shelf: Shelf) -> str:
+    if shelf.folder is None:
+        return "interrupted: nothing was kept; with --report, vectors are kept beside it and the same command goes on"
+    return f"interrupted: vectors so far are kept in {shelf.folder}; the same command goes on from them"
+
+
+def _compare(
+    settings: EvaluateSettings, evidence: Evidence, progress: Progress, shelf: Shelf
+) -> EvaluateReport:  # fmt: skip
     """All but the task."""
     sets = _read_sets(settings)
     images = {name: part for name, part in sets.items() if part.images}
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window) if images else None
     encoders = load_encoders(settings, side or 64)
-    by_set = _describe(sets, encoders, side, resolution, settings, progress)
+    by_set = _describe(sets, encoders, side, resolution, settings, progress, shelf)
     evidence.features = {name: {part: own[name] for part, own in by_set.items()} for name in by_set["real"]}
     found, warnings = _figures(evidence, settings, progress)
     if set(images) >= {"real", "synthetic"} and side:
-        found += _of_images(images, encoders, side, resolution, settings, evidence, progress)
+        found += _of_images(images, encoders, side, resolution, settings, evidence, progress, shelf)
         storage = storage_warning(images["real"], images["synthetic"])
         warnings += [storage] if storage else []
     asked = _condition(settings, sets["synthetic"], progress) if settings.grid else None
@@ -167,18 +139,19 @@ def _describe(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
+    shelf: Shelf,
 ) -> dict[str, dict[str, Features]]:
     """Set -> encoder -> vectors. Where a set is grids, all are compared cell by cell by the encoder of the grids."""
     grids = [grid for part in sets.values() for grid in part.grids]
     if grids:
-        return describe_grids_beside(sets, encoders, settings, progress) if side else {
+        return describe_grids_beside(sets, encoders, settings, progress, shelf) if side else {
             name: {BUNDLE: features_of_grids(part.grids)} for name, part in sets.items()
         }  # fmt: skip
     assert side is not None
     found = {}
     for name, part in sets.items():
         at, groups = places(part, side, resolution, limit=settings.limit)
-        found[name] = features_of(encoders, at, groups, settings.reading_threads, f"describe {name}", progress,
+        found[name] = features_of(encoders, at, groups, settings.reading_threads, f"describe {name}", progress, shelf,
                                   mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
     return found
 
@@ -198,8 +171,10 @@ def _figures(
         evidence.nearest[name] = nearest(synthetic.x, real.x)
         evidence.apart[name] = radii(real.x, 1, real.groups if len(set(real.groups.tolist())) > 1 else None)
         if "train" in sets and "copy" in settings.metrics:
-            rows, evidence.copies[name] = copy_figures(name, real, synthetic, sets["train"], **how)
+            rows, copies, warning = copy_figures(name, real, synthetic, sets["train"], **how)
             found += rows
+            evidence.copies |= {name: copies} if copies else {}
+            warnings += [warning] if warning else []
     progress("compare", len(evidence.features), len(evidence.features))
     return found, warnings
 
@@ -212,6 +187,7 @@ def _of_images(
     settings: EvaluateSettings,
     evidence: Evidence,
     progress: Progress,
+    shelf: Shelf,
 ) -> list[Figure]:
     """Pairs, and what only large images have."""
     found: list[Figure] = []
@@ -224,7 +200,7 @@ def _of_images(
             found += pair_figures(first, evidence.pairs, sets["real"].x.shape[1], settings.rounds, settings.seed)
     if "large" in settings.metrics:
         found += large_figures(images, {first: encoders[first]}, evidence.features[first]["real"], side, resolution,
-                               settings, progress)  # fmt: skip
+                               settings, progress, shelf)  # fmt: skip
     return found
 
 
@@ -263,25 +239,3 @@ def _check_report(settings: EvaluateSettings) -> None:
             raise OutputError(f"{own}: exists; give --overwrite or another --report")
     if not path.resolve().parent.is_dir():
         raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
-
-
-def jsonable(value: Any) -> Any:
-    """Dataclasses and named tuples as objects, arrays as lists, NaN and infinity as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: jsonable(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Interval):
-        return jsonable(value._asdict())
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return jsonable(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool)) or value is None else str(value)
-
-
-def json_beside(path: Path) -> Path:
-    """The JSON of a report."""
-    return path.with_suffix(".json")

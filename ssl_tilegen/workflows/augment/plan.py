@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.workflows.augment_inputs import Original
+from ssl_tilegen.workflows.augment.inputs import Original
 
 _MARK = 6
 _LARGE = {"slide": ".ome.tif", "map": ".tif", "picture": ".png"}

@@ -14,8 +14,8 @@ from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_features import BUNDLE, features_of, load_encoders
-from ssl_tilegen.workflows.evaluate_sets import (
+from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
     common_window,
@@ -24,6 +24,7 @@ from ssl_tilegen.workflows.evaluate_sets import (
     places,
     windows,
 )
+from ssl_tilegen.workflows.evaluate.shelf import Shelf
 from ssl_tilegen.workflows.labelled import Labelled, read_labelled
 
 _PARTS = ("real", "synthetic", "test")
@@ -73,10 +74,12 @@ class Sets:
     large: bool
 
 
-def run_task(settings: EvaluateSettings, progress: Progress = silent) -> TaskReport:
+def run_task(
+    settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
+) -> TaskReport:  # fmt: skip
     """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
     assert settings.task is not None
-    sets = read_task(settings.task, settings, progress)
+    sets = read_task(settings.task, settings, progress, shelf)
     learners = _learners(settings, sets)
     classes = sets.labelled["real"].classes
     done, total = 0, len(learners) * settings.seeds * len(ARMS)
@@ -98,7 +101,9 @@ def run_task(settings: EvaluateSettings, progress: Progress = silent) -> TaskRep
     return TaskReport(classes, settings.seeds, tuple(rows), table, judge, sets.skipped, sets.large)
 
 
-def read_task(folder: Path, settings: EvaluateSettings, progress: Progress = silent) -> Sets:
+def read_task(
+    folder: Path, settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
+) -> Sets:  # fmt: skip
     """Read real/ (or train/), synthetic/ and test/ and describe their images."""
     found: dict[str, Labelled] = {}
     for part in _PARTS:
@@ -114,7 +119,7 @@ def read_task(folder: Path, settings: EvaluateSettings, progress: Progress = sil
     for part, own in images.items():
         labels = _labels(found[part])
         at, groups = places(own, side, resolution)
-        given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress,
+        given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress, shelf,
                             mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
         for name, features in given.items():
             names = [str(place.image.path) for place in features.places]

@@ -13,9 +13,9 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
 from ssl_tilegen.runtime import Distributed, Progress, worker_share
-from ssl_tilegen.workflows.augment_patches import Painter, mixed
-from ssl_tilegen.workflows.augment_plan import Sample, Sheet
-from ssl_tilegen.workflows.augment_store import Record
+from ssl_tilegen.workflows.augment.patches import Painter, mixed
+from ssl_tilegen.workflows.augment.plan import Sample, Sheet
+from ssl_tilegen.workflows.augment.store import Record
 from ssl_tilegen.workflows.embed import embed_one
 from ssl_tilegen.workflows.embed_inputs import Job
 from ssl_tilegen.workflows.embed_view import open_view

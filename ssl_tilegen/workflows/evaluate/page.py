@@ -13,14 +13,14 @@ import numpy as np
 
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.workflows import evaluate_svg as svg
-from ssl_tilegen.workflows.evaluate import EvaluateReport, Evidence, json_beside
-from ssl_tilegen.workflows.evaluate_figures import Figure
-from ssl_tilegen.workflows.evaluate_gallery import gallery
-from ssl_tilegen.workflows.evaluate_table import number, span, with_span
-from ssl_tilegen.workflows.evaluate_task import TaskReport
+from ssl_tilegen.workflows.evaluate import svg
+from ssl_tilegen.workflows.evaluate.figures import Figure
+from ssl_tilegen.workflows.evaluate.gallery import gallery
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, json_beside
+from ssl_tilegen.workflows.evaluate.table import asked, number, span, with_span
+from ssl_tilegen.workflows.evaluate.task import TaskReport
 
-STYLE = "evaluate.css"
+STYLE = "page.css"
 _ARM_COLOUR = {"real": 2, "synthetic": 1, "both": 3}
 _HEADLINES = ("fd", "kid", "precision", "recall", "coverage", "copy_nearer", "crop_fd", "psnr")
 
@@ -34,7 +34,7 @@ def write_report(report: EvaluateReport, evidence: Evidence, settings: EvaluateS
 
 def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings) -> str:
     """The whole page."""
-    style = (resources.files("ssl_tilegen.workflows") / STYLE).read_text()
+    style = (resources.files("ssl_tilegen.workflows.evaluate") / STYLE).read_text()
     sections = [
         _header(report),
         _warnings(report),
@@ -174,8 +174,9 @@ def _condition(report: EvaluateReport) -> str:
         return ""
     text = (
         f"Cells embedded again and held against the vectors they were painted from ({escape(c.grid)}, "
-        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {c.cosine:.3f}; their own source is nearest "
-        f"of all for {c.top1:.1%} and among five for {c.top5:.1%} (chance {c.chance:.2%})."
+        f"{escape(c.encoder)}, D = {c.dim}): {c.cells} cells, mean cosine {asked(c, 'cosine')}; their own source is "
+        f"nearest of all for {asked(c, 'top1')} and among five for {asked(c, 'top5')} (chance {c.chance:.2%}). "
+        "Intervals: 95 %, from half-samples of blocks of 8 x 8 cells."
     )
     values = c.map[np.isfinite(c.map)] if c.map is not None else np.zeros(0)
     drawn = ""

@@ -1,10 +1,11 @@
-"""The processes that train together: one alone, or many by accelerate (DDP), started by torchrun, accelerate or srun.
+"""The processes that train together: one alone, or many by accelerate, started by torchrun, accelerate or srun.
 
 Every process makes its own places of the global batch, so a run on two processes sees what a run on one sees.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.runtime import distributed_environment, pick_device
@@ -21,7 +23,7 @@ _PATIENCE = timedelta(hours=12)
 """How long the others wait for the first to cache its latents."""
 
 
-class Team:
+class Processes:
     """``rank`` of ``size`` processes, and what they do together. With one process everything here does nothing."""
 
     def __init__(self, device: str = "auto") -> None:
@@ -46,12 +48,20 @@ class Team:
         share = run.batch // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
+    def cuts(self, run: RunSettings) -> bool:
+        """Whether the weights are cut over the processes (FSDP), and not copied to each (DDP)."""
+        asked = run.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
+        return self.size > 1 and asked
+
     def wrapped(self, objective: nn.Module) -> nn.Module:
         """``objective`` with gradients averaged over the processes after every backward pass."""
         return self._accelerator.prepare_model(objective) if self._accelerator else objective
 
     def unsynchronised(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         """A backward pass that keeps its gradients to itself, where ``wanted`` (all but the last part of a step)."""
+        if isinstance(objective, FSDPModule):
+            objective.set_requires_gradient_sync(not wanted)
+            return nullcontext()
         return self._accelerator.no_sync(objective) if self._accelerator and wanted else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.locks import Busy, Share, lock
 from ssl_tilegen.runtime import Progress, pick_device, silent, tune_allocator, worker_share
 from ssl_tilegen.synthesis import SynthesisSettings
-from ssl_tilegen.workflows.augment_images import paint_image
-from ssl_tilegen.workflows.augment_inputs import Original, Originals, read_originals
-from ssl_tilegen.workflows.augment_patches import BLEED_LAT, Painter, paint_patches
-from ssl_tilegen.workflows.augment_plan import Sheet, check_groups, plan_sheets
-from ssl_tilegen.workflows.augment_report import (
+from ssl_tilegen.workflows.augment.images import paint_image
+from ssl_tilegen.workflows.augment.inputs import Original, Originals, read_originals
+from ssl_tilegen.workflows.augment.patches import BLEED_LAT, Painter, paint_patches
+from ssl_tilegen.workflows.augment.plan import Sheet, check_groups, plan_sheets
+from ssl_tilegen.workflows.augment.report import (
     MANIFEST,
     AugmentIncomplete,
     AugmentReport,
@@ -32,7 +32,7 @@ from ssl_tilegen.workflows.augment_report import (
     summarise,
     write_manifest,
 )
-from ssl_tilegen.workflows.augment_store import Store
+from ssl_tilegen.workflows.augment.store import Store
 
 FACTS = "augment.json"
 _STACK_PX = {"cpu": 32 * 224**2, "cuda": 512 * 224**2}

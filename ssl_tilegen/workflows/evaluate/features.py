@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +15,8 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.inception import NAME as INCEPTION
+from ssl_tilegen.encoders.inception import InceptionEncoder
 from ssl_tilegen.encoders.texture import NAME as TEXTURE
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
@@ -19,9 +24,11 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.runtime import Progress, pick_device, silent
-from ssl_tilegen.workflows.evaluate_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
+from ssl_tilegen.workflows.evaluate.sets import ImageSet, Place, common_resolution, places, same_encoder, windows
+from ssl_tilegen.workflows.evaluate.shelf import Shelf
 
 BUNDLE = "bundle"
+_AT_ONCE = 64  # windows
 _ONE_CROP = 1.5  # a window this much larger than the encoder's tile is still seen by one tile in its middle
 
 
@@ -38,7 +45,8 @@ class Features(NamedTuple):
 
 
 def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encoder]:
-    """The encoders of ``settings`` by name: ``texture``, ``bundle`` (that of --model), or any that `embed` takes."""
+    """The encoders of ``settings`` by name: ``texture``, ``bundle`` (that of --model), ``inception`` (with
+    --weights), or any that `embed` takes."""
     device = pick_device(settings.device)
     loaded: dict[str, Encoder] = {}
     for name in settings.encoder:
@@ -46,6 +54,8 @@ def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encod
             loaded[name] = TextureEncoder(window_px, device=device)
         elif name == BUNDLE:
             loaded[name] = BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+        elif name == INCEPTION:
+            loaded[name] = InceptionEncoder(window_px, settings.weights, device=device, batch=settings.batch)
         else:
             loaded[name] = load_timm_encoder(name, weights=settings.weights, device=device, batch=settings.batch)
     return loaded
@@ -77,31 +87,51 @@ def features_of(
     threads: int,
     stage: str,
     progress: Progress = silent,
+    shelf: Shelf | None = None,
     **resolution: float | None,
 ) -> dict[str, Features]:
-    """The vectors of all windows by every encoder, each window read once. InputError where nothing could be used."""
-    kept: list[int] = []
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in encoders}
-    waiting: list[np.ndarray] = []
+    """The vectors of all windows by every encoder, each window read once; those that ``shelf`` has are not read again.
+
+    InputError where nothing could be used.
+    """
+    volume = (shelf or Shelf()).volume(key_of(encoders, found, resolution), list(encoders))
+    waiting: list[tuple[int, np.ndarray]] = []
 
     def describe() -> None:
-        for name, encoder in encoders.items():
-            parts[name].append(describe_windows(encoder, np.stack(waiting)))
+        index, tiles = np.array([i for i, _ in waiting]), np.stack([rgb for _, rgb in waiting])
+        volume.add(index, {name: describe_windows(encoder, tiles) for name, encoder in encoders.items()})
         waiting.clear()
 
-    for index, rgb in windows(found, threads, **resolution):
-        kept.append(index)
-        waiting.append(rgb)
-        if len(waiting) == 64:
+    for index, rgb in windows(found, threads, after=volume.last, **resolution):
+        waiting.append((index, rgb))
+        if len(waiting) == _AT_ONCE:
             describe()
             progress(stage, index + 1, len(found))
     if waiting:
         describe()
     progress(stage, len(found), len(found))
-    if not kept:
+    kept, vectors = volume.read()
+    if not len(kept):
         raise InputError(f"{found[0].image.path if found else stage}: shows nothing but glass or missing data")
     places, own = tuple(found[i] for i in kept), np.array([groups[i] for i in kept])
-    return {name: Features(np.concatenate(x), own, places) for name, x in parts.items()}
+    return {name: Features(x, own, places) for name, x in vectors.items()}
+
+
+def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], resolution: Mapping[str, float | None]) -> str:
+    """The same for the same windows of unchanged files, seen by the same encoders."""
+    files = dict.fromkeys(place.image.path for place in found)
+    facts = [
+        [(name, own.weights_sha256, own.tile_px, own.pooling) for name, own in encoders.items()],
+        [(str(path.absolute()), *_state(path)) for path in files],
+        [(str(place.image.path), str(place.window), place.factor) for place in found],
+        dict(resolution),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _state(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
 
 
 def features_of_grids(grids: Sequence[EmbeddingGrid]) -> Features:
@@ -131,7 +161,11 @@ def _resized(tile: np.ndarray, side: int) -> np.ndarray:
 
 
 def describe_grids_beside(
-    sets: Mapping[str, ImageSet], encoders: dict[str, Encoder], settings: EvaluateSettings, progress: Progress
+    sets: Mapping[str, ImageSet],
+    encoders: dict[str, Encoder],
+    settings: EvaluateSettings,
+    progress: Progress,
+    shelf: Shelf | None = None,
 ) -> dict[str, dict[str, Features]]:
     """Grids against images: images are cut into the grids' own tiles. FormatError where the encoders differ."""
     grids = [grid for part in sets.values() for grid in part.grids]
@@ -150,5 +184,5 @@ def describe_grids_beside(
         resolution = common_resolution([part], settings.resolution or grids[0].spec.resolution)
         at, groups = places(part, encoder.tile_px, resolution, limit=settings.limit)
         found[name] = features_of({BUNDLE: encoder}, at, groups, settings.reading_threads, f"describe {name}", progress,
-                                  mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+                                  shelf, mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
     return found

@@ -213,18 +213,22 @@ def _block(place: Place) -> str:
 
 
 def windows(
-    found: Sequence[Place], threads: int, *, mpp: float | None = None, gsd: float | None = None
+    found: Sequence[Place], threads: int, *, after: int = -1, mpp: float | None = None, gsd: float | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, uint8 (side, side, 3)) of the windows, image by image, without those that show glass or no data."""
+    """(index, uint8 (side, side, 3)) of the windows past index ``after``, image by image, without those that show
+    glass or no data."""
     start = 0
     while start < len(found):
         first, end = found[start], start
         while end < len(found) and found[end].image is first.image and found[end].factor == first.factor:
             end += 1
+        if end <= after + 1:
+            start = end
+            continue
         with _opened(first.image.path, mpp, gsd) as raster:
             view = RasterView(raster, first.factor)
             tissue = TissueMap.of(view, threads) if end - start > 1 else TissueMap(raster.background)
-            keep = [i for i in range(start, end) if tissue.fraction(found[i].window) >= _LEAST_TISSUE]
+            keep = [i for i in range(max(start, after + 1), end) if tissue.fraction(found[i].window) >= _LEAST_TISSUE]
             for i, (_, pixels) in zip(keep, view.read_many((found[i].window for i in keep), threads), strict=True):
                 if pixels.error is None and pixels.valid.mean() >= 1 - _MOST_MISSING:
                     yield i, pixels.rgb

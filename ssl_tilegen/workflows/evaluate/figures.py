@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_tilegen.metrics.copying import Copying, copying, share_nearer
+from ssl_tilegen.metrics.copying import Copying, copying, duplicates, share_nearer
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.kid import kernel_distance
 from ssl_tilegen.metrics.manifold import manifold
 from ssl_tilegen.metrics.resampling import group_halves, half_samples, interval
 from ssl_tilegen.metrics.vendi import vendi_score
-from ssl_tilegen.workflows.evaluate_features import Features
+from ssl_tilegen.workflows.evaluate.features import Features
 
 Metric = Callable[[Features, Features], tuple[float, ...]]
-_FEW_GROUPS, _FEW_PER_DIMENSION = 10, 2
+_FEW_GROUPS, _FEW_PER_DIMENSION, _FEW_HELD_OUT = 10, 2, 20
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,18 @@ def _vendi_ratio(real: Features, synthetic: Features) -> tuple[float]:
 
 def copy_figures(
     name: str, held_out: Features, synthetic: Features, train: Features, *, rounds: int, seed: int
-) -> tuple[list[Figure], Copying]:
-    """How much nearer to the training images the synthetic ones lie than real images that were held out."""
+) -> tuple[list[Figure], Copying | None, str | None]:
+    """How much nearer to the training images the synthetic ones lie than real images that were held out, and a warning.
+
+    Real windows that are training windows say nothing and are left out; nothing is found where too few are left.
+    """
+    same = duplicates(held_out.x, train.x)
+    warning = None
+    if same.any():
+        left = f"{int(same.sum())} of {len(same)} real windows are training windows too, {name}"
+        if len(same) - same.sum() < _FEW_HELD_OUT:
+            return [], None, f"{left}: no copy check; --real must be images that were held out of --train"
+        warning, held_out = f"{left}: left out of the copy check", held_out.take(np.flatnonzero(~same))
     found = copying(synthetic.x, held_out.x, train.x)
     near, held = found.synthetic, found.held_out
     drawn = list(half_samples([synthetic.groups, held_out.groups], rounds, seed))
@@ -153,7 +163,7 @@ def copy_figures(
         Figure(key, title, name, train.x.shape[1], len(held), len(near), *own, better=f"near {expected:g}",
                paper="Meehan et al. 2020", baseline=expected)
         for key, title, own, expected in rows
-    ], found  # fmt: skip
+    ], found, warning  # fmt: skip
 
 
 def warnings_of(name: str, real: Features, synthetic: Features) -> list[str]:

@@ -1,0 +1,74 @@
+"""What the networks that draw grids have in common: statistics of cells and conditions, and the preconditioning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+
+class CellNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
+
+    ``anchors`` (labels, C) keeps what is told of each label on average. Preconditioned per channel as ``FieldUNet`` is.
+    Subclasses give ``remainder``; ``window`` is the side in cells that one call takes, None for any size.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    clean_std: Tensor
+    condition_mean: Tensor
+    condition_std: Tensor
+    anchors: Tensor
+    null: Any
+    window: int | None = None
+    halo = 0
+
+    def _add_statistics(self, dim: int, condition_dim: int, labels: int) -> int:
+        """Buffers for cells and conditions; returns the number of channels of a cell."""
+        channels = dim + 1
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("clean_std", torch.ones(channels))
+        self.register_buffer("condition_mean", torch.zeros(condition_dim))
+        self.register_buffer("condition_std", torch.ones(condition_dim))
+        self.register_buffer("anchors", torch.zeros(labels, condition_dim))
+        self.null = nn.Parameter(torch.zeros(condition_dim))
+        return channels
+
+    def normalised(self, cells: Tensor) -> Tensor:
+        """Embeddings and validity (..., D + 1) as the network sees them."""
+        return (cells - self.mean) * self.scale
+
+    def restored(self, x: Tensor) -> Tensor:
+        """The inverse of ``normalised`` for (..., D + 1)."""
+        return x / self.scale + self.mean
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, parts: Tensor | None = None) -> Tensor:
+        """Velocity noise - clean (N, D + 1, R, K) for noisy cells x, times t (N,) in [0, 1] and a condition or None.
+
+        The condition is (N, C, R, K); numbers of it that are NaN are not known. ``parts`` (N, 1, R, K): 0 where there
+        are no cells, as if beyond the edge; cells of one number were cut from one image, so that what they show goes
+        on from one to the next, and cells of another were laid beside them. None: all are of one.
+        """
+        time = t.float()[:, None, None, None]
+        std = self.clean_std[:, None, None]
+        spread = (1 - time) ** 2 * std**2 + time**2
+        remainder = self.remainder(x * spread.rsqrt(), t, self._told(condition, x), parts)
+        return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
+
+    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+        """What the network itself adds (N, D + 1, R, K), for cells of about unit variance and ``told`` (N, C, r, k),
+        of as many cells, or of one where all are told alike."""
+        raise NotImplementedError
+
+    def _told(self, condition: Tensor | None, x: Tensor) -> Tensor:
+        """The condition, standardised, with the learned vector where nothing is known."""
+        null = self.null[None, :, None, None]
+        if condition is None:
+            return null.expand(len(x), -1, 1, 1)
+        field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
+        return torch.where(field.isnan(), null, field)

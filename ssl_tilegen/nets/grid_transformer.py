@@ -1,0 +1,144 @@
+"""A prior of grids that attends: every cell of a window sees every other, wherever it lies.
+
+Tokens are cells, so the border of a cell can be made to meet its neighbour's. It sees one window of a fixed side; over
+a larger grid the windows are merged at every step, as the painter merges those of latents.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from ssl_tilegen.nets.cell_network import CellNetwork
+from ssl_tilegen.nets.layers import sinusoid, zeroed
+
+
+class GridTransformer(CellNetwork):
+    """Diffusion transformer with adaptive layer norms that start as the identity (Peebles & Xie 2023), each cell
+    modulated by its own condition.
+
+    Where a cell lies enters only relative to others, as a learned bias of attention per offset (Liu et al. 2021);
+    another bias says whether two cells are of one part. Windows smaller than ``window`` are understood too. With
+    ``around`` each perceptron also looks at the cells beside its own (depthwise 3 x 3, as Mix-FFN of Xie et al. 2021):
+    attention alone is slow to learn that neighbours meet.
+    """
+
+    edge_layers = ("cells", "out", "time_in", "condition_in")
+
+    @register_to_config
+    def __init__(
+        self,
+        dim: int = 128,
+        condition_dim: int = 8,
+        labels: int = 0,
+        window: int = 8,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+        expansion: int = 3,
+        hidden: int = 96,
+        time_features: int = 64,
+        around: bool = True,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} must be a multiple of heads ({heads})")
+        channels = self._add_statistics(dim, condition_dim, labels)
+        self.window, self._time_features = window, time_features
+        self.time_in = nn.Linear(time_features, hidden)
+        self.condition_in = nn.Linear(condition_dim, hidden)
+        self.condition_mix = nn.Linear(hidden, hidden)
+        self.act = nn.SiLU()
+        self.cells = nn.Linear(channels, width)
+        self.body: Any = nn.ModuleList(_Block(width, heads, expansion, hidden, window, around) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulate = zeroed(nn.Linear(hidden, 2 * width))
+        self.out = zeroed(nn.Linear(width, channels))
+
+    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+        rows, cols = x.shape[2:]
+        if max(rows, cols) > (self.window or 0):
+            raise ValueError(f"a window of {rows} x {cols} cells, this network takes {self.window} x {self.window}")
+        modulation = self._modulation(t, told.flatten(2).transpose(1, 2))
+        offsets = _offsets(rows, cols, self.window or 0).to(x.device)
+        others, hidden = _pairs(parts)
+        inside = torch.ones_like(x[:, :1]) if parts is None else (parts > 0).to(x.dtype)
+        h = self.cells(x.flatten(2).transpose(1, 2))
+        for block in self.body:
+            h = block(h, modulation, offsets, others, hidden, inside)
+        scale, shift = self.modulate(modulation).chunk(2, 2)
+        h = self.out(self.norm(h) * (1 + scale) + shift)
+        return h.transpose(1, 2).unflatten(2, (rows, cols))
+
+    def _modulation(self, t: Tensor, told: Tensor) -> Tensor:
+        """What all blocks take scale, shift and gate from: (N, L or 1, hidden)."""
+        time = self.time_in(sinusoid(t, self._time_features))[:, None]
+        return self.act(self.condition_mix(self.act(self.condition_in(told) + time)) + time)
+
+
+class _Block(nn.Module):
+    """Attention and a two-layer network, each scaled, shifted and gated cell by cell."""
+
+    def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int, around: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm_two = nn.LayerNorm(width, elementwise_affine=False)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.mix = nn.Linear(width, width)
+        self.wide = nn.Linear(width, expansion * width)
+        self.narrow = nn.Linear(expansion * width, width)
+        self.act = nn.GELU(approximate="tanh")
+        self.modulate = zeroed(nn.Linear(hidden, 6 * width))
+        self.of_offset = nn.Parameter(torch.zeros(heads * (2 * window - 1) ** 2))
+        self.of_others = nn.Parameter(torch.zeros(heads))
+        self.around: Any = nn.Conv2d(width, width, 3, padding=1, groups=width) if around else None
+
+    def forward(
+        self, x: Tensor, modulation: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None,
+        inside: Tensor,
+    ) -> Tensor:
+        """(N, L, W) and (N, L or 1, hidden), of cells that are ``inside`` (N, 1, R, K) -> (N, L, W)."""
+        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(modulation).chunk(6, 2)
+        bias = self._bias(offsets, others, hidden)
+        x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a, bias)
+        h = x if self.around is None else self._around(x, inside)
+        h = self.norm_two(h) * (1 + scale_b) + shift_b
+        return x + gate_b * self.narrow(self.act(self.wide(h)))
+
+    def _bias(self, offsets: Tensor, others: Tensor | None, hidden: Tensor | None) -> Tensor:
+        """What is added to attention: (1 or N, heads, L, L)."""
+        bias = self.of_offset.view(self.heads, -1)[:, offsets][None]
+        if others is None or hidden is None:
+            return bias
+        return (bias + others[:, None] * self.of_others[:, None, None]).masked_fill(hidden[:, None], -1e4)
+
+    def _around(self, x: Tensor, inside: Tensor) -> Tensor:
+        cells = x.transpose(1, 2).unflatten(2, inside.shape[2:])
+        return self.around(cells * inside).flatten(2).transpose(1, 2)
+
+    def _attention(self, x: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        weight = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5 + bias
+        return self.mix((weight.float().softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2))
+
+
+@lru_cache(maxsize=8)
+def _offsets(rows: int, cols: int, window: int) -> Tensor:
+    """(L, L): the number of the offset from each cell of rows x cols to each other."""
+    row, col = (index.flatten() for index in torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij"))
+    down, right = row[None] - row[:, None] + window - 1, col[None] - col[:, None] + window - 1
+    return down * (2 * window - 1) + right
+
+
+def _pairs(parts: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Of each pair of cells: 1 where they are of two parts (N, L, L), and whether the second is not to be seen
+    (N, 1, L). None for both where all are of one."""
+    if parts is None:
+        return None, None
+    flat = parts.flatten(1)
+    return (flat[:, :, None] != flat[:, None]).to(parts.dtype), (flat == 0)[:, None]

@@ -1,0 +1,84 @@
+"""Vectors that are kept while `evaluate` runs, so that the same command goes on after it was stopped.
+
+Beside the report: ``NAME.html.part/KEY/N.npz``, one file per pile of windows, written under a temporary name. KEY says
+which windows of which files were seen by which encoders; a changed file has another key.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ssl_tilegen.errors import OutputError
+
+
+class Volume:
+    """The vectors of one list of windows: ``last``, the index of the last window that is there (-1: none)."""
+
+    def __init__(self, folder: Path | None, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, names
+        self._index: list[np.ndarray] = []
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        while folder and self._load(folder / f"{len(self._index)}.npz"):
+            pass
+
+    @property
+    def last(self) -> int:
+        return int(self._index[-1][-1]) if self._index else -1
+
+    def add(self, index: np.ndarray, vectors: Mapping[str, np.ndarray]) -> None:
+        """Add the windows ``index`` (N,), which follow those that are there; vectors (N, D) by encoder."""
+        if self._folder:
+            path = self._folder / f"{len(self._index)}.npz"
+            part = path.with_name(f".{path.name}")
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                arrays: dict[str, Any] = {f"v{i}": vectors[name] for i, name in enumerate(self._names)}
+                np.savez(part, index=index, **arrays)
+                part.replace(path)
+            except OSError as error:
+                raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --report") from error
+        self._append(index, vectors)
+
+    def read(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """All indices (N,) and the vectors (N, D) by encoder."""
+        if not self._index:
+            return np.zeros(0, int), {}
+        return np.concatenate(self._index), {name: np.concatenate(x) for name, x in self._parts.items()}
+
+    def _load(self, path: Path) -> bool:
+        """Whether a pile is there and whole; one that is damaged is made again."""
+        try:
+            with np.load(path) as arrays:
+                self._append(arrays["index"], {name: arrays[f"v{i}"] for i, name in enumerate(self._names)})
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return False
+        return True
+
+    def _append(self, index: np.ndarray, vectors: Mapping[str, np.ndarray]) -> None:
+        self._index.append(index)
+        for name, own in vectors.items():
+            self._parts[name].append(own)
+
+
+class Shelf:
+    """All volumes of a run, in ``folder``; without one they are kept in memory alone."""
+
+    def __init__(self, folder: Path | None = None, *, restart: bool = False) -> None:
+        self.folder = folder
+        if restart:
+            self.clear()
+
+    def volume(self, key: str, names: Sequence[str]) -> Volume:
+        """The volume of ``key`` with what an earlier run left in it."""
+        return Volume(self.folder / key[:32] if self.folder else None, names)
+
+    def clear(self) -> None:
+        """Nothing is needed any more."""
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)

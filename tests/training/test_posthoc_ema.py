@@ -1,0 +1,97 @@
+"""Averages of the weights whose horizon is chosen after the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.training.posthoc_ema import Horizons, PowerAverage, combination, exponent_of, width_of
+from ssl_tilegen.training.settings import RunSettings
+from ssl_tilegen.workflows.train import train
+from tests.training import runs
+
+
+@pytest.mark.parametrize("width", [0.02, 0.05, 0.1, 0.2])
+def test_exponents_and_widths_are_inverse(width):
+    assert width_of(exponent_of(width)) == pytest.approx(width, rel=1e-6)
+
+
+def walk(steps: int) -> list[float]:
+    return list(np.random.default_rng(0).normal(size=steps).cumsum())
+
+
+def averaged(values: list[float], width: float) -> float:
+    """By the profile itself: the value at update i counts by the integral of tau^power over (i - 1, i)."""
+    power, ends = exponent_of(width), np.arange(len(values) + 1) / len(values)
+    return float((np.diff(ends ** (power + 1)) * values).sum())
+
+
+@pytest.mark.parametrize("width", [0.05, 0.1])
+def test_the_running_average_has_the_profile_of_its_width(width):
+    module = nn.Linear(1, 1)
+    average = PowerAverage(module, width)
+    for value in walk(300):
+        nn.init.constant_(module.weight, value)
+        average.update(module)
+    assert average.module.weight.item() == pytest.approx(averaged(walk(300), width), rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [0.03, 0.07, 0.15])
+def test_a_width_chosen_afterwards_is_near_what_would_have_been_kept(tmp_path, width):
+    module, run = nn.Linear(1, 1), RunSettings(steps=400, snapshots=20, horizon=width)
+    horizons, values = Horizons(module, run, tmp_path), walk(400)
+    for step, value in enumerate(values):
+        nn.init.constant_(module.weight, value)
+        horizons.update(module)
+        horizons.keep(step + 1, write=True)
+    assert len(list((tmp_path / "snapshots").iterdir())) == 2 * 20
+    error = abs(horizons.chosen(module).weight.item() - averaged(values, width))
+    assert error < 0.05 * float(np.std(values))
+
+
+def test_a_snapshot_s_own_width_is_that_snapshot():
+    profiles = [(float(n), width) for n in (100, 200, 300) for width in (0.05, 0.1)]
+    assert np.allclose(combination(profiles, 0.1), [0, 0, 0, 0, 0, 1], atol=1e-6)
+
+
+def test_snapshots_stay_bounded_when_a_run_is_lengthened(tmp_path):
+    module = nn.Linear(1, 1)
+    for steps in (40, 90):
+        horizons = Horizons(module, RunSettings(steps=steps, snapshots=8), tmp_path)
+        for step in range(1, steps + 1):
+            horizons.update(module)
+            horizons.keep(step, write=True)
+    kept = {path.name.split("-")[0] for path in (tmp_path / "snapshots").iterdir()}
+    assert len(kept) <= 9 and "00000090" in kept
+
+
+def test_a_finished_run_is_exported_again_with_another_horizon(tmp_path):
+    runs.draw_pictures(tmp_path)
+    config = runs.write_config(tmp_path, "autoencoder")
+    out, file = tmp_path / "run", tmp_path / "run/bundle/autoencoder"
+
+    def weights(*overrides: str) -> dict[str, torch.Tensor]:
+        train("autoencoder", config, out, overrides=["run.snapshots=4", *overrides], device="cpu")
+        return load_file(next(file.glob("*.safetensors")))
+
+    weights("run.steps=2")
+    kept = weights()
+    narrow, wide = weights("run.horizon=0.05"), weights("run.horizon=0.1")
+    assert (out / "autoencoder/checkpoint/average-2.safetensors").exists()
+    name = "to_pixels.weight"
+    assert not torch.equal(narrow[name], wide[name]) and not torch.equal(narrow[name], kept[name])
+    last = sorted((out / "autoencoder/snapshots").glob("*-0.05.safetensors"))[-1]
+    assert torch.allclose(load_file(last)[name].float(), narrow[name].float(), atol=1e-4)
+
+
+def test_a_run_without_snapshots_has_no_choice(tmp_path):
+    runs.draw_pictures(Path(tmp_path))
+    config = runs.write_config(tmp_path, "autoencoder")
+    with pytest.raises(SettingError, match="has no snapshots"):
+        train("autoencoder", config, tmp_path / "run", overrides=["run.horizon=0.1", "run.steps=1"], device="cpu")

@@ -1,0 +1,82 @@
+"""Warm starts of the autoencoder, and training its decoder alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.training.settings import load_settings
+from ssl_tilegen.workflows.train import train
+from tests.training import runs
+
+DECODING = ("decoder.", "synthesis.", "to_pixels.")
+
+
+def weights(bundle: Path, component: str = "autoencoder"):
+    return load_file(next((bundle / component).glob("*.safetensors")))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A folder with pictures, and a run with encoder, autoencoder and denoiser."""
+    folder = tmp_path_factory.mktemp("warm")
+    runs.draw_pictures(folder)
+    for stage in ("encoder", "autoencoder", "denoiser"):
+        train(stage, runs.write_config(folder, stage), folder / "run", device="cpu")
+    return folder
+
+
+def decoder_only(base: Path, out: Path, text: str = "", name: str = "autoencoder-warm") -> Path:
+    head = f'window_px = 32\nstart_from = "run/bundle"\ntrain_only = "decoder"\n{text}'
+    config = runs.write_config(base, "autoencoder", head, name)
+    train("autoencoder", config, out, overrides=["run.steps=3"], device="cpu")
+    return out / "bundle"
+
+
+def test_only_the_decoder_learns_and_the_bundle_keeps_its_denoiser(base, tmp_path):
+    before = weights(base / "run" / "bundle")
+    bundle = decoder_only(base, tmp_path, "posterior_noise = 0\nsquare_weight = 1.0\n")
+    after = weights(bundle)
+    kept = [name for name in before if not name.startswith(DECODING)]
+    assert kept and all(before[name].equal(after[name]) for name in kept)
+    changed = [name for name in before if name.startswith(DECODING) and not before[name].equal(after[name])]
+    assert len(changed) > 4
+    for component in ("encoder", "denoiser"):
+        theirs = weights(base / "run" / "bundle", component)
+        assert all(value.equal(theirs[name]) for name, value in weights(bundle, component).items())
+    old, new = (json.loads((b / "bundle.json").read_text()) for b in (base / "run" / "bundle", bundle))
+    assert old["latent_scale"] == new["latent_scale"] and old["window_px"] == new["window_px"]
+
+
+def test_a_larger_decoder_starts_as_the_old_one(base, tmp_path):
+    text = "[net]\ndecoder_fine_blocks = 4\n"
+    head = f'window_px = 32\nstart_from = "run/bundle"\ntrain_only = "decoder"\n{text}'
+    config = runs.write_config(base, "autoencoder", head, "autoencoder-larger")
+    train("autoencoder", config, tmp_path, overrides=["run.steps=1", "run.lr=1e-12"], device="cpu")
+    after = weights(tmp_path / "bundle")
+    before = weights(base / "run" / "bundle")
+    assert len(after) > len(before)
+    assert all(after[name].equal(value) for name, value in before.items())
+
+
+def test_a_warm_start_of_everything_begins_where_the_other_ended(base, tmp_path):
+    config = runs.write_config(base, "autoencoder", 'window_px = 32\nstart_from = "run/bundle"\n', "autoencoder-all")
+    train("autoencoder", config, tmp_path, overrides=["run.lr=1e-12"], device="cpu")
+    old = runs.losses(base / "run" / "autoencoder")
+    assert runs.losses(tmp_path / "autoencoder")[0] < old[0]
+    assert not (tmp_path / "bundle" / "denoiser").exists()
+
+
+def test_another_encoder_cannot_be_kept(base, tmp_path):
+    with pytest.raises(SettingError, match="does not fit the encoder"):
+        decoder_only(base, tmp_path, "[net]\nencoder_width = 24\n")
+
+
+def test_a_decoder_alone_needs_a_bundle(base):
+    config = runs.write_config(base, "autoencoder", 'train_only = "decoder"\n', "autoencoder-none")
+    with pytest.raises(SettingError, match="start_from"):
+        load_settings("autoencoder", config)
