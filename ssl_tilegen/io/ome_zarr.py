@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ssl_tilegen.io.formats import Format, ImageSpec
 from ssl_tilegen.io.tiled_tiff import software
 
 _TILES_PER_SHARD = 8  # along a row: a shard is one tile high, so that a row of tiles owns whole shards
+_SHARDS_AHEAD = 4  # that are written while the next are made, 6 MiB each
 _ZSTD_LEVEL = 1  # twice as fast as level 3, for 3 % more bytes
 _OME_UNIT = {"um": "micrometer", "m": "meter"}
 
@@ -27,6 +30,8 @@ class OmeZarr(Format):
         super().__init__(path, part, spec)
         self._store = part / "arrays"
         self._arrays: list[Any] = []
+        self._pool = ThreadPoolExecutor(_SHARDS_AHEAD // 2, thread_name_prefix="shards")
+        self._writing: deque[Future[None]] = deque()
         self._fresh: list[tuple[int, int]] = []  # level and number of the rows of shards that may not be on disk yet
 
     def start(self) -> None:
@@ -57,11 +62,24 @@ class OmeZarr(Format):
             self._arrays = [group[str(level)] for level in range(len(self.sizes))]
 
     def put(self, level: int, first_row: int, rows: np.ndarray) -> None:
-        planes = np.ascontiguousarray(rows.transpose(2, 0, 1))
-        self._arrays[level][:, first_row : first_row + len(rows)] = planes
+        wide = self.spec.tile_px * _TILES_PER_SHARD
+        for col in range(0, rows.shape[1], wide):
+            while len(self._writing) >= _SHARDS_AHEAD:
+                self._writing.popleft().result()
+            planes = np.ascontiguousarray(rows[:, col : col + wide].transpose(2, 0, 1))
+            self._writing.append(self._pool.submit(self._write, level, first_row, col, planes))
         self._fresh.append((level, first_row // self.spec.tile_px))
 
+    def _write(self, level: int, row: int, col: int, planes: np.ndarray) -> None:
+        self._arrays[level][:, row : row + planes.shape[1], col : col + planes.shape[2]] = planes
+
+    def _settle(self) -> None:
+        """Wait for all that is being written."""
+        while self._writing:
+            self._writing.popleft().result()
+
     def state(self) -> dict[str, np.ndarray]:
+        self._settle()
         for level, number in self._fresh:
             for shard in (self._store / str(level) / "c" / "0" / str(number)).iterdir():
                 with shard.open("rb") as file:
@@ -70,7 +88,11 @@ class OmeZarr(Format):
         return {}
 
     def finish(self, target: Path) -> None:
+        self._settle()
         self._store.rename(target)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def ome_attributes(spec: ImageSpec, name: str, levels: int) -> dict[str, Any]:
