@@ -58,7 +58,9 @@ def finished(world: Path, out: Path, *more: str) -> float:
 
 
 @pytest.mark.parametrize(("suffix", "more"), [
-    (".ome.tif", ()), (".zarr", ()), (".tif", ("--keep", "slide.png", "--region", "96,64,1056,1088")),
+    pytest.param(".ome.tif", (), id="ome-tiff"),
+    pytest.param(".zarr", (), id="zarr"),
+    pytest.param(".tif", ("--keep", "slide.png", "--region", "96,64,1056,1088"), id="keep"),
 ])  # fmt: skip
 def test_killed_again_and_again(suffix: str, more: tuple[str, ...], world: Path, tmp_path: Path) -> None:
     more = tuple(str(world / word) if word.endswith(".png") else word for word in more)
