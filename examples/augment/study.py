@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=2, help="pictures made of each picture")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
     parser.add_argument("--seeds", type=int, default=20, help="draws of groups for the probes")
-    parser.add_argument("--finetune", type=int, default=5, help="draws for the network from scratch; 0: none")
+    parser.add_argument("--finetune", type=int, default=8, help="draws for the network from scratch; 0: none")
     parser.add_argument("--counts", type=int, nargs="+", help="groups per class, instead of a task's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
