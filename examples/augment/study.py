@@ -206,11 +206,16 @@ def _voting(
 
 
 def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay."""
+    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay.
+
+    One that was made of all groups of its class in the draw stays: nobody is left to vote for it.
+    """
     assert sets.vote is not None
     real, groups, vectors, kin = sets.vote
     votes = class_votes(vectors[made], sets.made.y[made], kin[made], real[own], sets.real.y[own], groups[own])
-    return votes.label == sets.made.y[made]
+    alike = sets.made.y[made][:, None] == sets.real.y[own]
+    foreign = alike & ~(kin[made][:, :, None] == groups[own]).any(1)
+    return (votes.label == sets.made.y[made]) | ~foreign.any(1)
 
 
 def read_made(folder: Path) -> list[Item]:
