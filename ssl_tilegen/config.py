@@ -349,6 +349,9 @@ class GenerateSettings(Settings):
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
+    canvas_mib: int = knob(
+        512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
+    )
     preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
