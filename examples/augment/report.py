@@ -44,10 +44,11 @@ def verdict(task: Task) -> str:
     better, worse = _clear(task, "both - real")
     more, less = _clear(task, "both+ - real+")
     count = len(task["rows"])
-    lead = "a clear gain" if better and not worse else "a gain in some rows and a loss in others" if better else (
-        "no gain, and a clear loss" if worse else "no clear gain"
-    )  # fmt: skip
-    best = max(task["rows"], key=lambda row: row["gains"]["both - real"][1])
+    lead = "a clear gain in some rows" if len(better) < count else "a clear gain throughout"
+    lead = "no clear gain" if not better else f"{lead}, a clear loss in others" if worse else lead
+    lead += ", and a clear loss" if worse and not better else ""
+    end = 1 if better else 0  # the surest gain; where none is sure, the largest
+    best = max(task["rows"], key=lambda row: row["gains"]["both - real"][end])
     return (
         f"- **{task['title']}: {lead}.** Adding synthetic pictures to the real ones is clearly better in {len(better)} "
         f"of {count} rows and clearly worse in {len(worse)}; with ordinary augmentation on both sides, {len(more)} and "

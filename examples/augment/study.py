@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=2, help="pictures made of each picture")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
     parser.add_argument("--seeds", type=int, default=20, help="draws of groups for the probes")
-    parser.add_argument("--finetune", type=int, default=5, help="draws for the network from scratch; 0: none")
+    parser.add_argument("--finetune", type=int, default=8, help="draws for the network from scratch; 0: none")
     parser.add_argument("--counts", type=int, nargs="+", help="groups per class, instead of a task's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -206,11 +206,16 @@ def _voting(
 
 
 def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay."""
+    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay.
+
+    One that was made of all groups of its class in the draw stays: nobody is left to vote for it.
+    """
     assert sets.vote is not None
     real, groups, vectors, kin = sets.vote
     votes = class_votes(vectors[made], sets.made.y[made], kin[made], real[own], sets.real.y[own], groups[own])
-    return votes.label == sets.made.y[made]
+    alike = sets.made.y[made][:, None] == sets.real.y[own]
+    foreign = alike & ~(kin[made][:, :, None] == groups[own]).any(1)
+    return (votes.label == sets.made.y[made]) | ~foreign.any(1)
 
 
 def read_made(folder: Path) -> list[Item]:

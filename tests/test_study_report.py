@@ -1,0 +1,51 @@
+"""The study's report says what its numbers say, whichever way they fall."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STUDY = Path(__file__).parents[1] / "examples" / "augment"
+
+
+def found(gains: list[tuple[float, float, float]]) -> dict[str, Any]:
+    """What study.py writes of a task with one row for each gain of `both - real`."""
+    rows = [
+        {"learner": "linear, texture", "groups": 5 * (i + 1), "draws": 7, "test_groups": 30, "sizes": {},
+         "figures": {"real": [0.8, 0.75, 0.85]}, "gains": {"both - real": gain}}
+        for i, gain in enumerate(gains)
+    ]  # fmt: skip
+    return {
+        "task": "lung", "title": "Lung", "seen": True, "model": "m", "hash": "0" * 64, "scale": 2, "train": 9,
+        "held": 8, "tested": 100, "kinds": {"turned": 0.01}, "kind": "turned", "gains": {"blend": 0.01},
+        "recipe": "blend", "options": "--mix 0.4", "cosine": {"blend": 0.9}, "in_class": {"blend": [0.5, 0.8]},
+        "rows": rows, "seconds": 60,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ([(0.02, 0.01, 0.03), (0.01, -0.01, 0.03)], "Lung: a clear gain in some rows."),
+        ([(0.02, 0.01, 0.03)], "Lung: a clear gain throughout."),
+        ([(0.01, -0.01, 0.03)], "Lung: no clear gain."),
+        ([(-0.02, -0.03, -0.01), (0.0, -0.01, 0.01)], "Lung: no clear gain, and a clear loss."),
+        ([(-0.02, -0.03, -0.01), (0.02, 0.01, 0.03)], "Lung: a clear gain in some rows, a clear loss in others."),
+    ],
+)
+def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[float, float, float]], said: str) -> None:
+    shutil.copy(STUDY / "NOTES.md", tmp_path / "NOTES.md")
+    (tmp_path / "lung.json").write_text(json.dumps(found(gains)))
+    results = tmp_path / "RESULTS.md"
+    subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
+    text = results.read_text()
+    better, worse = sum(g[1] > 0 for g in gains), sum(g[2] < 0 for g in gains)
+    assert said in text and f"clearly better in {better} of {len(gains)} rows and clearly worse in {worse}" in text
+    assert f"of {len(gains)} rows of `both - real` {better} are clearly above zero and {worse} clearly below" in text
+    assert "100 pictures of 30 groups tested" in text and text.count("**+") + text.count("**-") == better + worse
