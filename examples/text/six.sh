@@ -7,9 +7,11 @@ size=${2:-4096}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
 
-paint() {  # NAME OPTION VALUE
+seed=0
+paint() {  # NAME OPTION VALUE; each picture has a seed of its own
+    seed=$((seed + 1))
     if [[ ! -e "$out/$1.ome.tif" ]]; then
-        ssl-tilegen generate "$2" "$3" --size "$size" --seed 1 -o "$out/$1.ome.tif" --save-grid "$out/$1.zarr" --preview
+        ssl-tilegen generate "$2" "$3" --size "$size" --seed "$seed" -o "$out/$1.ome.tif" --save-grid "$out/$1.zarr" --preview
     fi
     python - "$out/$1" <<'PYTHON'
 import sys
