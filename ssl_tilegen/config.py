@@ -349,6 +349,9 @@ class GenerateSettings(Settings):
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
+    canvas_mib: int = knob(
+        512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
+    )
     preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
@@ -462,7 +465,11 @@ class EvaluateSettings(_Reading, Settings):
         None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
     )
     report: Path | None = knob(
-        None, "HTML page to write, with a .json of the same name beside it.", "--report", default_text="none"
+        None,
+        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors are kept in "
+        "REPORT.part beside it, and the same command goes on from them.",
+        "--report",
+        default_text="none",
     )
     metrics: Names = knob(
         ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
@@ -472,8 +479,8 @@ class EvaluateSettings(_Reading, Settings):
     )
     encoder: Names = knob(
         ("texture", "bundle"),
-        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), or any name "
-        "that `embed --encoder` takes.",
+        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), inception "
+        "(canonical FID; with --weights), or any name that `embed --encoder` takes.",
         "--encoder",
         default_text="texture,bundle",
     )

@@ -258,7 +258,12 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_condition_of_whole_cropped_and_stretched_pictures(painted: Path, name: str, cells: int) -> None:
     report = run(real=painted / "source.png", synthetic=painted / f"{name}.png", grid=painted / "grid.zarr",
                  model=str(painted / "bundle"), metrics=("large",))  # fmt: skip
-    assert report.condition.cells == cells and -1 <= report.condition.cosine <= 1
+    found = report.condition
+    assert found.cells == cells and -1 <= found.cosine <= 1
+    for figure in ("cosine", "top1", "top5"):
+        low, high = found.spans[figure]
+        assert -1 <= low <= getattr(found, figure) <= high <= 1
+    assert np.diff(found.spans["cosine"]) > 0 and "top1" not in table(report) and " to " in table(report)
 
 
 def test_the_source_itself_follows_its_grid(painted: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_saved_grid_paints_the_same_picture_whatever_size_was_asked_for(bundle
     again, other = run("b.png", grid=grid.path), run("c.png", grid=grid.path, seed=1)
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
     told = [json.loads(path.with_name(f"{path.name}.json").read_text()) for path in (first, again)]
-    assert told[0] == told[1]
+    assert told[0] | {"file": ""} == told[1] | {"file": ""}
 
 
 def test_two_processes_draw_and_paint_what_one_does(bundle, tmp_path):

@@ -261,6 +261,31 @@ def test_models_info_lists_the_labels(trained):
     assert "prior" in facts["components"] and facts["labels"]["dark rock"] == "aerial, 0.15 m/px"
 
 
+@pytest.mark.parametrize(
+    "net, message",
+    [("_class_name='FieldUNet'", "no prior"), ("{_class_name='GridTransformer', width=50}", "multiple of heads"),
+     ("{_class_name='GridTransformer', window=2}", "smaller than window_cells 4")],
+    ids=["class", "heads", "window"],
+)  # fmt: skip
+def test_a_network_that_cannot_be_is_one_line(trained, tmp_path, net, message):
+    override = f"net={net}" if net.startswith("{") else f"net.{net}"
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    with pytest.raises(SettingError, match=message):
+        train("prior", config, tmp_path / "run", overrides=[override, bundle], device="cpu")
+
+
+def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, tmp_path):
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    net = "net={_class_name='GridTransformer', width=32, depth=1, heads=2, hidden=32}"
+    train("prior", config, tmp_path / "run", overrides=[net, bundle], device="cpu")
+    model, drawn = ModelBundle.load(tmp_path / "run" / "bundle"), []
+    assert model.prior.window == 4 and type(model.prior).__name__ == "GridTransformer"
+    for label in ("dark rock", "bright sand"):
+        request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
+        drawn.append(brightness(draw(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64)))
+    assert drawn[1] > drawn[0] + 0.3
+
+
 def shaken_prior() -> GridPrior:
     torch.manual_seed(0)
     net = GridPrior(6, 3, width=16, blocks=2, hidden=8).eval()

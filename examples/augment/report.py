@@ -1,101 +1,124 @@
-"""RESULTS.md: the figures of the study as tables, the gains with their intervals first."""
+"""RESULTS.md from what study.py found: the verdict in a sentence, NOTES.md, and a table per task.
+
+Usage: report.py OUT RESULTS.md
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import json
+import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tasks import Task
-
-from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.metrics.usefulness import Outcome
-
-ARMS = ("real", "synthetic", "both", "real+", "both+")
-GAINS = (("both", "real"), ("both+", "real+"), ("both+", "real"), ("real+", "real"))
-ROUNDS = 400
+Task = dict[str, Any]
+ORDER = ("lung", "sites", "green")
+ARMS = ("real", "synthetic", "both", "gated", "real+", "both+")
+GAINS = ("both - real", "gated - real", "both+ - real+", "both+ - real", "real+ - real")
 
 
-class Row(NamedTuple):
-    """One learner on one task at one number of groups per class."""
-
-    task: Task
-    recipe: str
-    learner: str
-    count: int
-    outcome: Outcome
-    facts: dict[str, Any]
-
-    def figures(self) -> list[str]:
-        """Accuracies of the arms, and the gains, in per cent with their 95 % intervals."""
-        found = []
-        for arm in ARMS:
-            value = self.outcome.figure(arm, rounds=ROUNDS)
-            found.append(f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})")
-        for arm, over in GAINS:
-            gain = self.outcome.gain(arm, over, rounds=ROUNDS)
-            text = f"{100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
-            found.append(f"**{text}**" if gain.low > 0 or gain.high < 0 else text)
-        return found
-
-    def line(self) -> str:
-        """The row as one line of text."""
-        gain = self.outcome.gain("both", "real", rounds=ROUNDS)
-        more = self.outcome.gain("both+", "real+", rounds=ROUNDS)
-        return (
-            f"{self.task.name} {self.recipe} {self.learner} {self.count} groups: both - real {100 * gain.value:+.1f} "
-            f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}), with ordinary augmentation {100 * more.value:+.1f} "
-            f"({100 * more.low:+.1f} to {100 * more.high:+.1f})"
-        )
-
-
-def write_results(
-    path: Path, rows: Sequence[Row], bundle: ModelBundle, options: argparse.Namespace, seconds: float
-) -> None:
-    """Write the tables; called after each task, so a stopped study has what it found."""
-    notes = path.with_name("NOTES.md")
-    text = [
-        "# Do synthetic pictures make better classifiers where labels are few?",
-        "",
-        f"Written by `run.sh`; model `{bundle.info.name}` ({bundle.hash[:12]}), {options.scale} pictures made of each "
-        f"picture, {options.seeds} draws of groups, {seconds / 60:.0f} min in this run (what earlier ones made is "
-        "kept).",
-        "",
-        "Accuracy in per cent, mean over draws, with 95 % intervals from drawing seeds and test groups again, "
-        "together. A draw takes so many groups of each class; synthetic pictures are only those made of its own "
-        "groups. `+`: with ordinary augmentation (turned, mirrored, light and stain changed). Gains are paired; "
-        "**bold**: the interval leaves out zero.",
-        "",
-    ]
-    if notes.exists():
-        text += [notes.read_text().strip(), ""]
-    for name in dict.fromkeys(row.task.name for row in rows):
-        own = [row for row in rows if row.task.name == name]
-        task = own[0].task
-        kind = "such as the model was trained on, without labels" if task.seen else "the model was not trained on"
-        counts = f"{len(task.train)} to draw from, {len(task.test)} tested"
-        text += [f"## {task.title}", "", f"Pictures {kind}; {counts}.", ""]
-        for recipe in dict.fromkeys(row.recipe for row in own):
-            text += _table([row for row in own if row.recipe == recipe])
+def main() -> None:
+    out, path = Path(sys.argv[1]), Path(sys.argv[2])
+    tasks = [json.loads((out / f"{name}.json").read_text()) for name in ORDER if (out / f"{name}.json").exists()]
+    text = ["# Do synthetic pictures make better classifiers where labels are few?", "", _made(tasks), ""]
+    text += ["## What came out", ""]
+    text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]
+    text += [path.with_name("NOTES.md").read_text().strip(), ""]
+    for task in tasks:
+        text += table(task)
     part = path.with_name(f".{path.name}.part")
     part.write_text("\n".join(text))
     part.replace(path)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
-    facts = rows[0].facts
-    strength = "from noise" if facts["strength"] is None else f"strength {facts['strength']:g}"
-    agreement = "" if facts["in_class"] is None else (
-        f", in class {100 * facts['in_class']:.0f} % (real ones {100 * facts['real_in_class']:.0f} %)"
+def _made(tasks: list[Task]) -> str:
+    first, seconds = tasks[0], sum(task["seconds"] for task in tasks)
+    models = ", ".join(sorted({f"`{task['model']}` ({task['hash'][:12]})" for task in tasks}))
+    return (
+        f"Written by `run.sh` with the model {models}; {first['scale']} pictures made of each picture; "
+        f"{seconds / 60:.0f} processor minutes in the last run (what earlier ones made is kept)."
+    )
+
+
+def verdict(task: Task) -> str:
+    """What the numbers say of a task, whatever it is."""
+    better, worse = _clear(task, "both - real")
+    more, less = _clear(task, "both+ - real+")
+    count = len(task["rows"])
+    lead = "a clear gain" if better and not worse else "a gain in some rows and a loss in others" if better else (
+        "no gain, and a clear loss" if worse else "no clear gain"
     )  # fmt: skip
-    heads = ["learner", "groups", *ARMS, *(f"{arm} - {over}" for arm, over in GAINS)]
+    best = max(task["rows"], key=lambda row: row["gains"]["both - real"][1])
+    return (
+        f"- **{task['title']}: {lead}.** Adding synthetic pictures to the real ones is clearly better in {len(better)} "
+        f"of {count} rows and clearly worse in {len(worse)}; with ordinary augmentation on both sides, {len(more)} and "
+        f"{len(less)}. The row that says most for it: {best['learner']} at {best['groups']} groups per class, "
+        f"{span(best['gains']['both - real'])} points over {span(best['figures']['real'], sign=False)} % (95 % "
+        f"intervals; {best['draws']} draws, {task['tested']} pictures of {best['test_groups']} groups tested). "
+        f"Recipe `{task['recipe']}`{_in_class(task)}."
+    )
+
+
+def _in_class(task: Task) -> str:
+    made, real = task["in_class"][task["recipe"]]
+    return "" if made is None else (
+        f": to their neighbours {100 * made:.0f} % of its pictures look like their class (of the real ones "
+        f"{100 * real:.0f} %)"
+    )  # fmt: skip
+
+
+def chance(tasks: list[Task]) -> str:
+    """How many rows would be clear by chance."""
+    count = sum(len(task["rows"]) for task in tasks)
+    better, worse = (sum(len(_clear(task, "both - real")[side]) for task in tasks) for side in (0, 1))
+    return (
+        f"Together: of {count} rows of `both - real` {better} are clearly above zero and {worse} clearly below; about "
+        f"{0.025 * count:.1f} of each would be if there were nothing to find (rows are not independent)."
+    )
+
+
+def _clear(task: Task, gain: str) -> tuple[list[Any], list[Any]]:
+    """Rows whose interval lies above zero, and below."""
+    found = [row["gains"][gain] for row in task["rows"] if gain in row["gains"]]
+    return [g for g in found if g[1] > 0], [g for g in found if g[2] < 0]
+
+
+def table(task: Task) -> list[str]:
+    """A section: what was chosen and how, and all rows."""
+    kind = "such as the model was trained on, without labels" if task["seen"] else "the model was not trained on"
+    tried = ", ".join(f"`{name}` {100 * gain:+.1f} (cosine to the source {task['cosine'][name]:.2f})"
+                      for name, gain in task["gains"].items())  # fmt: skip
+    ordinary = ", ".join(f"{name} {100 * gain:+.1f}" for name, gain in task["kinds"].items())
+    heads = ["learner", "groups", *ARMS, *GAINS]
     lines = [
-        f"### Recipe `{rows[0].recipe}`: {strength}, layout {facts['layout']}; cosine to the source "
-        f"{facts['cosine']:.2f}{agreement}",
+        f"## {task['title']}", "",
+        f"Pictures {kind}; {task['train']} to draw from, {task['held']} held out to choose by, {task['tested']} "
+        "tested.",
         "",
-        "| " + " | ".join(heads) + " |",
-        "|" + "---|" * len(heads),
-    ]
-    lines += ["| " + " | ".join([row.learner, str(row.count), *row.figures()]) + " |" for row in rows]
+        f"Chosen on the held-out groups: recipe `{task['recipe']}` (`augment {task['options']}`) from {tried}; "
+        f"ordinary augmentation `{task['kind']}` from {ordinary} (points over real pictures alone).", "",
+        "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
+    ]  # fmt: skip
+    for row in task["rows"]:
+        cells = [row["learner"], str(row["groups"])]
+        cells += [span(row["figures"].get(arm), sign=False) for arm in ARMS]
+        cells += [_marked(row["gains"].get(gain)) for gain in GAINS]
+        lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def span(figure: list[float] | None, *, sign: bool = True) -> str:
+    """A share in per cent with its interval."""
+    if figure is None:
+        return ""
+    value, low, high = (100 * number for number in figure)
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})" if sign else f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _marked(gain: list[float] | None) -> str:
+    """Bold where the interval leaves out zero."""
+    text = span(gain)
+    return f"**{text}**" if gain and (gain[1] > 0 or gain[2] < 0) else text
+
+
+if __name__ == "__main__":
+    main()

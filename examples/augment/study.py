@@ -1,6 +1,8 @@
-"""The study behind RESULTS.md: real, synthetic, both, with and without ordinary augmentation, where labels are few.
+"""The study behind RESULTS.md: real, synthetic, both and gated, with and without ordinary augmentation.
 
-Every step is kept in ``--out`` and taken up again: pictures by `augment` itself, features as .npz.
+For each task a recipe of `augment` and a kind of ordinary augmentation are chosen on held-out groups of the training
+part; then all arms are tested. Every step is kept in ``--out`` and taken up again: pictures by `augment` itself (one
+folder per recipe and model), features as .npz, and what was found as TASK.json, from which report.py writes the tables.
 """
 
 from __future__ import annotations
@@ -8,177 +10,221 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from report import Row, write_results
+from learners import LIGHT, Learner, features, network, pixels, probe
+from report import span
 from tasks import TASKS, Item, Task, digest
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
-from ssl_tilegen.metrics.probes import knn_probe, linear_probe
-from ssl_tilegen.metrics.usefulness import Outcome, Part, compare
-from ssl_tilegen.training.classifier import ClassifierSettings, convnet, fine_tuned
-from ssl_tilegen.workflows.augment import augment
-from ssl_tilegen.workflows.augment.inputs import read_pixels
-from ssl_tilegen.workflows.evaluate.features import describe_windows
+from ssl_tilegen.metrics.probes import pick_groups
+from ssl_tilegen.metrics.usefulness import Outcome, Part, made_from
+from ssl_tilegen.metrics.votes import class_votes
 
-RECIPES = {
-    "repaint": {"strength": 0.5},
-    "light": {"strength": 0.3},
-    "mix": {"strength": 0.7, "mix": 0.3},
-    "fresh": {},
-    "free": {"layout": "free", "mix": 0.3},
+RECIPES: dict[str, tuple[str, ...]] = {
+    "light": ("--strength", "0.3"),
+    "blend": ("--strength", "0.7", "--mix", "0.4"),
+    "fresh": ("--mix", "0.5"),
+    "repaint": ("--strength", "0.5"),
+    "free": ("--layout", "free", "--mix", "0.3"),
 }
-"""What is handed to `augment`."""
+"""What is handed to `augment`; a recipe without --strength starts from noise."""
+CHOSEN_FROM = ("light", "blend", "fresh")
+PLAIN = ("real", "synthetic", "both", "gated")
+ARMS = (*PLAIN, "real+", "both+")
+GAINS = (("both", "real"), ("gated", "real"), ("both+", "real+"), ("both+", "real"), ("real+", "real"))
+ROUNDS = 1000
 
-VIEWS = 3
+
+@dataclass(frozen=True)
+class Sets:
+    """What one learner draws from and is tested on. ``vote`` (features of the gate), and the groups whose pictures have
+    no vote on a synthetic one (N, 2); None where there is no gate."""
+
+    real: Part
+    made: Part
+    test: Part
+    vote: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("augment-study"))
-    parser.add_argument("--results", type=Path, default=Path("RESULTS.md"))
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--recipes", nargs="+", default=["repaint", "mix"], choices=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", default=list(CHOSEN_FROM), choices=list(RECIPES), help="chosen from")
     parser.add_argument("--scale", type=int, default=2, help="pictures made of each picture")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
-    parser.add_argument("--seeds", type=int, default=10, help="draws of groups")
-    parser.add_argument("--finetune", type=int, default=0, help="draws that also train the small convolutional network")
+    parser.add_argument("--seeds", type=int, default=20, help="draws of groups for the probes")
+    parser.add_argument("--finetune", type=int, default=5, help="draws for the network from scratch; 0: none")
+    parser.add_argument("--counts", type=int, nargs="+", help="groups per class, instead of a task's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    bundle, rows, took = ModelBundle.load(options.model), [], time.perf_counter()
     for name in options.tasks:
-        task = TASKS[name](options.data, options.out, options.pool)
-        for recipe in options.recipes:
-            folder = make(task, recipe, options)
-            rows += study(task, recipe, folder, bundle, options)
-            write_results(options.results, rows, bundle, options, time.perf_counter() - took)
+        found = study(TASKS[name](options.data, options.out, options.pool), options)
+        part = options.out / f".{name}.json"
+        part.write_text(json.dumps(found, indent=1))
+        part.replace(options.out / f"{name}.json")
 
 
-def make(task: Task, recipe: str, options: argparse.Namespace) -> Path:
-    """The synthetic pictures of a task, made unless they are there (of this model, recipe and number)."""
-    model = ModelBundle.load(options.model).hash[:8]
-    folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{options.scale}-{model}"
+def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
+    """Choose, then test: everything that report.py needs."""
+    started, bundle = time.perf_counter(), ModelBundle.load(options.model)
+    encoders: dict[str, Encoder] = {"texture": TextureEncoder(task.side_px), "bundle": BundleEncoder(bundle)}
+    folders = {recipe: make(task, recipe, bundle, options) for recipe in options.recipes}
+    kinds = {kind: _of_ordinary(task, kind, encoders["texture"], options) for kind in LIGHT}
+    kind = max(kinds, key=lambda name: kinds[name])
+    gains = {recipe: _of_recipe(task, folder, encoders, options) for recipe, folder in folders.items()}
+    recipe = max(gains, key=lambda name: gains[name])
+    rows = test(task, folders[recipe], kind, encoders, options)
+    facts = {name: json.loads((folder / "augment.json").read_text()) for name, folder in folders.items()}
+    return {
+        "task": task.name, "title": task.title, "seen": task.seen, "model": bundle.info.name, "hash": bundle.hash,
+        "scale": options.scale, "train": len(task.train), "held": len(task.held), "tested": len(task.test),
+        "kinds": kinds, "kind": kind, "gains": gains, "recipe": recipe, "options": " ".join(RECIPES[recipe]),
+        "cosine": {name: own["cosine"] for name, own in facts.items()},
+        "in_class": {name: [own["in_class"], own["real_in_class"]] for name, own in facts.items()},
+        "rows": rows, "seconds": round(time.perf_counter() - started),
+    }  # fmt: skip
+
+
+def make(task: Task, recipe: str, bundle: ModelBundle, options: argparse.Namespace) -> Path:
+    """The synthetic pictures of a task by `ssl-tilegen augment`, made unless they are there."""
+    folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{options.scale}-{bundle.hash[:8]}"
     if not folder.exists():
-        settings = AugmentSettings(out=folder, model=options.model, per_image=options.scale, **RECIPES[recipe])
-        augment(task.csv(options.out), settings, lambda stage, done, total: print(end=".", flush=True))
-        print(f" {folder.name} made", flush=True)
+        command = [sys.executable, "-m", "ssl_tilegen", "augment", str(task.csv(options.out)), "-o", str(folder),
+                   "--per-image", str(options.scale), "--model", options.model, *RECIPES[recipe]]  # fmt: skip
+        subprocess.run(command, check=True)
     return folder
 
 
-def study(task: Task, recipe: str, folder: Path, bundle: ModelBundle, options: argparse.Namespace) -> list[Row]:
-    """All arms of a task by all learners, for every number of groups."""
-    made = [
-        Item(folder / row["path"], row["label"], row["group"])
-        for row in csv.DictReader((folder / "manifest.csv").open())
-    ]
-    facts = json.loads((folder / "augment.json").read_text())
-    rows = []
-    for features, learn in (("texture", linear_probe), ("texture", knn_probe), ("bundle", linear_probe)):
-        encoder = TextureEncoder(task.side_px) if features == "texture" else BundleEncoder(bundle)
-        known = bundle.component_hash("encoder")[:8] if features == "bundle" else encoder.weights_sha256[:8]
-        sets = {"real": (task.train, VIEWS), "made": (made, VIEWS), "test": (task.test, 0)}
-        parts = {
-            kind: _part(task, items, count, options.out / f"{task.name}-{kind}-{digest(items)}-{known}.npz", encoder)
-            for kind, (items, count) in sets.items()
-        }
-        for count in task.counts:
-            learner = partial(_by_views, learn)
-            outcome = _all_arms(parts, learner, len(_classes(task)), count // task.block, options.seeds)
-            name = f"{learn.__name__.removesuffix('_probe')}, {features}"
-            rows.append(Row(task, recipe, name, count, outcome, facts))
-            print(rows[-1].line(), flush=True)
+def _of_ordinary(task: Task, kind: str, encoder: Encoder, options: argparse.Namespace) -> float:
+    """What a kind of ordinary augmentation gains on the held-out groups, without any synthetic picture."""
+    real = features(task, task.train, kind, encoder, options.out)
+    sets = Sets(real, real, features(task, task.held, None, encoder, options.out), None)
+    counts = _counts(task, options)[:2]
+    drawn = [_draw(probe, sets, task, count, options.seeds, ("real", "real+")) for count in counts]
+    return float(np.mean([_gain(outcome, "real+") for outcome in drawn]))
+
+
+def _of_recipe(task: Task, folder: Path, encoders: Mapping[str, Encoder], options: argparse.Namespace) -> float:
+    """What a recipe gains on the held-out groups: mean of `both - real` over both features and the small counts."""
+    found = []
+    for encoder in encoders.values():
+        sets = Sets(*(features(task, items, None, encoder, options.out)
+                      for items in (task.train, read_made(folder), task.held)), None)  # fmt: skip
+        found += [_gain(_draw(probe, sets, task, n, options.seeds, ("real", "both")), "both")
+                  for n in _counts(task, options)[:2]]  # fmt: skip
+    return float(np.mean(found))
+
+
+def test(
+    task: Task, folder: Path, kind: str, encoders: Mapping[str, Encoder], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """All arms by all learners, for every number of groups, tested on the test part."""
+    made, rows = read_made(folder), []
+    voting = _voting(task, folder, encoders["bundle"], options)
+    for name, encoder in encoders.items():
+        real, own = (features(task, items, kind, encoder, options.out) for items in (task.train, made))
+        sets = Sets(real, own, features(task, task.test, None, encoder, options.out), voting)
+        rows += _rows(f"linear, {name}", probe, sets, task, _counts(task, options), options.seeds)
     if options.finetune:
-        rows += _fine_tuned(task, recipe, made, facts, options)
+        sets = Sets(pixels(task, task.train), pixels(task, made), pixels(task, task.test), voting)
+        arms = ("real", "both", "real+", "both+")
+        few = _counts(task, options)[:2]
+        rows += _rows("network from scratch", network(kind), sets, task, few, options.finetune, arms)
     return rows
 
 
-def _all_arms(parts: dict[str, Part], learn: Callable[..., Any], classes: int, count: int, seeds: int) -> Outcome:
-    """real, synthetic and both, and the same with ordinary augmentation as 'real+' and so on, on the same draws."""
-    sets = (parts["real"], parts["made"], parts["test"], classes)
-    plain, more = (
-        compare(partial(learn, ordinary), *sets, seeds=seeds, per_class=count) for ordinary in (False, True)
-    )
-    return replace(
-        plain,
-        probabilities={**plain.probabilities, **{f"{arm}+": said for arm, said in more.probabilities.items()}},
-        sizes={**plain.sizes, **{f"{arm}+": size for arm, size in more.sizes.items()}},
-    )
-
-
-def _by_views(
-    probe: Callable[..., np.ndarray], ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int
-) -> np.ndarray:
-    """A learner over features (N, V, D): the picture alone (view 0), or with its ordinarily augmented views."""
-    used = train.x if ordinary else train.x[:, :1]
-    return probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
-
-
-def _part(task: Task, items: Sequence[Item], count: int, cache: Path, encoder: Encoder) -> Part:
-    """Features (N, 1 + count, D) of pictures: of themselves, and of ``count`` augmented ones."""
-    if not cache.exists():
-        views = np.stack([_views(read_pixels(item.path), count, index) for index, item in enumerate(items)])
-        vectors = np.stack([describe_windows(encoder, views[:, v]) for v in range(1 + count)], axis=1)
-        part = cache.with_name(f".{cache.name}")
-        np.savez(part, x=vectors.astype(np.float32))
-        part.replace(cache)
-    return _labelled(task, items, np.load(cache)["x"][:, : 1 + count])
-
-
-def _labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
-    """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
-    names, blocks = _classes(task), {} if items is task.test else task.blocks()
-    labels = np.array([names.index(item.label) for item in items])
-    groups = [blocks.get((item.label, item.group), f"{item.label}/{item.group}") for item in items]
-    return Part(x, labels, np.array(groups))
-
-
-def _views(rgb: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """A picture (H, W, 3) and ``count`` of it that are turned, mirrored, and changed in light and stain."""
-    rng, views = np.random.default_rng(seed), [rgb]
-    for _ in range(count):
-        view = np.rot90(rgb, int(rng.integers(4)))
-        view = view[:, ::-1] if rng.random() < 0.5 else view
-        gain, shift = rng.uniform(0.85, 1.15, 3), rng.uniform(-15, 15, 3)
-        views.append((view * gain + shift).clip(0, 255).astype(np.uint8))
-    return np.stack(views)
-
-
-def _fine_tuned(task: Task, recipe: str, made: Sequence[Item], facts: dict, options: argparse.Namespace) -> list[Row]:
-    """The same by a small convolutional network over half-size pixels; slow, so only for the middle numbers."""
-
-    def pixels(items: Sequence[Item]) -> Part:
-        half = task.side_px // 2
-        x = np.stack([read_pixels(i.path).reshape(half, 2, half, 2, 3).mean((1, 3)).astype(np.uint8) for i in items])
-        return _labelled(task, items, x)
-
-    def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        settings = ClassifierSettings(steps=100, augment="full" if ordinary else "none", backbone_lr=2e-3)
-        torch.manual_seed(seed)
-        return fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
-
-    parts, rows = {"real": pixels(task.train), "made": pixels(made), "test": pixels(task.test)}, []
-    for count in task.counts[1:3]:
-        outcome = _all_arms(parts, learn, len(_classes(task)), count // task.block, options.finetune)
-        rows.append(Row(task, recipe, "convolutional network, pixels", count, outcome, facts))
-        print(rows[-1].line(), flush=True)
+def _rows(
+    name: str, learn: Learner, sets: Sets, task: Task, counts: tuple[int, ...], seeds: int,
+    arms: tuple[str, ...] = ARMS,
+) -> list[dict[str, Any]]:  # fmt: skip
+    rows = []
+    for count in counts:
+        outcome = _draw(learn, sets, task, count, seeds, arms)
+        known = [(arm, over) for arm, over in GAINS if {arm, over} <= set(arms)]
+        gains = {f"{arm} - {over}": list(outcome.gain(arm, over, rounds=ROUNDS)) for arm, over in known}
+        figures = {arm: list(outcome.figure(arm, rounds=ROUNDS)) for arm in arms}
+        rows.append({"learner": name, "groups": count, "draws": seeds, "figures": figures, "gains": gains,
+                     "sizes": dict(outcome.sizes), "test_groups": len(np.unique(sets.test.groups))})  # fmt: skip
+        said = "; ".join(f"{key} {span(gain)}" for key, gain in gains.items())
+        print(f"{task.name}, {name}, {count} groups: {said}", flush=True)
     return rows
 
 
-def _classes(task: Task) -> list[str]:
-    return sorted({item.label for item in task.train})
+def _draw(learn: Learner, sets: Sets, task: Task, count: int, seeds: int, arms: tuple[str, ...]) -> Outcome:
+    """Every arm trained on the same draws of ``count`` groups per class."""
+    said: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
+    sizes: dict[str, list[int]] = {arm: [] for arm in arms}
+    classes = len({item.label for item in task.train})
+    for seed in range(seeds):
+        own = np.flatnonzero(pick_groups(sets.real.groups, sets.real.y, count // task.block, seed))
+        drawn = sets.real.take(own)
+        made = np.flatnonzero(made_from(sets.made, sets.real, drawn))
+        parts = {"real": drawn, "synthetic": sets.made.take(made), "both": balanced(drawn, sets.made.take(made))}
+        if "gated" in arms:
+            parts["gated"] = balanced(drawn, sets.made.take(made[_in_class(sets, own, made)]))
+        for arm in arms:
+            part = parts[arm.removesuffix("+")]
+            said[arm].append(learn(arm.endswith("+"), part, sets.test.x, classes, seed))
+            sizes[arm].append(len(part.y))
+    return Outcome({arm: np.stack(p) for arm, p in said.items()}, {arm: float(np.mean(n)) for arm, n in sizes.items()},
+                   sets.test.y, sets.test.groups)  # fmt: skip
+
+
+def balanced(real: Part, made: Part) -> Part:
+    """Both, the real pictures repeated so that they count about as much as the synthetic ones together."""
+    times = max(1, round(len(made.y) / len(real.y)))
+    return real.take(np.tile(np.arange(len(real.y)), times)).join(made)
+
+
+def _gain(outcome: Outcome, arm: str) -> float:
+    return float(outcome.gain(arm, "real", rounds=2).value)
+
+
+def _voting(
+    task: Task, folder: Path, encoder: Encoder, options: argparse.Namespace
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """For the gate: features and groups of the real pictures, features and kin (N, 2) of the synthetic ones."""
+    made = read_made(folder)
+    kin = [[f"{row['label']}/{group}" for group in (row["group"], row["mixed_group"] or row["group"])]
+           for row in _manifest(folder)]  # fmt: skip
+    real, own = (features(task, items, None, encoder, options.out).x[:, 0] for items in (task.train, made))
+    return real, np.array([f"{item.label}/{item.group}" for item in task.train]), own, np.array(kin)
+
+
+def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay."""
+    assert sets.vote is not None
+    real, groups, vectors, kin = sets.vote
+    votes = class_votes(vectors[made], sets.made.y[made], kin[made], real[own], sets.real.y[own], groups[own])
+    return votes.label == sets.made.y[made]
+
+
+def read_made(folder: Path) -> list[Item]:
+    """The synthetic pictures of a folder of `augment`."""
+    return [Item(folder / row["path"], row["label"], row["group"]) for row in _manifest(folder)]
+
+
+def _manifest(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _counts(task: Task, options: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(options.counts or task.counts)
 
 
 if __name__ == "__main__":

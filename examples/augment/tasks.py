@@ -29,8 +29,9 @@ def digest(items: Sequence[Item]) -> str:
 
 @dataclass(frozen=True)
 class Task:
-    """``train`` and ``test`` share no group; ``side_px``: what the classifiers see; ``counts``: how many groups per
-    class are drawn; ``seen``: whether the built-in model was trained on these pictures or their like.
+    """``train`` (draws are made of it), ``held`` (recipes are chosen on it) and ``test`` share no group; ``side_px``:
+    of a picture; ``counts``: how many groups per class are drawn; ``seen``: whether the built-in model was trained on
+    these pictures or their like.
 
     Groups are drawn by blocks of ``block``, and `augment` mixes within a block alone (it is the CSV's split), so that
     no synthetic picture knows of a group that its draw has not.
@@ -39,6 +40,7 @@ class Task:
     name: str
     title: str
     train: list[Item]
+    held: list[Item]
     test: list[Item]
     side_px: int
     counts: tuple[int, ...]
@@ -65,50 +67,55 @@ class Task:
 
 
 def lung(data: Path, out: Path, pool: int) -> Task:
-    """LC25000 lung: one tile of each of the first ``pool`` fields per class; tested on all of `val`."""
+    """LC25000 lung: one tile of each of the first ``pool`` fields per class, the next forty held out; tested on all of
+    `val`."""
     fields: dict[tuple[str, str], Path] = {}
     for path in sorted((data / "tiles/he/train").glob("*/*.jpg")):
         fields.setdefault((path.parent.name, path.name[:4]), path)
     every = [Item(path, label, group) for (label, group), path in fields.items()]
     labels = sorted({item.label for item in every})
-    kept = [item for label in labels for item in [i for i in every if i.label == label][:pool]]
+    own = {label: [item for item in every if item.label == label] for label in labels}
+    kept = [item for label in labels for item in own[label][:pool]]
+    held = [item for label in labels for item in own[label][pool : pool + 40]]
     test = [Item(p, p.parent.name, p.name[:4]) for p in sorted((data / "tiles/he/val").glob("*/*.jpg"))]
-    return Task("lung", "Lung H&E, three classes (LC25000)", kept, test, 224, (5, 10, 20, 40), True, 5)
+    return Task("lung", "Lung H&E, three classes (LC25000)", kept, held, test, 224, (5, 10, 20, 40), True, 5)
 
 
 def sites(data: Path, out: Path, pool: int) -> Task:
-    """NEON: which of four sites? Two 192 px crops of each footprint; a site's last eight footprints are tested."""
+    """NEON: which of four sites? Two 192 px crops of each footprint; a site's last eight footprints are tested, the
+    four before them held out."""
     train: list[Item] = []
+    held: list[Item] = []
     test: list[Item] = []
     paths = sorted((data / "rasters/neon").glob("*.tif"))
     for site in sorted({path.name[:4] for path in paths}):
         own = [path for path in paths if path.name.startswith(site)]
         for path in own:
-            part = test if path in own[-8:] else train
+            part = test if path in own[-8:] else held if path in own[-12:-8] else train
             part += [Item(crop, site, path.stem) for crop in _crops(path, out / "sites" / site, 192)]
-    return Task("sites", "Aerial, four sites (NEON) by footprint", train, test, 192, (1, 2, 4, 8), True)
+    return Task("sites", "Aerial, four sites (NEON) by footprint", train, held, test, 192, (2, 4, 6), True, 2)
 
 
 def green(data: Path, out: Path, pool: int) -> Task:
     """NAIP at 5 m/px, a scale the model never saw: green or bare? The label is the near-infrared band's word (the
-    highest and the lowest third of NDVI), which the classifiers do not see. Every other block of 128 px is tested."""
+    highest and the lowest third of NDVI), which the classifiers do not see. Pictures lie
+    within blocks of 128 px; every other block is tested, a third of the rest held out."""
     source = data / "rasters/naip_rgbn_5m.tif"
     with rasterio.open(source) as file:
         red, near, bare = file.read(1).astype(float), file.read(4).astype(float), file.read().max(0) == 0
     index = (near - red) / (near + red + 1e-6)
-    places = [(r, c) for r in range(0, red.shape[0] - 63, 64) for c in range(0, red.shape[1] - 63, 64)]
-    places = [(r, c) for r, c in places if bare[r : r + 64, c : c + 64].mean() < 0.01]
+    places = [(r, c) for r in range(0, red.shape[0] - 63, 32) for c in range(0, red.shape[1] - 63, 32)]
+    places = [(r, c) for r, c in places if r % 128 <= 64 and c % 128 <= 64 and not bare[r : r + 64, c : c + 64].any()]
     values = np.array([index[r : r + 64, c : c + 64].mean() for r, c in places])
     low, high = np.quantile(values, (1 / 3, 2 / 3))
-    train: list[Item] = []
-    test: list[Item] = []
+    parts: tuple[list[Item], ...] = ([], [], [])
     for (r, c), value in zip(places, values, strict=True):
         if value < low or value > high:
-            label = "green" if value > high else "bare"
-            path = _cut(source, out / "green" / label / f"b{r // 128}x{c // 128}_{r}-{c}.png", r, c, 64)
-            part = test if (r // 128 + c // 128) % 2 else train
-            part.append(Item(path, label, f"b{r // 128}x{c // 128}"))
-    return Task("green", "Transfer: satellite-like 5 m/px (NAIP), green or bare", train, test, 64, (1, 2, 4, 8), False)
+            label, row, col = "green" if value > high else "bare", r // 128, c // 128
+            path = _cut(source, out / "green" / label / f"b{row}x{col}_{r}-{c}.png", r, c, 64)
+            which = 2 if (row + col) % 2 else 1 if (row + col) % 6 == 4 else 0
+            parts[which].append(Item(path, label, f"b{row}x{col}"))
+    return Task("green", "Aerial at 5 m/px (NAIP), green or bare", *parts, 64, (2, 4), False, 2)
 
 
 def _crops(path: Path, folder: Path, side: int) -> Iterable[Path]:
@@ -127,19 +134,4 @@ def _cut(source: Path, path: Path, row: int, col: int, side: int) -> Path:
     return path
 
 
-def unseen(data: Path, out: Path, pool: int) -> Task:
-    """LC25000 lung again, of fields the model never saw: the first twenty `val` fields of a class to draw from, the
-    others to test on."""
-    paths = sorted((data / "tiles/he/val").glob("*/*.jpg"))
-    train: dict[tuple[str, str], Item] = {}
-    test: list[Item] = []
-    for label in sorted({path.parent.name for path in paths}):
-        own = [Item(path, label, path.name[:4]) for path in paths if path.parent.name == label]
-        first = set(sorted({item.group for item in own})[:20])
-        train |= {(label, item.group): item for item in reversed(own) if item.group in first}
-        test += [item for item in own if item.group not in first]
-    title = "Transfer: lung H&E of fields the model never saw"
-    return Task("unseen", title, sorted(train.values()), test, 224, (2, 4, 10), False, 2)
-
-
-TASKS: dict[str, Callable[[Path, Path, int], Task]] = {"lung": lung, "sites": sites, "unseen": unseen, "green": green}
+TASKS: dict[str, Callable[[Path, Path, int], Task]] = {"lung": lung, "sites": sites, "green": green}

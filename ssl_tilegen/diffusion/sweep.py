@@ -22,7 +22,7 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.ladder import Step
 from ssl_tilegen.diffusion.lattices import LatticeOf, Spot
-from ssl_tilegen.diffusion.tiles import Tile, live_tiles
+from ssl_tilegen.diffusion.tiles import Tile, exact_tiles, live_tiles
 from ssl_tilegen.geometry import Window
 
 _EDGE_BLOCKS = 2
@@ -64,7 +64,7 @@ class LocalSweep:
 
     ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
     says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; the blocks at its edge
-    are a mixture, lest one sees it. Tiles that are glass throughout are not computed. Working memory is that of one
+    are a mixture, lest one sees it. Tiles are laid about what is not glass throughout. Working memory is that of one
     call of the tile ``budget``, whatever the canvas.
     """
 
@@ -83,11 +83,13 @@ class LocalSweep:
             raise ValueError(f"the corner of {self.canvas} is not at a multiple of {self.align}")
 
     @cached_property
-    def tiles(self) -> tuple[list[Tile], list[Tile]]:
-        """Tiles to compute, and blank tiles."""
-        blank = never_blank if self.glass is None else (lambda core: bool((self._share(core) == 1).all()))
+    def tiles(self) -> tuple[list[Tile], list[Window]]:
+        """Tiles to compute, and windows with blank ground."""
         area = self.area or self.canvas
-        return live_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget, is_blank=blank)
+        if self.glass is None:
+            return exact_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget), []
+        return live_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget,
+                          live_blocks=lambda core: self._share(core) < 1)  # fmt: skip
 
     def load(self, step: Step) -> tuple[int, int]:
         live, _ = self.tiles
@@ -97,9 +99,9 @@ class LocalSweep:
         return len(self.tiles[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
-        live, blank = self.tiles
-        for tile in blank:
-            out[tile.core].copy_(_plain(self.glass))
+        live, ground = self.tiles
+        for window in ground:
+            out[window].copy_(_plain(self.glass))
         for done, tile in enumerate(live, 1):
             clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
             out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])

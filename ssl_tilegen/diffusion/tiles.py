@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ssl_tilegen.geometry import Size, Window, cover
 
-_FINER = 4
-"""How often the tile area may be halved to pass by blank ground."""
+Blocks = NDArray[np.bool_]
+
+_CUTS, _GAIN = 32, 0.95
+"""Places to try a cut at, on each axis; what two parts may cost of the whole, so that small gains cost no calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +37,66 @@ def exact_tiles(area: Window, outer: Window, *, halo: int, align: int = 1, budge
 
 
 def live_tiles(
-    area: Window, outer: Window, *, halo: int, align: int, budget: int, is_blank: Callable[[Window], bool]
-) -> tuple[list[Tile], list[Tile]]:
-    """Tiles of ``area`` (see ``exact_tiles``) that need computing, and tiles that are blank.
+    area: Window, outer: Window, *, halo: int, align: int, budget: int, live_blocks: Callable[[Window], Blocks]
+) -> tuple[list[Tile], list[Window]]:
+    """Tiles of ``area`` (see ``exact_tiles``) that need computing, and windows in which there is blank ground.
 
-    Smaller tiles pass by more blank ground but pay more halo: of a few sizes within the budget the cheapest is taken.
+    ``live_blocks`` says of a window's blocks of ``align`` which need computing. A tile in which some do not is cut
+    along straight lines into smaller ones about those that do, as long as that computes less, halos included. The
+    cores of the tiles hold all live blocks; what they leave of the windows is blank.
     """
-    plans = (
-        _parted(exact_tiles(area, outer, halo=halo, align=align, budget=min(budget, area.size.area) >> k), is_blank)
-        for k in range(_FINER + 1)
-    )
-    return min(plans, key=lambda plan: sum(tile.padded.size.area for tile in plan[0]))
+    tiles, ground = [], []
+    for tile in exact_tiles(area, outer, halo=halo, align=align, budget=budget):
+        live = live_blocks(tile.core)
+        if live.all():
+            tiles.append(tile)
+            continue
+        ground.append(tile.core)
+        for row, col, rows, cols in _pieces(live, -(-halo // align)):
+            place = Window(tile.core.row + row * align, tile.core.col + col * align, rows * align, cols * align)
+            core = place.intersection(tile.core)  # the last blocks of an area may be cut short
+            assert core is not None
+            tiles.append(Tile(core, _padded(core, outer, halo, align)))
+    return tiles, ground
 
 
-def _parted(tiles: list[Tile], is_blank: Callable[[Window], bool]) -> tuple[list[Tile], list[Tile]]:
-    blank = {tile for tile in tiles if is_blank(tile.core)}
-    return [tile for tile in tiles if tile not in blank], [tile for tile in tiles if tile in blank]
+def _pieces(live: Blocks, halo: int) -> Iterator[tuple[int, int, int, int]]:
+    """Rectangles (row, col, rows, cols) of blocks that cover the live ones, at a low cost with ``halo`` around each.
+
+    From the top down: the best straight cut, as long as the two parts cost less than the whole.
+    """
+    whole = _bounds(live)
+    if whole is None:
+        return
+    row, col, rows, cols = whole
+    inside = live[row : row + rows, col : col + cols]
+    best, cut = _GAIN * _padded_area(whole, halo), None
+    for axis, length in enumerate((rows, cols)):
+        for at in range(step := -(-length // _CUTS), length, step):
+            parts = (inside[:at], inside[at:]) if axis == 0 else (inside[:, :at], inside[:, at:])
+            cost = sum(_padded_area(_bounds(part), halo) for part in parts)
+            if cost < best:
+                best, cut = cost, (axis, at)
+    if cut is None:
+        yield whole
+        return
+    axis, at = cut
+    parts = (inside[:at], inside[at:]) if axis == 0 else (inside[:, :at], inside[:, at:])
+    for part, shift in zip(parts, (0, at), strict=True):
+        for top, left, height, width in _pieces(part, halo):
+            yield row + top + (shift if axis == 0 else 0), col + left + (shift if axis == 1 else 0), height, width
+
+
+def _bounds(live: Blocks) -> tuple[int, int, int, int] | None:
+    """The smallest rectangle (row, col, rows, cols) that holds all live blocks; None where there are none."""
+    rows, cols = np.flatnonzero(live.any(1)), np.flatnonzero(live.any(0))
+    if not len(rows):
+        return None
+    return int(rows[0]), int(cols[0]), int(rows[-1] - rows[0] + 1), int(cols[-1] - cols[0] + 1)
+
+
+def _padded_area(place: tuple[int, int, int, int] | None, halo: int) -> int:
+    return 0 if place is None else (place[2] + 2 * halo) * (place[3] + 2 * halo)
 
 
 def _padded(core: Window, outer: Window, halo: int, align: int) -> Window:

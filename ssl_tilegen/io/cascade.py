@@ -112,8 +112,10 @@ class Cascade:
         found = self._waiting[level]
         if found is None:
             shape = (self._block_rows, self._sizes[level].cols, 3)
-            own = self._scratch is None or 2 * math.prod(shape) <= _OWN_BYTES  # so that all coarser ones fit as well
-            found = np.empty(shape, np.uint8) if own else mapped_array(shape, np.uint8, self._scratch)
+            if self._scratch is None or 2 * math.prod(shape) <= _OWN_BYTES:  # so that all coarser ones fit as well
+                found = np.empty(shape, np.uint8)
+            else:
+                found = mapped_array(shape, np.uint8, self._scratch)
             self._waiting[level] = found
         return found
 

@@ -24,7 +24,7 @@ from ssl_tilegen.io.tiff_layout import Page, Tag, ascii_tag, long_tag, rational_
 try:
     from isal import isal_zlib
 except ImportError:  # no wheel for this kind of machine
-    isal_zlib = None
+    isal_zlib = None  # type: ignore[assignment]
 
 _ENCODERS = min(8, os.cpu_count() or 1)
 _TILES_AHEAD = 8 * _ENCODERS  # that are encoded while the next are made
@@ -51,7 +51,7 @@ def _deflate(tile: np.ndarray) -> bytes:
 
 
 def _zstd(tile: np.ndarray) -> bytes:
-    return bytes(imagecodecs.zstd_encode(_differences(tile), _ZSTD_LEVEL))
+    return bytes(imagecodecs.zstd_encode(_differences(tile), _ZSTD_LEVEL))  # type: ignore[arg-type]
 
 
 def _differences(tile: np.ndarray) -> np.ndarray:

@@ -22,7 +22,9 @@ class GridTransformer(CellNetwork):
     modulated by its own condition.
 
     Where a cell lies enters only relative to others, as a learned bias of attention per offset (Liu et al. 2021);
-    another bias says whether two cells are of one part. Windows smaller than ``window`` are understood too.
+    another bias says whether two cells are of one part. Windows smaller than ``window`` are understood too. With
+    ``around`` each perceptron also looks at the cells beside its own (depthwise 3 x 3, as Mix-FFN of Xie et al. 2021):
+    attention alone is slow to learn that neighbours meet.
     """
 
     edge_layers = ("cells", "out", "time_in", "condition_in")
@@ -40,6 +42,7 @@ class GridTransformer(CellNetwork):
         expansion: int = 3,
         hidden: int = 96,
         time_features: int = 64,
+        around: bool = True,
     ) -> None:
         super().__init__()
         if width % heads:
@@ -51,7 +54,7 @@ class GridTransformer(CellNetwork):
         self.condition_mix = nn.Linear(hidden, hidden)
         self.act = nn.SiLU()
         self.cells = nn.Linear(channels, width)
-        self.body: Any = nn.ModuleList(_Block(width, heads, expansion, hidden, window) for _ in range(depth))
+        self.body: Any = nn.ModuleList(_Block(width, heads, expansion, hidden, window, around) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulate = zeroed(nn.Linear(hidden, 2 * width))
         self.out = zeroed(nn.Linear(width, channels))
@@ -63,9 +66,10 @@ class GridTransformer(CellNetwork):
         modulation = self._modulation(t, told.flatten(2).transpose(1, 2))
         offsets = _offsets(rows, cols, self.window or 0).to(x.device)
         others, hidden = _pairs(parts)
+        inside = torch.ones_like(x[:, :1]) if parts is None else (parts > 0).to(x.dtype)
         h = self.cells(x.flatten(2).transpose(1, 2))
         for block in self.body:
-            h = block(h, modulation, offsets, others, hidden)
+            h = block(h, modulation, offsets, others, hidden, inside)
         scale, shift = self.modulate(modulation).chunk(2, 2)
         h = self.out(self.norm(h) * (1 + scale) + shift)
         return h.transpose(1, 2).unflatten(2, (rows, cols))
@@ -79,7 +83,7 @@ class GridTransformer(CellNetwork):
 class _Block(nn.Module):
     """Attention and a two-layer network, each scaled, shifted and gated cell by cell."""
 
-    def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int) -> None:
+    def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int, around: bool) -> None:
         super().__init__()
         self.heads = heads
         self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
@@ -92,15 +96,18 @@ class _Block(nn.Module):
         self.modulate = zeroed(nn.Linear(hidden, 6 * width))
         self.of_offset = nn.Parameter(torch.zeros(heads * (2 * window - 1) ** 2))
         self.of_others = nn.Parameter(torch.zeros(heads))
+        self.around: Any = nn.Conv2d(width, width, 3, padding=1, groups=width) if around else None
 
     def forward(
-        self, x: Tensor, modulation: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None
+        self, x: Tensor, modulation: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None,
+        inside: Tensor,
     ) -> Tensor:
-        """(N, L, W) and (N, L or 1, hidden) -> (N, L, W)."""
+        """(N, L, W) and (N, L or 1, hidden), of cells that are ``inside`` (N, 1, R, K) -> (N, L, W)."""
         scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(modulation).chunk(6, 2)
         bias = self._bias(offsets, others, hidden)
         x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a, bias)
-        h = self.norm_two(x) * (1 + scale_b) + shift_b
+        h = x if self.around is None else self._around(x, inside)
+        h = self.norm_two(h) * (1 + scale_b) + shift_b
         return x + gate_b * self.narrow(self.act(self.wide(h)))
 
     def _bias(self, offsets: Tensor, others: Tensor | None, hidden: Tensor | None) -> Tensor:
@@ -109,6 +116,10 @@ class _Block(nn.Module):
         if others is None or hidden is None:
             return bias
         return (bias + others[:, None] * self.of_others[:, None, None]).masked_fill(hidden[:, None], -1e4)
+
+    def _around(self, x: Tensor, inside: Tensor) -> Tensor:
+        cells = x.transpose(1, 2).unflatten(2, inside.shape[2:])
+        return self.around(cells * inside).flatten(2).transpose(1, 2)
 
     def _attention(self, x: Tensor, bias: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)

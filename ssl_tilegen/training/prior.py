@@ -17,20 +17,17 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.drawing import draw
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
 from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.prior_cells import Piece, Seen
 from ssl_tilegen.training.prior_table import Row
+from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, region
 from ssl_tilegen.training.settings import PriorSettings
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
 _LEAST_DEVIATION = 1e-3
-
-Placed = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Cells (S, S, D) of a window, their state (S, S), -2 where there are none, and the number of the piece that each was
-cut from (S, S), 0 where there are none."""
 
 
 class PriorStage:
@@ -51,11 +48,28 @@ class PriorStage:
         self.info = prior_info(settings, bundle, rows, seen, text)
         self._parts = self.info.parts
         torch.manual_seed(settings.run.seed)
-        config = {"_class_name": "GridPrior", "dim": bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
-                  "labels": len(self.info.labels)}  # fmt: skip
-        self.module = build_component(config | settings.net)
+        self.module = self._network()
         self._set_statistics()
-        self._draw = _PieceDraw(rows, pieces, settings.balance)
+        self._draw = PieceDraw(rows, pieces, settings.balance)
+
+    def _network(self) -> Any:
+        """GridPrior, or what ``[net]`` names."""
+        config: dict[str, Any] = {
+            "_class_name": "GridPrior", "dim": self.bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
+            "labels": len(self.info.labels), "window": self.settings.window_cells,
+        } | self.settings.net  # fmt: skip
+        if config["_class_name"] not in ("GridPrior", "GridTransformer"):
+            name = config["_class_name"]
+            raise SettingError(f"[net] _class_name '{name}': no prior; use GridPrior or GridTransformer")
+        if config["_class_name"] == "GridPrior":
+            del config["window"]
+        try:
+            module = build_component(config)
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"[net]: {error}") from None
+        if module.window and module.window < self.settings.window_cells:
+            raise SettingError(f"[net] window {module.window}: smaller than window_cells {self.settings.window_cells}")
+        return module
 
     def _set_statistics(self) -> None:
         cells = np.concatenate([piece.cells[piece.state >= 0] for piece in self.pieces]).astype(np.float32)
@@ -101,7 +115,7 @@ class PriorStage:
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
             others, of_others, other_parts = self._window(second, rng)
-            other = _region(state.shape, rng) & (state > -2) & (of_others > -2)
+            other = region(state.shape, rng) & (state > -2) & (of_others > -2)
             cells, state = np.where(other[..., None], others, cells), np.where(other, of_others, state)
             parts = np.where(other, other_parts, parts)
             told[:, other] = self._partly(second, rng)[:, None]
@@ -136,11 +150,11 @@ class PriorStage:
         """A window's worth of a piece: a cut, one small piece, or a mosaic."""
         side = self.settings.window_cells
         if min(piece.state.shape) >= side:
-            return _cut(piece, side, rng)
+            return cut(piece, side, rng)
         if rng.random() < self.settings.alone:
             row, col = (int(rng.integers(min(0, side - n), max(0, side - n) + 1)) for n in piece.state.shape)
-            return _placed([(piece, row, col)], side)
-        return _placed(list(self._mosaic(piece, side, rng)), side)
+            return placed([(piece, row, col)], side)
+        return placed(list(self._mosaic(piece, side, rng)), side)
 
     def _mosaic(self, piece: Piece, side: int, rng: np.random.Generator) -> Any:
         """Pieces of one group side by side, the lattice of them at random."""
@@ -227,69 +241,6 @@ def _domain(row: Row, seen: Seen, bundle: ModelBundle) -> str:
     """What the table says, else the bundle's domain of the row's unit."""
     of_unit = [name for name, (_, unit) in bundle.info.resolutions.items() if unit == seen.resolution.unit]
     return row.domain or next(iter(of_unit), seen.resolution.unit)
-
-
-class _PieceDraw:
-    """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
-
-    def __init__(self, rows: list[Row], pieces: list[Piece], balance: float) -> None:
-        self._pieces, self._rows = pieces, rows
-        self._of: dict[Any, dict[str, list[int]]] = {}
-        for index, piece in enumerate(pieces):
-            row = rows[piece.row]
-            self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
-        self._labels = list(self._of)
-        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
-        self._until = np.cumsum(sizes / sizes.sum())
-
-    def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
-        """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
-        if label is None:
-            place = int(np.searchsorted(self._until, rng.random(), side="right"))
-            label = self._labels[min(place, len(self._labels) - 1)]
-        groups = list(self._of[label].values())
-        sizes = np.array([len(group) for group in groups], float)
-        group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
-        found = self._pieces[group[int(rng.integers(len(group)))]]
-        if like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
-            return self(rng, like=like)
-        return found
-
-    def sibling(self, piece: Piece, rng: np.random.Generator) -> Piece:
-        """Another piece of the same label, group and shape; itself where there is none."""
-        row = self._rows[piece.row]
-        group = self._of[row.label][row.group]
-        found = self._pieces[group[int(rng.integers(len(group)))]]
-        return found if found.state.shape == piece.state.shape else piece
-
-
-def _cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
-    row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
-    part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part], np.ones((side, side), np.int8)
-
-
-def _placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
-    """Pieces at their rows and columns of a window, as far as they lie in it."""
-    cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
-    state = np.full((side, side), -2, np.int8)
-    parts = np.zeros((side, side), np.int8)
-    for number, (piece, row, col) in enumerate(pieces, 1):
-        rows, cols = piece.state.shape
-        top, left = max(row, 0), max(col, 0)
-        to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
-        room = state[to].shape
-        cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
-        parts[to] = number
-    return cells, state, parts
-
-
-def _region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A random part of a window, bool: one side of a slanted line."""
-    row, col = np.indices(shape)
-    angle = rng.random() * 2 * np.pi
-    middle = [rng.random() * length for length in shape]
-    return (row + 0.5 - middle[0]) * np.sin(angle) + (col + 0.5 - middle[1]) * np.cos(angle) > 0
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:

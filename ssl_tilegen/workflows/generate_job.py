@@ -23,7 +23,7 @@ from ssl_tilegen.workflows.kept import Kept, check_lossless, keep
 from ssl_tilegen.workflows.placement import Placement, place
 from ssl_tilegen.workflows.provenance import provenance
 
-LOOSE_ABOVE = 0.5
+LOOSE_ABOVE = 0.85
 """A loose layout is told while the noise is at least this part of what the network sees."""
 _EDGE_LAT = 8
 _TRUE_TO_SCALE = 1.25
@@ -157,6 +157,7 @@ def sampling(
         extent=placement.canvas_lat(bundle.factor),
         batch=settings.batch or 16,
         call_lat=max(1, call),
+        canvas_mib=settings.canvas_mib,
     )
 
 

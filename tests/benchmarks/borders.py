@@ -22,8 +22,8 @@ from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.training.prior import coarse_picture
 from ssl_tilegen.training.prior_cells import Piece, pieces_of
 from ssl_tilegen.training.prior_table import Row, read_table
-from ssl_tilegen.workflows.draw_grid import Teller, prior_of
 from ssl_tilegen.workflows.scene import Region
+from ssl_tilegen.workflows.teller import Teller, prior_of
 
 
 def main() -> None:

@@ -30,11 +30,11 @@ from ssl_tilegen.drawing import GRID_SEEDS, clean_of_grid
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.priorspec import PriorSampling
-from ssl_tilegen.workflows.draw_grid import Teller, prior_of
 from ssl_tilegen.workflows.generate_job import sampling
 from ssl_tilegen.workflows.paint_stack import develop_stack, paint_stack
 from ssl_tilegen.workflows.placement import Placement
 from ssl_tilegen.workflows.scene import Region
+from ssl_tilegen.workflows.teller import Teller, prior_of
 
 CLASSES = {"benign": "benign lung", "adenocarcinoma": "lung adenocarcinoma", "squamous": "lung squamous carcinoma"}
 WORDINGS = Path(__file__).parents[2] / "examples" / "text" / "wordings.json"

@@ -203,8 +203,50 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
 
 def test_without_blank_ground_there_is_one_tile():
     area = Window(0, 0, 64, 64)
-    live, blank = live_tiles(area, area, halo=4, align=4, budget=10_000, is_blank=lambda w: False)
-    assert len(live) == 1 and not blank
+    all_live = lambda w: np.ones((w.size.ceil_div(4).rows, w.size.ceil_div(4).cols), bool)  # noqa: E731
+    live, ground = live_tiles(area, area, halo=4, align=4, budget=10_000, live_blocks=all_live)
+    assert len(live) == 1 and not ground
+
+
+sides, budgets = st.integers(5, 90), st.sampled_from([400, 2000, 10**5])
+
+
+@given(st.integers(0, 10_000), sides, sides, st.integers(1, 4), budgets)
+@settings(deadline=None)
+def test_live_tiles_hold_all_live_ground_once_and_compute_no_more_than_all(seed, rows, cols, spots, budget):
+    rng, area, outer = np.random.default_rng(seed), Window(-8, 4, rows, cols), Window(-8, 4, rows + 7, cols)
+    blocks = area.size.ceil_div(4)
+    mask = np.zeros((blocks.rows, blocks.cols), bool)
+    for _ in range(spots):
+        row, col = rng.integers(0, blocks.rows), rng.integers(0, blocks.cols)
+        mask[row : row + rng.integers(1, 8), col : col + rng.integers(1, 8)] = True
+
+    def live_blocks(window: Window) -> np.ndarray:
+        first = (window.row - area.row) // 4, (window.col - area.col) // 4
+        count = window.size.ceil_div(4)
+        return mask[first[0] : first[0] + count.rows, first[1] : first[1] + count.cols]
+
+    tiles, ground = live_tiles(area, outer, halo=6, align=4, budget=budget, live_blocks=live_blocks)
+    times = np.zeros((rows, cols), int)
+    for tile in tiles:
+        assert area.contains(tile.core) and outer.contains(tile.padded)
+        assert tile.padded == tile.core.grown(6).aligned(4).intersection(outer)
+        times[tile.core.within(area).slices] += 1
+    live = np.kron(mask, np.ones((4, 4), int))[:rows, :cols]
+    assert times.max() == 1 and (times >= live).all()
+    blank = times == 0
+    for window in ground:
+        blank[window.within(area).slices] = False
+    assert not blank.any()  # what no tile answers for is said to be ground
+    everything = exact_tiles(area, outer, halo=6, align=4, budget=budget)
+    assert sum(t.padded.size.area for t in tiles) <= sum(t.padded.size.area for t in everything)
+
+
+def test_two_far_islands_are_two_tiles():
+    area, mask = Window(0, 0, 400, 400), np.zeros((100, 100), bool)
+    mask[5:10, 5:10] = mask[80:95, 70:90] = True
+    tiles, ground = live_tiles(area, area, halo=8, align=4, budget=10**6, live_blocks=lambda w: mask)
+    assert [tile.core for tile in tiles] == [Window(20, 20, 20, 20), Window(320, 280, 60, 80)] and ground == [area]
 
 
 def test_window_model_sees_only_its_windows():

@@ -1,0 +1,90 @@
+"""What the study trains: linear probes on two kinds of features, and a small network from scratch on pixels.
+
+A learner is ``learn(ordinary, train, test_x, classes, seed)`` -> probabilities (M, C); ``ordinary``: with ordinary
+augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tasks import Item, Task, digest
+
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.metrics.probes import linear_probe
+from ssl_tilegen.metrics.usefulness import Part
+from ssl_tilegen.training.classifier import ClassifierSettings, convnet, fine_tuned
+from ssl_tilegen.workflows.augment.inputs import read_pixels
+from ssl_tilegen.workflows.evaluate.features import describe_windows
+
+Learner = Callable[[bool, Part, np.ndarray, int, int], np.ndarray]
+VIEWS = 2
+LIGHT = {"turned": (0.0, 0.0), "mild": (0.04, 4.0)}
+"""Ordinary augmentation: quarter turns and mirrors always; gain and shift of light and stain up to so much."""
+NET_PX, NET_STEPS = 64, 100
+_AT_ONCE = 64
+
+
+def probe(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Softmax regression over features (N, V, D): of the pictures alone (view 0), or of their views too."""
+    used = train.x if ordinary else train.x[:, :1]
+    return linear_probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
+
+
+def network(kind: str) -> Learner:
+    """A small convolutional network from scratch over pixels (N, S, S, 3); ``kind`` of its ordinary augmentation."""
+
+    def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        augment = "none" if not ordinary else "flips" if kind == "turned" else "full"
+        torch.manual_seed(seed)
+        settings = ClassifierSettings(steps=NET_STEPS, augment=augment, backbone_lr=2e-3)
+        return fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
+
+    return learn
+
+
+def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
+    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: of the pictures alone), kept in
+    ``cache``."""
+    path = cache / f"{task.name}-{digest(items)}-{kind}-{encoder.weights_sha256[:8]}.npz"
+    if not path.exists():
+        parts = [_described(items[i : i + _AT_ONCE], i, kind, encoder) for i in range(0, len(items), _AT_ONCE)]
+        part = path.with_name(f".{path.name}")
+        np.savez(part, x=np.concatenate(parts).astype(np.float32))
+        part.replace(path)
+    return labelled(task, items, np.load(path)["x"])
+
+
+def pixels(task: Task, items: Sequence[Item]) -> Part:
+    """Pictures (N, S, S, 3), `NET_PX` wide."""
+    small = [Image.fromarray(read_pixels(item.path)).resize((NET_PX, NET_PX), Image.Resampling.BOX) for item in items]
+    return labelled(task, items, np.stack([np.asarray(picture) for picture in small]))
+
+
+def labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
+    """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
+    names, blocks = sorted({item.label for item in task.train}), task.blocks()
+    labels = np.array([names.index(item.label) for item in items])
+    groups = [f"{item.label}/{blocks.get((item.label, item.group), item.group)}" for item in items]
+    return Part(x, labels, np.array(groups))
+
+
+def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Encoder) -> np.ndarray:
+    views = np.stack([_views(read_pixels(item.path), kind, first + i) for i, item in enumerate(items)])
+    return np.stack([describe_windows(encoder, views[:, v]) for v in range(views.shape[1])], axis=1)
+
+
+def _views(rgb: np.ndarray, kind: str | None, seed: int) -> np.ndarray:
+    """A picture (H, W, 3), and VIEWS of it that are turned, mirrored, and changed in light and stain."""
+    rng, views = np.random.default_rng(seed), [rgb]
+    for _ in range(VIEWS if kind else 0):
+        view = np.rot90(rgb, int(rng.integers(4)))
+        view = view[:, ::-1] if rng.random() < 0.5 else view
+        gain, shift = LIGHT[str(kind)]
+        changed = view * (1 + rng.uniform(-gain, gain, 3)) + rng.uniform(-shift, shift, 3)
+        views.append(changed.clip(0, 255).astype(np.uint8))
+    return np.stack(views)
