@@ -58,9 +58,17 @@ def together(out: Path, *configs: Path, count: int = 2) -> None:
         assert one.returncode == 0, errors
 
 
-def trained(config: Path, out: Path, *overrides: str) -> nn.Module:
+def made(config: Path, *overrides: str) -> AutoencoderStage:
     settings = load_settings("autoencoder", config, list(overrides))
-    stage = AutoencoderStage(settings, load_corpus(settings.data))
+    return AutoencoderStage(settings, load_corpus(settings.data))
+
+
+def trained(config: Path, out: Path, *overrides: str) -> nn.Module:
+    return run_of(made(config, *overrides), out)
+
+
+def run_of(stage: AutoencoderStage, out: Path) -> nn.Module:
+    settings = stage.settings
     return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), lambda: False)
 
 
@@ -106,8 +114,9 @@ def test_a_batch_that_cannot_be_shared_says_what_would_do(config, tmp_path):
 
 
 def test_recomputed_activations_change_nothing(config, tmp_path):
-    kept, again = trained(config, tmp_path / "1"), trained(config, tmp_path / "2", "run.recompute=true")
-    assert any(getattr(part, "gradient_checkpointing", False) for part in again.modules())
+    stage = made(config, "run.recompute=true")
+    kept, again = trained(config, tmp_path / "1"), run_of(stage, tmp_path / "2")
+    assert any(getattr(part, "gradient_checkpointing", False) for part in stage.module.modules())
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), again.parameters(), strict=True))
 
 
