@@ -1,0 +1,79 @@
+"""Knobs of `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import model_validator
+
+from ssl_tilegen.config.knobs import Reading, Settings, choose_from, exclusive, knob
+from ssl_tilegen.config.values import Names
+
+
+class EvaluateSettings(Reading, Settings):
+    """Knobs of `evaluate`."""
+
+    real: Path | None = knob(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
+    synthetic: Path | None = knob(None, "Synthetic images: as --real.", "--synthetic")
+    train: Path | None = knob(
+        None, "Images the model was trained on; with them, copying is checked for.", "--train", default_text="no check"
+    )
+    grid: Path | None = knob(None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid")
+    task: Path | None = knob(
+        None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
+    )
+    report: Path | None = knob(
+        None,
+        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors are kept in "
+        "REPORT.part beside it, and the same command goes on from them.",
+        "--report",
+        default_text="none",
+    )
+    metrics: Names = knob(
+        ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
+        "Which of fd, kid, manifold, vendi, copy, pairs, large.",
+        "--metrics",
+        default_text="all",
+    )
+    encoder: Names = knob(
+        ("texture", "bundle"),
+        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), inception "
+        "(canonical FID; with --weights), or any name that `embed --encoder` takes.",
+        "--encoder",
+        default_text="texture,bundle",
+    )
+    weights: Path | None = knob(None, "Weights of the one named --encoder from a local file (no network).", "--weights")
+    model: str = knob("tiny", "Bundle whose encoder is `bundle`.", "--model")
+    window: int | None = knob(
+        None, "Side in px of the windows that images are cut into.", "--window", default_text="what all have", ge=32
+    )
+    mpp: float | None = knob(None, "Micrometres per pixel to compare at, or of images that say none.", "--mpp", gt=0)
+    gsd: float | None = knob(None, "Metres per pixel to compare at, or of images that say none.", "--gsd", gt=0)
+    limit: int = knob(20_000, "Windows of a set at most, drawn evenly; 0 for all.", "--limit", ge=0)
+    neighbours: int = knob(5, "Neighbours that span a manifold (precision, recall, density, coverage).", "-k", gt=0)
+    rounds: int = knob(20, "Half-samples behind each interval and baseline.", "--rounds", ge=2)
+    gallery: int = knob(12, "Pairs shown in the report.", "--gallery", ge=0)
+    seeds: int = knob(5, "Draws of the training groups of a --task.", "--seeds", ge=2)
+    task_groups: float = knob(
+        0.8, "Groups of each class that a draw takes; below 1 a share of them.", "--task-groups", gt=0
+    )
+    task_models: Names = knob(
+        ("linear", "knn", "finetuned"), "Which of linear, knn, finetuned, mil to train.", "--task-models",
+        default_text="linear,knn,finetuned; mil where images are large",
+    )  # fmt: skip
+    task_steps: int = knob(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
+    seed: int = knob(0, "Of all random draws.", "--seed", ge=0)
+    threads: int | None = knob(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> EvaluateSettings:
+        exclusive(self, "mpp", "gsd")
+        if (self.real is None) != (self.synthetic is None):
+            raise ValueError("--real and --synthetic go together; give both")
+        if self.real is None and self.task is None:
+            raise ValueError("nothing to evaluate; give --real and --synthetic, or --task")
+        choose_from("--metrics", self.metrics, ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"))
+        choose_from("--task-models", self.task_models, ("linear", "knn", "finetuned", "mil"))
+        if self.weights and len([name for name in self.encoder if name not in ("texture", "bundle")]) != 1:
+            raise ValueError("--weights goes with one --encoder that is not texture or bundle")
+        return self
