@@ -20,8 +20,9 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.priorspec import PriorSampling
-from ssl_tilegen.training.prior_cells import pieces_of
+from ssl_tilegen.training.prior_cells import Piece, pieces_of
 from ssl_tilegen.training.prior_table import read_table
+from ssl_tilegen.training.prior_windows import placed
 from ssl_tilegen.workflows.draw_grid import asked
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.generate import generate
@@ -284,6 +285,12 @@ def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, 
         request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
         drawn.append(brightness(draw(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64)))
     assert drawn[1] > drawn[0] + 0.3
+
+
+def test_a_window_of_many_pieces_of_one_cell():
+    piece = Piece(0, np.ones((1, 1, 2), np.float16), np.zeros((1, 1), np.int8))
+    cells, state, parts = placed([(piece, row, col) for row in range(12) for col in range(12)], 12)
+    assert cells.all() and not state.any() and parts.ravel().tolist() == list(range(1, 145))
 
 
 def shaken_prior() -> GridPrior:

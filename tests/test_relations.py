@@ -16,6 +16,7 @@ from ssl_tilegen.workflows.relations import parts_map, split, texts
         ("A town is next to the forest.", "(town | forest)"),
         ("a town to the left of a forest", "(town | forest)"),
         ("a town to the right of a forest", "(forest | town)"),
+        ("a town on the right side of a forest", "(forest | town)"),
         ("town on the left and forest on the right", "(town | forest)"),
         ("town on the right, forest on the left", "(forest | town)"),
         ("town on the left, forest", "(town | forest)"),

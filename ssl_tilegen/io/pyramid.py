@@ -160,7 +160,9 @@ class PyramidWriter:
         self.rows_done = self._saved_rows = int(state["rows_done"])
 
     def _save(self) -> None:
-        """Make all rows so far durable, in one atomic step."""
+        """Make all rows so far durable, in one atomic step. Where that fails, the state before it is the one to go on
+        from: what could not be stored is not known any more."""
+        self._consistent = False
         state = {**self._format.state(), **self._cascade.state()}
         state |= {"digest": np.array(self._digest), "rows_done": np.array(self.rows_done)}
         fresh = self._part / "state.new"
@@ -169,7 +171,7 @@ class PyramidWriter:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._part / "state.npz")
-        self._saved_rows = self.rows_done
+        self._saved_rows, self._consistent = self.rows_done, True
 
     def _finish(self) -> None:
         if self.rows_done != self.spec.size.rows:

@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.cell_network import CellNetwork
-from ssl_tilegen.nets.layers import sinusoid, zeroed
+from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
 
 
 class GridTransformer(CellNetwork):
@@ -27,6 +27,7 @@ class GridTransformer(CellNetwork):
     attention alone is slow to learn that neighbours meet.
     """
 
+    _supports_gradient_checkpointing = True
     edge_layers = ("cells", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -80,7 +81,7 @@ class GridTransformer(CellNetwork):
         return self.act(self.condition_mix(self.act(self.condition_in(told) + time)) + time)
 
 
-class _Block(nn.Module):
+class _Block(Recomputable):
     """Attention and a two-layer network, each scaled, shifted and gated cell by cell."""
 
     def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int, around: bool) -> None:
@@ -98,7 +99,7 @@ class _Block(nn.Module):
         self.of_others = nn.Parameter(torch.zeros(heads))
         self.around: Any = nn.Conv2d(width, width, 3, padding=1, groups=width) if around else None
 
-    def forward(
+    def compute(  # type: ignore[override]
         self, x: Tensor, modulation: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None,
         inside: Tensor,
     ) -> Tensor:

@@ -41,6 +41,9 @@ class Horizons:
         self.run, self.folder = run, out / _FOLDER
         self.averages = [PowerAverage(module, width) for width in WIDTHS] if run.snapshots else []
         self._every = max(1, -(-run.steps // max(run.snapshots, 1)))
+        self._still = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+        if run.horizon is not None and not run.snapshots and not self._found():
+            raise self._nothing()
 
     def follow(self, module: nn.Module) -> None:
         for average in self.averages:
@@ -74,20 +77,30 @@ class Horizons:
 
     @torch.no_grad()
     def chosen(self, module: nn.Module) -> nn.Module:
-        """``module``, whole, with the weights of ``run.horizon``; as it is where none is asked for."""
+        """``module``, whole, with the weights of ``run.horizon``; as it is where none is asked for, or where the run
+        was stopped before its first snapshot. Weights that do not learn stay to the bit."""
         if self.run.horizon is None:
             return module
-        found = sorted(self.folder.glob("*.safetensors"))
+        found = self._found()
+        if not found and any(average.updates for average in self.averages):
+            return module
         if not found:
-            raise SettingError(f"run.horizon: {self.folder} has no snapshots; train with run.snapshots = 16")
+            raise self._nothing()
         shares = combination([_profile(path) for path in found], self.run.horizon)
-        for parameter in module.parameters():
+        learning = [(name, own) for name, own in module.named_parameters() if name not in self._still]
+        for _, parameter in learning:
             parameter.zero_()
         for path, share in zip(found, shares, strict=True):
             weights = load_file(path)
-            for name, parameter in module.named_parameters():
+            for name, parameter in learning:
                 parameter.add_(weights[name].to(parameter), alpha=float(share))
         return module
+
+    def _found(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def _nothing(self) -> SettingError:
+        return SettingError(f"run.horizon: {self.folder} has no snapshots; train with run.snapshots = 16")
 
 
 def _profile(path: Path) -> tuple[float, float]:

@@ -52,14 +52,14 @@ def cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
     """A window of a piece that is at least as large."""
     row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
     part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part], np.ones((side, side), np.int8)
+    return piece.cells[part], piece.state[part], np.ones((side, side), np.int32)
 
 
 def placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
     """Pieces at their rows and columns of a window, as far as they lie in it."""
     cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
     state = np.full((side, side), -2, np.int8)
-    parts = np.zeros((side, side), np.int8)
+    parts = np.zeros((side, side), np.int32)  # a window may hold more small pieces than a byte counts
     for number, (piece, row, col) in enumerate(pieces, 1):
         rows, cols = piece.state.shape
         top, left = max(row, 0), max(col, 0)

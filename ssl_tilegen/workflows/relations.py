@@ -31,8 +31,8 @@ _SIDES = {"on the left": ("across", 0), "on the right": ("across", 1), "at the t
 _SIDE = re.compile(rf"^(?P<one>.+?) (?P<place>{'|'.join(_SIDES)})(?:\s*,)?(?: and)? (?P<two>.+)$", re.I)
 _BETWEEN = re.compile(r"^(?P<one>.+?) between (?P<two>.+?) and (?P<three>.+)$", re.I)
 _RELATIONS: list[tuple[str, Kind, bool]] = [
-    (r"beside|next to|adjacent to|(?:to|on) the left of|left of", "across", False),
-    (r"(?:to|on) the right of|right of", "across", True),
+    (r"beside|next to|adjacent to|(?:to|on) the left(?: side)? of|left of", "across", False),
+    (r"(?:to|on) the right(?: side)? of|right of", "across", True),
     (r"above|on top of", "down", False),
     (r"below|beneath", "down", True),
     (r"surrounded by|in the (?:middle|cent(?:re|er)) of", "inside", False),

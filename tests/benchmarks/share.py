@@ -5,7 +5,7 @@ Run with `python -m tests.benchmarks.share --grid EMB.zarr --out FOLDER`; more w
 The bundle's own `predict` and `decode` are timed while the command runs in this process; what is left is start-up,
 conditions, noise, updates, saved states, pyramid and file. One JSON line per size: ``share`` of all seconds from the
 parsed command to the report, and of the seconds of painting and developing alone (``share_of_making``). With
-``--profile`` the ten dearest functions of the rest are printed too, which costs some time itself.
+``--profile`` the 25 dearest functions of the rest are printed too, which costs some time itself.
 """
 
 from __future__ import annotations

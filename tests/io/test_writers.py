@@ -248,6 +248,30 @@ def test_a_full_disk_is_one_line_and_can_go_on(tmp_path: Path, monkeypatch: pyte
         _go_on(writer, image, 50)
 
 
+@pytest.mark.parametrize("name", ["x.tif", "x.zarr"])
+def test_what_a_full_disk_did_not_take_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A tile or shard is refused in the background, is noticed when the state is saved, and then there is room again."""
+    path, spec, image = tmp_path / name, ImageSpec(Size(400, 300), tile_px=128, compression="zstd"), texture(400, 300)
+    method = "_write" if name.endswith("zarr") else "_encode"
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):  # noqa: SIM117
+        with open_writer(path, spec) as writer:
+            writer.write(image[:128])
+            store, refused = getattr(writer._format, method), []
+
+            def once(*what: Any) -> Any:
+                if not refused:
+                    refused.append(what)
+                    _no_space()
+                return store(*what)
+
+            patch.setattr(writer._format, method, once)
+            writer.write(image[128:300])
+    with open_writer(path, spec) as writer:
+        assert writer.rows_done == 128
+        _go_on(writer, image, 50)
+    assert (_levels(path)[0] == image).all()
+
+
 def test_suffixes_are_listed() -> None:
     assert {".ome.tif", ".tif", ".zarr", ".png", ".jpg"} <= set(output_suffixes())
 

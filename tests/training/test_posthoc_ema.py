@@ -90,8 +90,30 @@ def test_a_finished_run_is_exported_again_with_another_horizon(tmp_path):
     assert torch.allclose(load_file(last)[name].float(), narrow[name].float(), atol=1e-4)
 
 
-def test_a_run_without_snapshots_has_no_choice(tmp_path):
+def test_a_run_without_snapshots_has_no_choice_and_says_so_before_it_trains(tmp_path):
     runs.draw_pictures(Path(tmp_path))
     config = runs.write_config(tmp_path, "autoencoder")
     with pytest.raises(SettingError, match="has no snapshots"):
         train("autoencoder", config, tmp_path / "run", overrides=["run.horizon=0.1", "run.steps=1"], device="cpu")
+    assert not (tmp_path / "run/autoencoder/checkpoint").exists()
+
+
+def test_a_run_stopped_before_its_first_snapshot_keeps_what_it_has(tmp_path):
+    module = nn.Linear(1, 1)
+    horizons = Horizons(module, RunSettings(steps=40, snapshots=4, horizon=0.1), tmp_path)
+    horizons.update(module)
+    horizons.keep(1, write=True)
+    before = module.weight.clone()
+    assert torch.equal(horizons.chosen(module).weight, before)
+
+
+def test_weights_that_do_not_learn_stay_to_the_bit(tmp_path):
+    module = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 3))
+    horizons = Horizons(module, RunSettings(steps=8, snapshots=4, horizon=0.07), tmp_path)
+    for step in range(8):
+        nn.init.normal_(module[1].weight)
+        horizons.update(module)
+        horizons.keep(step + 1, write=True)
+    before = [part.weight.clone() for part in module]
+    chosen = horizons.chosen(module)
+    assert torch.equal(chosen[0].weight, before[0]) and not torch.equal(chosen[1].weight, before[1])
