@@ -22,7 +22,7 @@ from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.priorspec import PriorSampling
 from ssl_tilegen.training.prior_cells import Piece, pieces_of
 from ssl_tilegen.training.prior_table import read_table
-from ssl_tilegen.training.prior_windows import placed
+from ssl_tilegen.training.prior_windows import placed, shared
 from ssl_tilegen.workflows.draw_grid import asked
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.generate import generate
@@ -291,6 +291,15 @@ def test_a_window_of_many_pieces_of_one_cell():
     piece = Piece(0, np.ones((1, 1, 2), np.float16), np.zeros((1, 1), np.int8))
     cells, state, parts = placed([(piece, row, col) for row in range(12) for col in range(12)], 12)
     assert cells.all() and not state.any() and parts.ravel().tolist() == list(range(1, 145))
+
+
+def test_two_sources_of_a_window_have_no_part_in_common():
+    pieces = [Piece(0, np.full((2, 2, 2), value, np.float16), np.zeros((2, 2), np.int8)) for value in (1, 2)]
+    one, two = ([(piece, row, col) for row in (0, 2) for col in (0, 2)] for piece in pieces)
+    for seed in range(8):
+        (cells, _, parts), other = shared(placed(one, 4), placed(two, 4), np.random.default_rng(seed))
+        assert 0 < other.sum() < 16 and (cells[other] == 2).all() and (cells[~other] == 1).all()
+        assert not set(parts[other].tolist()) & set(parts[~other].tolist())
 
 
 def shaken_prior() -> GridPrior:

@@ -23,7 +23,7 @@ from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
 from ssl_tilegen.training.loop import Batch
 from ssl_tilegen.training.prior_cells import Piece, Seen
 from ssl_tilegen.training.prior_table import Row
-from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, region
+from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, shared
 from ssl_tilegen.training.settings import PriorSettings
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
@@ -114,10 +114,7 @@ class PriorStage:
         told = np.broadcast_to(self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
-            others, of_others, other_parts = self._window(second, rng)
-            other = region(state.shape, rng) & (state > -2) & (of_others > -2)
-            cells, state = np.where(other[..., None], others, cells), np.where(other, of_others, state)
-            parts = np.where(other, other_parts, parts)
+            (cells, state, parts), other = shared((cells, state, parts), self._window(second, rng), rng)
             told[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
             told[:] = np.nan

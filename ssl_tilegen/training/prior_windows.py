@@ -70,6 +70,15 @@ def placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
     return cells, state, parts
 
 
+def shared(first: Placed, second: Placed, rng: np.random.Generator) -> tuple[Placed, np.ndarray]:
+    """A window of two sources, and which of its cells are of the second, bool; no piece of one has a number of the
+    other's."""
+    (cells, state, parts), (others, of_others, other_parts) = first, second
+    other = region(state.shape, rng) & (state > -2) & (of_others > -2)
+    both = np.where(other[..., None], others, cells), np.where(other, of_others, state)
+    return (*both, np.where(other, parts.max() + other_parts, parts)), other
+
+
 def region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """A random part of a window, bool: one side of a slanted line."""
     row, col = np.indices(shape)
