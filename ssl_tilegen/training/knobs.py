@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -99,3 +100,8 @@ class RunSettings(Strict):
     sample_every: int = Field(1000, gt=0)
     readers: int = Field(2, gt=0)
     """Threads that prepare windows ahead of the step."""
+
+    @property
+    def cut(self) -> bool:
+        """Whether many processes are to cut the weights: by ``sharding``, or as `accelerate launch --use_fsdp` says."""
+        return self.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")

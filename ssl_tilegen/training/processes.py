@@ -5,7 +5,6 @@ Every process makes its own places of the global batch, so a run on two processe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -50,8 +49,7 @@ class Processes:
 
     def cuts(self, run: RunSettings) -> bool:
         """Whether the weights are cut over the processes (FSDP), and not copied to each (DDP)."""
-        asked = run.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
-        return self.size > 1 and asked
+        return self.size > 1 and run.cut
 
     def wrapped(self, objective: nn.Module) -> nn.Module:
         """``objective`` with gradients averaged over the processes after every backward pass."""

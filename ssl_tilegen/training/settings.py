@@ -89,8 +89,11 @@ class EncoderSettings(Strict):
             raise ValueError(
                 f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
             )
-        if self.loss == "dino" and self.run.sharding != "none":
-            raise ValueError("run.sharding: DINO's teacher moves in the step and cannot be cut; use none, or lejepa")
+        if self.loss == "dino" and self.run.cut:
+            raise ValueError(
+                "run.sharding (or ACCELERATE_USE_FSDP): DINO's teacher moves in the step and cannot be cut; use none, "
+                "or lejepa"
+            )
         return self
 
 

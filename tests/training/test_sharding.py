@@ -70,3 +70,12 @@ def test_dino_cannot_be_cut(tmp_path):
     config = write(tmp_path, "encoder", "encoder-dino", runs.DINO)
     with pytest.raises(SettingError, match="sharding"):
         load_settings("encoder", config)
+
+
+@pytest.mark.parametrize("said", ["1", "true"])
+def test_dino_cannot_be_cut_by_accelerate_either(tmp_path, monkeypatch, said):
+    config = runs.write_config(tmp_path, "encoder", runs.DINO, "encoder-dino")
+    assert load_settings("encoder", config).run.sharding == "none"
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", said)
+    with pytest.raises(SettingError, match="ACCELERATE_USE_FSDP"):
+        load_settings("encoder", config)
