@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from ssl_tilegen.bundle import BUILT_IN, find_bundle
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.training.knobs import DataSettings, RunSettings, SourceSettings, Strict
 
@@ -231,7 +232,8 @@ STAGES: dict[str, type[Strict]] = {
 def load_settings(stage: str, path: Path, overrides: list[str] | None = None) -> Any:
     """The settings of a stage from a TOML file, with ``a.b=value`` overrides (TOML values) on top.
 
-    Relative source paths are resolved against the file's folder. Raises SettingError or InputError with one line.
+    Relative paths are resolved against the file's folder; a bundle may also be a built-in name, where no such folder
+    lies there. Raises SettingError or InputError with one line.
     """
     if stage not in STAGES:
         raise SettingError(f"unknown stage '{stage}': use one of {', '.join(STAGES)}")
@@ -274,10 +276,19 @@ def _anchored(settings: Any, folder: Path) -> Any:
             for source in settings.data.sources
         ]
         updates["data"] = settings.data.model_copy(update={"sources": sources})
-    for name in ("bundle", "start_from", "table", "feature_bundle", "weights"):
+    for name in ("bundle", "start_from", "feature_bundle"):
+        if getattr(settings, name, None):
+            updates[name] = str(_bundle(getattr(settings, name), folder))
+    for name in ("table", "weights"):
         if getattr(settings, name, None):
             updates[name] = str(folder / getattr(settings, name))
     probe = getattr(settings, "probe", None)
     if probe:
         updates["probe"] = probe.model_copy(update={n: str(folder / getattr(probe, n)) for n in ("train", "test")})
     return settings.model_copy(update=updates)
+
+
+def _bundle(name: str, folder: Path) -> Path:
+    if name not in BUILT_IN:
+        return folder / name
+    return (folder / name).absolute() if (folder / name).is_dir() else find_bundle(name)
