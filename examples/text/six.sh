@@ -10,15 +10,20 @@ mkdir -p "$out"
 seed=0
 paint() {  # NAME OPTION VALUE; each picture has a seed of its own
     seed=$((seed + 1))
+    made_before=1
     if [[ ! -e "$out/$1.ome.tif" ]]; then
+        made_before=0
         ssl-tilegen generate "$2" "$3" --size "$size" --seed "$seed" -o "$out/$1.ome.tif" --save-grid "$out/$1.zarr" --preview
     fi
-    python - "$out/$1" <<'PYTHON'
+    python - "$out/$1" "$made_before" <<'PYTHON'
 import sys
 from pathlib import Path
 from PIL import Image
+from ssl_tilegen.workflows.preview import write_preview
 
-name = sys.argv[1]
+name, made_before = sys.argv[1], sys.argv[2] == "1"
+if made_before:  # by a run that may have been killed before its preview was whole
+    write_preview(Path(f"{name}.ome.tif"))
 with Image.open(f"{name}.preview.png") as picture:
     picture = picture.convert("RGB")
     picture.thumbnail((768, 768), Image.Resampling.LANCZOS)
