@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,35 @@ def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[flo
     assert said in text and f"clearly better in {better} of {len(gains)} rows and clearly worse in {worse}" in text
     assert f"of {len(gains)} rows of `both - real` {better} are clearly above zero and {worse} clearly below" in text
     assert "100 pictures of 30 groups tested" in text and text.count("**+") + text.count("**-") == better + worse
+
+
+def test_a_folder_without_results_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, STUDY / "report.py", tmp_path, tmp_path / "R.md"], capture_output=True)
+    said = done.stderr.decode().splitlines()
+    assert done.returncode == 1 and len(said) == 1 and "lung.json" in said[0] and not (tmp_path / "R.md").exists()
+
+
+@pytest.mark.parametrize("failing", ["lung", "sites"])
+def test_where_one_process_fails_the_other_is_stopped(tmp_path: Path, failing: str) -> None:
+    """With a program in the place of python that fails at once, or works for long."""
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/usr/bin/env bash\n[[ " $* " == *" {failing} "* ]] && exit 3\n'
+        f'sleep 60 & echo $! > "{tmp_path}/working"; wait; touch "{tmp_path}/whole"\n'
+    )
+    python.chmod(0o755)
+    path, began = f"{tmp_path}{os.pathsep}{os.environ['PATH']}", time.monotonic()
+    done = subprocess.run(["bash", STUDY / "run.sh", tmp_path, tmp_path / "out"], env=os.environ | {"PATH": path})
+    assert done.returncode == 3 and time.monotonic() - began < 30 and not (tmp_path / "whole").exists()
+    end = time.monotonic() + 10
+    while _is_alive(int((tmp_path / "working").read_text())) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert time.monotonic() < end
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{process}/stat").exists() or " Z " not in Path(f"/proc/{process}/stat").read_text()

@@ -19,6 +19,8 @@ GAINS = ("both - real", "gated - real", "both+ - real+", "both+ - real", "real+ 
 def main() -> None:
     out, path = Path(sys.argv[1]), Path(sys.argv[2])
     tasks = [json.loads((out / f"{name}.json").read_text()) for name in ORDER if (out / f"{name}.json").exists()]
+    if not tasks:
+        sys.exit(f"error: {out}: has none of {', '.join(f'{name}.json' for name in ORDER)}; run study.py first")
     text = ["# Do synthetic pictures make better classifiers where labels are few?", "", _made(tasks), ""]
     text += ["## What came out", ""]
     text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]

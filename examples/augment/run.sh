@@ -8,7 +8,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=${1:?the folder of real data (tiles/he, rasters/neon, rasters/naip_rgbn_5m.tif)}
 out=${2:-augment-study}
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+one="" two=""
+trap 'for job in $one $two; do kill -- "-$job" 2>/dev/null || true; done' EXIT  # where one fails, the other is stopped
+set -m  # each with what it starts is a group of its own, to be stopped as one
 python "$here/study.py" --data "$data" --out "$out" --tasks sites green --recipes light blend "${@:3}" &
-python "$here/study.py" --data "$data" --out "$out" --tasks lung --recipes blend fresh "${@:3}"
-wait $!
+one=$!
+python "$here/study.py" --data "$data" --out "$out" --tasks lung --recipes blend fresh "${@:3}" &
+two=$!
+while kill -0 $one 2>/dev/null && kill -0 $two 2>/dev/null; do sleep 1; done
+if kill -0 $one 2>/dev/null; then wait $two; wait $one; else wait $one; wait $two; fi
 python "$here/report.py" "$out" "$here/RESULTS.md"
