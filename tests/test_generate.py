@@ -28,6 +28,7 @@ from ssl_tilegen.io.pyramid import ImageSpec, open_writer, part_of
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.generate import GenerateReport, generate
+from ssl_tilegen.workflows.generate_job import LOOSE_ABOVE
 from tests.bundles import DIM, WINDOW_PX, encoder_bundle, painting_bundle
 
 torch.set_num_threads(1)
@@ -171,6 +172,16 @@ def test_every_suffix_opens_with_its_size_resolution_and_story(suffix: str, worl
             assert slide.dimensions == (333, 257) and float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5)
         with tifffile.TiffFile(report.out) as tiff:
             assert tiff.is_ome
+
+
+@pytest.mark.parametrize(("said", "recorded"), [
+    ({"layout": "free"}, {"layout": "free"}), ({"layout": "exact"}, {"layout": "exact"}), ({}, {"layout": "exact"}),
+    ({"layout": "loose"}, {"layout": "loose", "layout_above": LOOSE_ABOVE}),
+])  # fmt: skip
+def test_the_layout_is_recorded_in_the_words_of_the_option(said, recorded, world: World, tmp_path: Path) -> None:
+    run(world, "slide", tmp_path / "a.png", size="64", steps=1, **said)
+    facts = json.loads((tmp_path / "a.png.json").read_text())["provenance"]
+    assert {name: value for name, value in facts.items() if name.startswith("layout")} == recorded
 
 
 # What

@@ -41,9 +41,16 @@ def provenance(
         "region_px": [window.col, window.row, window.cols, window.rows],
         **sampling,
         **merging,
-        "layout": how.layout_above if how.layout else None,
+        **_layout(how),
         **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),
     }
+
+
+def _layout(how: SynthesisSettings) -> dict[str, Any]:
+    """How closely the layout is followed, in the words of --layout; if loosely, down to which noise fraction."""
+    if not how.layout:
+        return {"layout": "free"}
+    return {"layout": "loose", "layout_above": how.layout_above} if how.layout_above else {"layout": "exact"}
 
 
 def fingerprint(grid: EmbeddingGrid, cells: GridData) -> str:
