@@ -57,13 +57,13 @@ class Owner:
 
 
 @contextmanager
-def lock(path: Path, share: Share = (0, 1)) -> Iterator[bool]:
+def lock(path: Path, share: Share = (0, 1), option: str = "-o") -> Iterator[bool]:
     """Hold ``path`` for the body, or only the share (index, count) of it; other shares of as many do not clash.
 
     Yields whether no other job at all holds a part of ``path``. Raises Busy where a living job clashes, OutputError
-    where nothing can be written.
+    where nothing can be written, which names the ``option`` that ``path`` was given by.
     """
-    mine, alone = _take(path, share)
+    mine, alone = _take(path, share, option)
     ended = threading.Event()
     threading.Thread(target=_beat, args=(mine, ended), daemon=True, name="lock").start()
     try:
@@ -73,14 +73,14 @@ def lock(path: Path, share: Share = (0, 1)) -> Iterator[bool]:
         mine.unlink(missing_ok=True)
 
 
-def _take(path: Path, share: Share) -> tuple[Path, bool]:
+def _take(path: Path, share: Share, option: str) -> tuple[Path, bool]:
     """The lock file made, and whether it is the only one.
 
     First written, then looked around: of two that start together both may step back, so they try again after a while.
     """
     mine = _file(path, share)
     for attempt in range(_TRIES):
-        made = _make(mine)
+        made = _make(mine, option)
         others = [found for found in _found(path) if found[0] != mine or not made]
         living = [(file, other) for file, other in others if not _clear_if_stale(file, mine if made else None)]
         clashing = [file for file, other in living if not made or _clash(share, other)]
@@ -93,7 +93,7 @@ def _take(path: Path, share: Share) -> tuple[Path, bool]:
     raise Busy(f"{path}: {_who(clashing[0] if clashing else mine)}; wait for it, or end that job")
 
 
-def _make(file: Path) -> bool:
+def _make(file: Path, option: str) -> bool:
     """Create a lock file of this process; False where there is one."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def _make(file: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise OutputError(f"{file.parent}: cannot write here ({error.strerror}); choose another -o") from error
+        raise OutputError(f"{file.parent}: cannot write here ({error.strerror}); choose another {option}") from error
     return True
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.texture import TextureEncoder
-from ssl_tilegen.errors import InputError, Interrupted, TilegenError
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.metrics.copying import duplicates
 from ssl_tilegen.workflows.evaluate import evaluate
 from tests.test_evaluate import SIDE, by_name, fill
@@ -86,6 +86,24 @@ def test_restart_and_changed_files_are_seen_anew(sets: Path, tmp_path: Path, mon
     assert windows_seen(restart=True) == 300
     shutil.copy(mine / "a" / "g01_0.png", mine / "a" / "g00_0.png")
     assert windows_seen() == 150
+
+
+def test_a_run_that_stopped_before_anything_was_kept_does_not_say_so(
+    sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(encoder: TextureEncoder, tiles: np.ndarray) -> np.ndarray:
+        raise Interrupted("asked to stop", signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="before any vectors were kept"):
+        patch.setattr("ssl_tilegen.workflows.evaluate.features.describe_windows", stop)
+        evaluate(settings(sets, tmp_path))
+    with pytest.raises(Interrupted, match="vectors so far are kept in"):
+        evaluate(settings(sets, tmp_path), stop_at("describe real", 64))
+
+
+def test_a_report_that_cannot_be_written_names_its_option(sets: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="choose another --report"):
+        evaluate(settings(sets, tmp_path, report=tmp_path / f"{'q' * 249}.html"))  # no room for the name of its lock
 
 
 def test_damaged_vectors_are_made_again(sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,12 +71,21 @@ class Shelf:
 
     def __init__(self, folder: Path | None = None, *, restart: bool = False) -> None:
         self.folder = folder
+        self._used: list[Path] = []
         if restart:
             self.clear()
 
     def volume(self, key: str, names: Sequence[str]) -> Volume:
         """The volume of ``key`` with what an earlier run left in it."""
-        return Volume(self.folder / key[:32] if self.folder else None, names)
+        if self.folder is None:
+            return Volume(None, names)
+        self._used.append(self.folder / key[:32])
+        return Volume(self._used[-1], names)
+
+    @property
+    def holds_some(self) -> bool:
+        """Whether files hold any vectors of this run."""
+        return any((folder / "0.npz").exists() for folder in self._used)
 
     def clear(self) -> None:
         """Nothing is needed any more."""

@@ -80,13 +80,15 @@ def _held(settings: EvaluateSettings) -> Iterator[Shelf]:
     if path is None:
         yield Shelf()
         return
-    with lock(path):
+    with lock(path, option="--report"):
         yield Shelf(path.with_name(f"{path.name}.part"), restart=settings.restart)
 
 
 def _where_it_stopped(shelf: Shelf) -> str:
     if shelf.folder is None:
         return "interrupted: nothing was kept; with --report, vectors are kept beside it and the same command goes on"
+    if not shelf.holds_some:
+        return "interrupted before any vectors were kept; the same command starts anew"
     return f"interrupted: vectors so far are kept in {shelf.folder}; the same command goes on from them"
 
 
