@@ -19,8 +19,12 @@ import torch
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
+from ssl_tilegen.geometry import Resolution, Size
+from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.metrics.copying import duplicates
 from ssl_tilegen.workflows.evaluate import evaluate
+from ssl_tilegen.workflows.evaluate.features import key_of
+from ssl_tilegen.workflows.evaluate.sets import places, read_set
 from tests.test_evaluate import SIDE, by_name, fill
 
 
@@ -104,6 +108,24 @@ def test_a_run_that_stopped_before_anything_was_kept_does_not_say_so(
 def test_a_report_that_cannot_be_written_names_its_option(sets: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="choose another --report"):
         evaluate(settings(sets, tmp_path, report=tmp_path / f"{'q' * 249}.html"))  # no room for the name of its lock
+
+
+def test_the_key_of_a_folder_follows_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zarr"
+    spec = ImageSpec(Size(300, 300), Resolution(0.5, "um"))
+    with open_writer(path, spec) as writer:
+        writer.write(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
+    at = places(read_set(path), 64, None)[0]
+    chunk = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    keys = [key_of({}, at, {})]
+    assert at and key_of({}, at, {}) == keys[0]
+    before = path.stat().st_mtime_ns
+    os.utime(chunk, (time.time() + 1,) * 2)
+    assert path.stat().st_mtime_ns == before  # which the folder itself does not show
+    keys.append(key_of({}, at, {}))
+    monkeypatch.setattr("ssl_tilegen.workflows.evaluate.features.__version__", "0.0.0")
+    keys.append(key_of({}, at, {}))
+    assert len(set(keys)) == 3
 
 
 def test_damaged_vectors_are_made_again(sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from skimage.transform import resize
 
+from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
@@ -118,9 +119,10 @@ def features_of(
 
 
 def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], resolution: Mapping[str, float | None]) -> str:
-    """The same for the same windows of unchanged files, seen by the same encoders."""
+    """The same for the same windows of unchanged files, seen by the same encoders of this version."""
     files = dict.fromkeys(place.image.path for place in found)
     facts = [
+        __version__,
         [(name, own.weights_sha256, own.tile_px, own.pooling) for name, own in encoders.items()],
         [(str(path.absolute()), *_state(path)) for path in files],
         [(str(place.image.path), str(place.window), place.factor) for place in found],
@@ -130,8 +132,10 @@ def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], resolution: 
 
 
 def _state(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns
+    """Bytes and time of the newest change; of a folder (.zarr), those of all files in it."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    facts = [file.stat() for file in files]
+    return sum(own.st_size for own in facts), max((own.st_mtime_ns for own in facts), default=0)
 
 
 def features_of_grids(grids: Sequence[EmbeddingGrid]) -> Features:
