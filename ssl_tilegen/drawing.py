@@ -1,7 +1,8 @@
 """Draw: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
 
 The lattice of cells takes the place of the lattice of latents: the same noise ladder, update rules, guidance, addressed
-noise and sweep. So a grid is the same for any cut into pieces, and grows by adding cells at its right and lower side.
+noise and sweep. So a local prior's grid is the same for any cut into pieces, and grows by adding cells at its right and
+lower side. A prior that sees one window draws another grid for another size: windows at an edge are pushed inside.
 """
 
 from __future__ import annotations

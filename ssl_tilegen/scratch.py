@@ -23,7 +23,7 @@ def mapped_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path) -> np.n
             _reserve(file.fileno(), size)
             return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
     except OSError as error:
-        raise OutputError(f"{folder}: no room for a scratch canvas of {size >> 20} MiB ({error.strerror}): "
+        raise OutputError(f"{folder}: no room for a scratch file of {size >> 20} MiB ({error.strerror}): "
                           "free some, or choose another folder") from error  # fmt: skip
 
 
