@@ -205,6 +205,20 @@ def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brigh
     assert not (tmp_path / "h.scene.png").exists()
 
 
+def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
+    asked_for = run(trained, tmp_path / "x.png", text="bright sand beside dark rock", size=128,
+                    save_grid=tmp_path / "g.zarr")  # fmt: skip
+    (tmp_path / "g.scene.png").mkdir()
+    with pytest.raises(OutputError, match=r"g\.scene\.png: cannot be written"):
+        generate(asked_for)
+    assert not (tmp_path / "g.zarr").exists()
+    (tmp_path / "g.scene.png").rmdir()
+    generate(asked_for)
+    written = read_scene(tmp_path / "g.scene.png", Size(128, 128))
+    assert [region.text for region in written.regions] == ["bright sand", "dark rock"]
+    assert {".g.scene.png.part", ".g.scene.csv.part"}.isdisjoint(p.name for p in tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "options, message",
     [({"label": "dark rocks"}, "nearest: dark rock"), ({"text": "rock " * 30}, "fewer words"),

@@ -157,9 +157,9 @@ def _make_grid(
         cells.valid[:] = Validity.OK
     else:
         cells = _drawn(request, bundle, progress)
-    write_grid(path, spec, cells, overwrite=True)
     if request.scene and path == settings.save_grid and not settings.dry_run:
-        write_scene(path.with_suffix(".scene.png"), request.scene)
+        write_scene(path.with_suffix(".scene.png"), request.scene)  # first: where the grid is, its map is too
+    write_grid(path, spec, cells, overwrite=True)
 
 
 def _await_grid(path: Path, spec: GridSpec) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from rasterio.features import is_valid_geom, rasterize
 from rasterio.transform import Affine
 
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
 
 _WIDTH_PX = 1024
@@ -64,16 +64,26 @@ def read_scene(path: Path, size: Size | None) -> Scene:
 
 
 def write_scene(path: Path, scene: Scene) -> None:
-    """A map as ``read_scene`` reads it: a PNG of a pixel per place, and its legend beside it."""
+    """A map as ``read_scene`` reads it: a PNG of a pixel per place, and its legend beside it.
+
+    A region's vector is no part of it: a legend has no column for one. OutputError where it cannot be written.
+    """
     colours = [tuple(round(255 * v) for v in hsv_to_rgb(k / len(scene.regions), 0.6, 0.8))
                for k in range(len(scene.regions))]  # fmt: skip
     rgb = np.array([*colours, (255, 255, 255)], np.uint8)[scene.index]
-    Image.fromarray(rgb).save(path)
-    with legend_of(path).open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
-        lines.writerow(["colour", "label", "text"])
-        for (red, green, blue), region in zip(colours, scene.regions, strict=True):
-            lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", region.label or "", region.text or ""])
+    legend, picture = (target.with_name(f".{target.name}.part") for target in (legend_of(path), path))
+    try:
+        with legend.open("w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file)
+            lines.writerow(["colour", "label", "text"])
+            for (red, green, blue), region in zip(colours, scene.regions, strict=True):
+                lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", region.label or "", region.text or ""])
+        Image.fromarray(rgb).save(picture, "PNG")
+        legend.replace(legend_of(path))
+        picture.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{path}: cannot be written ({reason}); choose another --save-grid") from error
 
 
 def _of_picture(path: Path, size: Size | None) -> Scene:
