@@ -27,6 +27,7 @@ from ssl_tilegen.workflows.relations import parts_map, split, texts
         ("a village surrounded by forest", "(village in forest)"),
         ("a village in the centre of a forest", "(village in forest)"),
         ("forest beside savanna beside town", "(forest | savanna | town)"),
+        ("italian pines beside that town", "(italian pines | that town)"),
         ("a village surrounded by forest above savanna", "(village in (forest / savanna))"),
     ],
 )
@@ -37,7 +38,8 @@ def test_relations_are_read(text, read):
 @pytest.mark.parametrize(
     "text",
     ["benign lung", "huts with tin roofs between trees", "houses between palm trees", "beside a forest", "forest above",
-     "a leftover field", "pines over a shrubby ground", ""],
+     "a leftover field", "pines over a shrubby ground", "", "a village with a forest beside it", "It above savanna",
+     "houses next to each other", "forest beside a town with savanna above it."],
 )  # fmt: skip
 def test_anything_else_is_one_text(text):
     assert isinstance(split(text), str) and len(texts(split(text))) == 1

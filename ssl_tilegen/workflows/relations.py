@@ -8,7 +8,8 @@ The grammar is small. A prompt is split at its first relation; what follows it m
 - ``A between B and C``: B, A, C from left to right
 - ``A surrounded by B``, ``A in the middle of B``, ``A in the centre of B``: a patch of A in B
 
-Anything else, and a relation that lacks a side, is one text.
+Anything else is one text, and so is a prompt with a relation that lacks a side or has only a pronoun there ("a village
+with a forest beside it", "houses next to each other").
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _SIDES = {"on the left": ("across", 0), "on the right": ("across", 1), "at the t
           "at the bottom": ("down", 1)}  # fmt: skip
 _SIDE = re.compile(rf"^(?P<one>.+?) (?P<place>{'|'.join(_SIDES)})(?:\s*,)?(?: and)? (?P<two>.+)$", re.I)
 _BETWEEN = re.compile(r"^(?P<one>.+?) between (?P<two>.+?) and (?P<three>.+)$", re.I)
+_PRONOUN = re.compile("it|them|that|this|these|those|each other|one another", re.I)
 _RELATIONS: list[tuple[str, Kind, bool]] = [
     (r"beside|next to|adjacent to|(?:to|on) the left(?: side)? of|left of", "across", False),
     (r"(?:to|on) the right(?: side)? of|right of", "across", True),
@@ -55,6 +57,12 @@ class Split:
 def split(text: str) -> Split | str:
     """What a prompt asks for: its parts and how they lie, or the text itself where it names no relation."""
     text = _trimmed(text)
+    tree = _read(text)
+    return text if any(_PRONOUN.fullmatch(part) for part in texts(tree)) else tree
+
+
+def _read(text: str) -> Split | str:
+    """The tree of a trimmed text."""
     found = [rule for rule in (_sides(text), _between(text), *_pairs(text)) if rule]
     return min(found, key=lambda pair: pair[0])[1] if found else text
 
@@ -140,7 +148,7 @@ def _made(place: int, kind: Kind, sides: list[str], backwards: bool = False) -> 
     sides = [_trimmed(side) for side in sides]
     if not all(sides):
         return None
-    parts: list[Split | str] = [*sides[:-1], split(sides[-1])]
+    parts: list[Split | str] = [*sides[:-1], _read(sides[-1])]
     return place, Split(kind, _flat(kind, parts[::-1] if backwards else parts))
 
 
