@@ -190,7 +190,8 @@ def test_bad_input_is_one_line(
 
 
 @pytest.mark.parametrize("arguments", ["", "--real a", "--real a --synthetic b --metrics fid", "--task a --seeds 1",
-                                       "--real a --synthetic b --weights w"])  # fmt: skip
+                                       "--real a --synthetic b --weights w",
+                                       "--real a --synthetic b --encoder inception,resnet18 --weights w"])  # fmt: skip
 def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of("evaluate", *arguments.split()) == 2
     assert "Traceback" not in capsys.readouterr().err
