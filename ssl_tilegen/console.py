@@ -14,6 +14,7 @@ from typing import Any
 from ssl_tilegen.runtime import check_stop
 
 _EVERY_S = 10.0  # between plain lines of one stage
+_UNITS = {"develop": " Mpx"}  # of stages that count something else than steps, tiles or images
 
 
 class Console:
@@ -37,14 +38,19 @@ class Console:
         if self._bars:
             self._bars.update(stage, done, total)
         elif self._due(stage, done >= total):
-            percent, left = 100 * done / total if total else 100, self._left(stage, done, total)
-            text = f"{stage}: {percent:.0f} % ({done:g} of {total:g})" + (f", {left:.0f} s left" if left else "")
-            self._line("progress", text, stage=stage, done=done, total=total, left_s=left and round(left, 1))
+            percent, rate = 100 * done / total if total else 100, self._rate(stage, done)
+            left = (total - done) / rate if rate and done < total else None
+            unit = _UNITS.get(stage, "")
+            text = f"{stage}: {percent:.0f} % ({_count(done)} of {_count(total)}{unit})"
+            text += (f", {_count(rate)}{unit}/s" if rate else "") + (f", {left:.0f} s left" if left else "")
+            figures = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
+            self._line("progress", text, stage=stage, done=done, total=total, **figures)
 
-    def _left(self, stage: str, done: float, total: float) -> float | None:
-        """Seconds to the end of a stage at its rate since it was first heard of; None where that is not known."""
-        begun, first = self._begun.setdefault(stage, (time.monotonic(), done))
-        return (time.monotonic() - begun) * (total - done) / (done - first) if first < done < total else None
+    def _rate(self, stage: str, done: float) -> float | None:
+        """What a stage does in a second, on average since it was first heard of; None where that is not known."""
+        now = time.monotonic()
+        begun, first = self._begun.setdefault(stage, (now, done))
+        return (done - first) / (now - begun) if done > first and now > begun else None
 
     def _due(self, stage: str, ended: bool) -> bool:
         """Whether a plain line is wanted: every ten seconds, and once at the end of a stage."""
@@ -127,6 +133,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return plain(value.value)
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+def _count(value: float) -> str:
+    """A whole number as it is, another with three figures or more."""
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 
 def _short(value: Any) -> str:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.io.raster import open_raster, view_at
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import view_at
 
 WORDINGS = Path(__file__).parents[1] / "text" / "wordings.json"
 REGION_PX, STEP_PX, THUMB = 640, 512, 4

@@ -1,7 +1,7 @@
 """Images to read from: one small contract over slides, georeferenced rasters and plain pictures.
 
     with open_raster("slide.svs") as raster:
-        view = raster.at(Resolution(0.5, "um"))
+        view = view_at(raster, Resolution(0.5, "um"))  # io/view.py
         pixels = view.read(Window(0, 0, 256, 256))   # pixels.rgb, pixels.valid
 
 Never torch in here.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,6 @@ from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
 from ssl_tilegen.io.source import Remote, Source, source_of
 from ssl_tilegen.io.tiff_probe import check_whole
-
-if TYPE_CHECKING:
-    from ssl_tilegen.io.view import RasterView as RasterView
-    from ssl_tilegen.io.view import view_at as view_at
 
 Kind = Literal["slide", "georaster", "picture"]
 Rgb = tuple[int, int, int]
@@ -144,12 +140,6 @@ class Raster(ABC):
         rows = Axis(0, out.rows, window.rows / out.rows, window.row)
         cols = Axis(0, out.cols, window.cols / out.cols, window.col)
         return self.sample(rows, cols)
-
-    def at(self, resolution: Resolution) -> RasterView:
-        """This raster resampled to ``resolution``; see ``view_at``."""
-        from ssl_tilegen.io.view import view_at
-
-        return view_at(self, resolution)
 
     def sample(self, rows: Axis, cols: Axis) -> Pixels:
         """The pixels of two axes over level-0 pixels, from the coarsest level that is fine enough."""
@@ -292,10 +282,3 @@ def _check_readable(path: Path) -> None:
         check_whole(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
-def __getattr__(name: str) -> object:
-    """``RasterView`` and ``view_at`` live in ``view.py`` and are at hand here too."""
-    if name in ("RasterView", "view_at"):
-        return getattr(import_module("ssl_tilegen.io.view"), name)
-    raise AttributeError(name)

@@ -16,8 +16,9 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
-from ssl_tilegen.io.raster import open_raster, view_at
+from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
+from ssl_tilegen.io.view import view_at
 from ssl_tilegen.training.cache import embedded_grid
 from ssl_tilegen.training.data import turned
 from ssl_tilegen.training.prior_table import Row

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.io.raster import RasterView, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.workflows.embed_inputs import Job
 from ssl_tilegen.workflows.grid_picture import thumbnail, write_picture
 from ssl_tilegen.workflows.regions import regions_for, write_outlines

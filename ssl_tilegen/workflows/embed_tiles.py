@@ -15,7 +15,8 @@ from ssl_tilegen.encoders.pool import EncoderPool
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Lattice, Size, Window, cover
 from ssl_tilegen.grids import GridData, Validity, shards
-from ssl_tilegen.io.raster import Pixels, RasterView
+from ssl_tilegen.io.raster import Pixels
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.runtime import Progress
 from ssl_tilegen.workflows.tissue_map import TissueMap
 

@@ -9,7 +9,8 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Lattice, Resolution
 from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
-from ssl_tilegen.io.raster import Raster, RasterView, open_raster
+from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.runtime import versions
 from ssl_tilegen.workflows.embed_inputs import Job
 
@@ -29,7 +30,7 @@ def open_view(job: Job, encoder: Encoder, settings: EmbedSettings) -> Iterator[R
         raster = open_raster(job.image, mpp=settings.mpp, gsd=settings.gsd, bands=settings.bands, scale=settings.scale)
         wanted = None
     with raster:
-        yield raster.at(wanted or _preferred(raster.resolution, encoder))
+        yield view_at(raster, wanted or _preferred(raster.resolution, encoder))
 
 
 def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:

@@ -213,10 +213,11 @@ def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iter
     window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
     if first >= last:
         return iter(())
+    mpx_of_row = core.cols / 1e6
     bands = develop(
         job.bundle,
         canvas,
-        lambda done, total: progress("develop", done, total),
+        lambda done, total: progress("develop", done * mpx_of_row, total * mpx_of_row),
         first_px=window.row - core.row + first,
         band_lat=_band_lat(core, job.bundle.factor),
     )

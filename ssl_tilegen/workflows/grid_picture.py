@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, GridSpec, Validity, shards
-from ssl_tilegen.io.raster import RasterView
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.workflows.tissue_map import overview_of, read_whole
 
 PANEL_PX = 1024

@@ -7,7 +7,8 @@ from typing import Any
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.io.raster import RasterView, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.runtime import reading_threads
 from ssl_tilegen.workflows.grid_picture import thumbnail, write_picture
 

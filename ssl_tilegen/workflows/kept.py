@@ -15,7 +15,8 @@ from ssl_tilegen.diffusion.pinned import border_ramp
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.gridspec import GridSpec
-from ssl_tilegen.io.raster import RasterView, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import RasterView
 
 _BLEND_PX = 32
 _READ_BYTES = 64 << 20

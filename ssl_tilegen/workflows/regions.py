@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.geojson import Regions, outlines, read_regions, write_regions
-from ssl_tilegen.io.raster import RasterView
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.workflows.embed_inputs import Job
 from ssl_tilegen.workflows.tissue_map import TissueMap
 

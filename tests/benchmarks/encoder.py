@@ -20,7 +20,8 @@ from PIL import Image
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Lattice, Size, Window
-from ssl_tilegen.io.raster import RasterView, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.metrics.retrieval import retrieval
 from ssl_tilegen.workflows.embed import load_encoder
 
@@ -48,7 +49,7 @@ def robustness(encoder: Encoder, path: Path) -> dict[str, dict[str, float]]:
     with open_raster(path) as raster:
         wanted = encoder.resolution
         same_unit = raster.resolution and wanted and raster.resolution.unit == wanted.unit
-        view = raster.at(wanted) if wanted and same_unit else RasterView(raster, 1.0)
+        view = view_at(raster, wanted) if wanted and same_unit else RasterView(raster, 1.0)
         pixels = view.read(Window.of(view.size)).rgb[:-SHIFT_PX, :-SHIFT_PX]
         moved = view.read(Window.of(view.size)).rgb[SHIFT_PX:, SHIFT_PX:]
     own = _cells(encoder, pixels)

@@ -18,6 +18,7 @@ from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
 from ssl_tilegen.io.source import Remote, source_of
+from ssl_tilegen.io.view import view_at
 from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
 from tests.io import samples
 from tests.io.dicom import write_dicom_slide
@@ -41,9 +42,9 @@ def test_the_hybrid_of_our_own_stays_with_openslide(tmp_path: Path) -> None:
 def test_an_ome_tiff_without_a_size_asks_for_it(tmp_path: Path) -> None:
     path = samples.write_ome_subifds(tmp_path / "a.ome.tif", samples.texture(256, 256), mpp=None)
     with open_raster(path) as raster, pytest.raises(ResolutionError, match="--mpp"):
-        raster.at(Resolution(0.5, "um"))
+        view_at(raster, Resolution(0.5, "um"))
     with open_raster(path, mpp=0.25) as raster:
-        assert raster.at(Resolution(0.5, "um")).factor == 2
+        assert view_at(raster, Resolution(0.5, "um")).factor == 2
     with pytest.raises(ResolutionError, match="--mpp"):
         open_raster(path, gsd=0.25)
 

@@ -13,7 +13,8 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.raster import ReadError, open_raster, view_at
+from ssl_tilegen.io.raster import ReadError, open_raster
+from ssl_tilegen.io.view import view_at
 from tests.io import samples
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -158,14 +159,14 @@ def test_unknown_resolution_names_both_options(tmp_path: Path) -> None:
         open_raster(samples.write_png(tmp_path / "p.png", samples.texture(20, 20))) as raster,
         pytest.raises(ResolutionError, match=r"--mpp.*--gsd"),
     ):
-        raster.at(Resolution(0.5, "um"))
+        view_at(raster, Resolution(0.5, "um"))
 
 
 def test_near_whole_factors_are_taken_as_whole(tmp_path: Path) -> None:
     with open_raster(samples.write_png(tmp_path / "p.png", samples.texture(20, 20)), mpp=0.499) as raster:
-        assert raster.at(Resolution(0.5, "um")).factor == 1.0
-        assert raster.at(Resolution(1.0, "um")).factor == 2.0
-        assert raster.at(Resolution(1.0, "um")).resolution == Resolution(0.998, "um")
+        assert view_at(raster, Resolution(0.5, "um")).factor == 1.0
+        assert view_at(raster, Resolution(1.0, "um")).factor == 2.0
+        assert view_at(raster, Resolution(1.0, "um")).resolution == Resolution(0.998, "um")
         assert view_at(raster, Resolution(0.5, "um"), snap=0).factor == pytest.approx(1.002004)
 
 
@@ -267,7 +268,7 @@ def test_a_corrupt_tile_is_an_error_there_and_only_there(tmp_path: Path, kind: s
             raster.read(Window(0, 0, 100, 100))
         assert (raster.read(good).rgb == image[good.slices]).all()
         assert raster.resolution is not None
-        view = raster.at(raster.resolution)
+        view = view_at(raster, raster.resolution)
         found = list(view.read_many([Window(0, 0, 100, 100), good, Window(10, 10, 50, 60), good], threads=3))
     assert [pixels.error is None for _, pixels in found] == [False, True, False, True]
     assert not found[2][1].valid.any() and found[2][1].rgb.shape == (50, 60, 3)

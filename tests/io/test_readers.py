@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
-from ssl_tilegen.io.raster import Raster, RasterView, open_raster, view_at
+from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.view import RasterView, view_at
 from tests.io import samples
 from tests.io.dicom import write_dicom_slide
 
@@ -268,7 +269,7 @@ def test_view_in_the_other_unit_is_refused(raster: Raster) -> None:
     assert raster.resolution is not None
     other = "m" if raster.resolution.unit == "um" else "um"
     with pytest.raises(ResolutionError, match="--gsd" if other == "m" else "--mpp"):
-        raster.at(Resolution(1.0, other))
+        view_at(raster, Resolution(1.0, other))
 
 
 def test_large_reads_in_parts_are_the_same(raster: Raster, monkeypatch: pytest.MonkeyPatch) -> None:

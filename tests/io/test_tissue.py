@@ -11,6 +11,7 @@ from PIL import Image
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
+from ssl_tilegen.io.view import view_at
 
 PINK = np.array([190, 110, 160])
 
@@ -53,7 +54,7 @@ def test_no_glass_means_white() -> None:
 
 def test_real_slide(data_dir: Path) -> None:
     with open_raster(data_dir / "slides" / "cmu-1-small-region.svs") as raster:
-        view = raster.at(Resolution(4.0, "um"))
+        view = view_at(raster, Resolution(4.0, "um"))
         rgb = view.read(Window.of(view.size)).rgb
     mask = tissue_mask(rgb)
     assert 0.25 < mask.mean() < 0.5

@@ -249,8 +249,8 @@ def test_a_full_disk_is_one_line_and_can_go_on(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["x.tif", "x.zarr"])
-def test_what_a_full_disk_did_not_take_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A tile or shard is refused in the background, is noticed when the state is saved, and then there is room again."""
+def test_what_a_full_disk_refused_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A tile or shard is refused in the background, noticed when the state is saved, and then there is room again."""
     path, spec, image = tmp_path / name, ImageSpec(Size(400, 300), tile_px=128, compression="zstd"), texture(400, 300)
     method = "_write" if name.endswith("zarr") else "_encode"
     with monkeypatch.context() as patch, pytest.raises(OutputError, match="No space left"):  # noqa: SIM117

@@ -17,7 +17,8 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size, Window, cover
 from ssl_tilegen.grids import EmbeddingGrid, Validity
-from ssl_tilegen.io.raster import RasterView, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.metrics.retrieval import ranks
 from ssl_tilegen.metrics.seams import seam_score
