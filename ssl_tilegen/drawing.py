@@ -21,8 +21,9 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf, guided
 from ssl_tilegen.diffusion.ladder import Ladder, Step
 from ssl_tilegen.diffusion.lattices import overlapping, settling, shifting
+from ssl_tilegen.diffusion.noise import coherent_noise
 from ssl_tilegen.diffusion.prediction import to_clean
-from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
+from ssl_tilegen.diffusion.sampler import State, run
 from ssl_tilegen.diffusion.sweep import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.updates import update_named
 from ssl_tilegen.geometry import Window
@@ -32,6 +33,9 @@ from ssl_tilegen.runtime import fast_dtype
 _CALL_CELLS = 16_384
 _CALL_WINDOWS = 32
 _BLEED_CELLS = 4
+_COHERENT_CELLS = 3
+"""Means of the noise over twice as many cells and one, about what a prior was trained on at once, are alike all over a
+grid: all of it is of one slide."""
 GRID_SEEDS = 1 << 62
 """Seeds from here on are for grids: the noise of a grid and that of its picture have nothing in common."""
 
@@ -66,7 +70,7 @@ def draw(
     ))  # fmt: skip
     field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
-    fill_with_noise(canvas, GRID_SEEDS + seed)
+    canvas[window].copy_(torch.from_numpy(coherent_noise(window, canvas.channels, GRID_SEEDS + seed, _COHERENT_CELLS)))
     sweep = _sweep(prior, field, window, sampling, seed, call_cells)
     ladder = Ladder.from_config(SCHEDULER, sampling.steps)
     done = run(State(canvas), ladder, sweep, update_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress)

@@ -9,6 +9,7 @@ normals here (Box-Muller), so no version of numpy's own sampler changes a pictur
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ BLOCK_LAT = 64
 _WORD = 1 << 64
 _OFFSET_STREAM = 1 << 63
 """Streams from here on are for lattice offsets; below are the noise of each step."""
+_SHARED_STREAM = _OFFSET_STREAM - 1
+"""What all of a canvas has in common in coherent noise."""
 
 
 def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -> NDArray[np.float32]:
@@ -32,6 +35,21 @@ def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -
         to, of = shared.within(window).slices, shared.within(block).slices
         out[:, *to] = _block(block, channels, seed, stream)[:, *of]
     return out
+
+
+def coherent_noise(window: Window, channels: int, seed: int, reach: int) -> NDArray[np.float32]:
+    """As ``addressed_noise``, but its mean over 2 ``reach`` + 1 places to a side is about the same everywhere.
+
+    A network that sees no further than that takes from such a mean what a whole image has in common (its stain, its
+    light), so it finds the same all over the canvas; each number is still normal, and so is each mean.
+    """
+    noise = addressed_noise(window.grown(reach), channels, seed).astype(np.float64)
+    side = 2 * reach + 1
+    along = reduce(np.add, (noise[:, first : first + window.rows] for first in range(side)))
+    slow = reduce(np.add, (along[:, :, first : first + window.cols] for first in range(side))) / side**2
+    shared = addressed_noise(Window(0, 0, 1, 1), channels, seed, _SHARED_STREAM) / side
+    own = noise[:, reach : reach + window.rows, reach : reach + window.cols]
+    return (own - slow + shared).astype(np.float32)
 
 
 def addressed_offset(period: int, quantum: int, seed: int, step: int) -> tuple[int, int]:

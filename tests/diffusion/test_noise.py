@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_tilegen.diffusion.noise import BLOCK_LAT, addressed_noise, addressed_offset
+from ssl_tilegen.diffusion.noise import BLOCK_LAT, addressed_noise, addressed_offset, coherent_noise
 from ssl_tilegen.geometry import Window
 
 places = st.integers(-200, 200)
@@ -64,3 +64,25 @@ def test_offsets_spread_over_the_period_in_quanta():
     assert (offsets % 4 == 0).all() and offsets.min() == 0 and offsets.max() == 60
     counts = np.bincount(offsets[:, 0] // 4, minlength=16)
     assert counts.min() > 80 and abs(np.corrcoef(offsets.T)[0, 1]) < 0.1
+
+
+@settings(max_examples=20, deadline=None)
+@given(row=places, col=places, rows=lengths, cols=lengths, cut=st.floats(0, 1))
+def test_coherent_noise_has_an_address_too(row, col, rows, cols, cut):
+    whole = coherent_noise(Window(row, col, rows, cols), 2, seed=7, reach=3)
+    at = round(cut * (cols - 1))
+    part = coherent_noise(Window(row, col + at, rows, cols - at), 2, seed=7, reach=3)
+    np.testing.assert_array_equal(whole[:, :, at:], part)
+
+
+def test_means_of_coherent_noise_are_alike_over_a_canvas_and_normal_over_seeds():
+    reach, side = 3, 7
+    blocks = [
+        coherent_noise(Window(0, 0, 70, 70), 64, seed, reach).astype(np.float64).reshape(64, 10, side, 10, side)
+        for seed in range(24)
+    ]
+    means = np.stack(blocks).mean((3, 5)) * side  # of unit variance if all were independent
+    within, between = means.std((2, 3)).mean(), means.mean((2, 3))
+    assert within < 0.7 * between.std(), "a canvas is not more alike than two of them"
+    assert between.var() == pytest.approx(1, abs=0.15) and abs(between.mean()) < 0.1
+    assert np.stack(blocks).var() == pytest.approx(1, abs=0.02)
