@@ -70,12 +70,17 @@ def draw(
     ))  # fmt: skip
     field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
-    canvas[window].copy_(torch.from_numpy(coherent_noise(window, canvas.channels, GRID_SEEDS + seed, _COHERENT_CELLS)))
+    canvas[window].copy_(first_noise(prior, window, seed))
     sweep = _sweep(prior, field, window, sampling, seed, call_cells)
     ladder = Ladder.from_config(SCHEDULER, sampling.steps)
     done = run(State(canvas), ladder, sweep, update_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress)
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
     return Drawing(cells[..., :-1], cells[..., -1] > 0)
+
+
+def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
+    """What the cells (D + 1, R, K) of a window are drawn from."""
+    return torch.from_numpy(coherent_noise(window, len(prior.mean), GRID_SEEDS + seed, _COHERENT_CELLS))
 
 
 def _framed(core: Window, least: int) -> Window:

@@ -24,9 +24,8 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.ladder import Ladder
-from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.updates import update_named
-from ssl_tilegen.drawing import GRID_SEEDS, clean_of_grid
+from ssl_tilegen.drawing import clean_of_grid, first_noise
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.priorspec import PriorSampling
@@ -101,8 +100,7 @@ def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int)
     side = prior.window or CELLS + 2 * BLEED
     before = (side - CELLS) // 2
     window = Window(-before, -before, side, side)
-    noise = [addressed_noise(window, len(prior.mean), GRID_SEEDS + first_seed + k) for k in range(len(told))]
-    x, previous = torch.from_numpy(np.stack(noise)), None
+    x, previous = torch.stack([first_noise(prior, window, first_seed + k) for k in range(len(told))]), None
     field = torch.from_numpy(told)[:, :, None, None].expand(-1, -1, side, side)
     clean_of, update = guided(clean_of_grid(prior), how.guidance, how.guidance_interval), update_named(how.update)
     for step in Ladder.from_config(SCHEDULER, how.steps).steps():
