@@ -51,13 +51,21 @@ def live_tiles(
         if live.all():
             tiles.append(tile)
             continue
+        about = [_about(place, tile.core, outer, halo, align) for place in _pieces(live, -(-halo // align))]
+        if sum(t.padded.size.area for t in about) > tile.padded.size.area:  # at an edge, where the halo is cut short
+            tiles.append(tile)
+            continue
         ground.append(tile.core)
-        for row, col, rows, cols in _pieces(live, -(-halo // align)):
-            place = Window(tile.core.row + row * align, tile.core.col + col * align, rows * align, cols * align)
-            core = place.intersection(tile.core)  # the last blocks of an area may be cut short
-            assert core is not None
-            tiles.append(Tile(core, _padded(core, outer, halo, align)))
+        tiles += about
     return tiles, ground
+
+
+def _about(place: tuple[int, int, int, int], whole: Window, outer: Window, halo: int, align: int) -> Tile:
+    """The tile of a rectangle (row, col, rows, cols) of the blocks of ``whole``."""
+    row, col, rows, cols = (length * align for length in place)
+    core = Window(whole.row + row, whole.col + col, rows, cols).intersection(whole)  # the last blocks may be cut short
+    assert core is not None
+    return Tile(core, _padded(core, outer, halo, align))
 
 
 def _pieces(live: Blocks, halo: int) -> Iterator[tuple[int, int, int, int]]:
