@@ -11,6 +11,7 @@ from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
 from ssl_tilegen.nets.tile_encoder import TileEncoder
+from ssl_tilegen.training.warm_start import fill_what_fits
 
 SMALL = {"latent_channels": 4, "condition_dim": 6, "widths": (16, 16, 32), "hidden": 16, "time_features": 8}
 
@@ -40,6 +41,49 @@ def test_the_linear_start_whitens_and_orders_the_latents():
     latents = net.encode(blocks).flatten(1)
     assert torch.allclose(torch.cov(latents.T), torch.eye(3), atol=1e-3)
     assert (net.decode(net.encode(blocks)) - blocks).std() < 0.12
+
+
+def test_more_latents_keep_the_old_ones_and_add_what_those_leave():
+    torch.manual_seed(0)
+    blocks = torch.randn(4000, 3, FACTOR, FACTOR) * torch.linspace(0.05, 0.6, FACTOR) + 0.3
+    sizes = {"fine_width": 16, "encoder_width": 16, "decoder_width": 16}
+    old = LinearStartAutoencoder(latent_channels=4, **sizes)
+    old.start_from_blocks(blocks)
+    old = shaken(old)
+    new = LinearStartAutoencoder(latent_channels=12, **sizes)
+    assert not fill_what_fits(new, old.state_dict())
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(new.encode(images)[:, :4], old.encode(images))
+        assert torch.allclose(new.decode(new.encode(images)), old.decode(old.encode(images)), atol=1e-5)
+        new.start_from_blocks(blocks, kept=4)
+        assert torch.equal(new.encode(images)[:, :4], old.encode(images))
+        added = new.analysis(blocks)[:, 4:].flatten(1)
+        assert torch.allclose(torch.cov(added.T), torch.eye(8), atol=1e-3)
+        errors = [(net.synthesis(net.analysis(blocks)) - blocks).std() for net in (new, old)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("side", [0, 8])
+def test_more_latents_begin_as_the_best_linear_estimate_and_leave_the_old_estimate_alone(side):
+    old = shaken(FieldUNet(**SMALL, sketch_side=side))
+    new = FieldUNet(**{**SMALL, "latent_channels": 6}, sketch_side=side).eval()
+    left = fill_what_fits(new, old.state_dict())
+    assert all(name.startswith("sketch.") for name in left)
+    x, t, field, folded = (
+        torch.randn(1, 6, 16, 16),
+        torch.tensor([0.4]),
+        torch.randn(1, 6, 4, 4),
+        torch.randn(1, 96, 4, 4),
+    )
+    of_old = folded.unflatten(1, (6, 16))[:, :4].flatten(1, 2)
+    with torch.no_grad():
+        got = new(x, t, torch.cat([field, folded], 1) if side else field)
+        told = old(x[:, :4], t, torch.cat([field, of_old], 1) if side else field)
+        blank = FieldUNet(**{**SMALL, "latent_channels": 6}, sketch_side=side)(x, t, None)
+    assert torch.allclose(got[:, :4], told, atol=1e-5)
+    assert torch.allclose(got[:, 4:], blank[:, 4:], atol=1e-5)
+    assert not torch.allclose(got[:, :4], blank[:, :4], atol=1e-2)
 
 
 @pytest.mark.parametrize("side", ["encode", "decode"])

@@ -19,6 +19,9 @@ from ssl_tilegen.nets.layers import PlainBlock, zeroed
 
 FACTOR = 8
 _LOGVAR_RANGE = (-14.0, 4.0)
+_FROM_LATENTS = ("synthesis.0.weight", "decoder.0.weight")
+_TO_LATENTS = ("analysis.1.weight", "analysis.1.bias")
+_TO_MOMENTS = ("moments.weight", "moments.bias")
 
 
 class LinearStartAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -104,16 +107,38 @@ class LinearStartAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.decode(sample), mean, logvar
 
     @torch.no_grad()
-    def start_from_blocks(self, blocks: Tensor) -> None:
-        """Set the linear parts to the principal components of (N, 3, 8, 8) training blocks in [-1, 1], whitened."""
+    def start_from_blocks(self, blocks: Tensor, kept: int = 0) -> None:
+        """Set the linear parts to the principal components of (N, 3, 8, 8) training blocks in [-1, 1], whitened.
+
+        The first ``kept`` latents stay what they are, and the others become the components of what those leave over.
+        """
+        analysis, synthesis = self.analysis[1], self.synthesis[0]
         flat = blocks.flatten(1).double()
-        mean = flat.mean(0)
-        variance, vectors = torch.linalg.eigh(torch.cov((flat - mean).T))
-        order = variance.argsort(descending=True)[: self.latent_channels]
+        inward, outward = analysis.weight[:kept].double().flatten(1), synthesis.weight[:, :kept].double().flatten(1)
+        restored = outward @ inward
+        left = flat - flat @ restored.T
+        mean = left.mean(0)
+        variance, vectors = torch.linalg.eigh(torch.cov((left - mean).T))
+        order = variance.argsort(descending=True)[: self.latent_channels - kept]
         deviation, basis = variance[order].clamp(min=1e-8).sqrt(), vectors[:, order].T
         whiten, colour = basis / deviation[:, None], (basis * deviation[:, None]).T
-        analysis, synthesis = self.analysis[1], self.synthesis[0]
-        analysis.weight.copy_(whiten[:, :, None, None])
-        analysis.bias.copy_(-(whiten @ mean))
-        synthesis.weight.copy_(colour[:, :, None, None])
-        synthesis.bias.copy_(mean)
+        analysis.weight[kept:] = (whiten - whiten @ restored)[:, :, None, None].float()
+        analysis.bias[kept:] = -(whiten @ mean).float()
+        synthesis.weight[:, kept:] = colour[:, :, None, None].float()
+        synthesis.bias.copy_(mean - outward @ analysis.bias[:kept].double())
+
+    def widened(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one with fewer latents in the shapes of this one: its latents come first, the others are of no
+        effect until `start_from_blocks` or training gives them one."""
+        kept = len(weights.get("analysis.1.bias", self.analysis[1].bias))
+        if kept >= self.latent_channels:
+            return weights
+        own = self.state_dict()
+        wide = {name: own[name].clone() for name in _FROM_LATENTS + _TO_LATENTS + _TO_MOMENTS}
+        for name in _FROM_LATENTS:
+            wide[name].zero_()[:, :kept] = weights[name]
+        for name in _TO_LATENTS:
+            wide[name][:kept] = weights[name]
+        for name in _TO_MOMENTS:
+            wide[name].unflatten(0, (2, -1))[:, :kept] = weights[name].unflatten(0, (2, -1))
+        return {**weights, **wide}

@@ -86,6 +86,22 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         edges = 2 * self.field_stride  # bilinear growth of the modulation, and rounding to the coarsest lattice
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
+    def widened(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one for fewer latent channels in the shapes of this one: those come first, and of the others
+        nothing is told nor taken yet."""
+        known, channels = len(weights.get("latent_std", self.latent_std)), len(self.latent_std)
+        if known >= channels or ("sketch.bias" in weights) != bool(self.sketch_side):
+            return weights
+        theirs, more = weights["stem.weight"], channels - known
+        stem = theirs.new_zeros(len(theirs), self.stem.in_channels, *theirs.shape[2:])
+        stem[:, :known] = theirs[:, :known]
+        if self.sketch_side:
+            stem[:, channels : channels + known] = theirs[:, known : 2 * known]
+            stem[:, -1:] = theirs[:, -1:]
+        out = nn.functional.pad(weights["out.weight"], (0, 0, 0, 0, 0, 0, 0, more))
+        bias = nn.functional.pad(weights["out.bias"], (0, more))
+        return {**weights, "stem.weight": stem, "out.weight": out, "out.bias": bias}
+
     def unfold(self, vectors: Tensor) -> Tensor:
         """The pictures (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
         assert self.sketch is not None, "this network takes no sketch"

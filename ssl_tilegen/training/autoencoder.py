@@ -64,8 +64,12 @@ class AutoencoderStage:
         return {**known, "_class_name": name, **self.settings.net}
 
     def _start_from(self, start: Any, network: Any) -> None:
-        left = fill_what_fits(network, start.state_dict())
-        if self.settings.train_only == "decoder":
+        """Take the weights of ``start``; latents that it has not begin with what its own leave over."""
+        whole, kept = self.settings.train_only == "all", start.config.latent_channels
+        left = fill_what_fits(network, start.state_dict(), widen=whole)
+        if whole and isinstance(network, LinearStartAutoencoder) and kept < network.latent_channels:
+            network.start_from_blocks(self._blocks(), kept)
+        if not whole:
             freeze_encoder(network, left)
             still_module(network)
 

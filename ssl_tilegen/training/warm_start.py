@@ -14,9 +14,14 @@ _DECODING = ("decoder.", "synthesis.", "to_pixels.", "post_quant_conv.")
 
 
 @torch.no_grad()
-def fill_what_fits(module: nn.Module, weights: dict[str, Tensor]) -> list[str]:
+def fill_what_fits(module: nn.Module, weights: dict[str, Tensor], *, widen: bool = True) -> list[str]:
     """Copy another network's weights into ``module`` where names and shapes agree; a kernel with more inputs than
-    theirs takes theirs as its first, and zeros. Statistics stay. Returns the names of what did not fit."""
+    theirs takes theirs as its first, and zeros. Statistics stay. Returns the names of what did not fit.
+
+    ``widen``: a network that knows how may take the weights of one of its class with fewer latent channels.
+    """
+    if widen and hasattr(module, "widened"):
+        weights = module.widened(weights)
     left = []
     for name, parameter in module.named_parameters():
         theirs = weights.get(name)

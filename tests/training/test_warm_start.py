@@ -72,6 +72,20 @@ def test_a_warm_start_of_everything_begins_where_the_other_ended(base, tmp_path)
     assert not (tmp_path / "bundle" / "denoiser").exists()
 
 
+def test_latents_may_be_added_and_the_denoiser_goes_on_from_the_old_ones(base, tmp_path):
+    channels = json.loads((base / "run" / "bundle" / "autoencoder" / "config.json").read_text())["latent_channels"]
+    head = 'window_px = 32\nstart_from = "run/bundle"\n'
+    config = runs.write_config(
+        base, "autoencoder", f"{head}[net]\nlatent_channels = {channels + 2}\n", "autoencoder-more"
+    )
+    train("autoencoder", config, tmp_path, overrides=["run.lr=1e-12"], device="cpu")
+    losses = runs.losses(tmp_path / "autoencoder"), runs.losses(base / "run" / "autoencoder")
+    assert losses[0][0] < losses[1][0]
+    after, before = weights(tmp_path / "bundle"), weights(base / "run" / "bundle")
+    assert after["analysis.1.weight"].shape[0] == channels + 2
+    assert after["analysis.1.weight"][:channels].allclose(before["analysis.1.weight"])
+
+
 def test_another_encoder_cannot_be_kept(base, tmp_path):
     with pytest.raises(SettingError, match="does not fit the encoder"):
         decoder_only(base, tmp_path, "[net]\nencoder_width = 24\n")
