@@ -14,7 +14,7 @@ _DECODING = ("decoder.", "synthesis.", "to_pixels.", "post_quant_conv.")
 
 
 @torch.no_grad()
-def fill_what_fits(module: nn.Module, weights: dict[str, Tensor], *, widen: bool = True) -> list[str]:
+def fill_what_fits(module: Any, weights: dict[str, Tensor], *, widen: bool = True) -> list[str]:
     """Copy another network's weights into ``module`` where names and shapes agree; a kernel with more inputs than
     theirs takes theirs as its first, and zeros. Statistics stay. Returns the names of what did not fit.
 
