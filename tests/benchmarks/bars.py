@@ -109,7 +109,7 @@ def main() -> None:
 def domains(count: int) -> list[Domain]:
     """H&E tiles, and aerial images with the weights of the recipe."""
     oam = ["oam_area1_half", "oam_area4_a", "oam_area4_b", "oam_sample2_rgba"]
-    aerial = {f"rasters/{name}.tif": 0.27 / len(oam) for name in oam} | {"rasters/neon/*.tif": 0.08}
+    aerial = {f"rasters/{name}.tif": 0.27 / len(oam) for name in oam} | {"rasters/neon/*.tif": 0.13}
     held_out = {"rasters/oam_area3.tif": 0.75, "rasters/neon_bart.tif": 0.25}
     return [
         Domain("he", {"tiles/he/train/*/*.jpg": 1.0}, {"tiles/he/val/*/*.jpg": 1.0}, count, True),
