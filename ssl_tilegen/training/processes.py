@@ -5,6 +5,7 @@ Every process makes its own places of the global batch, so a run on two processe
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -87,6 +88,7 @@ def _accelerator(device: torch.device) -> Any:
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # as accelerate passes it
     kwargs = [InitProcessGroupKwargs(timeout=_PATIENCE), DistributedDataParallelKwargs(broadcast_buffers=False)]
     return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=kwargs)
 
