@@ -95,16 +95,30 @@ def reading_threads() -> int:
     return max(2, min(16, cores()))
 
 
-def worker_share() -> tuple[int, int]:
-    """(index, count) of this process among its like, from a Slurm array or a launcher's variables; else (0, 1)."""
-    for index, count, first in (
-        ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
-        ("RANK", "WORLD_SIZE", ""),
-    ):
-        if os.environ.get(index, "").isdigit() and os.environ.get(count, "").isdigit():
-            total = int(os.environ[count])
-            return (int(os.environ[index]) - int(os.environ.get(first) or 0)) % total, total
-    return 0, 1
+def worker_share(*, array: bool = True) -> tuple[int, int]:
+    """(index, count) of this process among its like, from a Slurm array (unless not ``array``) or a launcher's
+    variables; else (0, 1).
+
+    SettingError for an array of which this cannot be told (a list such as 3,7,8: some work would be done twice, some
+    never).
+    """
+    task = {name: _number(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
+    own, count = task["ID"], task["COUNT"]
+    if array and own is not None and count:
+        first, step = task["MIN"] or 0, task["STEP"] or 1
+        last = task["MAX"] if task["MAX"] is not None else first + step * (count - 1)
+        if (last - first) // step + 1 != count:
+            raise SettingError(f"Slurm array of {count} tasks from {first} to {last}: it has gaps, so shares cannot be told; "
+                               "use one without, or give --shard I/N")  # fmt: skip
+        return (own - first) // step % count, count
+    rank, total = _number("RANK"), _number("WORLD_SIZE")
+    return (rank % total, total) if rank is not None and total else (0, 1)
+
+
+def _number(variable: str) -> int | None:
+    """The value of an environment variable that is a count."""
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)

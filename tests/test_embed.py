@@ -19,6 +19,7 @@ from ssl_tilegen.errors import InputError, Interrupted, OutputError, ResolutionE
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, is_complete, part_of
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.runtime import worker_share
 from ssl_tilegen.workflows.embed import EmbedIncomplete, EmbedReport, embed
 from tests.bundles import DIM, TILE_PX, encoder_bundle
 
@@ -167,6 +168,41 @@ def test_many_images_are_dealt_out(bundle: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "1")
     assert [report.input.name for report in run(tmp_path, bundle)] == ["b.tif"]
     assert [r.input.name for r in run([tmp_path / "*.tif"], bundle, shard=(0, 2))] == ["a.tif", "c.tif"]
+
+
+def array(monkeypatch: pytest.MonkeyPatch, tasks: list[int], own: int) -> None:
+    """The environment of a task of a Slurm array."""
+    step = tasks[1] - tasks[0] if len(tasks) > 1 else 1
+    facts = {"ID": own, "COUNT": len(tasks), "MIN": tasks[0], "MAX": tasks[-1], "STEP": step}
+    for name, value in facts.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+
+
+@pytest.mark.parametrize("tasks", [[0, 1, 2], [1, 2, 3], [0, 10, 20], [5, 7, 9, 11], [4]])
+def test_every_task_of_an_array_has_its_own_share(tasks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = []
+    for own in tasks:
+        array(monkeypatch, tasks, own)
+        shares.append(worker_share())
+    assert shares == [(i, len(tasks)) for i in range(len(tasks))]
+
+
+def test_an_array_with_gaps_has_no_shares(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "ab":
+        raster(tmp_path / f"{name}.tif", 100, 100)
+    array(monkeypatch, [3, 4, 9], 9)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_STEP", "1")
+    with pytest.raises(SettingError, match="--shard"):
+        run(tmp_path, bundle)
+    assert [r.status for r in run(tmp_path, bundle, shard=(0, 1))] == ["done", "done"]
+
+
+def test_a_task_with_an_image_of_its_own_does_all_of_it(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = raster(tmp_path / "a.tif", 40 * 32, 40 * 32)
+    array(monkeypatch, [1, 2, 3], 2)
+    assert run(source, bundle, stride=32)[0].status == "done"
 
 
 def test_failures_among_many_are_listed_and_the_others_are_done(bundle: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class EmbedSettings(Reading, Settings):
         None,
         "This process's share of the work as I/N, I from 0.",
         "--shard",
-        default_text="the Slurm array's or RANK/WORLD_SIZE, else all",
+        default_text="a Slurm array's, for many images; or RANK/WORLD_SIZE; else all",
         panel=MANY,
     )
     skip_existing: bool = knob(

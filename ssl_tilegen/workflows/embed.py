@@ -30,16 +30,18 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     """Embed every image of ``inputs`` (files, folders, globs, addresses) into a grid; returns one report per image.
 
     Finished shards of an earlier run are kept. With ``settings.shard`` (or a Slurm array) this process does its share
-    only: every N-th image, or every N-th shard where there are fewer images than processes. A table of all reports is
-    written to ``settings.summary``, also when not all could be done.
+    only: every N-th image, or every N-th shard where there are fewer images than processes. A single image is done
+    whole by a task of an array, which may well have one of its own; ``settings.shard`` cuts it. A table of all reports
+    is written to ``settings.summary``, also when not all could be done.
 
     Raises the error of a single input as it is; EmbedIncomplete where some of many failed; Interrupted when
     ``progress`` asks to stop, with all finished shards stored.
     """
     jobs = find_jobs(inputs, settings)
-    share = settings.shard or worker_share()
+    many = len(jobs) > 1 or settings.list is not None
+    share = settings.shard or worker_share(array=many)
     mine, split = _deal(jobs, share)
-    attempt = _attempt if len(jobs) > 1 or settings.list else _outright
+    attempt = _attempt if many else _outright
     reports: dict[Job, EmbedReport] = {}
     try:
         _embed_all(mine, settings, split, attempt, progress, reports)
