@@ -108,8 +108,8 @@ def worker_share(*, array: bool = True) -> tuple[int, int]:
         first, step = task["MIN"] or 0, task["STEP"] or 1
         last = task["MAX"] if task["MAX"] is not None else first + step * (count - 1)
         if (last - first) // step + 1 != count:
-            raise SettingError(f"Slurm array of {count} tasks from {first} to {last}: it has gaps, so shares cannot be told; "
-                               "use one without, or give --shard I/N")  # fmt: skip
+            raise SettingError(f"Slurm array of {count} tasks from {first} to {last}: it has gaps, so shares cannot be "
+                               "told; use one without, or give --shard I/N")  # fmt: skip
         return (own - first) // step % count, count
     rank, total = _number("RANK"), _number("WORLD_SIZE")
     return (rank % total, total) if rank is not None and total else (0, 1)

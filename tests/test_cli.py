@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,7 @@ def code_of(*arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     program = (
         "import sys, runpy; sys.argv = ['ssl-tilegen', 'embed', '--help']\n"
         "try: runpy.run_module('ssl_tilegen', run_name='__main__')\n"
@@ -49,9 +48,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "heavy = {'torch', 'timm', 'zarr', 'numpy', 'rasterio', 'openslide'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    started = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
-    assert time.perf_counter() - started < 5  # 0.4 s on an idle machine
 
 
 @pytest.mark.parametrize(
