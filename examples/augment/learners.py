@@ -6,18 +6,21 @@ augmentation.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from tasks import Item, Task, digest
+from torch import nn
 
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.metrics.probes import linear_probe
 from ssl_tilegen.metrics.usefulness import Part
-from ssl_tilegen.training.classifier import ClassifierSettings, convnet, fine_tuned
+from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 from ssl_tilegen.workflows.augment.inputs import read_pixels
 from ssl_tilegen.workflows.evaluate.features import describe_windows
 
@@ -25,7 +28,8 @@ Learner = Callable[[bool, Part, np.ndarray, int, int], np.ndarray]
 VIEWS = 2
 LIGHT = {"turned": (0.0, 0.0), "mild": (0.04, 4.0)}
 """Ordinary augmentation: quarter turns and mirrors always; gain and shift of light and stain up to so much."""
-NET_PX, NET_STEPS = 64, 100
+NET_PX = 64
+NET = ClassifierSettings(steps=150, batch=16, lr=5e-3, backbone_lr=5e-3)
 _AT_ONCE = 64
 
 
@@ -35,16 +39,41 @@ def probe(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int
     return linear_probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
 
 
-def network(kind: str) -> Learner:
-    """A small convolutional network from scratch over pixels (N, S, S, 3); ``kind`` of its ordinary augmentation."""
+def network(kind: str, cache: Path) -> Learner:
+    """A small convolutional network from scratch over pixels (N, S, S, 3); ``kind`` of its ordinary augmentation.
+
+    What it said is kept in ``cache`` by the pixels, labels and settings that it came from.
+    """
 
     def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         augment = "none" if not ordinary else "flips" if kind == "turned" else "full"
-        torch.manual_seed(seed)
-        settings = ClassifierSettings(steps=NET_STEPS, augment=augment, backbone_lr=2e-3)
-        return fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
+        settings = replace(NET, augment=augment)
+        mark = hashlib.sha256(repr((settings, classes, seed, train.x.shape)).encode())
+        for array in (train.x, train.y, test):
+            mark.update(np.ascontiguousarray(array).data)
+        path = cache / f"network-{mark.hexdigest()[:16]}.npy"
+        if not path.exists():
+            torch.manual_seed(seed)
+            said = fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
+            part = path.with_name(f".{path.name}")
+            np.save(part, said)
+            part.replace(path)
+        return np.asarray(np.load(path))
 
     return learn
+
+
+def convnet(widths: Sequence[int] = (32, 64), patch_px: int = 4) -> nn.Module:
+    """(N, 3, H, W) -> (N, widths[-1]): patches of ``patch_px``, a 3 x 3 layer, and for every further width a halving of
+    the sides and a 3 x 3 layer."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in widths:
+        first = nn.Conv2d(3, width, patch_px, stride=patch_px) if before == 3 else nn.Conv2d(before, width, 3, 2, 1)
+        for layer in (first, nn.Conv2d(width, width, 3, padding=1)):
+            layers += [layer, nn.GroupNorm(8, width), nn.GELU()]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
