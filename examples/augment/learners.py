@@ -63,7 +63,7 @@ def network(kind: str, cache: Path) -> Learner:
     return learn
 
 
-def convnet(widths: Sequence[int] = (32, 64), patch_px: int = 4) -> nn.Module:
+def convnet(widths: Sequence[int] = (24, 48), patch_px: int = 4) -> nn.Module:
     """(N, 3, H, W) -> (N, widths[-1]): patches of ``patch_px``, a 3 x 3 layer, and for every further width a halving of
     the sides and a 3 x 3 layer."""
     layers: list[nn.Module] = []
@@ -71,7 +71,7 @@ def convnet(widths: Sequence[int] = (32, 64), patch_px: int = 4) -> nn.Module:
     for width in widths:
         first = nn.Conv2d(3, width, patch_px, stride=patch_px) if before == 3 else nn.Conv2d(before, width, 3, 2, 1)
         for layer in (first, nn.Conv2d(width, width, 3, padding=1)):
-            layers += [layer, nn.GroupNorm(8, width), nn.GELU()]
+            layers += [layer, nn.GroupNorm(8, width), nn.ReLU()]
         before = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 

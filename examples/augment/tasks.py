@@ -81,7 +81,8 @@ def lung(data: Path, out: Path, pool: int) -> Task:
     kept = [item for label in labels for item in own[label][:pool]]
     held = [item for label in labels for item in own[label][pool : pool + 40]]
     test = [Item(p, p.parent.name, p.name[:4]) for p in sorted((data / "tiles/he/val").glob("*/*.jpg"))]
-    return Task("lung", "Lung H&E, three classes (LC25000)", kept, held, test, 224, (5, 10, 20, 40), True, 5)
+    title, counts = "Lung H&E, three classes (LC25000)", (5, 10, 20, 40)
+    return Task("lung", title, kept, held, test, 224, counts, True, 5, ("fresh",))
 
 
 def sites(data: Path, out: Path, pool: int) -> Task:
@@ -118,7 +119,7 @@ def green(data: Path, out: Path, pool: int) -> Task:
             path = _cut(source, out / "green" / label / f"b{row}x{col}_{r}-{c}.png", r, c, 64)
             which = 2 if (row + col) % 2 else 1 if (row + col) % 6 == 4 else 0
             parts[which].append(Item(path, label, f"b{row}x{col}"))
-    return Task("green", "Aerial at 5 m/px (NAIP), green or bare", *parts, 64, (2, 4), False, 2)
+    return Task("green", "Aerial at 5 m/px (NAIP), green or bare", *parts, 64, (2, 4), False, 2, ("blend",))
 
 
 BUILT = {  # columns of windows; one between two parts is left out, so that parts do not touch
@@ -145,7 +146,7 @@ def built(data: Path, out: Path, pool: int) -> Task:
                 stem, source = Path(name).stem, data / "rasters" / name
                 path = _cut(source, out / "built" / label / f"{stem}_{row}-{col}.png", row * 192, col * 192, 192)
                 part.append(Item(path, label, f"{stem}_b{row // 2}x{(col - first) // 2}"))
-    return Task("built", "Aerial, roofs or none (OpenAerialMap)", *parts, 192, (2, 4, 8), True, 2)
+    return Task("built", "Aerial, roofs or none (OpenAerialMap)", *parts, 192, (2, 4, 8), True, 2, ("light", "blend"))
 
 
 def _crops(path: Path, folder: Path, side: int) -> Iterable[Path]:
