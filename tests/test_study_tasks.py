@@ -15,6 +15,8 @@ import rasterio
 import rasterio.transform
 from PIL import Image
 
+from ssl_tilegen.encoders.texture import TextureEncoder
+
 STUDY = Path(__file__).parents[1] / "examples" / "augment"
 MODULES = ("tasks", "learners", "report", "study")
 
@@ -100,3 +102,19 @@ def test_a_small_network_learns_what_is_plain_and_is_kept(modules: dict[str, Mod
     np.save(kept, said * 0)
     assert (learn(False, part, part.x, 2, 0) == 0).all()  # taken up again, not trained again
     assert not (learn(False, part, part.x, 2, 1) == 0).all() and not (learn(True, part, part.x, 2, 0) == 0).all()
+
+
+def test_features_are_of_pictures_and_their_views_and_are_kept(modules: dict[str, ModuleType], tmp_path: Path) -> None:
+    tasks, learners = modules["tasks"], modules["learners"]
+    items, rng = [], np.random.default_rng(0)
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        items.append(tasks.Item(tmp_path / f"{number}.png", "ab"[number % 2], str(number)))
+    task = tasks.Task("toy", "Toy", items, items, items, 32, (1,), True)
+    encoder = TextureEncoder(32)
+    alone = learners.features(task, items, None, encoder, tmp_path)
+    viewed = learners.features(task, items, "mild", encoder, tmp_path)
+    assert alone.x.shape[1] == 1 and viewed.x.shape[1] == 1 + learners.VIEWS
+    assert np.array_equal(viewed.x[:, :1], alone.x) and not np.allclose(viewed.x[:, 1], alone.x[:, 0])
+    items[0].path.unlink()  # nothing is read again
+    assert np.array_equal(learners.features(task, items, "mild", encoder, tmp_path).x, viewed.x)

@@ -77,15 +77,20 @@ def convnet(widths: Sequence[int] = (24, 48), patch_px: int = 4) -> nn.Module:
 
 
 def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
-    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: of the pictures alone), kept in
-    ``cache``."""
-    path = cache / f"{task.name}-{digest(items)}-{kind}-{encoder.weights_sha256[:8]}.npz"
+    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: (N, 1, D), of the pictures alone), kept
+    in ``cache``."""
+    x = [_kept(task, items, each, encoder, cache) for each in dict.fromkeys((None, kind))]
+    return labelled(task, items, np.concatenate(x, axis=1))
+
+
+def _kept(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> np.ndarray:
+    path = cache / f"{task.name}-{digest(items)}-{kind or 'plain'}-{encoder.weights_sha256[:8]}.npz"
     if not path.exists():
         parts = [_described(items[i : i + _AT_ONCE], i, kind, encoder) for i in range(0, len(items), _AT_ONCE)]
         part = path.with_name(f".{path.name}")
         np.savez(part, x=np.concatenate(parts).astype(np.float32))
         part.replace(path)
-    return labelled(task, items, np.load(path)["x"])
+    return np.asarray(np.load(path)["x"])
 
 
 def pixels(task: Task, items: Sequence[Item]) -> Part:
@@ -108,12 +113,14 @@ def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Enc
 
 
 def _views(rgb: np.ndarray, kind: str | None, seed: int) -> np.ndarray:
-    """A picture (H, W, 3), and VIEWS of it that are turned, mirrored, and changed in light and stain."""
-    rng, views = np.random.default_rng(seed), [rgb]
-    for _ in range(VIEWS if kind else 0):
+    """A picture (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
+    if kind is None:
+        return rgb[None]
+    rng, views = np.random.default_rng(seed), []
+    for _ in range(VIEWS):
         view = np.rot90(rgb, int(rng.integers(4)))
         view = view[:, ::-1] if rng.random() < 0.5 else view
-        gain, shift = LIGHT[str(kind)]
+        gain, shift = LIGHT[kind]
         changed = view * (1 + rng.uniform(-gain, gain, 3)) + rng.uniform(-shift, shift, 3)
         views.append(changed.clip(0, 255).astype(np.uint8))
     return np.stack(views)

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="chosen from, instead of a task's own")
     parser.add_argument("--scale", type=int, help="pictures made of each picture, instead of a task's own number")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
-    parser.add_argument("--seeds", type=int, default=20, help="draws of groups for the probes")
+    parser.add_argument("--seeds", type=int, default=40, help="draws of groups for the probes")
     parser.add_argument("--finetune", type=int, default=12, help="draws for the network from scratch; 0: none")
     parser.add_argument("--counts", type=int, nargs="+", help="groups per class, instead of a task's own")
     options = parser.parse_args()
