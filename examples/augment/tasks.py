@@ -146,7 +146,7 @@ def built(data: Path, out: Path, pool: int) -> Task:
                 stem, source = Path(name).stem, data / "rasters" / name
                 path = _cut(source, out / "built" / label / f"{stem}_{row}-{col}.png", row * 192, col * 192, 192)
                 part.append(Item(path, label, f"{stem}_b{row // 2}x{(col - first) // 2}"))
-    return Task("built", "Aerial, roofs or none (OpenAerialMap)", *parts, 192, (2, 4, 8), True, 2, ("light", "blend"))
+    return Task("built", "Aerial, roofs or none (OpenAerialMap)", *parts, 192, (2, 4, 8), True, 2, ("blend",), 4)
 
 
 def _crops(path: Path, folder: Path, side: int) -> Iterable[Path]:
