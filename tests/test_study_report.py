@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +41,6 @@ def found(gains: list[tuple[float, float, float]]) -> dict[str, Any]:
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[float, float, float]], said: str) -> None:
-    shutil.copy(STUDY / "NOTES.md", tmp_path / "NOTES.md")
     (tmp_path / "lung.json").write_text(json.dumps(found(gains)))
     results = tmp_path / "RESULTS.md"
     subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
@@ -55,7 +53,6 @@ def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[flo
 
 def test_each_learner_and_task_is_told(tmp_path: Path) -> None:
     """A gain by one learner is not hidden among those of another; pictures per picture are the task's own."""
-    shutil.copy(STUDY / "NOTES.md", tmp_path / "NOTES.md")
     lung, built = found([(0.02, 0.01, 0.03), (0.01, -0.01, 0.03)]), found([(-0.02, -0.03, -0.01)])
     lung["rows"][1] |= {"learner": "network from scratch"}
     lung["rows"][1]["gains"]["both+ - real+"] = (-0.02, -0.03, -0.01)

@@ -24,7 +24,7 @@ def main() -> None:
     text = ["# Do synthetic pictures make better classifiers where labels are few?", "", _made(tasks), ""]
     text += ["## What came out", ""]
     text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]
-    text += [path.with_name("NOTES.md").read_text().strip(), ""]
+    text += [Path(__file__).with_name("NOTES.md").read_text().strip(), ""]
     for task in tasks:
         text += table(task)
     part = path.with_name(f".{path.name}.part")
