@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +41,6 @@ def found(gains: list[tuple[float, float, float]]) -> dict[str, Any]:
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[float, float, float]], said: str) -> None:
-    shutil.copy(STUDY / "NOTES.md", tmp_path / "NOTES.md")
     (tmp_path / "lung.json").write_text(json.dumps(found(gains)))
     results = tmp_path / "RESULTS.md"
     subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
@@ -51,6 +49,25 @@ def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[flo
     assert said in text and f"clearly better in {better} of {len(gains)} rows and clearly worse in {worse}" in text
     assert f"of {len(gains)} rows of `both - real` {better} are clearly above zero and {worse} clearly below" in text
     assert "100 pictures of 30 groups tested" in text and text.count("**+") + text.count("**-") == better + worse
+
+
+def test_each_learner_and_task_is_told(tmp_path: Path) -> None:
+    """A gain by one learner is not hidden among those of another; pictures per picture are the task's own."""
+    lung, built = found([(0.02, 0.01, 0.03), (0.01, -0.01, 0.03)]), found([(-0.02, -0.03, -0.01)])
+    lung["rows"][1] |= {"learner": "network from scratch"}
+    lung["rows"][1]["gains"]["both+ - real+"] = (-0.02, -0.03, -0.01)
+    built |= {"task": "built", "title": "Roofs", "scale": 3, "gains": {"blend": 0.01, "light": 0.0},
+              "cosine": {"blend": 0.9, "light": 0.95}}  # fmt: skip
+    for task in (lung, built):
+        (tmp_path / f"{task['task']}.json").write_text(json.dumps(task))
+    results = tmp_path / "RESULTS.md"
+    subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
+    text = results.read_text()
+    assert "linear, texture 1 better and 0 worse of 1 (with ordinary augmentation 0 better and 0 worse)" in text
+    assert "network from scratch 0 better and 0 worse of 1 (with ordinary augmentation 0 better and 1 worse)" in text
+    assert "2 pictures made of each; the only one of this run" in text
+    assert "3 pictures made of each; chosen on the held-out groups from `blend` +1.0" in text
+    assert text.index("## Lung") < text.index("## Roofs")
 
 
 def test_a_folder_without_results_is_one_line(tmp_path: Path) -> None:

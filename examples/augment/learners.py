@@ -6,18 +6,21 @@ augmentation.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from tasks import Item, Task, digest
+from torch import nn
 
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.metrics.probes import linear_probe
 from ssl_tilegen.metrics.usefulness import Part
-from ssl_tilegen.training.classifier import ClassifierSettings, convnet, fine_tuned
+from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 from ssl_tilegen.workflows.augment.inputs import read_pixels
 from ssl_tilegen.workflows.evaluate.features import describe_windows
 
@@ -25,7 +28,8 @@ Learner = Callable[[bool, Part, np.ndarray, int, int], np.ndarray]
 VIEWS = 2
 LIGHT = {"turned": (0.0, 0.0), "mild": (0.04, 4.0)}
 """Ordinary augmentation: quarter turns and mirrors always; gain and shift of light and stain up to so much."""
-NET_PX, NET_STEPS = 64, 100
+NET_PX = 64
+NET = ClassifierSettings(steps=150, batch=16, lr=5e-3, backbone_lr=5e-3)
 _AT_ONCE = 64
 
 
@@ -35,28 +39,58 @@ def probe(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int
     return linear_probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
 
 
-def network(kind: str) -> Learner:
-    """A small convolutional network from scratch over pixels (N, S, S, 3); ``kind`` of its ordinary augmentation."""
+def network(kind: str, cache: Path) -> Learner:
+    """A small convolutional network from scratch over pixels (N, S, S, 3); ``kind`` of its ordinary augmentation.
+
+    What it said is kept in ``cache`` by the pixels, labels and settings that it came from.
+    """
 
     def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         augment = "none" if not ordinary else "flips" if kind == "turned" else "full"
-        torch.manual_seed(seed)
-        settings = ClassifierSettings(steps=NET_STEPS, augment=augment, backbone_lr=2e-3)
-        return fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
+        settings = replace(NET, augment=augment)
+        mark = hashlib.sha256(repr((settings, classes, seed, train.x.shape)).encode())
+        for array in (train.x, train.y, test):
+            mark.update(np.ascontiguousarray(array).data)
+        path = cache / f"network-{mark.hexdigest()[:16]}.npy"
+        if not path.exists():
+            torch.manual_seed(seed)
+            said = fine_tuned(convnet(), train.x, train.y, classes, seed, settings)(test)
+            part = path.with_name(f".{path.name}")
+            np.save(part, said)
+            part.replace(path)
+        return np.asarray(np.load(path))
 
     return learn
 
 
+def convnet(widths: Sequence[int] = (24, 48), patch_px: int = 4) -> nn.Module:
+    """(N, 3, H, W) -> (N, widths[-1]): patches of ``patch_px``, a 3 x 3 layer, and for every further width a halving of
+    the sides and a 3 x 3 layer."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width in widths:
+        first = nn.Conv2d(3, width, patch_px, stride=patch_px) if before == 3 else nn.Conv2d(before, width, 3, 2, 1)
+        for layer in (first, nn.Conv2d(width, width, 3, padding=1)):
+            layers += [layer, nn.GroupNorm(8, width), nn.ReLU()]
+        before = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
-    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: of the pictures alone), kept in
-    ``cache``."""
-    path = cache / f"{task.name}-{digest(items)}-{kind}-{encoder.weights_sha256[:8]}.npz"
+    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: (N, 1, D), of the pictures alone), kept
+    in ``cache``."""
+    x = [_kept(task, items, each, encoder, cache) for each in dict.fromkeys((None, kind))]
+    return labelled(task, items, np.concatenate(x, axis=1))
+
+
+def _kept(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> np.ndarray:
+    path = cache / f"{task.name}-{digest(items)}-{kind or 'plain'}-{encoder.weights_sha256[:8]}.npz"
     if not path.exists():
         parts = [_described(items[i : i + _AT_ONCE], i, kind, encoder) for i in range(0, len(items), _AT_ONCE)]
         part = path.with_name(f".{path.name}")
         np.savez(part, x=np.concatenate(parts).astype(np.float32))
         part.replace(path)
-    return labelled(task, items, np.load(path)["x"])
+    return np.asarray(np.load(path)["x"])
 
 
 def pixels(task: Task, items: Sequence[Item]) -> Part:
@@ -79,12 +113,14 @@ def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Enc
 
 
 def _views(rgb: np.ndarray, kind: str | None, seed: int) -> np.ndarray:
-    """A picture (H, W, 3), and VIEWS of it that are turned, mirrored, and changed in light and stain."""
-    rng, views = np.random.default_rng(seed), [rgb]
-    for _ in range(VIEWS if kind else 0):
+    """A picture (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
+    if kind is None:
+        return rgb[None]
+    rng, views = np.random.default_rng(seed), []
+    for _ in range(VIEWS):
         view = np.rot90(rgb, int(rng.integers(4)))
         view = view[:, ::-1] if rng.random() < 0.5 else view
-        gain, shift = LIGHT[str(kind)]
+        gain, shift = LIGHT[kind]
         changed = view * (1 + rng.uniform(-gain, gain, 3)) + rng.uniform(-shift, shift, 3)
         views.append(changed.clip(0, 255).astype(np.uint8))
     return np.stack(views)

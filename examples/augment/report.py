@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Task = dict[str, Any]
-ORDER = ("lung", "sites", "green")
+ORDER = ("lung", "built", "sites", "green")
 ARMS = ("real", "synthetic", "both", "gated", "real+", "both+")
 GAINS = ("both - real", "gated - real", "both+ - real+", "both+ - real", "real+ - real")
 
@@ -24,7 +24,7 @@ def main() -> None:
     text = ["# Do synthetic pictures make better classifiers where labels are few?", "", _made(tasks), ""]
     text += ["## What came out", ""]
     text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]
-    text += [path.with_name("NOTES.md").read_text().strip(), ""]
+    text += [Path(__file__).with_name("NOTES.md").read_text().strip(), ""]
     for task in tasks:
         text += table(task)
     part = path.with_name(f".{path.name}.part")
@@ -33,11 +33,11 @@ def main() -> None:
 
 
 def _made(tasks: list[Task]) -> str:
-    first, seconds = tasks[0], sum(task["seconds"] for task in tasks)
+    seconds = sum(task["seconds"] for task in tasks)
     models = ", ".join(sorted({f"`{task['model']}` ({task['hash'][:12]})" for task in tasks}))
     return (
-        f"Written by `run.sh` with the model {models}; {first['scale']} pictures made of each picture; "
-        f"{seconds / 60:.0f} processor minutes in the last run (what earlier ones made is kept)."
+        f"Written by `run.sh` with the model {models}; {seconds / 60:.0f} minutes in the last run (what earlier "
+        "ones made is kept)."
     )
 
 
@@ -57,8 +57,19 @@ def verdict(task: Task) -> str:
         f"{len(less)}. The row that says most for it: {best['learner']} at {best['groups']} groups per class, "
         f"{span(best['gains']['both - real'])} points over {span(best['figures']['real'], sign=False)} % (95 % "
         f"intervals; {best['draws']} draws, {task['tested']} pictures of {best['test_groups']} groups tested). "
-        f"Recipe `{task['recipe']}`{_in_class(task)}."
+        f"By learner: {_by_learner(task)}. Recipe `{task['recipe']}`{_in_class(task)}."
     )
+
+
+def _by_learner(task: Task) -> str:
+    """Of how many rows each learner's gain is clear, without and with ordinary augmentation on both sides."""
+    said = []
+    for name in dict.fromkeys(row["learner"] for row in task["rows"]):
+        own = {**task, "rows": [row for row in task["rows"] if row["learner"] == name]}
+        plain, more = ("{} better and {} worse".format(*(len(side) for side in _clear(own, gain)))
+                       for gain in ("both - real", "both+ - real+"))  # fmt: skip
+        said.append(f"{name} {plain} of {len(own['rows'])} (with ordinary augmentation {more})")
+    return "; ".join(said)
 
 
 def _in_class(task: Task) -> str:
@@ -92,13 +103,17 @@ def table(task: Task) -> list[str]:
                       for name, gain in task["gains"].items())  # fmt: skip
     ordinary = ", ".join(f"{name} {100 * gain:+.1f}" for name, gain in task["kinds"].items())
     heads = ["learner", "groups", *ARMS, *GAINS]
+    chosen = (
+        f"Recipe `{task['recipe']}` (`augment {task['options']}`), {task['scale']} pictures made of each; " + (
+            f"chosen on the held-out groups from {tried}" if len(task["gains"]) > 1 else
+            f"the only one of this run, on the held-out groups {tried}"
+        ) + f"; ordinary augmentation `{task['kind']}` from {ordinary} (points over real pictures alone)."
+    )  # fmt: skip
     lines = [
         f"## {task['title']}", "",
         f"Pictures {kind}; {task['train']} to draw from, {task['held']} held out to choose by, {task['tested']} "
         "tested.",
-        "",
-        f"Chosen on the held-out groups: recipe `{task['recipe']}` (`augment {task['options']}`) from {tried}; "
-        f"ordinary augmentation `{task['kind']}` from {ordinary} (points over real pictures alone).", "",
+        "", chosen, "",
         "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
     ]  # fmt: skip
     for row in task["rows"]:

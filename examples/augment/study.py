@@ -39,7 +39,6 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "free": ("--layout", "free", "--mix", "0.3"),
 }
 """What is handed to `augment`; a recipe without --strength starts from noise."""
-CHOSEN_FROM = ("light", "blend", "fresh")
 PLAIN = ("real", "synthetic", "both", "gated")
 ARMS = (*PLAIN, "real+", "both+")
 GAINS = (("both", "real"), ("gated", "real"), ("both+", "real+"), ("both+", "real"), ("real+", "real"))
@@ -63,11 +62,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("augment-study"))
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--recipes", nargs="+", default=list(CHOSEN_FROM), choices=list(RECIPES), help="chosen from")
-    parser.add_argument("--scale", type=int, default=2, help="pictures made of each picture")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="chosen from, instead of a task's own")
+    parser.add_argument("--scale", type=int, help="pictures made of each picture, instead of a task's own number")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
-    parser.add_argument("--seeds", type=int, default=20, help="draws of groups for the probes")
-    parser.add_argument("--finetune", type=int, default=8, help="draws for the network from scratch; 0: none")
+    parser.add_argument("--seeds", type=int, default=40, help="draws of groups for the probes")
+    parser.add_argument("--finetune", type=int, default=12, help="draws for the network from scratch; 0: none")
     parser.add_argument("--counts", type=int, nargs="+", help="groups per class, instead of a task's own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """Choose, then test: everything that report.py needs."""
     started, bundle = time.perf_counter(), ModelBundle.load(options.model)
     encoders: dict[str, Encoder] = {"texture": TextureEncoder(task.side_px), "bundle": BundleEncoder(bundle)}
-    folders = {recipe: make(task, recipe, bundle, options) for recipe in options.recipes}
+    folders = {recipe: make(task, recipe, bundle, options) for recipe in options.recipes or task.recipes}
     kinds = {kind: _of_ordinary(task, kind, encoders["texture"], options) for kind in LIGHT}
     kind = max(kinds, key=lambda name: kinds[name])
     gains = {recipe: _of_recipe(task, folder, encoders, options) for recipe, folder in folders.items()}
@@ -91,7 +90,7 @@ def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     facts = {name: json.loads((folder / "augment.json").read_text()) for name, folder in folders.items()}
     return {
         "task": task.name, "title": task.title, "seen": task.seen, "model": bundle.info.name, "hash": bundle.hash,
-        "scale": options.scale, "train": len(task.train), "held": len(task.held), "tested": len(task.test),
+        "scale": _scale(task, options), "train": len(task.train), "held": len(task.held), "tested": len(task.test),
         "kinds": kinds, "kind": kind, "gains": gains, "recipe": recipe, "options": " ".join(RECIPES[recipe]),
         "cosine": {name: own["cosine"] for name, own in facts.items()},
         "in_class": {name: [own["in_class"], own["real_in_class"]] for name, own in facts.items()},
@@ -101,10 +100,11 @@ def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
 
 def make(task: Task, recipe: str, bundle: ModelBundle, options: argparse.Namespace) -> Path:
     """The synthetic pictures of a task by `ssl-tilegen augment`, made unless they are there."""
-    folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{options.scale}-{bundle.hash[:8]}"
+    scale = _scale(task, options)
+    folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{scale}-{bundle.hash[:8]}"
     if not folder.exists():
         command = [sys.executable, "-m", "ssl_tilegen", "augment", str(task.csv(options.out)), "-o", str(folder),
-                   "--per-image", str(options.scale), "--model", options.model, *RECIPES[recipe]]  # fmt: skip
+                   "--per-image", str(scale), "--model", options.model, *RECIPES[recipe]]  # fmt: skip
         subprocess.run(command, check=True)
     return folder
 
@@ -143,7 +143,7 @@ def test(
         sets = Sets(pixels(task, task.train), pixels(task, made), pixels(task, task.test), voting)
         arms = ("real", "both", "real+", "both+")
         few = _counts(task, options)[:2]
-        rows += _rows("network from scratch", network(kind), sets, task, few, options.finetune, arms)
+        rows += _rows("network from scratch", network(kind, options.out), sets, task, few, options.finetune, arms)
     return rows
 
 
@@ -226,6 +226,10 @@ def read_made(folder: Path) -> list[Item]:
 def _manifest(folder: Path) -> list[dict[str, str]]:
     with (folder / "manifest.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _scale(task: Task, options: argparse.Namespace) -> int:
+    return int(options.scale or task.scale)
 
 
 def _counts(task: Task, options: argparse.Namespace) -> tuple[int, ...]:

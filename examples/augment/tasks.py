@@ -31,7 +31,8 @@ def digest(items: Sequence[Item]) -> str:
 class Task:
     """``train`` (draws are made of it), ``held`` (recipes are chosen on it) and ``test`` share no group; ``side_px``:
     of a picture; ``counts``: how many groups per class are drawn; ``seen``: whether the built-in model was trained on
-    these pictures or their like.
+    these pictures or their like; ``recipes`` (names of study.py's) are chosen from, and ``scale`` pictures are made of
+    each.
 
     Groups are drawn by blocks of ``block``, and `augment` mixes within a block alone (it is the CSV's split), so that
     no synthetic picture knows of a group that its draw has not.
@@ -46,6 +47,8 @@ class Task:
     counts: tuple[int, ...]
     seen: bool
     block: int = 1
+    recipes: tuple[str, ...] = ("light",)
+    scale: int = 2
 
     def blocks(self) -> dict[tuple[str, str], str]:
         """(label, group) -> the block that it is in."""
@@ -78,7 +81,8 @@ def lung(data: Path, out: Path, pool: int) -> Task:
     kept = [item for label in labels for item in own[label][:pool]]
     held = [item for label in labels for item in own[label][pool : pool + 40]]
     test = [Item(p, p.parent.name, p.name[:4]) for p in sorted((data / "tiles/he/val").glob("*/*.jpg"))]
-    return Task("lung", "Lung H&E, three classes (LC25000)", kept, held, test, 224, (5, 10, 20, 40), True, 5)
+    title, counts = "Lung H&E, three classes (LC25000)", (5, 10, 20, 40)
+    return Task("lung", title, kept, held, test, 224, counts, True, 5, ("fresh",))
 
 
 def sites(data: Path, out: Path, pool: int) -> Task:
@@ -115,7 +119,34 @@ def green(data: Path, out: Path, pool: int) -> Task:
             path = _cut(source, out / "green" / label / f"b{row}x{col}_{r}-{c}.png", r, c, 64)
             which = 2 if (row + col) % 2 else 1 if (row + col) % 6 == 4 else 0
             parts[which].append(Item(path, label, f"b{row}x{col}"))
-    return Task("green", "Aerial at 5 m/px (NAIP), green or bare", *parts, 64, (2, 4), False, 2)
+    return Task("green", "Aerial at 5 m/px (NAIP), green or bare", *parts, 64, (2, 4), False, 2, ("blend",))
+
+
+BUILT = {  # columns of windows; one between two parts is left out, so that parts do not touch
+    "oam_area1_half.tif": ((0, 9), (10, 14), (15, 21)),
+    "oam_sample2_rgba.tif": ((0, 7), (8, 11), (12, 16)),
+    "oam_area4_a.tif": ((0, 0), (0, 5), (0, 0)),
+    "oam_area4_b.tif": ((0, 0), (0, 0), (0, 10)),
+    "oam_area3.tif": ((0, 0), (0, 0), (0, 10)),
+}
+
+
+def built(data: Path, out: Path, pool: int) -> Task:
+    """OpenAerialMap: roofs or none? Windows of 192 px labelled by eye (built.csv: roofs cover a sixth or more; or there
+    is none: trees, open ground, or both; windows between are left out). Groups are blocks of two by two windows; parts
+    are strips of ground that do not touch; `oam_area3` is a town that nothing was ever trained on."""
+    parts: tuple[list[Item], ...] = ([], [], [])
+    with Path(__file__).with_name("built.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for each in rows:
+        name, row, col = each["file"], int(each["row"]), int(each["col"])
+        label = "built" if each["label"] == "built" else "empty"
+        for part, (first, end) in zip(parts, BUILT[name], strict=True):
+            if first <= col < end:
+                stem, source = Path(name).stem, data / "rasters" / name
+                path = _cut(source, out / "built" / label / f"{stem}_{row}-{col}.png", row * 192, col * 192, 192)
+                part.append(Item(path, label, f"{stem}_b{row // 2}x{(col - first) // 2}"))
+    return Task("built", "Aerial, roofs or none (OpenAerialMap)", *parts, 192, (2, 4, 8), True, 2, ("blend",), 4)
 
 
 def _crops(path: Path, folder: Path, side: int) -> Iterable[Path]:
@@ -134,4 +165,4 @@ def _cut(source: Path, path: Path, row: int, col: int, side: int) -> Path:
     return path
 
 
-TASKS: dict[str, Callable[[Path, Path, int], Task]] = {"lung": lung, "sites": sites, "green": green}
+TASKS: dict[str, Callable[[Path, Path, int], Task]] = {"lung": lung, "sites": sites, "built": built, "green": green}

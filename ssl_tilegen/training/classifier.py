@@ -32,17 +32,6 @@ class ClassifierSettings:
     augment: Literal["none", "flips", "full"] = "flips"
 
 
-def convnet(dim: int = 96) -> nn.Module:
-    """A small convolutional network from scratch, (N, 3, H, W) -> (N, dim), where there is no pretrained one."""
-    widths, layers = (24, 48, dim), []
-    before = 3
-    for width in widths:
-        layers += [nn.Conv2d(before, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.GELU(),
-                   nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.GELU()]  # fmt: skip
-        before = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-
 def fine_tuned(
     backbone: nn.Module,
     images: np.ndarray,
