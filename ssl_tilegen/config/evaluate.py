@@ -20,7 +20,10 @@ class EvaluateSettings(Reading, Settings):
     )
     grid: Path | None = knob(None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid")
     task: Path | None = knob(
-        None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
+        None,
+        "Folder with real/, synthetic/ and test/, one sub-folder per class in each, or what `augment --originals link` "
+        "made of a CSV with splits train and test: is it useful?",
+        "--task",
     )
     report: Path | None = knob(
         None,

@@ -9,12 +9,12 @@ import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
-from ssl_tilegen.errors import InputError
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.runtime import Progress, pick_device, silent
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate.parts import read_parts
 from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
@@ -25,9 +25,8 @@ from ssl_tilegen.workflows.evaluate.sets import (
     windows,
 )
 from ssl_tilegen.workflows.evaluate.shelf import Shelf
-from ssl_tilegen.workflows.labelled import Labelled, read_labelled
+from ssl_tilegen.workflows.labelled import Labelled
 
-_PARTS = ("real", "synthetic", "test")
 _CLASSIFIER_PX = 64
 
 
@@ -104,11 +103,9 @@ def run_task(
 def read_task(
     folder: Path, settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
 ) -> Sets:  # fmt: skip
-    """Read real/ (or train/), synthetic/ and test/ and describe their images."""
-    found: dict[str, Labelled] = {}
-    for part in _PARTS:
-        found[part] = read_labelled(_folder(folder, part), found["real"].classes if part != "real" else None)
-    images = {part: described(_folder(folder, part), _files(own), mpp=settings.mpp, gsd=settings.gsd)
+    """Find the parts of ``folder`` and describe their images."""
+    found = read_parts(folder)
+    images = {part: described(folder / part, _files(own), mpp=settings.mpp, gsd=settings.gsd)
               for part, own in found.items()}  # fmt: skip
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window)
@@ -129,16 +126,6 @@ def read_task(
             pixels[part] = _pixels(own, side, resolution, labels, settings)
     large = all(is_large(image, side, resolution) for image in images["real"].images)
     return Sets(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
-
-
-def _folder(folder: Path, part: str) -> Path:
-    """Where a part is; the real one may be called train/ too. CSV files of these names are taken as well."""
-    names = ("real", "train") if part == "real" else (part,)
-    for name in names:
-        for path in (folder / name, folder / f"{name}.csv"):
-            if path.exists():
-                return path
-    raise InputError(f"--task {folder}: no {' or '.join(names)} in it; it takes real/, synthetic/ and test/")
 
 
 def _files(own: Labelled) -> list[tuple[Path, str]]:
@@ -239,5 +226,3 @@ def _seen_by_real(learner: Learner, parts: dict[str, Part], classes: int, seed: 
 
 def _per_class(settings: EvaluateSettings) -> int | float:
     return settings.task_groups if settings.task_groups < 1 else int(settings.task_groups)
-
-
