@@ -27,8 +27,8 @@ class EvaluateSettings(Reading, Settings):
     )
     report: Path | None = knob(
         None,
-        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors are kept in "
-        "REPORT.part beside it, and the same command goes on from them.",
+        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors, "
+        "and what slow classifiers of a --task said, are kept in REPORT.part beside it: the same command goes on.",
         "--report",
         default_text="none",
     )

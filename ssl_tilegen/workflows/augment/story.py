@@ -100,6 +100,7 @@ def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, share: S
     total, painted = sum(len(sheets[number].samples) for number in mine), 0
     for number in mine:
         sheet = sheets[number]
+        progress("augment", painted, total)
 
         def tick(stage: str, done: float, of: float, before: int = painted, size: int = len(sheet.samples)) -> None:
             progress("augment", before + size * min(done / of, 0.999), total)

@@ -15,6 +15,7 @@ from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.runtime import Progress, pick_device, silent
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
 from ssl_tilegen.workflows.evaluate.parts import read_parts
+from ssl_tilegen.workflows.evaluate.remembered import remembered
 from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
@@ -79,7 +80,7 @@ def run_task(
     """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
     assert settings.task is not None
     sets = read_task(settings.task, settings, progress, shelf)
-    learners = _learners(settings, sets)
+    learners = _learners(settings, sets, shelf)
     classes = sets.labelled["real"].classes
     done, total = 0, len(learners) * settings.seeds * len(ARMS)
 
@@ -170,8 +171,10 @@ def _pixels(
                 np.array([labels[n][1] for n in seen]))  # fmt: skip
 
 
-def _learners(settings: EvaluateSettings, sets: Sets) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:
-    """(model, features) -> what trains it, and on what."""
+def _learners(
+    settings: EvaluateSettings, sets: Sets, shelf: Shelf | None
+) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:  # fmt: skip
+    """(model, features) -> what trains it, and on what; what those that take long say is kept on ``shelf``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
     for name, parts in sets.vectors.items():
         if "linear" in settings.task_models:
@@ -179,9 +182,9 @@ def _learners(settings: EvaluateSettings, sets: Sets) -> dict[tuple[str, str], t
         if "knn" in settings.task_models:
             found["nearest neighbours", name] = (lambda t, x, c, s: knn_probe(t.x, t.y, x, c)), parts
         if "mil" in settings.task_models or sets.large:
-            found["attention MIL", name] = _mil, sets.bags[name]
+            found["attention MIL", name] = remembered(_mil, "mil", shelf), sets.bags[name]
     if "finetuned" in settings.task_models and not sets.large:
-        found["fine-tuned network", BUNDLE] = _fine_tuner(settings), sets.pixels
+        found["fine-tuned network", BUNDLE] = _fine_tuner(settings, shelf), sets.pixels
     return found
 
 
@@ -191,18 +194,18 @@ def _mil(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     return fit_mil(list(train.x), train.y, classes, seed)(list(test))
 
 
-def _fine_tuner(settings: EvaluateSettings) -> Learner:
+def _fine_tuner(settings: EvaluateSettings, shelf: Shelf | None) -> Learner:
     """The bundle's encoder with a new head."""
     from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 
     device = pick_device(settings.device)
-    backbone = ModelBundle.load(settings.model, device).encoder
+    bundle = ModelBundle.load(settings.model, device)
     how = ClassifierSettings(steps=settings.task_steps)
 
     def learn(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        return fine_tuned(backbone, train.x, train.y, classes, seed, how, device)(test)
+        return fine_tuned(bundle.encoder, train.x, train.y, classes, seed, how, device)(test)
 
-    return learn
+    return remembered(learn, f"finetuned {bundle.hash} {how}", shelf)
 
 
 def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, Part]) -> list[TaskRow]:
