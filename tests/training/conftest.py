@@ -21,5 +21,5 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(alone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of ``alone`` that a module may write into."""
+    """A copy of ``alone`` that a module may write into: pictures, configurations, and a whole bundle in ``run``."""
     return Path(shutil.copytree(alone, tmp_path_factory.mktemp("base") / "base"))

@@ -48,7 +48,8 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
     out, share = settings.out or default_output(source), settings.shard or worker_share()
-    originals = read_originals(source, settings.level, progress)
+    sampled = settings.mpp is not None or settings.gsd is not None
+    originals = read_originals(source, settings.level, progress, sampled=sampled)
     if settings.gated:
         check_groups(originals.pictures)
     painter = _painter(originals.pictures, settings)
