@@ -19,8 +19,10 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.metrics.votes import class_votes
+from ssl_tilegen.runtime import silent
 from ssl_tilegen.synthesis import SynthesisSettings, paint
 from ssl_tilegen.workflows.augment import augment
+from ssl_tilegen.workflows.augment.inputs import read_originals
 from ssl_tilegen.workflows.augment.patches import cells_of, mixed
 from ssl_tilegen.workflows.augment.report import AugmentIncomplete
 from ssl_tilegen.workflows.augment.store import part_of
@@ -293,6 +295,19 @@ def test_unreadable_pictures_are_listed_and_the_others_done(pictures, settings, 
     out, err = capsys.readouterr()
     assert ended.value.code == 3 and json.loads(out)["reports"][0]["painted"] == 11
     assert err.splitlines()[-1].startswith("error: 2 of 13 pictures could not be used")
+
+
+def test_large_pictures_of_unknown_resolution_are_listed_before_anything_is_painted(pictures):
+    with pytest.raises(InputError, match=r"resolution is unknown; say it with --mpp .* or --level patch"):
+        read_originals(pictures, "image", silent)
+    assert len(read_originals(pictures, "image", silent, sampled=True).pictures) == 12
+    assert len(read_originals(pictures, "auto", silent).pictures) == 12
+
+
+def test_the_rate_counts_from_the_start_of_a_sheet(pictures, settings):
+    told = []
+    augment(pictures, settings, lambda stage, done, total: told.append((stage, done)))
+    assert next(done for stage, done in told if stage == "augment") == 0
 
 
 def test_the_gate_needs_groups(pictures, settings):

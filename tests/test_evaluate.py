@@ -197,6 +197,15 @@ def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) ->
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_sets_too_small_to_compare_say_what_would_do(sets: Path, tmp_path: Path) -> None:
+    few = fill(tmp_path / "few", 5, fields=3)
+    report = run(real=few, synthetic=sets / "b", encoder=("texture",), metrics=("fd", "kid"), rounds=2)
+    assert not report.figures
+    assert any(
+        "6 real and 24 synthetic windows are too few" in line and "14 or more" in line for line in report.warnings
+    )
+
+
 # Tasks
 
 

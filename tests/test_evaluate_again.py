@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,13 @@ from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenErro
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.metrics.copying import duplicates
-from ssl_tilegen.workflows.evaluate import evaluate
+from ssl_tilegen.metrics.usefulness import Part
+from ssl_tilegen.workflows.evaluate import evaluate, task
 from ssl_tilegen.workflows.evaluate.features import key_of
+from ssl_tilegen.workflows.evaluate.remembered import remembered
 from ssl_tilegen.workflows.evaluate.sets import places, read_set
+from ssl_tilegen.workflows.evaluate.shelf import Shelf
+from tests.processes import command, wait_until
 from tests.test_evaluate import SIDE, by_name, fill
 
 
@@ -140,18 +142,57 @@ def test_damaged_vectors_are_made_again(sets: Path, tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on(sets: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ssl_tilegen", "evaluate", "--real", str(sets / "a"),
-               "--synthetic", str(sets / "b"), "--encoder", "texture", "--metrics", "fd", "--rounds", "4",
-               "--report", str(tmp_path / "q.html")]  # fmt: skip
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while time.monotonic() < end and not list(tmp_path.glob("q.html.part/*/0.npz")) and first.poll() is None:
-        time.sleep(0.02)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert list(tmp_path.glob("q.html.part/*/0.npz")) and not (tmp_path / "q.html").exists()
-    assert subprocess.run(command, capture_output=True).returncode == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["q.html", "q.json"]
+    out, heard = tmp_path / "out", tmp_path / "heard.log"
+    out.mkdir()
+    words = ["evaluate", "--real", sets / "a", "--synthetic", sets / "b", "--encoder", "texture", "--metrics", "fd",
+             "--rounds", "4", "--report", out / "q.html"]  # fmt: skip
+    first = command(heard, words)
+    wait_until(lambda: any(out.glob("q.html.part/*/0.npz")), first, heard)
+    first.kill()
+    first.join()
+    assert list(out.glob("q.html.part/*/0.npz")) and not (out / "q.html").exists()
+    again = command(heard, words)
+    again.join(120)
+    assert again.exitcode == 0, heard.read_text()
+    assert sorted(p.name for p in out.iterdir()) == ["q.html", "q.json"]
+
+
+def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> None:
+    rng, asked = np.random.default_rng(0), []
+
+    def slow(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        asked.append(seed)
+        return np.full((len(test), classes), seed / 7 + train.x[0].sum())
+
+    bags = np.empty(3, object)
+    bags[:] = [rng.random((n, 4)) for n in (1, 3, 2)]
+    pixels = rng.integers(0, 255, (3, 8, 8, 3), np.uint8)
+    names = np.array(["a", "b", "c"])
+    for x in (bags, pixels):
+        train = Part(x, np.array([0, 1, 1]), names)
+        for how, seed, fresh in (("a", 1, True), ("a", 1, False), ("b", 1, True), ("a", 2, True)):
+            before = len(asked)
+            learner = remembered(slow, how, Shelf(tmp_path))  # as another process would
+            assert (learner(train, x[:2], 2, seed) == slow(train, x[:2], 2, seed)).all()
+            assert len(asked) - before == 1 + fresh
+        changed = train._replace(x=np.flip(x, 0))
+        before = len(asked)
+        remembered(slow, "a", Shelf(tmp_path))(changed, x[:2], 2, 1)
+        assert len(asked) - before == 1
+    assert remembered(slow, "a", None) is slow
+
+
+def test_slow_learners_of_a_task_are_remembered(sets: Path, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    parts = {part: Part(np.zeros((2, 4)), np.array([0, 1]), np.array(["a", "b"])) for part in ("real", "test")}
+    how = settings(sets, tmp_path, task_models=("linear", "finetuned", "mil"))
+    given = task.Sets({}, {"texture": parts}, {"texture": parts}, parts, (), False)
+    kept = {name for (name, _), (learner, _) in task._learners(how, given, shelf).items() if _keeps(learner)}
+    assert kept == {"fine-tuned network", "attention MIL"}
+
+
+def _keeps(learner: Any) -> bool:
+    return learner.__module__ == remembered.__module__
 
 
 def test_the_training_set_is_no_held_out_set(sets: Path, tmp_path: Path) -> None:

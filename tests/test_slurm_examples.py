@@ -1,74 +1,50 @@
-"""The batch files of examples/slurm: what the cohort's does with the answers of the program (both are played here)."""
+"""The files in examples/slurm run the command they say, with the cores that the job asked for."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-SLURM = Path(__file__).parents[1] / "examples" / "slurm"
-
-PROGRAM = r"""#!/bin/bash
-echo "$*" >>"$CALLS"
-out=
-for ((i = 1; i <= $#; i++)); do
-    case ${!i} in -o | --out-dir) next=$((i + 1)); out=${!next} ;; esac
-done
-if [ "$1" = embed ]; then
-    mkdir -p "$out"
-    printf '%s\n' "input,grid,status" "a.svs,$out/a.zarr,done" "\"b, c.svs\",\"$out/b, c.zarr\",skipped" \
-        "broken.svs,$out/broken.zarr,failed" >"$out/embed-summary$SUMMARY.csv"
-    exit "$EMBEDDED"
-fi
-case $out in *"$UNPAINTABLE"*) exit 1 ;; esac
-cat >/dev/null
-touch "$out"
-"""
+EVERY = sorted((Path(__file__).parents[1] / "examples" / "slurm").glob("*.sbatch"))
+SCRIPTS = [script for script in EVERY if "cohort" not in script.stem]  # that one has its own tests
 
 
-def submit(folder: Path, task: int, tasks: list[int], embedded: int = 0, unpaintable: str = "none") -> tuple[int, str]:
-    """Run the cohort's file as one task of an array; its exit code and the calls it made."""
-    step = tasks[1] - tasks[0] if len(tasks) > 1 else 1
-    share = f".{tasks.index(task)}-of-{len(tasks)}" if len(tasks) > 1 else ""
-    programs, calls = folder / "bin", folder / "calls"
-    programs.mkdir(exist_ok=True)
-    for name, text in (("ssl-tilegen", PROGRAM), ("srun", '#!/bin/bash\nexec "$@"\n')):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    calls.write_text("")
-    array = {"ID": task, "COUNT": len(tasks), "MIN": tasks[0], "MAX": tasks[-1], "STEP": step}
-    environment = os.environ | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
-    environment |= {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls), "EMBEDDED": str(embedded),
-                    "UNPAINTABLE": unpaintable, "SUMMARY": share}  # fmt: skip
-    command = ["bash", str(SLURM / "cohort-array.sbatch"), "list.csv", "out", "--size", "256"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    return done.returncode, calls.read_text()
+@pytest.fixture
+def tools(tmp_path: Path) -> Path:
+    """srun that says what it is given, and ends as the variable CODE says; scontrol that says what it is told."""
+    for name, code in (("srun", "${CODE:-0}"), ("scontrol", "0")):
+        tool = tmp_path / name
+        tool.write_text(f'#!/bin/sh\necho {name} "$@"\nexit {code}\n')
+        tool.chmod(0o755)
+    return tmp_path
 
 
-@pytest.mark.parametrize("tasks", [[0, 1, 2], [1, 3, 5], [7]])
-def test_every_grid_of_the_share_is_painted_once(tmp_path: Path, tasks: list[int]) -> None:
-    code, calls = submit(tmp_path, tasks[-1], tasks)
-    assert code == 0 and calls.count("generate") == 2
-    assert (tmp_path / "out" / "b, c-synthetic.ome.tif").exists() and "--size 256" in calls
-    code, calls = submit(tmp_path, tasks[-1], tasks)
-    assert code == 0 and calls.count("generate") == 0
+def ran(script: Path, tools: Path, *words: str, **variables: str) -> tuple[int, str]:
+    path = {"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "6", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash", script, *words], env=path | variables, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
-def test_failed_images_are_told_and_the_others_painted(tmp_path: Path) -> None:
-    code, calls = submit(tmp_path, 1, [0, 1], embedded=3)
-    assert code == 3 and calls.count("generate") == 2
-    code, calls = submit(tmp_path / "out", 1, [0, 1], unpaintable="a-synthetic")
-    assert code == 3 and calls.count("generate") == 2
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_command_gets_its_arguments_and_cores(script: Path, tools: Path) -> None:
+    """srun has not taken its cores from sbatch since Slurm 22.05: it must be told."""
+    words = ["denoiser", "my file.toml", "run"] if script.stem.startswith("train") else ["my file.zarr", "out"]
+    code, said = ran(script, tools, *words)
+    assert code == 0 and said.startswith("srun --cpus-per-task=6 ") and "my file" in said and " ssl-tilegen " in said
+    assert ran(script, tools)[0] != 0, "no arguments"
 
 
-@pytest.mark.parametrize("embedded", [1, 143])
-def test_nothing_is_painted_where_embedding_ended_early(tmp_path: Path, embedded: int) -> None:
-    code, calls = submit(tmp_path, 0, [0, 1], embedded=embedded)
-    assert code == embedded and "generate" not in calls
+def test_a_preempted_job_goes_back_into_the_queue(tools: Path) -> None:
+    script = next(script for script in SCRIPTS if "preemptible" in script.stem)
+    words = ("denoiser", "a.toml", "run")
+    assert ran(script, tools, *words, CODE="143") == (143, ran(script, tools, *words)[1] + "scontrol requeue 7\n")
+    assert "requeue" not in ran(script, tools, *words, CODE="1")[1]
 
 
-@pytest.mark.parametrize("file", sorted(SLURM.glob("*.sbatch")), ids=lambda file: file.name)
-def test_the_shell_understands_it(file: Path) -> None:
-    assert subprocess.run(["bash", "-n", str(file)]).returncode == 0
+def test_every_script_saves_before_its_time_is_up() -> None:
+    for script in EVERY:
+        assert re.search(r"^#SBATCH --signal=(TERM|USR1)@\d+$", script.read_text(), re.M), script

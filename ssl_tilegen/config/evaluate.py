@@ -20,12 +20,15 @@ class EvaluateSettings(Reading, Settings):
     )
     grid: Path | None = knob(None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid")
     task: Path | None = knob(
-        None, "Folder with real/, synthetic/ and test/, one sub-folder per class in each: is it useful?", "--task"
+        None,
+        "Folder with real/, synthetic/ and test/, one sub-folder per class in each, or what `augment --originals link` "
+        "made of a CSV with splits train and test: is it useful?",
+        "--task",
     )
     report: Path | None = knob(
         None,
-        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors are kept in "
-        "REPORT.part beside it, and the same command goes on from them.",
+        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors, "
+        "and what slow classifiers of a --task said, are kept in REPORT.part beside it: the same command goes on.",
         "--report",
         default_text="none",
     )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from ssl_tilegen.errors import FormatError
 
+_OURS = {
+    "LinearStartAutoencoder": "autoencoder",
+    "FieldUNet": "field_unet",
+    "WindowDiT": "window_dit",
+    "GridPrior": "grid_prior",
+    "GridTransformer": "grid_transformer",
+}
+"""Class -> its module here; only the one that is asked for is imported."""
+
 
 def build_component(config: dict[str, Any]) -> Any:
     """A network from its ``config.json``: ours or any diffusers model named by ``_class_name``; weights are random."""
-    import diffusers
-
-    from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
-    from ssl_tilegen.nets.field_unet import FieldUNet
-    from ssl_tilegen.nets.grid_prior import GridPrior
-    from ssl_tilegen.nets.grid_transformer import GridTransformer
-    from ssl_tilegen.nets.window_dit import WindowDiT
-
-    kinds: tuple[Any, ...] = (LinearStartAutoencoder, FieldUNet, WindowDiT, GridPrior, GridTransformer)
-    ours: dict[str, Any] = {kind.__name__: kind for kind in kinds}
     name = config.get("_class_name", "")
-    kind = ours.get(name) or getattr(diffusers, name, None)
+    if name in _OURS:
+        kind = getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
+    else:
+        kind = getattr(import_module("diffusers"), name, None)
     if kind is None:
-        raise FormatError(f"unknown network class '{name}': use {', '.join(ours)} or a model class of diffusers")
+        raise FormatError(f"unknown network class '{name}': use {', '.join(_OURS)} or a model class of diffusers")
     return kind.from_config(config)
 
 

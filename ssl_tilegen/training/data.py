@@ -109,6 +109,8 @@ def turned(image: np.ndarray, turn: int) -> np.ndarray:
 def load_corpus(settings: DataSettings, progress: Callable[[str], None] = lambda _: None) -> Corpus:
     """Open all sources; images are read whole as far as ``memory_mib`` goes. InputError where one matches no file."""
     wanted: list[Wanted] = []
+    if not settings.sources:
+        raise InputError("data.sources is empty: name one or more, each with its paths")
     for index, source in enumerate(settings.sources):
         paths = source_files(source)
         progress(f"{len(paths)} images of {source.paths[0]}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -176,7 +177,6 @@ class DenoiserSettings(Strict):
     latent_gain: float = Field(0.5, ge=0, le=1)
     """0: every latent channel at unit deviation; 1: deviations in proportion to what a channel does to the pixels."""
 
-
     @model_validator(mode="after")
     def _fits(self) -> DenoiserSettings:
         if self.target == "flow" and self.scheduler:
@@ -238,19 +238,17 @@ def load_settings(stage: str, path: Path, overrides: list[str] | None = None) ->
     if stage not in STAGES:
         raise SettingError(f"unknown stage '{stage}': use one of {', '.join(STAGES)}")
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the configuration {path}: {error.strerror}; check the path") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} is not valid TOML: {error}") from None
     for override in overrides or []:
         _apply(tree, override)
     try:
         settings = STAGES[stage].model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise SettingError(f"{path}: '{place}': {first['msg']} (got {first.get('input')!r})") from None
+        raise SettingError(f"{path}: {_said(stage, error.errors()[0])}") from None
     return _anchored(settings, path.parent)
 
 
@@ -263,9 +261,50 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *parents, last = key.strip().split(".")
+    inner: Any = tree
+    try:
+        for parent in parents:
+            inner = inner[int(parent)] if isinstance(inner, list) else inner.setdefault(parent, {})
+        inner[int(last) if isinstance(inner, list) else last] = value
+    except (AttributeError, IndexError, TypeError, ValueError):
+        raise SettingError(
+            f"--set {key}: no such key; items of a list are told by number, data.sources.0.mpp"
+        ) from None
+
+
+def _said(stage: str, error: Any) -> str:
+    """One line of what is wrong in the configuration of a stage."""
+    place = ".".join(map(str, error["loc"]))
+    if error["type"] == "missing":
+        return f"'{place}' is missing; add it, or give --set {place}=VALUE"
+    if error["type"] != "extra_forbidden":
+        return f"'{place}': {error['msg']} (got {error.get('input')!r})"
+    *parents, last = error["loc"]
+    known = _keys(STAGES[stage], parents)
+    near = get_close_matches(str(last), known, 1)
+    start = "".join(f"{parent}." for parent in parents)
+    return f"unknown key '{place}'" + (
+        f"; do you mean '{start}{near[0]}'?" if near else f" of the stage {stage}; remove it"
+    )
+
+
+def _keys(kind: Any, parents: list[Any]) -> list[str]:
+    """The keys of the settings that lie within ``kind`` under ``parents``."""
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-    tree[last] = value
+        if isinstance(parent, int):
+            continue  # an item of a list: its kind is that of the list's field
+        field = kind.model_fields.get(parent)
+        kinds = [k for k in _kinds_in(field.annotation if field else None) if issubclass(k, Strict)]
+        if not kinds:
+            return []
+        kind = kinds[0]
+    return list(kind.model_fields)
+
+
+def _kinds_in(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _kinds_in(part)]
 
 
 def _anchored(settings: Any, folder: Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.bundle import EncoderInfo, ModelBundle, find_bundle, save_component, save_prior, update_info
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.captions import caption_vectors
@@ -78,8 +78,11 @@ def train(
 def _open_run(folder: Path, settings: Any, restart: bool) -> None:
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(settings.model_dump_json(indent=2))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(settings.model_dump_json(indent=2))
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write here ({error.strerror}); choose another --out") from error
 
 
 def _data_of(settings: Any, report: Report) -> Any:

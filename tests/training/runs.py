@@ -1,16 +1,14 @@
-"""Small training runs for tests: configurations on pictures drawn here, and a process that trains them.
-
-    python -m tests.training.runs OUT CONFIG...   (as one of several processes, told by RANK and WORLD_SIZE)
-"""
+"""Small training runs for tests: configurations on pictures drawn here, and the training of them."""
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ssl_tilegen.workflows.train import train
@@ -22,8 +20,14 @@ ENCODER = (
     "[arch_args]\npatch_size = 8\ndepth = 1\nembed_dim = 24\nnum_heads = 2\n"
 )
 DINO = 'loss = "dino"\nprototypes = 32\nhead_width = 32\n' + ENCODER
-AUTOENCODER = "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"
-DENOISER = "window_lat = 8\nmargin_lat = 1\n[net]\nwidths = [16, 16, 32]\nhidden = 16\n"
+AUTOENCODER = (
+    "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"
+    "encoder_blocks = 1\ndecoder_blocks = 1\ndecoder_fine_blocks = 1\n"
+)
+DENOISER = (
+    "window_lat = 8\nmargin_lat = 1\n"
+    "[net]\nwidths = [16, 16, 32]\ndown_blocks = [1, 1, 1]\nup_blocks = [1, 1]\nhidden = 16\n"
+)
 TEXTS = {"encoder": ENCODER, "autoencoder": AUTOENCODER, "denoiser": DENOISER}
 
 
@@ -48,10 +52,9 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in records if "loss" in record]
 
 
-def main(out: Path, configs: list[Path]) -> None:
+def main(out: Path, configs: list[Path], backend: str = "inductor") -> None:
+    """Train what each configuration says; ``backend`` is what compiles networks where one wants that."""
+    if backend != "inductor":
+        torch.compile = functools.partial(torch.compile, backend=backend)
     for config in configs:
         train(config.stem.split("-")[0], config, out / config.stem if "-" in config.stem else out, device="cpu")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])

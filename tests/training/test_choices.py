@@ -102,16 +102,6 @@ def test_a_local_network_is_asked_for_a_remainder_of_unit_deviation(name, share)
     assert abs(float((remainder * x).mean())) < 0.01
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A folder with pictures, and a run whose bundle has an encoder and our autoencoder."""
-    folder = tmp_path_factory.mktemp("choices")
-    runs.draw_pictures(folder)
-    for stage in ("encoder", "autoencoder"):
-        train(stage, runs.write_config(folder, stage), folder / "run", device="cpu")
-    return folder
-
-
 def painted(folder: Path, out: Path) -> np.ndarray:
     """The bundle of a run embeds a picture and paints it anew."""
     model = str(out / "bundle")

@@ -21,16 +21,6 @@ def weights(bundle: Path, component: str = "autoencoder"):
     return load_file(next((bundle / component).glob("*.safetensors")))
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    """A folder with pictures, and a run with encoder, autoencoder and denoiser."""
-    folder = tmp_path_factory.mktemp("warm")
-    runs.draw_pictures(folder)
-    for stage in ("encoder", "autoencoder", "denoiser"):
-        train(stage, runs.write_config(folder, stage), folder / "run", device="cpu")
-    return folder
-
-
 def decoder_only(base: Path, out: Path, text: str = "", name: str = "autoencoder-warm") -> Path:
     head = f'window_px = 32\nstart_from = "run/bundle"\ntrain_only = "decoder"\n{text}'
     config = runs.write_config(base, "autoencoder", head, name)

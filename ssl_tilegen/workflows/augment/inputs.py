@@ -54,10 +54,10 @@ class Originals(NamedTuple):
         return dict(sorted(Counter(picture.label for picture in self.pictures).items()))
 
 
-def read_originals(source: Path, level: str, progress: Progress) -> Originals:
+def read_originals(source: Path, level: str, progress: Progress, *, sampled: bool = False) -> Originals:
     """The pictures of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
     (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what has at most
-    1024 px on each side.
+    1024 px on each side. ``sampled``: the user says the resolution of large images, so theirs need not be known.
 
     InputError for an empty folder or class, a single class, lines without a label, a group in two splits, or where no
     picture can be read.
@@ -74,7 +74,7 @@ def read_originals(source: Path, level: str, progress: Progress) -> Originals:
     pictures: list[Original] = []
     failed: list[Failure] = []
     with ThreadPoolExecutor(reading_threads()) as pool:
-        looks = pool.map(lambda path: _look(path, level), found.paths)
+        looks = pool.map(lambda path: _look(path, level, sampled), found.paths)
         rows = zip(found.paths, labels, found.groups, splits, looks, strict=True)
         for done, (path, label, group, split, look) in enumerate(rows, 1):
             name = str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
@@ -97,7 +97,7 @@ def read_pixels(path: Path) -> np.ndarray:
         return np.ascontiguousarray(raster.read(Window.of(raster.size)).rgb)
 
 
-def _look(path: Path, level: str) -> tuple[Size, str] | str:
+def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str] | str:
     """Size and level of a picture, or why it cannot be used."""
     try:
         with open_raster(path) as raster:
@@ -107,6 +107,8 @@ def _look(path: Path, level: str) -> tuple[Size, str] | str:
             if level == "patch" or (level == "auto" and max(size.rows, size.cols) <= PATCH_PX):
                 raster.read(Window.of(size))
                 return size, "patch"
+            if raster.resolution is None and not sampled:
+                return f"{path}: its resolution is unknown; say it with --mpp (um/px) or --gsd (m/px), or --level patch"
             return size, "map" if raster.crs else "picture" if raster.kind == "picture" else "slide"
     except (TilegenError, OSError) as error:
         return str(error)
@@ -154,4 +156,3 @@ def _check_groups(source: Path, labels: list[str], groups: list[str], splits: li
                 f"{source}: group {group} of {label} is in two splits, {known[label, group]} and {split}; "
                 "a group must stay on one side"
             )
-

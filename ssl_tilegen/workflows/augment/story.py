@@ -48,7 +48,8 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
     out, share = settings.out or default_output(source), settings.shard or worker_share()
-    originals = read_originals(source, settings.level, progress)
+    sampled = settings.mpp is not None or settings.gsd is not None
+    originals = read_originals(source, settings.level, progress, sampled=sampled)
     if settings.gated:
         check_groups(originals.pictures)
     painter = _painter(originals.pictures, settings)
@@ -100,6 +101,7 @@ def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, share: S
     total, painted = sum(len(sheets[number].samples) for number in mine), 0
     for number in mine:
         sheet = sheets[number]
+        progress("augment", painted, total)
 
         def tick(stage: str, done: float, of: float, before: int = painted, size: int = len(sheet.samples)) -> None:
             progress("augment", before + size * min(done / of, 0.999), total)

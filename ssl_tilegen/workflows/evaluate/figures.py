@@ -71,17 +71,19 @@ def figures(
     name: str, real: Features, synthetic: Features, wanted: Sequence[str], *, neighbours: int, rounds: int, seed: int
 ) -> Iterator[Figure]:
     """The figures of all ``wanted`` metrics for one encoder's features. Metrics that need more vectors are left out."""
-    least = 2 * (neighbours + 2)
-    if min(len(real.x), len(synthetic.x)) < least:
+    if min(len(real.x), len(synthetic.x)) < _least(neighbours):
         return
     for key, kind in kinds(neighbours).items():
         if key in wanted:
             yield from _figures_of(kind, name, real, synthetic, rounds, seed)
 
 
-def _figures_of(
-    kind: Kind, name: str, real: Features, synthetic: Features, rounds: int, seed: int
-) -> Iterator[Figure]:
+def _least(neighbours: int) -> int:
+    """Windows that both sets need: halves of them have neighbours still."""
+    return 2 * (neighbours + 2)
+
+
+def _figures_of(kind: Kind, name: str, real: Features, synthetic: Features, rounds: int, seed: int) -> Iterator[Figure]:
     values = kind.metric(real, synthetic)
     drawn = half_samples([real.groups, synthetic.groups], rounds, seed)
     replicates = np.array([kind.metric(real.take(a), synthetic.take(b)) for a, b in drawn])
@@ -166,9 +168,14 @@ def copy_figures(
     ], found, warning  # fmt: skip
 
 
-def warnings_of(name: str, real: Features, synthetic: Features) -> list[str]:
-    """What makes the figures of these features uncertain, one line each."""
+def warnings_of(name: str, real: Features, synthetic: Features, neighbours: int) -> list[str]:
+    """What makes the figures of these features uncertain, one line each; or why there are none."""
     found, dim = [], real.x.shape[1]
+    if min(len(real.x), len(synthetic.x)) < _least(neighbours):
+        return [
+            f"{len(real.x)} real and {len(synthetic.x)} synthetic windows are too few to compare the sets; give "
+            f"{_least(neighbours)} or more of each: more images, a smaller --window, or a smaller -k"
+        ]
     for which, features in (("real", real), ("synthetic", synthetic)):
         count, groups = len(features.x), len(np.unique(features.groups))
         if count < _FEW_PER_DIMENSION * dim:

@@ -158,9 +158,7 @@ def _describe(
     return found
 
 
-def _figures(
-    evidence: Evidence, settings: EvaluateSettings, progress: Progress
-) -> tuple[list[Figure], list[str]]:
+def _figures(evidence: Evidence, settings: EvaluateSettings, progress: Progress) -> tuple[list[Figure], list[str]]:
     """What is found in every encoder's features, and what makes it uncertain."""
     found: list[Figure] = []
     warnings: list[str] = []
@@ -169,7 +167,7 @@ def _figures(
         progress("compare", count, len(evidence.features))
         real, synthetic = sets["real"], sets["synthetic"]
         found += figures(name, real, synthetic, settings.metrics, neighbours=settings.neighbours, **how)
-        warnings += warnings_of(name, real, synthetic)
+        warnings += warnings_of(name, real, synthetic, settings.neighbours)
         evidence.nearest[name] = nearest(synthetic.x, real.x)
         evidence.apart[name] = radii(real.x, 1, real.groups if len(set(real.groups.tolist())) > 1 else None)
         if "train" in sets and "copy" in settings.metrics:

@@ -9,12 +9,13 @@ import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
-from ssl_tilegen.errors import InputError
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.runtime import Progress, pick_device, silent
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate.parts import read_parts
+from ssl_tilegen.workflows.evaluate.remembered import remembered
 from ssl_tilegen.workflows.evaluate.sets import (
     ImageSet,
     common_resolution,
@@ -25,9 +26,8 @@ from ssl_tilegen.workflows.evaluate.sets import (
     windows,
 )
 from ssl_tilegen.workflows.evaluate.shelf import Shelf
-from ssl_tilegen.workflows.labelled import Labelled, read_labelled
+from ssl_tilegen.workflows.labelled import Labelled
 
-_PARTS = ("real", "synthetic", "test")
 _CLASSIFIER_PX = 64
 
 
@@ -80,7 +80,7 @@ def run_task(
     """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
     assert settings.task is not None
     sets = read_task(settings.task, settings, progress, shelf)
-    learners = _learners(settings, sets)
+    learners = _learners(settings, sets, shelf)
     classes = sets.labelled["real"].classes
     done, total = 0, len(learners) * settings.seeds * len(ARMS)
 
@@ -104,11 +104,9 @@ def run_task(
 def read_task(
     folder: Path, settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
 ) -> Sets:  # fmt: skip
-    """Read real/ (or train/), synthetic/ and test/ and describe their images."""
-    found: dict[str, Labelled] = {}
-    for part in _PARTS:
-        found[part] = read_labelled(_folder(folder, part), found["real"].classes if part != "real" else None)
-    images = {part: described(_folder(folder, part), _files(own), mpp=settings.mpp, gsd=settings.gsd)
+    """Find the parts of ``folder`` and describe their images."""
+    found = read_parts(folder)
+    images = {part: described(folder / part, _files(own), mpp=settings.mpp, gsd=settings.gsd)
               for part, own in found.items()}  # fmt: skip
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window)
@@ -129,16 +127,6 @@ def read_task(
             pixels[part] = _pixels(own, side, resolution, labels, settings)
     large = all(is_large(image, side, resolution) for image in images["real"].images)
     return Sets(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
-
-
-def _folder(folder: Path, part: str) -> Path:
-    """Where a part is; the real one may be called train/ too. CSV files of these names are taken as well."""
-    names = ("real", "train") if part == "real" else (part,)
-    for name in names:
-        for path in (folder / name, folder / f"{name}.csv"):
-            if path.exists():
-                return path
-    raise InputError(f"--task {folder}: no {' or '.join(names)} in it; it takes real/, synthetic/ and test/")
 
 
 def _files(own: Labelled) -> list[tuple[Path, str]]:
@@ -183,8 +171,10 @@ def _pixels(
                 np.array([labels[n][1] for n in seen]))  # fmt: skip
 
 
-def _learners(settings: EvaluateSettings, sets: Sets) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:
-    """(model, features) -> what trains it, and on what."""
+def _learners(
+    settings: EvaluateSettings, sets: Sets, shelf: Shelf | None
+) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:  # fmt: skip
+    """(model, features) -> what trains it, and on what; what those that take long say is kept on ``shelf``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
     for name, parts in sets.vectors.items():
         if "linear" in settings.task_models:
@@ -192,9 +182,9 @@ def _learners(settings: EvaluateSettings, sets: Sets) -> dict[tuple[str, str], t
         if "knn" in settings.task_models:
             found["nearest neighbours", name] = (lambda t, x, c, s: knn_probe(t.x, t.y, x, c)), parts
         if "mil" in settings.task_models or sets.large:
-            found["attention MIL", name] = _mil, sets.bags[name]
+            found["attention MIL", name] = remembered(_mil, "mil", shelf), sets.bags[name]
     if "finetuned" in settings.task_models and not sets.large:
-        found["fine-tuned network", BUNDLE] = _fine_tuner(settings), sets.pixels
+        found["fine-tuned network", BUNDLE] = _fine_tuner(settings, shelf), sets.pixels
     return found
 
 
@@ -204,18 +194,18 @@ def _mil(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     return fit_mil(list(train.x), train.y, classes, seed)(list(test))
 
 
-def _fine_tuner(settings: EvaluateSettings) -> Learner:
+def _fine_tuner(settings: EvaluateSettings, shelf: Shelf | None) -> Learner:
     """The bundle's encoder with a new head."""
     from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 
     device = pick_device(settings.device)
-    backbone = ModelBundle.load(settings.model, device).encoder
+    bundle = ModelBundle.load(settings.model, device)
     how = ClassifierSettings(steps=settings.task_steps)
 
     def learn(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        return fine_tuned(backbone, train.x, train.y, classes, seed, how, device)(test)
+        return fine_tuned(bundle.encoder, train.x, train.y, classes, seed, how, device)(test)
 
-    return learn
+    return remembered(learn, f"finetuned {bundle.hash} {how}", shelf)
 
 
 def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, Part]) -> list[TaskRow]:
@@ -239,5 +229,3 @@ def _seen_by_real(learner: Learner, parts: dict[str, Part], classes: int, seed: 
 
 def _per_class(settings: EvaluateSettings) -> int | float:
     return settings.task_groups if settings.task_groups < 1 else int(settings.task_groups)
-
-

@@ -1,0 +1,73 @@
+"""Processes of their own for tests, forked: importing torch anew would take most of their time.
+
+Fork only where torch computes on one thread (``torch.set_num_threads(1)``): a pool of threads does not survive it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_tilegen.cli import main
+
+torch.set_num_threads(1)
+
+
+def forked(heard: Path, call: Callable[..., object], *words: Any, **variables: object) -> Any:
+    """A process that calls ``call(*words)`` with more ``variables`` in its environment.
+
+    What it says on stdout and stderr is kept in the file ``heard``; its exit code is that of a Python program.
+    """
+    facts = {name: str(value) for name, value in variables.items()}
+    process = multiprocessing.get_context("fork").Process(target=_act, args=(facts, heard, call, words))
+    process.start()
+    return process
+
+
+def command(heard: Path, words: Sequence[object], **variables: object) -> Any:
+    """A process of the command line."""
+    return forked(heard, main, [str(word) for word in words], **variables)
+
+
+def _act(facts: dict[str, str], heard: Path, call: Callable[..., object], words: Sequence[Any]) -> None:
+    with heard.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ.update(facts)
+    torch.set_num_threads(1)  # makes torch's pool anew, before two threads could at once
+    code: Any = 0
+    try:
+        call(*words)
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool], process: Any, heard: Path, limit_s: float = 120) -> None:
+    """Until ``ready``; fails where the process ends before."""
+    end = time.monotonic() + limit_s
+    while not ready() and time.monotonic() < end:
+        assert process.is_alive(), heard.read_text()
+        time.sleep(0.01)
