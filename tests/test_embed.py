@@ -19,7 +19,7 @@ from ssl_tilegen.errors import InputError, Interrupted, OutputError, ResolutionE
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, is_complete, part_of
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.runtime import worker_share
+from ssl_tilegen.launchers import worker_share
 from ssl_tilegen.workflows.embed import EmbedIncomplete, EmbedReport, embed
 from tests.bundles import DIM, TILE_PX, encoder_bundle
 

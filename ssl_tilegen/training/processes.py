@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from ssl_tilegen.errors import SettingError
-from ssl_tilegen.runtime import distributed_environment, pick_device
+from ssl_tilegen.launchers import distributed_environment
+from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.training.settings import RunSettings
 
 _PATIENCE = timedelta(hours=12)

@@ -30,8 +30,9 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
+from ssl_tilegen.launchers import distributed_environment
 from ssl_tilegen.priorspec import PriorInfo, PriorSampling
-from ssl_tilegen.runtime import Progress, check_stop, distributed_environment, pick_device, versions
+from ssl_tilegen.runtime import Progress, check_stop, pick_device, versions
 from ssl_tilegen.workflows.relations import parts_map, split, texts
 from ssl_tilegen.workflows.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.workflows.teller import Teller, prior_of, spread

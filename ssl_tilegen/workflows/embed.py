@@ -15,8 +15,9 @@ from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.folders import sweep_leftovers
 from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
+from ssl_tilegen.launchers import worker_share
 from ssl_tilegen.locks import Busy, Share, lock
-from ssl_tilegen.runtime import Progress, pick_device, silent, worker_share
+from ssl_tilegen.runtime import Progress, pick_device, silent
 from ssl_tilegen.workflows.embed_companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
 from ssl_tilegen.workflows.embed_report import EmbedIncomplete, EmbedReport, summary_path, write_summary

@@ -17,7 +17,8 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
-from ssl_tilegen.runtime import Distributed, Progress, distributed_environment, process_group, silent, tune_allocator
+from ssl_tilegen.launchers import Distributed, distributed_environment, process_group
+from ssl_tilegen.runtime import Progress, silent, tune_allocator
 from ssl_tilegen.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.workflows.draw_grid import generate_drawn
 from ssl_tilegen.workflows.estimate import estimated_seconds

@@ -17,8 +17,9 @@ from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.launchers import worker_share
 from ssl_tilegen.locks import Busy, Share, lock
-from ssl_tilegen.runtime import Progress, pick_device, silent, tune_allocator, worker_share
+from ssl_tilegen.runtime import Progress, pick_device, silent, tune_allocator
 from ssl_tilegen.synthesis import SynthesisSettings
 from ssl_tilegen.workflows.augment.images import paint_image
 from ssl_tilegen.workflows.augment.inputs import Original, Originals, read_originals

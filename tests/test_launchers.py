@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from ssl_tilegen.runtime import Distributed, distributed_environment
+from ssl_tilegen.launchers import Distributed, distributed_environment
 
 OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
