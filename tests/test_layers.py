@@ -19,7 +19,7 @@ LAYERS = (
     {"bundle"},
     {"io", "grids", "encoders", "nets", "diffusion", "metrics"},
     {"gridspec", "priorspec"},
-    {"config"},
+    {"config", "launchers"},
     {"runtime", "folders", "locks", "scratch"},
     {"geometry", "errors", "__init__"},
 )
@@ -32,6 +32,7 @@ NO_TORCH = {
     "io",
     "geometry",
     "errors",
+    "launchers",
     "runtime",
     "folders",
     "locks",
