@@ -1,7 +1,5 @@
-"""Processes of their own for tests, forked: importing torch anew would take most of their time.
-
-Fork only where torch computes on one thread (``torch.set_num_threads(1)``): a pool of threads does not survive it.
-"""
+"""Processes of their own for tests, forked from a server that has torch imported: doing that anew would take most of
+their time. The server runs nothing, so it has no threads that a fork would lose."""
 
 from __future__ import annotations
 
@@ -18,16 +16,17 @@ import torch
 
 from ssl_tilegen.cli import main
 
-torch.set_num_threads(1)
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["tests.processes", "tests.training.runs", "ssl_tilegen.workflows.train"])
 
 
 def forked(heard: Path, call: Callable[..., object], *words: Any, **variables: object) -> Any:
-    """A process that calls ``call(*words)`` with more ``variables`` in its environment.
+    """A process that calls ``call(*words)``, a function of a module, with more ``variables`` in its environment.
 
     What it says on stdout and stderr is kept in the file ``heard``; its exit code is that of a Python program.
     """
     facts = {name: str(value) for name, value in variables.items()}
-    process = multiprocessing.get_context("fork").Process(target=_act, args=(facts, heard, call, words))
+    process = _SERVER.Process(target=_act, args=(facts, heard, call, words))
     process.start()
     return process
 
@@ -43,7 +42,7 @@ def _act(facts: dict[str, str], heard: Path, call: Callable[..., object], words:
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     os.environ.update(facts)
-    torch.set_num_threads(1)  # makes torch's pool anew, before two threads could at once
+    torch.set_num_threads(1)
     code: Any = 0
     try:
         call(*words)
