@@ -36,7 +36,7 @@ def _made(tasks: list[Task]) -> str:
     seconds = sum(task["seconds"] for task in tasks)
     models = ", ".join(sorted({f"`{task['model']}` ({task['hash'][:12]})" for task in tasks}))
     return (
-        f"Written by `run.sh` with the model {models}; {seconds / 60:.0f} minutes in the last run (what earlier "
+        f"Written by `report.py` with the model {models}; {seconds / 60:.0f} minutes in the last run (what earlier "
         "ones made is kept)."
     )
 
