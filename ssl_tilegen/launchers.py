@@ -63,17 +63,17 @@ def distributed_environment() -> Distributed:
     is left as it is.
     """
     own = os.environ
-    count = own.get("SLURM_STEP_NUM_TASKS", "")  # srun's own: SLURM_NTASKS is set in a job script too, which is alone
-    if "RANK" not in own and own.get("SLURM_PROCID", "").isdigit() and count.isdigit() and int(count) > 1:
+    place, tasks = _number("SLURM_PROCID"), _number("SLURM_STEP_NUM_TASKS")  # SLURM_NTASKS is a job script's, too
+    if "RANK" not in own and place is not None and tasks is not None and tasks > 1:
         hosts = own.get("SLURM_STEP_NODELIST") or own.get("SLURM_JOB_NODELIST") or own.get("SLURM_NODELIST", "")
-        own["RANK"], own["WORLD_SIZE"] = own["SLURM_PROCID"], count
+        own["RANK"], own["WORLD_SIZE"] = str(place), str(tasks)
         own.setdefault("LOCAL_RANK", own.get("SLURM_LOCALID", "0"))
         own.setdefault("MASTER_ADDR", _first_host(hosts))
         own.setdefault("MASTER_PORT", str(20_000 + int(own.get("SLURM_JOB_ID", "0")) % 20_000))
-    rank, count = own.get("RANK", ""), own.get("WORLD_SIZE", "")
-    if not (rank.isdigit() and count.isdigit() and int(count) > 1):
+    rank, count = _number("RANK"), _number("WORLD_SIZE")
+    if rank is None or count is None or count < 2:
         return Distributed()
-    return Distributed(int(rank), int(own.get("LOCAL_RANK", rank)), int(count))
+    return Distributed(rank, int(own.get("LOCAL_RANK", rank)), count)
 
 
 def _first_host(hosts: str) -> str:

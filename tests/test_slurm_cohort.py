@@ -22,7 +22,7 @@ if [ "$1" = embed ]; then
         "broken.svs,$out/broken.zarr,failed" >"$out/embed-summary$SUMMARY.csv"
     exit "$EMBEDDED"
 fi
-case $out in *"$UNPAINTABLE"*) exit 1 ;; esac
+case $out in *"$UNPAINTABLE"*) exit "$BROKEN" ;; esac
 cat >/dev/null
 touch "$out"
 """
@@ -33,8 +33,9 @@ SRUN = """#!/bin/bash
 
 
 def submit(
-    folder: Path, task: int, tasks: list[int], options: str = "--size 256", embedded: int = 0, unpaintable: str = "none"
-) -> tuple[int, str]:
+    folder: Path, task: int, tasks: list[int], options: str = "--size 256", embedded: int = 0,
+    unpaintable: str = "none", broken: int = 1,
+) -> tuple[int, str]:  # fmt: skip
     """Run the cohort's file as one task of an array; its exit code and the calls it made."""
     step = tasks[1] - tasks[0] if len(tasks) > 1 else 1
     share = f".{tasks.index(task)}-of-{len(tasks)}" if len(tasks) > 1 else ""
@@ -46,7 +47,7 @@ def submit(
     calls.write_text("")
     array = {"ID": task, "COUNT": len(tasks), "MIN": tasks[0], "MAX": tasks[-1], "STEP": step}
     environment = os.environ | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in array.items()}
-    environment["SLURM_CPUS_PER_TASK"] = "6"
+    environment |= {"SLURM_CPUS_PER_TASK": "6", "BROKEN": str(broken)}
     environment |= {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls), "EMBEDDED": str(embedded),
                     "UNPAINTABLE": unpaintable, "SUMMARY": share}  # fmt: skip
     command = ["bash", str(SLURM / "cohort-array.sbatch"), "list.csv", "out", *options.split()]
@@ -79,3 +80,8 @@ def test_nothing_is_painted_where_embedding_ended_early(tmp_path: Path, embedded
 def test_without_options_of_generate_nothing_is_painted(tmp_path: Path) -> None:
     code, calls = submit(tmp_path, 0, [0, 1], options="")
     assert code == 0 and calls.startswith("embed --list list.csv") and "generate" not in calls
+
+
+def test_a_task_that_is_told_to_stop_begins_no_other_picture(tmp_path: Path) -> None:
+    code, calls = submit(tmp_path, 0, [0, 1], unpaintable="a-synthetic", broken=143)
+    assert code == 143 and calls.count("generate") == 1

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.workflows.evaluate.parts import PARTS, read_parts
+from ssl_tilegen.workflows.labelled import read_labelled
 
 CLASSES = ("dots", "lines")
 
@@ -84,3 +85,9 @@ def test_layouts_that_cannot_be_told_are_one_line(tmp_path: Path) -> None:
         read_parts(augmented(tmp_path / "ab", ("a", "b")))
     with pytest.raises(InputError, match="splits train; name train and test"):
         read_parts(augmented(tmp_path / "alone", ("train",)))
+
+
+def test_a_manifest_above_speaks_for_its_own_folders_only(tmp_path: Path) -> None:
+    fill(tmp_path / "real")
+    (tmp_path / "manifest.csv").write_text("path,kind,label,group\ndots/g0_0.png,real,dots,elsewhere\n")
+    assert "elsewhere" not in read_labelled(tmp_path / "real").groups

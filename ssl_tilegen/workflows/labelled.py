@@ -80,8 +80,8 @@ def is_image(path: Path) -> bool:
 def _from_folder(folder: Path) -> list[tuple[Path, str, str]]:
     manifest = read_manifest(folder)
     if not manifest:  # `augment` writes one for all splits, above their folders
-        above = read_manifest(folder.parent)
-        manifest = {name.removeprefix(f"{folder.name}/"): row for name, row in above.items()}
+        own, above = f"{folder.name}/", read_manifest(folder.parent)
+        manifest = {name.removeprefix(own): row for name, row in above.items() if name.startswith(own)}
     rows = []
     for kind in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         for path in sorted(p for p in kind.iterdir() if is_image(p)):
