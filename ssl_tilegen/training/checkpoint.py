@@ -70,7 +70,7 @@ def load_checkpoint(
     **more: Any,
 ) -> int:
     """Load the newest whole checkpoint of ``out`` and return its step, 0 where there is none."""
-    folder = next((f for f in (out / _FOLDER, out / f"{_FOLDER}.old") if f.exists()), None)
+    folder = _newest(out)
     if folder is None:
         return 0
     try:
@@ -93,6 +93,15 @@ def load_checkpoint(
     for each in (average, *others):
         each.follow(module)
     return state["step"]
+
+
+def has_checkpoint(out: Path) -> bool:
+    """Whether a run in ``out`` would be continued."""
+    return _newest(out) is not None
+
+
+def _newest(out: Path) -> Path | None:
+    return next((f for f in (out / _FOLDER, out / f"{_FOLDER}.old") if f.exists()), None)
 
 
 def _average_file(number: int) -> str:

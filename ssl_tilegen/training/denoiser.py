@@ -38,6 +38,7 @@ from ssl_tilegen.training.warm_start import fill_what_fits
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
+_STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
 class DenoiserStage:
@@ -116,10 +117,13 @@ class DenoiserStage:
         x, wanted, weight = self.target.noisy(batch["clean"], batch["noise"], batch["t"])
         m = self.settings.margin_lat if self.local else 0
         error = self._predict(module, x, batch["t"], batch["field"]).float() - wanted
-        of_item = error[:, :, m:-m or None, m:-m or None].square().mean((1, 2, 3))
         with torch.no_grad():
             alpha, sigma = self.target.levels(batch["t"])
             noise = sigma / (alpha + sigma)
+            of_place = flat_ground_counts(batch["clean"], self.settings.flat_weight * (1 - noise))
+        squares = of_place * error.square().mean(1)
+        of_item = squares[:, m : -m or None, m : -m or None].mean((1, 2))
+        with torch.no_grad():
             parts = {"early": _mean_where(of_item, noise > 0.6), "late": _mean_where(of_item, noise < 0.3)}
         return (weight * of_item).mean(), parts
 
@@ -201,6 +205,17 @@ class _Windows:
         t = stage.target.draw(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
         return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
+
+
+def flat_ground_counts(clean: Tensor, power: Tensor) -> Tensor:
+    """Weights (N, h, w) of mean 1: the variance of the 3 x 3 ``clean`` latents (N, C, h, w) around a place to the
+    -``power`` (N,), which ought to be less at noisy times, when which places are flat is still to be guessed."""
+    around = torch.nn.functional.avg_pool2d(clean, 3, 1, 1, count_include_pad=False)
+    square = torch.nn.functional.avg_pool2d(clean.square(), 3, 1, 1, count_include_pad=False)
+    detail = (square - around.square()).mean(1).clamp(min=0)
+    detail = detail / detail.mean().clamp(min=1e-12) + _STILL_FLAT
+    usual = torch.stack([(detail**-p).mean() for p in power])
+    return detail ** -power[:, None, None] / usual[:, None, None]
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

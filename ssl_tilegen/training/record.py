@@ -42,6 +42,26 @@ def keep_record(
     (folder / f"{stage}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
+def changed_settings(kept: Path, settings: BaseModel) -> list[str]:
+    """``name old -> new`` of every setting that differs from the file of an earlier run; those of versions that did
+    not know a setting do not count."""
+    try:
+        old = json.loads(kept.read_text())
+    except (OSError, ValueError):
+        return []
+    before, after = _flat(old), _flat(settings.model_dump(mode="json"))
+    return [f"{name} {before[name]} -> {after[name]}" for name in sorted(before.keys() & after.keys())
+            if before[name] != after[name]]  # fmt: skip
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """The leaves of nested settings by their dotted names, as they stand in ``--set``."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return leaves
+
+
 def _relative(value: Any, base: Path) -> Any:
     """Absolute paths inside a tree of settings as ones from ``base`` on: records name no machine."""
     if isinstance(value, dict):

@@ -159,6 +159,9 @@ class DenoiserSettings(Strict):
     weighting: Literal["none", "min_snr"] = "none"
     """Weight of the times in the loss (Hang et al. 2023)."""
     min_snr_gamma: float = Field(5.0, gt=0)
+    flat_weight: float = Field(0.0, ge=0, le=1)
+    """How much more an error on flat ground counts than the same error amid texture; 0: the same, 1: in proportion to
+    the detail around it. An eye that forgives a misplaced nucleus does not forgive grain on pale stroma."""
     times: Literal["logit_normal", "uniform"] | None = None
     """Distribution of training times; left out: logit_normal for flow, uniform for v and epsilon."""
     l2_condition: bool | None = None

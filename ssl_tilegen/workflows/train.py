@@ -13,6 +13,7 @@ from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.captions import caption_vectors
+from ssl_tilegen.training.checkpoint import has_checkpoint
 from ssl_tilegen.training.data import Corpus, load_corpus
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.encoder import EncoderStage
@@ -22,7 +23,7 @@ from ssl_tilegen.training.prior import PriorStage
 from ssl_tilegen.training.prior_cells import pieces_of
 from ssl_tilegen.training.prior_table import Table
 from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.record import keep_record
+from ssl_tilegen.training.record import changed_settings, keep_record
 from ssl_tilegen.training.settings import (
     AutoencoderSettings,
     DenoiserSettings,
@@ -57,7 +58,7 @@ def train(
     say = report if team.is_first else lambda facts: None
     with team.first_alone():
         if team.is_first:
-            _open_run(run_folder, settings, restart)
+            _open_run(run_folder, settings, restart, say)
     data = _data_of(settings, say)
     if stage == "encoder" and settings.pretrained:
         if team.is_first:
@@ -75,14 +76,19 @@ def train(
     return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
 
 
-def _open_run(folder: Path, settings: Any, restart: bool) -> None:
+def _open_run(folder: Path, settings: Any, restart: bool, report: Report) -> None:
+    """Make or clear the run's folder and keep the settings in it; say what differs from those it was begun with."""
+    kept = folder / "settings.json"
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(settings.model_dump_json(indent=2))
+        changes = changed_settings(kept, settings) if has_checkpoint(folder) else []
+        kept.write_text(settings.model_dump_json(indent=2))
     except OSError as error:
         raise OutputError(f"{folder}: cannot write here ({error.strerror}); choose another --out") from error
+    if changes:
+        report({"message": f"going on in {folder} with other settings: {', '.join(changes)}"})
 
 
 def _data_of(settings: Any, report: Report) -> Any:

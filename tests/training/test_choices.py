@@ -18,6 +18,7 @@ from ssl_tilegen.diffusion.ladder import Step
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.levels import preconditioning
+from ssl_tilegen.training.denoiser import flat_ground_counts
 from ssl_tilegen.training.settings import DataSettings, DenoiserSettings, RunSettings
 from ssl_tilegen.training.targets import Target
 from ssl_tilegen.workflows.embed import embed
@@ -82,6 +83,16 @@ def test_min_snr_weighs_the_error_of_the_clean_estimate_alike_for_every_target(n
         snr = float(alpha[i] / sigma[i]) ** 2
         ours = weight[i] * (off[i] - wanted[i]).square().mean()
         assert float(ours) == pytest.approx(min(snr, 3.0) * float(error), rel=2e-2)
+
+
+def test_errors_on_flat_ground_count_more_where_asked_and_as_much_over_all():
+    clean = torch.randn(3, 4, 12, 12, generator=torch.Generator().manual_seed(0))
+    clean[:, :, :6] = 1.0
+    plain, some, full = (flat_ground_counts(clean, torch.full((3,), power)) for power in (0.0, 0.5, 1.0))
+    assert torch.equal(plain, torch.ones(3, 12, 12))
+    assert some.mean() == pytest.approx(1, abs=1e-5)
+    assert full.mean() == pytest.approx(1, abs=1e-5)
+    assert full[:, :4].min() > some[:, :4].max() > 1 > some[:, 8:].mean() > full[:, 8:].mean()
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -18,6 +18,7 @@ from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
 from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings, load_settings
+from ssl_tilegen.workflows.train import train
 
 
 @pytest.fixture
@@ -67,6 +68,15 @@ def test_training_lowers_the_loss_and_writes_its_log_and_samples(config, tmp_pat
     assert losses[-1] < losses[0]
     assert all(line["images_per_s"] > 0 for line in lines if "loss" in line)
     assert Image.open(tmp_path / "run" / "sample-0000040.png").size == (6 * 32, 2 * 32)
+
+
+def test_a_run_that_goes_on_with_other_settings_says_which(config, tmp_path):
+    said: list[str] = []
+    for overrides in (["run.steps=2"], ["run.steps=2"], ["run.steps=4", "run.batch=3"]):
+        report = lambda record: said.append(str(record.get("message", "")))  # noqa: E731
+        train("autoencoder", config, tmp_path / "run", overrides=overrides, device="cpu", report=report)
+    (line,) = [text for text in said if "other settings" in text]
+    assert line.endswith("with other settings: run.batch 2 -> 3, run.steps 2 -> 4")
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_keeps_the_checkpoint(config, tmp_path):
