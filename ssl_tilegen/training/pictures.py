@@ -13,6 +13,7 @@ import numpy as np
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import Raster, ReadError, open_raster
+from ssl_tilegen.io.source import PICTURES
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.training.knobs import SourceSettings
@@ -122,7 +123,7 @@ def read_pictures(wanted: Sequence[Wanted], memory_mib: int) -> list[Picture]:
 
 def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
     source = wanted.source
-    is_picture = wanted.path.suffix.lower() in {".png", ".jpg", ".jpeg"}
+    is_picture = wanted.path.suffix.lower() in PICTURES
     own: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd} if is_picture else {}
     raster = open_raster(wanted.path, **own)
     return raster, _target(raster, source)

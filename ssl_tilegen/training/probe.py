@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.io.source import PICTURES
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe, scores
 from ssl_tilegen.training.data import to_signed
 from ssl_tilegen.training.settings import ProbeSettings
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
+_SUFFIXES = PICTURES | {".tif", ".tiff"}
 _BATCH = 512
 
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
-from ssl_tilegen.io.source import Remote, Source, source_of
+from ssl_tilegen.io.source import PICTURES, Remote, Source, source_of
 from ssl_tilegen.io.zarr_image import image_attributes
 
 _SLIDES = {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"}
-SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg"})
+SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PICTURES)
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
 

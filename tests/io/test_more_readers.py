@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, ResolutionError
@@ -37,6 +38,16 @@ def test_an_ome_tiff_shows_its_levels_and_its_pixels(tmp_path: Path) -> None:
 def test_the_hybrid_of_our_own_stays_with_openslide(tmp_path: Path) -> None:
     with open_raster(samples.write_slide(tmp_path / "a.ome.tif", samples.texture(600, 600))) as raster:
         assert type(raster).__name__ == "Slide" and len(raster.levels) > 1
+
+
+@pytest.mark.parametrize(("suffix", "exact"), [(".bmp", True), (".webp", False)])
+def test_pictures_of_a_folder_are_read_whatever_they_are_packed_in(tmp_path: Path, suffix: str, exact: bool) -> None:
+    image = samples.texture(256, 256)
+    Image.fromarray(image).save(tmp_path / f"a{suffix}")
+    (job,) = find_jobs([tmp_path], EmbedSettings(mpp=0.5))
+    with open_raster(job.image, mpp=0.5) as raster:
+        off = np.abs(raster.read(Window(0, 0, 256, 256)).rgb.astype(int) - image)
+    assert off.mean() < (1 if exact else 20) and (not exact or not off.any())
 
 
 def test_an_ome_tiff_without_a_size_asks_for_it(tmp_path: Path) -> None:
