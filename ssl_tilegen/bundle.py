@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from contextlib import nullcontext
 from functools import cached_property
 from importlib import resources
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from ssl_tilegen.diffusion.sketch import LocalCondition
 from ssl_tilegen.errors import FormatError, InputError
+from ssl_tilegen.folders import replace_folder
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder
 from ssl_tilegen.nets.window import at_unit_length, predict
@@ -286,13 +288,20 @@ def find_bundle(name: str | Path) -> Path:
     return folder
 
 
+def resolutions_of(folder: Path) -> dict[str, Resolution]:
+    """The resolutions that a bundle, whole or in the making, was trained at, by domain; none where there is none."""
+    if not (folder / "bundle.json").is_file():
+        return {}
+    return {domain: Resolution(*known) for domain, known in _read_info(folder).resolutions.items()}
+
+
 def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False) -> None:
     """Write a network in float16 (``exact``: as it is), in shards below 15 MiB; ``config`` for those that are no
-    diffusers models."""
-    folder.mkdir(parents=True, exist_ok=True)
+    diffusers models. What was in ``folder`` is there until the new one is whole."""
     half = {key: value.cpu().contiguous() if exact else _half(value) for key, value in module.state_dict().items()}
-    for old in folder.glob("*.safetensors*"):
-        old.unlink()
+    final, folder = folder, folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     if config is None:
         module.save_config(folder)
         from huggingface_hub import save_torch_state_dict
@@ -304,6 +313,7 @@ def save_component(module: Any, folder: Path, config: dict[str, Any] | None = No
         save_file(half, folder / "model.safetensors")
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors makes them for their owner alone, but bundles are shared
+    replace_folder(folder, final, overwrite=True)
 
 
 def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> None:

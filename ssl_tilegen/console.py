@@ -108,7 +108,8 @@ class _Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Terminal(stderr=True))
+        period = 3600.0  # seconds that a speed is told by: lines of a training may come minutes apart
+        self._progress = Progress(*columns, console=Terminal(stderr=True), speed_estimate_period=period)
         self._tasks: dict[str, Any] = {}
 
     def update(self, stage: str, done: float, total: float) -> None:

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -34,10 +34,10 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     import torch
 
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name in ("auto", "cuda") and cards and local_rank:
-        return torch.device("cuda", local_rank % cards)
+    if name in ("auto", "cuda") and cards:
+        return torch.device("cuda", local_rank % cards)  # with its number: torch.cuda.set_device asks for one
     if name == "auto":
-        return torch.device("cuda" if cards else "cpu")
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -83,6 +83,17 @@ def tune_allocator() -> bool:
 def cores() -> int:
     """CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allow_many_files() -> None:
+    """As many open files as the system lets a process have: slides that are read window by window stay open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # some systems name a limit and refuse it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def reading_threads() -> int:

@@ -102,9 +102,9 @@ def test_the_latents_are_cached_once_and_cells_fit_their_pixels(trained):
     settings = load_settings("denoiser", folder / "denoiser.toml")
     corpus, bundle = load_corpus(settings.data), ModelBundle.load(out / "bundle")
     cache = out / "denoiser" / "cache"
-    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     scenes = scenes_of(corpus, bundle, settings, cache, lambda text: None)
-    assert before == {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert before == {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     assert len(scenes) == 3 * 2
     for scene in scenes:
         rows, cols = scene.dull.shape

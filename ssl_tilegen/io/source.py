@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-"""Suffixes of pictures that know nothing of a resolution."""
 _ADDRESS = re.compile(r"/vsi\w+/|[A-Za-z][A-Za-z0-9+.-]+://")
 
 

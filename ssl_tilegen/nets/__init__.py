@@ -45,8 +45,14 @@ def build_encoder(config: dict[str, Any]) -> Any:
 
 
 def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, Any]) -> Any:
-    """A timm network (N, 3, tile_px, tile_px) -> (N, features). Other sizes work too."""
+    """A timm network (N, 3, tile_px, tile_px) -> (N, features). Other sizes work too, but for networks of windows
+    (Swin and its like)."""
     import timm
 
-    of_vit: dict[str, Any] = {"img_size": tile_px, "dynamic_img_size": True} if arch.startswith("vit") else {}
-    return timm.create_model(arch, num_classes=features, **of_vit, **arch_args)
+    known = timm.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
+    if not (known and known.fixed_input_size):
+        return timm.create_model(arch, num_classes=features, **arch_args)
+    try:
+        return timm.create_model(arch, num_classes=features, img_size=tile_px, dynamic_img_size=True, **arch_args)
+    except TypeError:
+        return timm.create_model(arch, num_classes=features, img_size=tile_px, **arch_args)

@@ -3,15 +3,17 @@
 Each image is kept in several turns (flips and rotations), each turn with the cells of several lattice offsets, so
 that training windows fall anywhere between the cells, as windows of a generated canvas do. Images with a grid of
 embeddings beside them are kept as they are, with the cells of that grid. Of images too large to be held, random parts
-are kept. Kept in one ``.npz`` file named after a fingerprint of everything that went in.
+are kept. Kept in ``.npz`` files of some images each, in a folder named after a fingerprint of everything that went in;
+a stopped run goes on after the last file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +23,16 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.runtime import check_stop
 from ssl_tilegen.training.data import Corpus, turned
-from ssl_tilegen.training.grids_beside import Grid, grid_beside
+from ssl_tilegen.training.grids_beside import Grid, grid_beside, path_beside
 from ssl_tilegen.training.pictures import Picture
 from ssl_tilegen.training.settings import DenoiserSettings
 
 _EMBED_BATCH = 512
 _PART_PX, _PART_STEP_PX = 1024, 64
-_NEW_KNOBS = {"group": None, "validation_share": 0.0, "stain": 0.0, "brightness": 0.0, "memory_mib": 8192}
-_NEW_OF_SOURCE: dict[str, Any] = {"role": "train", "grids": None}
+_PER_FILE = 200
+_TRIES = 10_000
 
 
 class Origin(NamedTuple):
@@ -49,49 +52,70 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """One turned image: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, and its grids."""
+    """One turned image: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, and its grids.
+
+    ``chance`` is its share of the windows.
+    """
 
     latents: np.ndarray
     dull: np.ndarray
     valid: np.ndarray
     grids: list[Grid]
-    chance: float
-    origin: Origin | None = None
+    origin: Origin
+    chance: float = 0.0
 
 
 def scenes_of(
     corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings, folder: Path, progress: Callable[[str], None]
 ) -> list[Scene]:
-    """The scenes of a corpus, from the cache file in ``folder`` or freshly computed and kept there."""
-    path = folder / f"latents-{_fingerprint(corpus, bundle, settings)}.npz"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _save(path, list(_Maker(corpus, bundle, settings).scenes(progress)))
-    return _load(path)
+    """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
+
+    InputError where no image is as large as a cell; Interrupted by a signal, with the files kept that were made.
+    """
+    kept = folder / f"latents-{_fingerprint(corpus, bundle, settings)}"
+    kept.mkdir(parents=True, exist_ok=True)
+    maker, scenes, count = _Maker(corpus, bundle, settings), list[Scene](), len(corpus.pictures)
+    for first in range(0, count, _PER_FILE):
+        path = kept / f"{first:06d}.npz"
+        if not path.exists():
+            progress(f"caching latents: image {first + 1} of {count}")
+            _save(path, list(maker.scenes(range(first, min(first + _PER_FILE, count)))), maker.rng)
+        scenes += _load(path, maker.rng)
+    left_out = count - len({scene.origin.picture for scene in scenes})
+    if not scenes:
+        raise InputError(f"no training image is as large as a cell ({maker.encoder.tile_px} px) at its resolution")
+    if left_out:
+        progress(f"{left_out} of {count} images are smaller than a cell, or show nothing, and are left out")
+    return _with_chances(scenes, corpus.chances)
+
+
+def _with_chances(scenes: Sequence[Scene], chances: np.ndarray) -> list[Scene]:
+    """Each with its share of its picture's chance."""
+    parts = Counter(scene.origin.picture for scene in scenes)
+    return [replace(s, chance=float(chances[s.origin.picture]) / parts[s.origin.picture]) for s in scenes]
 
 
 def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> str:
+    sources = settings.data.sources
     facts = [
-        [(p.path.name, (p.size.rows, p.size.cols, 3), p.source) for p in corpus.pictures],
+        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.pictures],
+        [_state(path_beside(p, grids) / "zarr.json") for p in corpus.pictures if (grids := sources[p.source].grids)],
         _data_facts(settings),
         [settings.offsets, settings.run.seed, bundle.component_hash("encoder"), bundle.component_hash("autoencoder")],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _state(path: Path) -> list[int] | None:
+    """What changes when a file does: its size and when it was last written."""
+    return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
+
+
 def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
-    """The data settings that matter here; knobs that came later count where they are used, so old caches stay good."""
-    facts = settings.data.model_dump(exclude={"sources": {"__all__": {"paths", "weight"}}})
-    _drop_defaults(facts, _NEW_KNOBS)
-    for source in facts["sources"]:
-        _drop_defaults(source, _NEW_OF_SOURCE)
-    return facts
-
-
-def _drop_defaults(facts: dict[str, Any], defaults: dict[str, Any]) -> None:
-    for name, default in defaults.items():
-        if facts[name] == default:
-            del facts[name]
+    """The data settings that matter here. What says which files are read, or how often, shows in the files."""
+    of_sources = {"__all__": {"paths", "exclude", "weight"}}
+    return settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
+                                             "validation_share": True})  # fmt: skip
 
 
 class _Maker:
@@ -102,21 +126,22 @@ class _Maker:
         self.rng = np.random.default_rng([settings.run.seed, 3])
         self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
 
-    def scenes(self, progress: Callable[[str], None]) -> Iterator[Scene]:
-        pairs = list(zip(self.corpus.pictures, self.corpus.chances, strict=True))
-        for number, (picture, chance) in enumerate(pairs):
-            parts = _parts(self.rng, picture, self.settings.data.memory_mib // len(pairs))
-            for part in parts:
-                yield from self._of_part(number, picture, part, chance / len(parts))
-            if number % 100 == 0:
-                progress(f"caching latents: image {number + 1} of {len(pairs)}")
+    def scenes(self, numbers: range) -> Iterator[Scene]:
+        """Of the corpus's pictures ``numbers``; none of those smaller than a cell."""
+        budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
+        for number in numbers:
+            check_stop("the latents of finished hundreds of images are kept; the same command continues")
+            picture = self.corpus.pictures[number]
+            if min(picture.size.rows, picture.size.cols) >= self.encoder.tile_px:
+                for part in _parts(self.rng, picture, budget_mib):
+                    yield from self._of_part(number, picture, part)
 
-    def _of_part(self, number: int, picture: Picture, part: Window, chance: float) -> Iterator[Scene]:
+    def _of_part(self, number: int, picture: Picture, part: Window) -> Iterator[Scene]:
         source = self.settings.data.sources[picture.source]
         pixels, valid = picture.take(part)
         if source.grids:
             grid = grid_beside(picture, source.grids, self.bundle, part)
-            yield self._scene(pixels, valid, [grid], chance, Origin(number, 0, *_place(part)))
+            yield self._scene(pixels, valid, [grid], Origin(number, 0, *_place(part)))
             return
         turns = self.rng.permutation(8)[: source.turns]
         for place, turn in enumerate(turns if len(turns) > 1 else [0]):
@@ -124,11 +149,9 @@ class _Maker:
             rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
             its_valid = None if valid is None else turned(valid, int(turn))
             origin = Origin(number, int(turn), *_place(part))
-            yield self._scene(rgb, its_valid, None, chance / len(turns), origin)
+            yield self._scene(rgb, its_valid, None, origin)
 
-    def _scene(
-        self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, chance: float, origin: Origin
-    ) -> Scene:
+    def _scene(self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: Origin) -> Scene:
         factor = self.bundle.factor
         rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
         rgb = rgb[:rows, :cols]
@@ -139,7 +162,6 @@ class _Maker:
             dull=blocks.std((1, 3)).max(-1) < 4,
             valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
             grids=grids or [self._grid(rgb) for _ in range(self.settings.offsets)],
-            chance=chance,
             origin=origin,
         )
 
@@ -185,8 +207,10 @@ def _place(part: Window) -> tuple[int, int, int, int]:
     return part.row, part.col, part.rows, part.cols
 
 
-def _save(path: Path, scenes: list[Scene]) -> None:
-    arrays: dict[str, np.ndarray] = {"chances": np.array([scene.chance for scene in scenes])}
+def _save(path: Path, scenes: list[Scene], rng: np.random.Generator) -> None:
+    """The scenes, and the state of the generator after them."""
+    state = json.dumps(rng.bit_generator.state)
+    arrays: dict[str, np.ndarray] = {"count": np.array(len(scenes)), "rng": np.array(state)}
     for number, scene in enumerate(scenes):
         arrays |= {f"{number}/latents": scene.latents, f"{number}/dull": scene.dull, f"{number}/valid": scene.valid}
         arrays[f"{number}/origin"] = np.array(scene.origin)
@@ -198,22 +222,21 @@ def _save(path: Path, scenes: list[Scene]) -> None:
     temporary.replace(path)
 
 
-def _load(path: Path) -> list[Scene]:
+def _load(path: Path, rng: np.random.Generator) -> list[Scene]:
     with np.load(path) as file:
         names = set(file.files)
-        return [_scene_at(file, names, number, float(chance)) for number, chance in enumerate(file["chances"])]
+        rng.bit_generator.state = json.loads(str(file["rng"]))
+        return [_scene_at(file, names, number) for number in range(int(file["count"]))]
 
 
-def _scene_at(file: Any, names: set[str], number: int, chance: float) -> Scene:
+def _scene_at(file: Any, names: set[str], number: int) -> Scene:
     grids: list[Grid] = []
     while f"{number}/cells{len(grids)}" in names:
         k = len(grids)
         row, col = (int(v) for v in file[f"{number}/corner{k}"])
-        stride = int(file[f"{number}/stride{k}"]) if f"{number}/stride{k}" in names else 0
-        grids.append(Grid((row, col), file[f"{number}/cells{k}"], stride))
-    origin = Origin(*map(int, file[f"{number}/origin"])) if f"{number}/origin" in names else None
+        grids.append(Grid((row, col), file[f"{number}/cells{k}"], int(file[f"{number}/stride{k}"])))
     latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
-    return Scene(latents, dull, valid, grids, chance, origin)
+    return Scene(latents, dull, valid, grids, Origin(*map(int, file[f"{number}/origin"])))
 
 
 class WindowDraw:
@@ -227,8 +250,8 @@ class WindowDraw:
         self.until = np.cumsum(chances / chances.sum())
 
     def __call__(self, rng: np.random.Generator) -> tuple[int, Window]:
-        """The index of a scene, and a window in it."""
-        while True:
+        """The index of a scene, and a window in it. InputError where there seem to be none with content."""
+        for _ in range(_TRIES):
             index = min(int(np.searchsorted(self.until, rng.random(), side="right")), len(self.scenes) - 1)
             scene, side = self.scenes[index], self.side
             rows, cols = scene.dull.shape
@@ -236,3 +259,5 @@ class WindowDraw:
             dull = scene.dull[window.slices].mean() > 0.97
             if scene.valid[window.slices].all() and (not dull or rng.random() < self.dull_keep):
                 return index, window
+        raise InputError(f"none of {_TRIES} windows drawn of {self.side} latents is valid and shows anything: lower "
+                         "window_lat, raise data.flat_keep or look at the images")  # fmt: skip

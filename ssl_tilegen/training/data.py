@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Window
+from ssl_tilegen.io.image_files import images_among, is_zarr_image
 from ssl_tilegen.training.jitter import jittered_colours
 from ssl_tilegen.training.knobs import DataSettings, SourceSettings
 from ssl_tilegen.training.pictures import Picture, Wanted, read_pictures
 
 _FLAT_DEVIATION = 6.0
-_TRIES = 20
-_NO_IMAGES = {".csv", ".geojson", ".json", ".md", ".npy", ".npz", ".toml", ".txt", ".xml"}
+_EARLY, _TRIES = 20, 10_000
+_ALIKE = 1.1
 
 
 @dataclass(frozen=True)
@@ -60,22 +61,26 @@ class Corpus:
         return found
 
     def draw(self, rng: np.random.Generator, side: int) -> np.ndarray:
-        """A random valid square window (side, side, 3) uint8; flat ones are kept with the chance ``flat_keep``."""
-        while True:
-            for _ in range(_TRIES):
-                picture = self.pictures[rng.choice(len(self.pictures), p=self.chances)]
-                rows, cols = picture.size.rows, picture.size.cols
-                if rows < side or cols < side:
-                    continue
-                window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
-                keep_flat = self.settings.flat_keep
-                if picture.seems_empty(window) and rng.random() >= keep_flat:
-                    continue
-                rgb, valid = picture.take(window)
-                if (valid is None or valid.all()) and (not is_flat(rgb) or rng.random() < keep_flat):
-                    return rgb
-            if all(min(p.size.rows, p.size.cols) < side for p in self.pictures):
+        """A random valid square window (side, side, 3) uint8; flat ones are kept with the chance ``flat_keep``.
+
+        InputError where no image is large enough, or none seems to show anything.
+        """
+        for number in range(_TRIES):
+            if number == _EARLY and all(min(p.size.rows, p.size.cols) < side for p in self.pictures):
                 raise InputError(f"no training image is {side} px wide and high: use larger images or smaller windows")
+            picture = self.pictures[rng.choice(len(self.pictures), p=self.chances)]
+            rows, cols = picture.size.rows, picture.size.cols
+            if rows < side or cols < side:
+                continue
+            window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
+            keep_flat = self.settings.flat_keep
+            if picture.seems_empty(window) and rng.random() >= keep_flat:
+                continue
+            rgb, valid = picture.take(window)
+            if (valid is None or valid.all()) and (not is_flat(rgb) or rng.random() < keep_flat):
+                return rgb
+        raise InputError(f"none of {_TRIES} windows drawn of {side} px can be read and shows anything: raise "
+                         "data.flat_keep or look at the images")  # fmt: skip
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """A random window as (side, side, 3) uint8, turned and flipped at random."""
@@ -106,16 +111,26 @@ def turned(image: np.ndarray, turn: int) -> np.ndarray:
     return image[:, ::-1] if turn >= 4 else image
 
 
-def load_corpus(settings: DataSettings, progress: Callable[[str], None] = lambda _: None) -> Corpus:
-    """Open all sources; images are read whole as far as ``memory_mib`` goes. InputError where one matches no file."""
+def load_corpus(
+    settings: DataSettings,
+    progress: Callable[[str], None] = lambda _: None,
+    usual: Mapping[str, Resolution] | None = None,
+) -> Corpus:
+    """Open all sources; images are read whole as far as ``memory_mib`` goes. InputError where one matches no file.
+
+    ``usual``: the resolutions of the bundle that is trained on, by domain: slides are read at them unless their source
+    says otherwise, and what differs from them is told to ``progress``.
+    """
     wanted: list[Wanted] = []
     if not settings.sources:
         raise InputError("data.sources is empty: name one or more, each with its paths")
     for index, source in enumerate(settings.sources):
         paths = source_files(source)
         progress(f"{len(paths)} images of {source.paths[0]}")
-        wanted += [Wanted(path, index, source) for path in paths]
+        wanted += [Wanted(path, index, source, (usual or {}).get(source.domain)) for path in paths]
     pictures = read_pictures(wanted, settings.memory_mib)
+    for line in _strange_resolutions(pictures, settings, usual or {}):
+        progress(line)
     viewed = sum(not picture.held for picture in pictures)
     if viewed:
         progress(f"{viewed} of {len(pictures)} images are read window by window (data.memory_mib)")
@@ -124,19 +139,39 @@ def load_corpus(settings: DataSettings, progress: Callable[[str], None] = lambda
     kept_apart = [p for p, kept in zip(pictures, apart, strict=True) if kept]
     if not training:
         raise InputError("every image is kept for validation: lower data.validation_share or give a source role train")
+    if settings.validation_share and not kept_apart:
+        progress(f"data.validation_share {settings.validation_share:g} keeps none of {len(training)} images apart: "
+                 "figures and pictures are of training images")  # fmt: skip
     validation = Corpus(kept_apart, _chances(kept_apart, settings), settings) if kept_apart else None
     return Corpus(training, _chances(training, settings), settings, validation)
+
+
+def _strange_resolutions(
+    pictures: Sequence[Picture], settings: DataSettings, usual: Mapping[str, Resolution]
+) -> Iterator[str]:
+    """A line for every domain whose images differ by more than `_ALIKE`, or from what its bundle is for."""
+    for domain in dict.fromkeys(source.domain for source in settings.sources):
+        found = [p.resolution for p in pictures if settings.sources[p.source].domain == domain]
+        known = [*found, usual[domain]] if domain in usual else found
+        low, high = min(known, key=lambda r: r.value), max(known, key=lambda r: r.value)
+        if low.unit != high.unit or high.value > _ALIKE * low.value:
+            of_bundle = f", the bundle is for {usual[domain]}" if domain in usual else ""
+            yield (f"warning: images of domain {domain} are read at {low} to {high}{of_bundle}; data.sources.mpp or "
+                   "gsd read them alike")  # fmt: skip
 
 
 def source_files(source: SourceSettings) -> list[Path]:
     """The files of a source in a fixed order, without the excluded names."""
     found: list[Path] = []
     for pattern in source.paths:
-        is_folder = Path(pattern).is_dir()
-        matches = [Path(match) for match in glob.glob(f"{pattern}/**/*.*" if is_folder else pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
-        if is_folder:  # what else lies there: grids, tables, notes
-            matches = [m for m in matches if m.suffix not in _NO_IMAGES and not _inside_zarr(m)]
-        found += [path for path in matches if path.is_file() and path.name not in source.exclude]
+        if is_zarr_image(Path(pattern)) or Path(pattern).is_file():
+            matches = [Path(pattern)]
+        elif Path(pattern).is_dir():  # with what else lies there: grids, tables, notes, parts of slides
+            matches = [m for m in images_among(Path(pattern).rglob("*.*")) if not _inside_zarr(m)]
+        else:
+            matches = [Path(match) for match in glob.glob(pattern, recursive=True)]  # noqa: PTH207 - absolute patterns
+            matches = [m for m in matches if m.is_file() or is_zarr_image(m)]
+        found += [path for path in matches if path.name not in source.exclude]
     if not found:
         raise InputError(f"no training image matches {source.paths}: check data.sources.paths")
     return sorted(set(found))

@@ -22,6 +22,7 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.diffusion.updates import ddim
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.levels import is_flow
@@ -58,13 +59,16 @@ class DenoiserStage:
         torch.manual_seed(settings.run.seed)
         self.module: Any = build_component(self._network())
         self.local = is_local(self.module)
+        stride = self.module.field_stride if self.local else 1
+        if settings.window_lat % stride:
+            raise SettingError(f"window_lat = {settings.window_lat}: this network takes multiples of {stride}")
         self.l2_condition = settings.l2_condition if settings.l2_condition is not None else not self.local
         self.time_scale = 1000.0 if is_flow(self.target.scheduler) and not self.local else 1.0
         self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(scenes))
         if self.local:
             self._set_statistics()
         if settings.start_from:
-            fill_what_fits(self.module, ModelBundle.load(settings.start_from).denoiser.state_dict())
+            self._start_from(settings.start_from)
         self._told: Told = self._make_told()
         self._windows = _Windows(scenes, self)
         shown = _Windows(held_out, self) if held_out else self._windows
@@ -72,6 +76,13 @@ class DenoiserStage:
         fixed = [shown.item_and_place(rng) for _ in range(_SHOWN)]
         self._fixed, self._sources = [item for item, _ in fixed], self._source_pixels([place for _, place in fixed])
         self._measured = [shown.item(rng) for _ in range(_MEASURED)] if held_out else []
+
+    def _start_from(self, name: str) -> None:
+        left = fill_what_fits(self.module, ModelBundle.load(name).denoiser.state_dict())
+        if len(left) == len(list(self.module.named_parameters())):
+            kind = type(self.module).__name__
+            raise SettingError(f"start_from {name}: nothing of its denoiser fits this {kind}; leave start_from out or "
+                               "take the [net] it was trained with")  # fmt: skip
 
     def _network(self) -> dict[str, Any]:
         """The configuration of the network: what follows from the bundle, and the user's on top."""
@@ -162,7 +173,7 @@ class DenoiserStage:
     def _source_pixels(self, places: list[Any]) -> list[np.ndarray]:
         """One row (N, H, W, 3) of the pixels under the shown windows; none for caches that do not know where from."""
         corpus = self.corpus
-        if corpus is None or any(scene.origin is None for scene, _ in places):
+        if corpus is None:
             return []
         row = []
         for scene, window in places:

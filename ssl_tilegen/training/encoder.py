@@ -62,7 +62,8 @@ class EncoderStage:
         order = variance.argsort(descending=True)[: min(width, flat.shape[1])]
         basis = (vectors[:, order] / variance[order].clamp(min=1e-4).sqrt()).T.float()
         projection.weight[: len(order)].copy_(basis.reshape(-1, 3, side, side))
-        projection.bias[: len(order)].copy_(-(basis @ flat.mean(0).float()))
+        if projection.bias is not None:
+            projection.bias[: len(order)].copy_(-(basis @ flat.mean(0).float()))
 
     def item(self, rng: np.random.Generator) -> Item:
         s = self.settings

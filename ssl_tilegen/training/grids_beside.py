@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def grid_beside(picture: Picture, pattern: str, bundle: ModelBundle, part: Windo
 
     FormatError where the grid was made by another encoder, at another resolution or of another image.
     """
-    path = picture.path.parent / pattern.format(stem=picture.path.name.split(".")[0], name=picture.path.name)
+    path = path_beside(picture, pattern)
     grid = EmbeddingGrid.open(path)
     lattice, own = grid.spec.lattice, grid.spec.resolution
     if grid.spec.encoder.weights_sha256 != bundle.component_hash("encoder"):
@@ -46,6 +47,11 @@ def grid_beside(picture: Picture, pattern: str, bundle: ModelBundle, part: Windo
     known = fill_invalid(data.embedding.astype(np.float32), data.usable)
     corner = (cells.row * lattice.stride - part.row, cells.col * lattice.stride - part.col)
     return Grid(corner, known.astype(np.float16), lattice.stride)
+
+
+def path_beside(picture: Picture, pattern: str) -> Path:
+    """Where the grid of a picture is, as ``pattern`` says."""
+    return picture.path.parent / pattern.format(stem=picture.path.name.split(".")[0], name=picture.path.name)
 
 
 def _cells_over(part: Window, stride: int, tile: int, rows: int, cols: int) -> Window:

@@ -24,7 +24,8 @@ class SourceSettings(Strict):
     weight: float = Field(1.0, gt=0)
     """Share of the windows, relative to the other sources."""
     mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel to read at (and the resolution of pictures that carry none)."""
+    """Micrometres per pixel to read at (and the resolution of images that do not say theirs); left out: the bundle's, and
+    for an encoder the slide's own."""
     gsd: float | None = Field(None, gt=0)
     """Metres per pixel to read at; left out: the raster's own."""
     shrink: int = Field(1, ge=1)
@@ -55,7 +56,8 @@ class DataSettings(Strict):
     brightness: float = Field(0.0, ge=0, lt=1)
     """Largest relative change of brightness. Neither touches what an autoencoder is to reproduce."""
     memory_mib: int = Field(8192, gt=0)
-    """Images are held whole while all of them together fit; the largest others are read window by window instead."""
+    """Images are held whole while all of them together fit; the largest others are read window by window instead.
+    Of every process: many on one machine hold as many times that."""
 
 
 class RunSettings(Strict):
@@ -66,7 +68,8 @@ class RunSettings(Strict):
     batch: int = Field(32, gt=0)
     """Windows per step, over all processes together."""
     accumulate: int = Field(1, gt=0)
-    """Parts in which a process computes its share of the batch, one after the other: less memory, the same gradient."""
+    """Parts in which a process computes its share of the batch, one after the other: less memory, the same gradient
+    (but for encoders, whose losses compare the items of a part with each other)."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them (gradient checkpointing)."""
     sharding: Literal["none", "fsdp"] = "none"

@@ -16,7 +16,7 @@ from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import fast_dtype
 from ssl_tilegen.training.average import Average
 from ssl_tilegen.training.batches import Batch, Batches, Item
-from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
+from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from ssl_tilegen.training.log import Log, Progress
 from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.posthoc_ema import Horizons
@@ -136,7 +136,7 @@ class Stepper:
         if not math.isfinite(loss) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
             raise TilegenError(
                 f"the {what} became {loss if what == 'loss' else norm} at step {step + 1}: lower run.lr; "
-                f"the last good checkpoint is in {out}"
+                + (f"the last good checkpoint is in {out}" if has_checkpoint(out) else "nothing was saved yet")
             )
 
 

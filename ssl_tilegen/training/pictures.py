@@ -12,8 +12,8 @@ import numpy as np
 
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.io.image_files import PICTURES
 from ssl_tilegen.io.raster import Raster, ReadError, open_raster
-from ssl_tilegen.io.source import PICTURES
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.training.knobs import SourceSettings
@@ -104,11 +104,12 @@ class ViewedPicture:
 
 
 class Wanted(NamedTuple):
-    """A file of the source ``number``."""
+    """A file of the source ``number``; ``usual``: the resolution of the bundle for its domain, where that is known."""
 
     path: Path
     number: int
     source: SourceSettings
+    usual: Resolution | None = None
 
 
 def read_pictures(wanted: Sequence[Wanted], memory_mib: int) -> list[Picture]:
@@ -123,10 +124,12 @@ def read_pictures(wanted: Sequence[Wanted], memory_mib: int) -> list[Picture]:
 
 def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
     source = wanted.source
-    is_picture = wanted.path.suffix.lower() in PICTURES
-    own: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd} if is_picture else {}
-    raster = open_raster(wanted.path, **own)
-    return raster, _target(raster, source)
+    said: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd}
+    raster = open_raster(wanted.path, **(said if wanted.path.suffix.lower() in PICTURES else {}))
+    if raster.resolution is None and (source.mpp or source.gsd):  # a plain TIFF, or a slide that does not say
+        raster.close()
+        raster = open_raster(wanted.path, **said)
+    return raster, _target(raster, wanted)
 
 
 def _area(wanted: Wanted) -> int:
@@ -146,14 +149,17 @@ def _read(wanted: Wanted, fits: bool) -> Picture:
     return HeldPicture(wanted.path, wanted.number, resolution, np.ascontiguousarray(pixels.rgb), valid)
 
 
-def _target(raster: Raster, source: SourceSettings) -> Resolution:
+def _target(raster: Raster, wanted: Wanted) -> Resolution:
+    """What is said, else the bundle's for slides (as `embed` reads them), else the file's own."""
+    source, usual = wanted.source, wanted.usual
     if source.mpp:
         return Resolution(source.mpp * source.shrink, "um")
     if source.gsd:
         return Resolution(source.gsd * source.shrink, "m")
     if raster.resolution is None:
         raise ResolutionError(f"{raster.path}: its resolution is unknown; give data.sources.mpp or data.sources.gsd")
-    return Resolution(raster.resolution.value * source.shrink, raster.resolution.unit)
+    own = usual if usual and usual.unit == raster.resolution.unit == "um" else raster.resolution
+    return Resolution(own.value * source.shrink, own.unit)
 
 
 def _content(raster: Raster) -> np.ndarray:

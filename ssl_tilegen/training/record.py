@@ -23,12 +23,20 @@ class Data(Protocol):
         ...
 
 
-def keep_record(
-    stage: str, settings: BaseModel, data: Data, run_folder: Path, bundle_folder: Path, base: Path
-) -> None:
-    """Write ``training/<stage>.json`` into the bundle and ``data.json`` into the run; paths count from ``base``."""
+def keep_data(data: Data, run_folder: Path) -> bool:
+    """Write ``data.json`` into the run; whether there was one that told of other data."""
+    path, known = run_folder / "data.json", data.fingerprint()
+    try:
+        changed = json.loads(path.read_text())["sha256"] != known["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        changed = False
+    path.write_text(json.dumps(known, indent=1) + "\n")
+    return changed
+
+
+def keep_record(stage: str, settings: BaseModel, data: Data, bundle_folder: Path, base: Path) -> None:
+    """Write ``training/<stage>.json`` into the bundle; paths count from ``base``."""
     known = data.fingerprint()
-    (run_folder / "data.json").write_text(json.dumps(known, indent=1) + "\n")
     record = {
         "stage": stage,
         "software": f"ssl-tilegen {__version__}",

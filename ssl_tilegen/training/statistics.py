@@ -11,6 +11,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.training.cache import Scene
 
 STATISTICS_SCENES, _SKETCH_SCENES = 400, 4000
+_CHANGED_LAT = 16
 
 
 def some_of(scenes: list[Scene]) -> list[Scene]:
@@ -87,8 +88,9 @@ def latent_statistics(scenes: list[Scene], bundle: ModelBundle, gain: float) -> 
 
 def _pixel_change(scenes: list[Scene], bundle: ModelBundle, deviation: np.ndarray) -> np.ndarray:
     """Root mean square change of the pixels per unit of each raw latent channel (C,)."""
-    fits = [s for s in scenes if min(s.dull.shape) >= 16][:16]
-    latents = torch.stack([torch.from_numpy(s.latents[:, :16, :16].astype(np.float32)) for s in fits])
+    side = min(_CHANGED_LAT, max(min(s.dull.shape) for s in scenes))
+    fits = [s for s in scenes if min(s.dull.shape) >= side][:16]
+    latents = torch.stack([torch.from_numpy(s.latents[:, :side, :side].astype(np.float32)) for s in fits])
     latents = latents.to(bundle.device)
     plain, changes = bundle.decode_raw(latents), []
     noise = torch.randn(latents[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(bundle.device)
@@ -97,4 +99,3 @@ def _pixel_change(scenes: list[Scene], bundle: ModelBundle, deviation: np.ndarra
         moved[:, channel] += float(size) * noise
         changes.append(float((bundle.decode_raw(moved) - plain).square().mean().sqrt() / size))
     return np.array(changes, np.float32)
-

@@ -5,17 +5,15 @@ from __future__ import annotations
 import csv
 import glob
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
-from ssl_tilegen.io.source import PICTURES, Remote, Source, source_of
-from ssl_tilegen.io.zarr_image import image_attributes
+from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
+from ssl_tilegen.io.source import Remote, Source, source_of
 
-_SLIDES = {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"}
-SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PICTURES)
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
 
@@ -113,7 +111,7 @@ def _expand(item: str | Path) -> Iterable[Source]:
     if isinstance(path, Remote) or is_zarr_image(path):
         return [path]
     if path.is_dir():
-        found = list(_in_folder(path))
+        found = list(images_among(path.iterdir()))
     elif _GLOB & set(str(item)) and not path.exists():
         paths = [Path(p) for p in sorted(glob.glob(str(item), recursive=True))]  # noqa: PTH207
         found = [p for p in paths if p.is_file() or is_zarr_image(p)]
@@ -122,21 +120,6 @@ def _expand(item: str | Path) -> Iterable[Source]:
     if not found:
         raise InputError(f"{item}: no images there; looked for {' '.join(sorted(SUFFIXES))} and OME-Zarr")
     return found
-
-
-def _in_folder(folder: Path) -> Iterator[Path]:
-    """The images of a folder, sorted. All DICOM files of a folder are one slide: the first stands for it."""
-    dicom = False
-    for path in sorted(folder.iterdir()):
-        is_dicom = path.suffix.lower() == ".dcm"
-        if (path.suffix.lower() in SUFFIXES and path.is_file() and not (is_dicom and dicom)) or is_zarr_image(path):
-            dicom |= is_dicom
-            yield path
-
-
-def is_zarr_image(path: Path) -> bool:
-    """Whether a folder is an OME-Zarr image (grids of embeddings are Zarr groups too)."""
-    return path.suffix == ".zarr" and path.is_dir() and image_attributes(path) is not None
 
 
 def _grid_of(entry: Entry, folder: Path | None) -> Path:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.workflows.embed_inputs import SUFFIXES, is_zarr_image
+from ssl_tilegen.io.image_files import is_image
 
 MANIFEST = "manifest.csv"
 
@@ -70,11 +70,6 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
             return {row["path"]: row for row in csv.DictReader(file) if row.get("path")}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
-
-
-def is_image(path: Path) -> bool:
-    """Whether a path looks like a picture, slide or raster."""
-    return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
 
 
 def _from_folder(folder: Path) -> list[tuple[Path, str, str]]:

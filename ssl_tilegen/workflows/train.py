@@ -8,8 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle import EncoderInfo, ModelBundle, find_bundle, save_component, save_prior, update_info
+from ssl_tilegen.bundle import (
+    BUILT_IN,
+    EncoderInfo,
+    ModelBundle,
+    find_bundle,
+    resolutions_of,
+    save_component,
+    save_prior,
+    update_info,
+)
 from ssl_tilegen.errors import InputError, OutputError
+from ssl_tilegen.runtime import allow_many_files
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.captions import caption_vectors
@@ -23,7 +33,7 @@ from ssl_tilegen.training.prior import PriorStage
 from ssl_tilegen.training.prior_cells import pieces_of
 from ssl_tilegen.training.prior_table import Table
 from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.record import changed_settings, keep_record
+from ssl_tilegen.training.record import changed_settings, keep_data, keep_record
 from ssl_tilegen.training.settings import (
     AutoencoderSettings,
     DenoiserSettings,
@@ -50,52 +60,61 @@ def train(
 
     The run lives in ``out/<stage>``: log.jsonl, curves, samples, checkpoint, the resolved settings, what the data are.
     The same call continues an unfinished run, on one process or on many (started by torchrun, accelerate or srun).
-    ``report`` is given one dict per log line or message; ``stop`` ends the run after a step.
+    ``report`` is given one dict per log line or message; ``stop`` ends the run after a step, and then the bundle has
+    the weights so far (but for an encoder, which takes its last steps only at the end of its run).
     """
     settings = load_settings(stage, config, overrides)
     team = Processes(device)
+    allow_many_files()
     run_folder, bundle_folder = out / stage, out / "bundle"
     say = report if team.is_first else lambda facts: None
+    data = _data_of(settings, bundle_folder, say)
     with team.first_alone():
         if team.is_first:
-            _open_run(run_folder, settings, restart, say)
-    data = _data_of(settings, say)
+            _open_run(run_folder, settings, data, restart, say)
     if stage == "encoder" and settings.pretrained:
         if team.is_first:
             keep_pretrained(settings, data.resolutions, bundle_folder)
-            keep_record(stage, settings, data, run_folder, bundle_folder, config.parent)
+            keep_record(stage, settings, data, bundle_folder, config.parent)
         team.wait()
         return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
     with team.first_alone():
         made = _make_stage(settings, data, bundle_folder, run_folder, team, say)
     module = train_stage(made, settings.run, run_folder, say, team, stop)
-    if team.is_first:
+    if team.is_first and not (stop() and isinstance(made, EncoderStage)):
         _export(made, module, data, bundle_folder)
-        keep_record(stage, settings, data, run_folder, bundle_folder, config.parent)
+        keep_record(stage, settings, data, bundle_folder, config.parent)
     team.wait()
     return {"stage": stage, "run": str(run_folder), "bundle": str(bundle_folder)}
 
 
-def _open_run(folder: Path, settings: Any, restart: bool, report: Report) -> None:
-    """Make or clear the run's folder and keep the settings in it; say what differs from those it was begun with."""
+def _open_run(folder: Path, settings: Any, data: Any, restart: bool, report: Report) -> None:
+    """Make or clear the run's folder and keep in it what goes into the run; say what differs from what it was begun
+    with."""
     kept = folder / "settings.json"
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        changes = changed_settings(kept, settings) if has_checkpoint(folder) else []
+        goes_on = has_checkpoint(folder)
+        changes = changed_settings(kept, settings) if goes_on else []
+        other_data = keep_data(data, folder) and goes_on
         kept.write_text(settings.model_dump_json(indent=2))
     except OSError as error:
         raise OutputError(f"{folder}: cannot write here ({error.strerror}); choose another --out") from error
     if changes:
         report({"message": f"going on in {folder} with other settings: {', '.join(changes)}"})
+    if other_data:
+        report({"message": f"warning: going on in {folder} with other images than the run was begun with"})
 
 
-def _data_of(settings: Any, report: Report) -> Any:
-    """What a stage learns from: a corpus of images, or the table of a prior."""
+def _data_of(settings: Any, bundle_folder: Path, report: Report) -> Any:
+    """What a stage learns from: a corpus of images, at the resolutions of the bundle it is for, or a prior's table."""
     if isinstance(settings, PriorSettings):
         return Table.read(Path(settings.table))
-    return load_corpus(settings.data, lambda text: report({"message": text}))
+    source = Path(getattr(settings, "bundle", None) or bundle_folder)
+    known = {} if isinstance(settings, EncoderSettings) else resolutions_of(source)
+    return load_corpus(settings.data, lambda text: report({"message": text}), known)
 
 
 def _make_stage(
@@ -134,7 +153,10 @@ def _make_denoiser(
 def _take_over(source: Path, bundle_folder: Path, team: Processes) -> None:
     """All that another bundle holds, as the start of this run's."""
     if source.resolve() != bundle_folder.resolve() and team.is_first:
-        shutil.copytree(source, bundle_folder, dirs_exist_ok=True)
+        about = shutil.ignore_patterns("CARD.md", "*.png", "*.jpg")  # which is about the other's weights
+        shutil.copytree(source, bundle_folder, dirs_exist_ok=True, ignore=about)
+        if source.resolve().name in BUILT_IN:
+            update_info(bundle_folder, name=bundle_folder.parent.name, scores={})
 
 
 def _make_prior(

@@ -13,10 +13,10 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError, TilegenError
 from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.runtime import Progress, reading_threads
-from ssl_tilegen.workflows.embed_inputs import is_zarr_image
-from ssl_tilegen.workflows.labelled import is_image, read_labelled
+from ssl_tilegen.workflows.labelled import read_labelled
 
 PATCH_PX = 1024
 LEAST_PX = 16

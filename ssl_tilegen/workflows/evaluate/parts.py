@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.workflows.labelled import MANIFEST, Labelled, is_image, read_labelled, read_manifest
+from ssl_tilegen.io.image_files import is_image
+from ssl_tilegen.workflows.labelled import MANIFEST, Labelled, read_labelled, read_manifest
 
 PARTS = ("real", "synthetic", "test")
 _NAMES = {"real": ("real", "train"), "synthetic": ("synthetic",), "test": ("test", "val")}

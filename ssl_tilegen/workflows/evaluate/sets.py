@@ -14,9 +14,10 @@ from ssl_tilegen.errors import FormatError, InputError, ResolutionError, Tilegen
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.grids import EmbeddingGrid, is_grid
 from ssl_tilegen.io.compression import storage_of
+from ssl_tilegen.io.image_files import is_image
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.workflows.labelled import group_of, is_image
+from ssl_tilegen.workflows.labelled import group_of
 from ssl_tilegen.workflows.tissue_map import TissueMap
 
 LEAST_PX, MOST_PX = 32, 256

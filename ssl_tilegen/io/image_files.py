@@ -1,0 +1,33 @@
+"""Which files are images, told by their names: slides, rasters, pictures, and OME-Zarr folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ssl_tilegen.io.zarr_image import image_attributes
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+"""Suffixes of pictures that know nothing of a resolution."""
+_SLIDES = {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"}
+SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PICTURES)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a path looks like a picture, slide or raster."""
+    return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
+
+
+def is_zarr_image(path: Path) -> bool:
+    """Whether a folder is an OME-Zarr image (grids of embeddings are Zarr groups too)."""
+    return path.suffix == ".zarr" and path.is_dir() and image_attributes(path) is not None
+
+
+def images_among(paths: Iterable[Path]) -> Iterator[Path]:
+    """The images among ``paths``, sorted. All DICOM files of a folder are one slide: the first stands for it."""
+    seen: set[Path] = set()
+    for path in sorted(paths):
+        is_dicom = path.suffix.lower() == ".dcm"
+        if is_image(path) and not (is_dicom and path.parent in seen):
+            seen |= {path.parent} if is_dicom else set()
+            yield path
