@@ -24,8 +24,8 @@ class SourceSettings(Strict):
     weight: float = Field(1.0, gt=0)
     """Share of the windows, relative to the other sources."""
     mpp: float | None = Field(None, gt=0)
-    """Micrometres per pixel to read at (and the resolution of images that do not say theirs); left out: the bundle's, and
-    for an encoder the slide's own."""
+    """Micrometres per pixel to read at (and the resolution of images that do not say theirs); left out: the bundle's,
+    and for an encoder the slide's own."""
     gsd: float | None = Field(None, gt=0)
     """Metres per pixel to read at; left out: the raster's own."""
     shrink: int = Field(1, ge=1)
