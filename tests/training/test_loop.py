@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from ssl_tilegen.errors import FormatError, InputError, SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
@@ -19,6 +20,7 @@ from ssl_tilegen.training.optim import orthogonalised
 from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.settings import RunSettings, load_settings
 from ssl_tilegen.workflows.train import train
+from tests.training import runs
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def config(tmp_path: Path) -> Path:
         Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC).save(tmp_path / f"p{number}.png")
     path = tmp_path / "autoencoder.toml"
     path.write_text(
-        'window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n'
+        "window_px = 32\n[net]\nlatent_channels = 4\nfine_width = 16\nencoder_width = 16\ndecoder_width = 16\n"
         "[run]\nsteps = 8\nbatch = 2\nlog_every = 2\nsave_every = 4\nsample_every = 4\nwarmup = 2\n"
         '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\n'
     )
@@ -54,6 +56,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(config, tmp_path, 
     parts = run(config, tmp_path / "parts", choice)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("stage", ["encoder", "encoder-dino", "denoiser"])
+def test_a_stage_that_was_stopped_ends_in_the_weights_of_one_that_was_not(base, tmp_path, stage):
+    config = base / f"{stage}.toml"
+    if stage == "encoder-dino":
+        config = runs.write_config(base, "encoder", runs.DINO, stage)
+    overrides = [f"bundle='{base / 'run' / 'bundle'}'"] if stage == "denoiser" else []
+    name = stage.split("-")[0]
+    for out, when in (("whole", 9), ("parts", 2), ("parts", 9)):
+        asked = itertools.count(1)
+        stop = lambda when=when, asked=asked: next(asked) >= when  # noqa: E731
+        train(name, config, tmp_path / out, overrides=overrides, device="cpu", stop=stop)
+        if when == 2:
+            assert len(runs.losses(tmp_path / out / name)) == 2
+            assert (tmp_path / out / "bundle" / "encoder" / "config.json").exists() == (stage == "denoiser")
+    last = Path(name) / "checkpoint" / "weights.safetensors"
+    whole, parts = (load_file(tmp_path / out / last) for out in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
 def test_the_data_do_not_depend_on_the_number_of_readers(config, tmp_path):
