@@ -161,7 +161,8 @@ class DenoiserSettings(Strict):
     min_snr_gamma: float = Field(5.0, gt=0)
     flat_weight: float = Field(0.0, ge=0, le=1)
     """How much more an error on flat ground counts than the same error amid texture; 0: the same, 1: in proportion to
-    the detail around it. An eye that forgives a misplaced nucleus does not forgive grain on pale stroma."""
+    the detail around it (and less so the noisier the time). An eye that forgives a misplaced nucleus does not forgive
+    grain on pale stroma. Means are over the part of a batch that is computed at once."""
     times: Literal["logit_normal", "uniform"] | None = None
     """Distribution of training times; left out: logit_normal for flow, uniform for v and epsilon."""
     l2_condition: bool | None = None
