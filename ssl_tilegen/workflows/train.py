@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.bundle import (
-    BUILT_IN,
     EncoderInfo,
     ModelBundle,
     find_bundle,
@@ -151,12 +150,11 @@ def _make_denoiser(
 
 
 def _take_over(source: Path, bundle_folder: Path, team: Processes) -> None:
-    """All that another bundle holds, as the start of this run's."""
+    """All that another bundle holds, as the start of this run's; but for its name and what was measured of it."""
     if source.resolve() != bundle_folder.resolve() and team.is_first:
         about = shutil.ignore_patterns("CARD.md", "*.png", "*.jpg")  # which is about the other's weights
         shutil.copytree(source, bundle_folder, dirs_exist_ok=True, ignore=about)
-        if source.resolve().name in BUILT_IN:
-            update_info(bundle_folder, name=bundle_folder.parent.name, scores={})
+        update_info(bundle_folder, name=bundle_folder.parent.name, scores={})
 
 
 def _make_prior(
