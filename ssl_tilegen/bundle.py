@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssl_tilegen.diffusion.ladder import check_times
 from ssl_tilegen.diffusion.sketch import LocalCondition
-from ssl_tilegen.errors import FormatError, InputError
+from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.folders import replace_folder
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder
@@ -61,9 +62,27 @@ class Sampling(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     steps: int = 24
+    times: tuple[float, ...] = ()
+    """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even ladder of ``steps``."""
     update: str = "dpmpp_2m"
     guidance: float = 1.5
     guidance_interval: tuple[float, float] = (0.2, 0.8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps(cls, given: Any) -> Any:
+        """A few-step denoiser takes the steps that it has times for, and no guidance, unless it says otherwise."""
+        if not isinstance(given, dict) or not given.get("times"):
+            return given
+        return {"steps": len(given["times"]), "update": "renoise", "guidance": 1.0} | given
+
+    @field_validator("times")
+    @classmethod
+    def _falling(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        try:
+            return check_times(times) if times else times
+        except SettingError as error:
+            raise ValueError(str(error)) from None
 
 
 class BundleInfo(BaseModel):

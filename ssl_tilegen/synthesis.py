@@ -25,7 +25,7 @@ from ssl_tilegen.diffusion.checkpoint import drop_older_states, load_state, save
 from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
-from ssl_tilegen.diffusion.ladder import Ladder, Step
+from ssl_tilegen.diffusion.ladder import Ladder, Step, check_times
 from ssl_tilegen.diffusion.lattices import LatticeOf, overlapping, settling, shifting
 from ssl_tilegen.diffusion.pinned import PinnedSweep
 from ssl_tilegen.diffusion.prediction import to_clean
@@ -45,6 +45,7 @@ _BLANK_COST = 0.02  # of a row that is all glass, relative to one of tissue
 class SynthesisSettings:
     """How to sample. Lengths are in latents; what only bounds memory or speed stands last.
 
+    ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even ladder.
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
     0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout is told
@@ -54,6 +55,7 @@ class SynthesisSettings:
     """
 
     steps: int = 24
+    times: tuple[float, ...] = ()
     update: str = "dpmpp_2m"
     guidance: float = 1.5
     guidance_interval: tuple[float, float] = (0.2, 0.8)
@@ -72,6 +74,8 @@ class SynthesisSettings:
     canvas_mib: int = 512
 
     def __post_init__(self) -> None:
+        if self.times:
+            check_times(self.times)
         if not 0 <= self.overlap < 1:
             raise SettingError(f"overlap must lie in [0, 1), got {self.overlap:g}")
         if self.merge not in ("auto", "whole", "shift", "average"):
@@ -101,7 +105,7 @@ class Plan:
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
          glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
     """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
-    ladder = Ladder.from_config(model.scheduler_config, settings.steps)
+    ladder = ladder_of(model, settings)
     parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
     sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
     passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in ladder.steps()]
@@ -150,8 +154,7 @@ def paint(
     are not in memory where they are mapped; and one network call.
     """
     band = band_of(model, field, region, settings, glass, team)
-    update, ladder = update_named(settings.update), Ladder.from_config(model.scheduler_config, settings.steps)
-    ladder = ladder.tail(strength) if source is not None else ladder
+    update, ladder = update_named(settings.update), ladder_of(model, settings, None if source is None else strength)
     sweep = make_sweep(model, field.to(model.device), band.whole, replace(settings, steps=len(ladder)), glass, band.own)
     state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
     if source is not None and only is not None:
@@ -198,6 +201,18 @@ def develop(
         yield band[max(0, first_px - done) :]
         done += len(band)
         progress(done, canvas.core.rows * model.factor)
+
+
+def ladder_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Ladder:
+    """The noise ladder of these settings; with ``strength`` its tail, to repaint latents that exist.
+
+    A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their rungs.
+    """
+    config, start = model.scheduler_config, 1.0 if strength is None else strength
+    if settings.times:
+        return Ladder.at_times(config, settings.times, settings.steps, start)
+    ladder = Ladder.from_config(config, settings.steps)
+    return ladder if strength is None else ladder.tail(strength)
 
 
 def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,

@@ -41,7 +41,7 @@ def encoder_bundle(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def painting_bundle(folder: Path, *, window: bool = False) -> Path:
+def painting_bundle(folder: Path, *, window: bool = False, sampling: Sampling | None = None) -> Path:
     """A bundle that can embed and paint: a local denoiser of halo 32, or diffusers' cross-attention network."""
     encoder_bundle(folder)
     torch.manual_seed(1)
@@ -56,7 +56,7 @@ def painting_bundle(folder: Path, *, window: bool = False) -> Path:
         window_px=WINDOW_PX,
         latent_mean=[0.0] * LATENTS,
         latent_scale=[1.0] * LATENTS,
-        sampling=Sampling(steps=3),
+        sampling=sampling or Sampling(steps=3),
     )
     return folder
 

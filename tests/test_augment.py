@@ -70,13 +70,13 @@ def changed(settings: AugmentSettings, **values: object) -> AugmentSettings:
     return AugmentSettings.model_validate(settings.model_dump() | values)
 
 
-@pytest.mark.parametrize("update", ["dpmpp_2m", "ancestral"])
+@pytest.mark.parametrize(("update", "times"), [("dpmpp_2m", ()), ("ancestral", ()), ("renoise", (1.0, 0.7, 0.3))])
 @pytest.mark.parametrize("strength", [None, 0.5])
 @pytest.mark.parametrize("model", [LocalToy(), WindowToy()], ids=["local", "window"])
-def test_a_stack_is_what_paint_makes_one_by_one(model, strength, update):
+def test_a_stack_is_what_paint_makes_one_by_one(model, strength, update, times):
     size, seeds = Size(61, 90), [3, 4, 5]
     fields = [random_field(seed) for seed in seeds]
-    how = SynthesisSettings(steps=4, update=update, bleed_lat=4)
+    how = SynthesisSettings(steps=4, times=times, update=update, bleed_lat=4)
     region, window = frame(model, size, how)
     sources = None
     if strength is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_tilegen.bundle import ModelBundle, update_info
+from ssl_tilegen.bundle import ModelBundle, Sampling, update_info
 from ssl_tilegen.errors import FormatError, InputError, TilegenError
 from tests.bundles import DIM, LATENTS, TILE_PX, WINDOW_PX, encoder_bundle, painting_bundle
 
@@ -125,3 +125,13 @@ def test_a_broken_bundle_is_one_line(case: str, copied: Path) -> None:
         model = ModelBundle.load(copied)
         assert model.denoiser and model.scheduler_config
     assert isinstance(caught.value, TilegenError) and "\n" not in str(caught.value)
+
+
+def test_a_few_step_bundle_says_so_and_takes_no_guidance_unless_it_says_otherwise():
+    own = Sampling.model_validate({"times": [1, 0.75, 0.5]})
+    assert (own.update, own.steps, own.guidance) == ("renoise", 3, 1.0)
+    said = Sampling.model_validate({"times": [1, 0.5], "steps": 4, "update": "ddim", "guidance": 2.0})
+    assert (said.update, said.steps, said.guidance) == ("ddim", 4, 2.0)
+    assert Sampling.model_validate_json(own.model_dump_json()) == own
+    with pytest.raises(ValueError, match="fall from 1"):
+        Sampling(times=(0.5, 0.6))

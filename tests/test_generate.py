@@ -18,7 +18,7 @@ import zarr
 from PIL import Image
 from rasterio.transform import from_origin
 
-from ssl_tilegen.bundle import update_info
+from ssl_tilegen.bundle import Sampling, update_info
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.errors import Interrupted, TilegenError
@@ -207,6 +207,20 @@ def test_the_bundle_says_what_the_user_leaves_open(world: World, tmp_path: Path)
     calls = [run(world, "map", tmp_path / "a.png", dry_run=True, guidance=w).network_calls for w in (1.0, 0.0, 2.0)]
     assert calls[0] < calls[1] == calls[2]
     assert "trained at" in run(world, "map", tmp_path / "a.png", dry_run=True).remarks[0]  # 0.2 m/px; it was at 0.15
+
+
+def test_a_few_step_bundle_brings_its_times_and_calls_the_network_once_a_step(world: World, tmp_path: Path) -> None:
+    painting_bundle(tmp_path / "few", sampling=Sampling(times=(1.0, 0.75, 0.5, 0.25)))
+    few = {"model": str(tmp_path / "few"), "size": "128"}
+    report = run(world, "map", tmp_path / "a.png", **few)
+    assert report.steps == report.network_calls == 4 and report.windows == 1
+    facts = json.loads(Image.open(report.out).text["Description"])
+    assert (facts["update"], facts["guidance"], facts["times"]) == ("renoise", 1.0, [1.0, 0.75, 0.5, 0.25])
+    for steps in (1, 3, 9):
+        assert run(world, "map", tmp_path / f"{steps}.png", steps=steps, **few).network_calls == steps
+    picture = pixels_of(report.out)
+    assert np.abs(pixels_of(run(world, "map", tmp_path / "b.png", batch=1, **few).out) - picture).max() <= 1
+    assert np.abs(pixels_of(tmp_path / "3.png") - picture).max() > 1
 
 
 def test_neighbouring_regions_meet_without_a_seam(world: World, tmp_path: Path) -> None:

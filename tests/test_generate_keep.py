@@ -12,6 +12,7 @@ import torch
 import zarr
 from PIL import Image
 
+from ssl_tilegen.bundle import Sampling
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.diffusion.pinned import border_ramp
 from ssl_tilegen.errors import Interrupted, TilegenError
@@ -32,6 +33,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keep")
     bundle = painting_bundle(folder / "local")
     painting_bundle(folder / "window", window=True)
+    painting_bundle(folder / "few", sampling=Sampling(times=(1.0, 0.6, 0.3)))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (301, 403, 3), np.uint8)
     with open_writer(folder / "slide.ome.tif", ImageSpec(size_of(pixels), Resolution(0.5, "um"))) as writer:
@@ -71,7 +73,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "suffix", "kind"), [
     ("slide", ".ome.tif", "local"), ("slide", ".tif", "window"), ("slide", ".zarr", "local"),
-    ("slide", ".png", "local"), ("map", ".tif", "local"),
+    ("slide", ".png", "few"), ("map", ".tif", "local"),
 ])  # fmt: skip
 def test_all_but_the_region_stays_to_the_bit(name, suffix, kind, world: Path, tmp_path: Path) -> None:
     report = run(world, name, tmp_path / f"a{suffix}", kind=kind)

@@ -103,12 +103,13 @@ def pixels_of(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-@pytest.mark.parametrize(("kind", "merge", "ranks", "launcher"), [
-    ("local", "whole", 2, "torchrun"), ("local", "whole", 3, "srun"), ("window", "shift", 3, "torchrun"),
-    pytest.param("window", "average", 2, "torchrun", marks=pytest.mark.slow),
+@pytest.mark.parametrize(("kind", "merge", "update", "ranks", "launcher"), [
+    ("local", "whole", "renoise", 2, "torchrun"), ("local", "whole", "ancestral", 3, "srun"),
+    ("window", "shift", "renoise", 3, "torchrun"),
+    pytest.param("window", "average", "ancestral", 2, "torchrun", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_many_processes_paint_what_one_does(kind, merge, ranks, launcher, world: Path, tmp_path: Path) -> None:
-    how = ("--merge", merge, "--update", "ancestral")
+def test_many_processes_paint_what_one_does(kind, merge, update, ranks, launcher, world: Path, tmp_path: Path) -> None:
+    how = ("--merge", merge, "--update", update)
     one = finish(start(world, tmp_path / "one.png", 1, *how, kind=kind), tmp_path / "one.png")
     processes = start(world, tmp_path / "many.png", ranks, *how, kind=kind, launcher=launcher)
     many = finish(processes, tmp_path / "many.png")

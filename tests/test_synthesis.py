@@ -15,6 +15,7 @@ from tests.diffusion.toys import LocalToy, WindowToy, random_field
 
 REGION = Window(0, 0, 38, 45)
 LOCAL = SynthesisSettings(steps=4, guidance=1.5)
+FEW = SynthesisSettings(steps=3, times=(1.0, 0.6, 0.3), update="renoise", guidance=1.0)
 MODELS = {"local": LocalToy(), "window": WindowToy()}
 
 
@@ -26,7 +27,7 @@ def core(canvas) -> torch.Tensor:
     return canvas[canvas.core]
 
 
-@pytest.mark.parametrize("update", ["ddim", "dpmpp_2m", "ancestral"])
+@pytest.mark.parametrize("update", ["ddim", "dpmpp_2m", "ancestral", "renoise"])
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("merge", ["auto", "shift", "average"])
 def test_batch_budget_and_mapping_do_not_change_the_picture(kind, merge, update, tmp_path):
@@ -63,29 +64,31 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_stopped_painting_goes_on_to_the_same_bits(kind, tmp_path):
+@pytest.mark.parametrize("how", [LOCAL, FEW], ids=["many steps", "few steps"])
+def test_a_stopped_painting_goes_on_to_the_same_bits(kind, how, tmp_path):
     model, field, file = MODELS[kind], random_field(), tmp_path / "state"
 
     def stop(done, total):
-        if done >= 3:
+        if done >= total - 1:
             raise StoppedError
 
-    straight = paint(model, field, REGION, LOCAL)
+    straight = paint(model, field, REGION, how)
     with pytest.raises(StoppedError):
-        paint(model, field, REGION, LOCAL, state_file=file, progress=stop)
+        paint(model, field, REGION, how, state_file=file, progress=stop)
     steps = []
-    resumed = paint(model, field, REGION, LOCAL, state_file=file, progress=lambda done, total: steps.append(done))
-    assert torch.equal(resumed.data, straight.data) and min(steps) > 2
-    fresh = paint(model, field, REGION, replace(LOCAL, seed=9), state_file=file)
+    resumed = paint(model, field, REGION, how, state_file=file, progress=lambda done, total: steps.append(done))
+    assert torch.equal(resumed.data, straight.data) and min(steps) > how.steps - 2
+    fresh = paint(model, field, REGION, replace(how, seed=9), state_file=file)
     assert not torch.equal(fresh.data, straight.data)
 
 
-def test_repainting_keeps_more_of_the_source_the_weaker_it_is():
+@pytest.mark.parametrize("how", [replace(LOCAL, steps=10, seed=3), replace(FEW, seed=3)])
+def test_repainting_keeps_more_of_the_source_the_weaker_it_is(how):
     model, field = LocalToy(), random_field()
     source = paint(model, field, REGION, LOCAL)
     distances = [
-        (core(paint(model, field, REGION, replace(LOCAL, steps=10, seed=3), source=lambda w: source[w],
-                    strength=strength)) - core(source)).abs().mean()
+        (core(paint(model, field, REGION, how, source=lambda w: source[w], strength=strength)) - core(source))
+        .abs().mean()
         for strength in (0.1, 0.5, 1.0)
     ]  # fmt: skip
     assert distances[0] < distances[1] < distances[2]
@@ -149,7 +152,7 @@ def test_progress_of_developing_reaches_the_end():
     assert [done for done, _ in seen] == [128, 256, 304] and seen[-1] == (304, 304)
 
 
-@pytest.mark.parametrize("bad", [{"overlap": 1.0}, {"merge": "glue"}, {"batch": 0}])
+@pytest.mark.parametrize("bad", [{"overlap": 1.0}, {"merge": "glue"}, {"batch": 0}, {"times": (0.5,)}])
 def test_bad_settings_are_named(bad):
     with pytest.raises(SettingError, match=next(iter(bad))):
         SynthesisSettings(**bad)

@@ -87,7 +87,7 @@ class GenerateSettings(Settings):
         "--guidance-interval",
         default_text="the bundle's",
     )
-    update: Literal["ddim", "dpmpp_2m", "ancestral"] | None = knob(
+    update: Literal["ddim", "dpmpp_2m", "ancestral", "renoise"] | None = knob(
         None, "Update rule of a step.", "--update", default_text="the bundle's"
     )
     merge: Literal["auto", "whole", "shift", "average"] = knob(

@@ -7,8 +7,9 @@ flow models (alpha = 1 - sigma) differ in nothing else. Built from the ``schedul
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,25 @@ class Ladder:
         """The ladder of ``n_steps`` steps of a diffusers scheduler configuration."""
         if n_steps < 1:
             raise SettingError(f"steps must be at least 1, got {n_steps}")
-        name = str(config.get("_class_name", ""))
-        return _flow(config, n_steps) if name.startswith("FlowMatch") else _variance_preserving(config, n_steps)
+        return _flow(config, n_steps) if _is_flow(config) else _variance_preserving(config, n_steps)
+
+    @classmethod
+    def at_times(
+        cls, config: Mapping[str, Any], times: Sequence[float], n_steps: int | None = None, start: float = 1.0
+    ) -> Ladder:
+        """The ladder of a few-step model: its own ``times`` (noise fractions, falling), spread over ``n_steps`` steps.
+
+        By default as many steps as times, and exactly these; else the times are interpolated. ``start``: the noise
+        fraction to begin at, with as many of the steps as lie below it (at least one). A flow model has every fraction;
+        other schedules take the nearest that they were trained at.
+        """
+        fractions = np.append(_spread(check_times(times), n_steps or len(times), start), 0.0)
+        if _is_flow(config):
+            return cls(1 - fractions, fractions, fractions.copy())
+        alpha_bar = _alpha_bar(config)
+        alpha, sigma = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        t = np.abs(sigma / (alpha + sigma) - fractions[:-1, None]).argmin(axis=1)
+        return cls(np.append(alpha[t], 1.0), np.append(sigma[t], 0.0), np.append(t, 0).astype(np.float64))
 
 
 def log_snr(alpha: float, sigma: float) -> float:
@@ -83,6 +101,31 @@ def log_snr(alpha: float, sigma: float) -> float:
     if alpha <= 0:
         return -math.inf
     return math.inf if sigma <= 0 else math.log(alpha / sigma)
+
+
+def check_times(times: Sequence[float]) -> tuple[float, ...]:
+    """``times`` as they are. SettingError unless they fall from 1 and stay above 0."""
+    if not times or times[0] != 1 or times[-1] <= 0 or any(a <= b for a, b in pairwise(times)):
+        raise SettingError(f"times {list(times)}: expected noise fractions that fall from 1 and stay above 0")
+    return tuple(times)
+
+
+def _spread(times: Sequence[float], n_steps: int, start: float) -> Floats:
+    """Noise fractions at even places of the curve through ``times`` and a last 0, from ``start`` on."""
+    if n_steps < 1:
+        raise SettingError(f"steps must be at least 1, got {n_steps}")
+    if not 0 < start <= 1:
+        raise SettingError(f"strength must lie in (0, 1], got {start:g}: 1 repaints everything")
+    knots = np.append(np.asarray(times, dtype=np.float64), 0.0)
+    first = float(np.interp(start, knots[::-1], np.arange(len(knots))[::-1]))
+    share = 1 - first / len(times)
+    n = max(1, round(share * n_steps))
+    places = first + (len(times) - first) * np.arange(n) / n
+    return np.interp(places, np.arange(len(knots)), knots)
+
+
+def _is_flow(config: Mapping[str, Any]) -> bool:
+    return str(config.get("_class_name", "")).startswith("FlowMatch")
 
 
 def _flow(config: Mapping[str, Any], n_steps: int) -> Ladder:
@@ -94,13 +137,19 @@ def _flow(config: Mapping[str, Any], n_steps: int) -> Ladder:
 
 
 def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Ladder:
-    alpha_bar = np.cumprod(1 - _betas(config))
-    if config.get("rescale_betas_zero_snr", False):
-        root = np.sqrt(alpha_bar)  # stretched so that the last rung is pure noise (Lin et al. 2024, algorithm 1)
-        alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    alpha_bar = _alpha_bar(config)
     t = _timesteps(config, n_steps, len(alpha_bar))
     kept = np.append(alpha_bar[t], 1.0)
     return Ladder(np.sqrt(kept), np.sqrt(1 - kept), np.append(t, 0).astype(np.float64))
+
+
+def _alpha_bar(config: Mapping[str, Any]) -> Floats:
+    """Squared weight of the signal at each training step."""
+    alpha_bar = np.cumprod(1 - _betas(config), dtype=np.float64)
+    if not config.get("rescale_betas_zero_snr", False):
+        return alpha_bar
+    root = np.sqrt(alpha_bar)  # stretched so that the last rung is pure noise (Lin et al. 2024, algorithm 1)
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
 def _betas(config: Mapping[str, Any]) -> Floats:

@@ -63,10 +63,19 @@ def posterior_deviation(step: Step) -> float:
     return math.sqrt(max(step.sigma**2 - kept_noise**2, 0.0)) * step.next_sigma / step.sigma
 
 
+def renoise(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
+    """The clean estimate at the weight of the next rung (Song et al. 2023, algorithm 1); the sampler adds fresh noise.
+
+    For few-step models, whose clean estimate is a picture already: nothing of ``x`` is kept.
+    """
+    return step.next_alpha * clean
+
+
 UPDATES: dict[str, Update] = {
     "ddim": Update(ddim),
     "dpmpp_2m": Update(dpmpp_2m, looks_back=True),
     "ancestral": Update(ancestral, fresh_noise=posterior_deviation),
+    "renoise": Update(renoise, fresh_noise=lambda step: step.next_sigma),
 }
 
 

@@ -147,6 +147,7 @@ def sampling(
     call = settings.batch * window**2 if settings.batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
     return SynthesisSettings(
         **chosen,
+        times=own.times,
         merge=settings.merge,
         overlap=settings.overlap,
         layout=layout != "free",

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.decoding import to_uint8
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Model
 from ssl_tilegen.diffusion.updates import update_named
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.synthesis import SynthesisSettings, guided_estimate, paint, with_bleed
+from ssl_tilegen.synthesis import SynthesisSettings, guided_estimate, ladder_of, paint, with_bleed
 
 
 def frame(model: Model, size_px: Size, settings: SynthesisSettings) -> tuple[Window, Window]:
@@ -50,8 +49,7 @@ def paint_stack(
     region, window = frame(model, size_px, settings)
     if model.locality != "local":
         return _one_by_one(model, fields, region, seeds, settings, sources, strength, tick)
-    update, ladder = update_named(settings.update), Ladder.from_config(model.scheduler_config, settings.steps)
-    ladder = ladder if sources is None else ladder.tail(strength)
+    update, ladder = update_named(settings.update), ladder_of(model, settings, None if sources is None else strength)
     clean_of = guided_estimate(model, fields[0].dim, settings)
     condition = torch.stack([model.local_condition(f.to(model.device), window, layout=settings.layout) for f in fields])
     x = _noise(model, window, seeds)

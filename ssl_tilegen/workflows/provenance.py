@@ -40,6 +40,7 @@ def provenance(
         "canvas_px": [placement.canvas.cols, placement.canvas.rows],
         "region_px": [window.col, window.row, window.cols, window.rows],
         **sampling,
+        **({"times": list(how.times)} if how.times else {}),
         **merging,
         **_layout(how),
         **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),

@@ -155,7 +155,8 @@ class Painter:
         self.side = self.bundle.info.window_px
         self.context_px = -(-self.side // tile) * tile
         self.how = SynthesisSettings(
-            steps=own.steps, update=own.update, guidance=own.guidance if guidance is None else guidance,
+            steps=own.steps, times=own.times, update=own.update,
+            guidance=own.guidance if guidance is None else guidance,
             guidance_interval=own.guidance_interval, bleed_lat=0,
         )  # fmt: skip
         self.sampling = {"steps": own.steps, "update": own.update, "guidance": self.how.guidance}

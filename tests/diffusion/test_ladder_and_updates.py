@@ -133,6 +133,63 @@ def test_ancestral_sampling_gives_the_gaussian_itself(config):
     assert x.std().item() == pytest.approx(0.4, abs=0.02)
 
 
+TIMES = [1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize(("times", "steps", "start", "expected"), [
+    (TIMES, None, 1.0, TIMES),
+    (TIMES, 2, 1.0, [1.0, 0.5]),
+    (TIMES, 1, 1.0, [1.0]),
+    (TIMES, 8, 1.0, [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
+    ([1.0, 0.9, 0.4], 6, 1.0, [1.0, 0.95, 0.9, 0.65, 0.4, 0.2]),
+    (TIMES, None, 0.5, [0.5, 0.25]),
+    (TIMES, None, 0.6, [0.6, 0.3]),
+    (TIMES, None, 0.1, [0.1]),
+    (TIMES, 8, 0.5, [0.5, 0.375, 0.25, 0.125]),
+    ([1.0, 0.9, 0.4], 3, 0.4, [0.4]),
+])  # fmt: skip
+def test_few_times_are_met_exactly_and_interpolated_for_other_steps(times, steps, start, expected):
+    ladder = Ladder.at_times(FLOW | {"shift": 3.0}, times, steps, start)
+    np.testing.assert_allclose(ladder.sigma, [*expected, 0.0], atol=1e-12)
+    np.testing.assert_array_equal(ladder.t, ladder.sigma)
+    np.testing.assert_allclose(ladder.alpha + ladder.sigma, 1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_other_schedules_take_the_trained_steps_nearest_to_the_times(schedule):
+    ladder, every = Ladder.at_times(SCHEDULES[schedule], TIMES), Ladder.from_config(SCHEDULES[schedule], 1000)
+    fractions = [step.noise_fraction for step in ladder.steps()]
+    np.testing.assert_allclose(fractions[1:], TIMES[1:], atol=2e-3)
+    assert ladder.t[0] == 999 and ladder.sigma[-1] == 0 and ladder.alpha[-1] == 1
+    for t, alpha in zip(ladder.t[:-1].astype(int), ladder.alpha, strict=False):
+        assert alpha == pytest.approx(every.alpha[999 - t])
+
+
+@pytest.mark.parametrize("times", [[], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.0], [1.0, 0.2, 0.3]])
+def test_times_that_do_not_fall_from_1_are_refused(times):
+    with pytest.raises(SettingError, match="times"):
+        Ladder.at_times(FLOW, times)
+
+
+def test_renoise_keeps_nothing_but_the_clean_estimate():
+    step, update = Ladder.at_times(FLOW, TIMES).step(1), UPDATES["renoise"]
+    x, clean = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(update.rule(x, clean, None, step), 0.5 * clean)
+    assert update.fresh_noise(step) == 0.5 and update.fresh_noise(Ladder.at_times(FLOW, TIMES).step(3)) == 0
+
+
+def test_renoise_gives_the_gaussian_when_the_model_samples_it():
+    """A few-step model's clean estimate is a sample of the data given x, not their mean."""
+    torch.manual_seed(0)
+    truth, ladder, update = Gaussian(), Ladder.at_times(FLOW, TIMES), UPDATES["renoise"]
+    x = torch.randn(40_000, dtype=torch.float64)
+    for step in ladder.steps():
+        spread = (truth.deviation**-2 + step.alpha**2 / step.sigma**2) ** -0.5
+        clean = truth.clean(x, None, step) + spread * torch.randn_like(x)
+        x = update.rule(x, clean, None, step) + update.fresh_noise(step) * torch.randn_like(x)
+    assert x.mean().item() == pytest.approx(0.7, abs=0.02) and x.std().item() == pytest.approx(0.4, abs=0.02)
+
+
 def test_a_tail_keeps_the_last_rungs_and_starts_in_first_order():
     ladder = Ladder.from_config(FLOW, 10)
     tail = ladder.tail(0.3)

@@ -80,6 +80,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
     own = bundle.info.sampling
     how = SynthesisSettings(
         steps=settings.steps or own.steps,
+        times=own.times,
         update=own.update,
         guidance=own.guidance if settings.guidance is None else settings.guidance,
         guidance_interval=own.guidance_interval,
@@ -171,6 +172,7 @@ def _facts(painter: Painter) -> dict[str, Any]:
         "model_sha256": painter.bundle.hash,
         **{name: getattr(painter.settings, name) for name in (*names, "mpp", "gsd")},
         **{name: getattr(painter.how, name) for name in sampling},
+        **({"times": list(painter.how.times)} if painter.how.times else {}),
     }
 
 
