@@ -20,7 +20,7 @@ LAYERS = (
     {"io", "grids", "encoders", "nets", "diffusion", "metrics"},
     {"gridspec", "priorspec"},
     {"config", "launchers"},
-    {"runtime", "folders", "locks", "scratch"},
+    {"runtime", "folders", "locks", "scratch", "system"},
     {"geometry", "errors", "__init__"},
 )
 RANK = {name: rank for rank, layer in enumerate(reversed(LAYERS)) for name in layer}
@@ -37,6 +37,7 @@ NO_TORCH = {
     "folders",
     "locks",
     "scratch",
+    "system",
     "grids",
     "gridspec",
 }

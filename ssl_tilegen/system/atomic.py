@@ -1,0 +1,256 @@
+"""Files and folders that get their name when they are whole: temporary name, fsync, rename.
+
+What is promised after a power loss (or a crash of the system), on a file system that keeps its word about fsync:
+
+* A name that is published here refers to the old content or to the whole new one, never to a part of it.
+* When a command has ended with exit code 0, its outputs are on the disk.
+* An unfinished run goes on from a state that is on the disk: its data are flushed before the state that refers to them.
+
+So every file is flushed before it is renamed, and its folder after. There is no second policy: caches and tables are
+written in the same way. Only log lines (``log.jsonl``) may lose their end.
+
+Temporary files are called ``.NAME.HOST-PID-N.tmp.SUFFIX`` and lie beside what they become; ``old`` instead of ``tmp``
+is what is being replaced. Those of a process that is gone are litter; ``sweep`` removes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen.errors import OutputError
+
+NAME_BYTES = 255
+_MARK = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.(?P<kind>tmp|old)(?:\.[A-Za-z0-9]+)?")
+_OLD_S = 24 * 3600.0
+_counter = itertools.count()
+
+
+@contextmanager
+def writing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a temporary path with the suffix of ``path``; a clean exit publishes it as ``path``, any other removes it.
+
+    The folder is made where it is missing. OSError as the system raises it; OutputError where ``path`` exists and may
+    not be replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(path)
+    try:
+        yield temporary
+        publish_file(temporary, path, replace=replace)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file as UTF-8, line ends as given."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any, **how: Any) -> None:
+    """Write a value as a JSON file that ends in a line feed."""
+    write_text(path, json.dumps(value, **{"indent": 2, **how}) + "\n")
+
+
+def publish_file(temporary: Path, path: Path, *, replace: bool = True) -> None:
+    """Flush a file, give it its name and flush the name. OutputError where ``path`` exists and may not be replaced."""
+    flush(temporary)
+    if replace:
+        temporary.replace(path)
+    else:
+        _rename_to_free_name(temporary, path)
+    flush(path.parent)
+
+
+def publish_files(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Publish several files (temporary, path) together: where one rename fails, those before it are taken back."""
+    for temporary, _ in pairs:
+        flush(temporary)
+    undo: list[Callable[[], object]] = []
+    aside: list[Path] = []
+    try:
+        for temporary, path in pairs:
+            undo.append(_put_aside(path, aside))
+            temporary.replace(path)
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        raise
+    for folder in dict.fromkeys(path.parent for _, path in pairs):
+        flush(folder)
+    for copy in aside:
+        copy.unlink(missing_ok=True)
+
+
+def publish_folder(part: Path, path: Path, *, replace: bool = False) -> None:
+    """Flush a folder with all that is in it and give it its name; what was there is removed afterwards.
+
+    Does nothing where ``part`` is gone and ``path`` is there: another process was first. OutputError where ``path``
+    exists and may not be replaced.
+    """
+    if not part.exists() and path.exists():
+        return
+    if os.path.lexists(path) and not replace:
+        raise OutputError(f"{path}: exists; choose another -o or give --overwrite")
+    flush_tree(part)
+    aside = temporary_beside(path, "old")
+    if os.path.lexists(path):
+        path.rename(aside)
+    try:
+        part.rename(path)
+    except FileNotFoundError:  # another process was first: what is aside is the new folder
+        if os.path.lexists(aside):
+            aside.rename(path)
+    except BaseException:
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            aside.rename(path)
+        raise
+    flush(path.parent)
+    remove(aside)
+
+
+def temporary_beside(path: Path, kind: str = "tmp") -> Path:
+    """A name that no other call gives, beside ``path`` and with its last suffix, within the limits of file systems."""
+    suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ""
+    end = f".{_host()}-{os.getpid()}-{next(_counter)}.{kind}{suffix}"
+    stem = os.fsdecode(os.fsencode(path.name)[: NAME_BYTES - len(end) - 1])
+    return path.with_name(f".{stem}{end}")
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files and folders that ended processes left in ``folder``: those of the output ``name`` and of
+    what lies beside it (``name.json``, ``name.part``), by default all. For the one job that holds the lock."""
+    if not folder.is_dir():
+        return
+    for entry in list(folder.iterdir()):
+        match = _MARK.fullmatch(entry.name)
+        if not match or not _is_of(match["name"], name):
+            continue
+        needed = match["kind"] == "old" and not any(map(os.path.lexists, _successors(folder, match["name"])))
+        if not needed and _is_litter(entry, match["host"], int(match["pid"])):
+            remove(entry)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file name is one that this module gives to unfinished files."""
+    return _MARK.fullmatch(name) is not None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder of ours; nothing where it is gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, reach the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # Windows does not open folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # not on this file system
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Have all files of a folder reach the disk, and their names."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            flush(Path(place, name))
+        flush(Path(place))
+
+
+def _rename_to_free_name(temporary: Path, path: Path) -> None:
+    """A rename that never replaces; file systems without hard links leave a moment between look and rename."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists; choose another name or give --overwrite") from None
+    except OSError:
+        if os.path.lexists(path):
+            raise OutputError(f"{path}: exists; choose another name or give --overwrite") from None
+        temporary.replace(path)
+    else:
+        temporary.unlink()
+
+
+def _put_aside(path: Path, aside: list[Path]) -> Callable[[], object]:
+    """Keep a second name of the file at ``path``; the call that brings back what was there."""
+    if not os.path.lexists(path):
+        return lambda: path.unlink(missing_ok=True)
+    copy = temporary_beside(path, "old")
+    try:
+        os.link(path, copy, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, copy, follow_symlinks=False)
+    aside.append(copy)
+    return lambda: copy.replace(path)
+
+
+def _successors(folder: Path, name: str) -> tuple[Path, Path]:
+    """What takes the place of something that was put aside: where neither is there, it is the only one."""
+    return folder / name, folder / f"{name}.part"
+
+
+def _is_of(found: str, name: str | None) -> bool:
+    return name is None or found == name or found.startswith(f"{name}.")
+
+
+def _is_litter(entry: Path, host: str, pid: int) -> bool:
+    """Whether nobody is at work on a temporary file: its process is gone, or (of another machine) it is a day old."""
+    if host != _host():
+        try:
+            return time.time() - entry.lstat().st_mtime > _OLD_S
+        except OSError:
+            return False
+    return pid != os.getpid() and not _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+@lru_cache(maxsize=1)
+def _host() -> str:
+    """Eight hex digits of this machine, its boot and its namespace of process numbers."""
+    facts = [socket.gethostname()]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]

@@ -1,0 +1,403 @@
+"""One lock for everything that is written: a file beside the output, held by the kernel and signed by its holder.
+
+``NAME.lock`` (``NAME.I-of-N.lock`` for a share of the work) is flocked for as long as the job lives and holds a line of
+JSON: who holds it, and since when. Its rules:
+
+* A process that ends in any way frees its lock at once on its own machine: the kernel does it.
+* To other machines the holder shows that it lives by touching the file every `BEAT_S`. They take over after `STALE_S`
+  without a touch. So a shared folder works as well where flock is known to one machine only (NFS with ``local_lock``).
+* A lock is made, cleared and given back only by a process that has it flocked and has seen that the name still is
+  this file: none of them can meet another's lock in between.
+* Where flock is refused (some network file systems), the file itself is the lock, and only its age and its process
+  say whether it is stale. Takeovers go through a second file then. Should two machines still meet, the one that lost
+  the name sees it at the next beat and stops (`Held.check`).
+* A file of another kind with that name is not ours: it is an error, not a lock.
+
+filelock, which torch brings, leaves its file behind and knows no shares, holders or messages, so it does not serve.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import re
+import secrets
+import socket
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from ssl_tilegen.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+BEAT_S, STALE_S = 20.0, 300.0
+_TRIES = 6
+_REFUSED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_RECORD_BYTES = 4096
+Share = tuple[int, int]
+
+
+class Busy(OutputError):
+    """Another job that is still alive writes this output."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock. ``boot`` tells machines (and starts of one) apart, ``space`` the namespaces of process numbers
+    (containers), ``began`` processes of one number; ``token`` is of this one holding."""
+
+    host: str
+    pid: int
+    space: str
+    began: str
+    since: str
+    boot: str = ""
+    token: str = ""
+
+    @classmethod
+    def me(cls) -> Owner:
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(socket.gethostname(), os.getpid(), _space(), _birth(os.getpid()), now, _boot(), secrets.token_hex(8))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is a process of this machine since its last start."""
+        return bool(self.boot) and self.boot == _boot()
+
+    def is_gone(self) -> bool:
+        """Whether this machine can tell that the process is gone, or is another one of the same number."""
+        if not self.is_here or self.space != _space():
+            return False
+        with suppress(OSError):
+            os.kill(self.pid, 0)
+            return _birth(self.pid) != self.began
+        return not _exists(self.pid)
+
+
+@dataclass
+class Held:
+    """A lock that is held: ``alone`` says whether no other job held a part of the same output when it was taken."""
+
+    file: Path
+    owner: Owner
+    alone: bool
+    descriptor: int
+    _lost: threading.Event = field(default_factory=threading.Event)
+
+    def is_mine(self) -> bool:
+        """Whether the name still is the file that was locked, with this holder's signature."""
+        try:
+            here, own = self.file.lstat(), os.fstat(self.descriptor)
+            return (here.st_dev, here.st_ino) == (own.st_dev, own.st_ino) and _signed(self.descriptor) == self.owner
+        except OSError:
+            return False
+
+    def check(self) -> None:
+        """Busy where another job has the lock by now: nothing may be published any more."""
+        if self._lost.is_set() or not self.is_mine():
+            self._lost.set()
+            raise Busy(f"{self.file}: this job's lock was taken away or removed; nothing more is written, run it again")
+
+    def beat(self) -> bool:
+        """Touch the lock if it is still this holder's; whether it is."""
+        if not self.is_mine():
+            self._lost.set()
+            return False
+        with suppress(OSError):
+            os.utime(self.descriptor)
+        return True
+
+    def release(self) -> None:
+        """Give the lock back: remove the file if it is this holder's, then close it."""
+        if self.is_mine():
+            self.file.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(self.descriptor)
+
+
+@contextmanager
+def lock(path: Path, share: Share = (0, 1), option: str = "-o", *, wait_s: float = 0.0) -> Iterator[Held]:
+    """Hold ``path`` for the body, or only the share (index, count) of it; other shares of as many do not clash.
+
+    Raises Busy where a living job clashes (after ``wait_s`` seconds of trying), OutputError where nothing can be
+    written, which names the ``option`` that ``path`` was given by.
+    """
+    held = _take(path, share, option, time.monotonic() + wait_s)
+    ended = threading.Event()
+    threading.Thread(target=_beat, args=(held, ended), daemon=True, name="lock").start()
+    try:
+        yield held
+    finally:
+        ended.set()
+        held.release()
+
+
+def lock_file(path: Path, share: Share = (0, 1)) -> Path:
+    """The lock file of an output."""
+    part = "" if share[1] == 1 else f".{share[0]}-of-{share[1]}"
+    return path.with_name(f"{path.name}{part}.lock")
+
+
+def _take(path: Path, share: Share, option: str, until: float) -> Held:
+    """First the own lock is made, then looked around: of two that start together both may step back, so they try
+    again after a while."""
+    attempt = 0
+    while True:
+        mine = _make(lock_file(path, share), option)
+        others = [lock_file(path, other) for other in _shares(path) if lock_file(path, other) != lock_file(path, share)]
+        living = [file for file in others if not _clear_if_stale(file)]
+        clashing = [file for file in living if _clash(share, _share_of(path, file))]
+        if mine and not clashing:
+            mine.alone = not living
+            return mine
+        blocking = lock_file(path, share) if mine is None else clashing[0]
+        who = _who(blocking)
+        if mine:
+            mine.release()
+        attempt += 1
+        if attempt >= _TRIES and time.monotonic() >= until:
+            raise Busy(f"{path}: {who}; wait for it, or end that job")
+        time.sleep(random.uniform(0.02, 0.3))
+
+
+def _make(file: Path, option: str) -> Held | None:
+    """The lock of this process at ``file``; None where another one has it."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return _acquire(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(f"{file.parent}: cannot write here ({reason}); choose another {option}") from error
+
+
+def _acquire(file: Path) -> Held | None:
+    while True:
+        descriptor, is_new = _open(file)
+        try:
+            free = _flocked(descriptor)
+            if free is None:
+                if is_new:
+                    return _sign(file, descriptor)
+                os.close(descriptor)
+                return _acquire_by_name(file)
+            if free and not _is_at(file, descriptor):  # removed between opening and locking
+                os.close(descriptor)
+                continue
+            if free and _may_be_taken(file, descriptor):
+                return _sign(file, descriptor)
+            os.close(descriptor)
+            return None
+        except BaseException:
+            with suppress(OSError):
+                os.close(descriptor)
+            raise
+
+
+def _open(file: Path) -> tuple[int, bool]:
+    """A descriptor of the lock file, and whether this call has made it."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    while True:
+        with suppress(FileExistsError):
+            return os.open(file, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        try:
+            descriptor = os.open(file, flags)
+        except FileNotFoundError:
+            continue  # given back between the two
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _foreign(file) from None
+            raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _foreign(file)
+        return descriptor, False
+
+
+def _flocked(descriptor: int) -> bool | None:
+    """Whether the file could be flocked; None where the file system (or the system) does not know flock."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            return False
+        if error.errno in _REFUSED:
+            return None
+        raise
+
+
+def _is_at(file: Path, descriptor: int) -> bool:
+    try:
+        here, own = file.lstat(), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (here.st_dev, here.st_ino) == (own.st_dev, own.st_ino)
+
+
+def _may_be_taken(file: Path, descriptor: int) -> bool:
+    """Whether a file that is flocked here is nobody's: fresh, of this machine (whose kernel has freed it), or of
+    another one that does not touch it any more. OutputError where it is no lock of ours."""
+    if not os.pread(descriptor, _RECORD_BYTES, 0).strip(b"\0"):
+        return True
+    owner = _signed(descriptor)
+    if owner is None:
+        raise _foreign(file)
+    return owner.is_here or _is_old(file)
+
+
+def _acquire_by_name(file: Path) -> Held | None:
+    """Without flock: whoever makes the file has the lock. A stale one is cleared by one process at a time."""
+    if file.exists() and not file.stat().st_size and not _is_old(file):
+        return None  # being signed at this moment
+    owner = _owner(file)
+    if file.exists() and file.stat().st_size and owner is None:
+        raise _foreign(file)
+    if owner is not None and not (owner.is_gone() or _is_old(file)):
+        return None
+    guard = file.with_name(f"{file.name}.taking")
+    try:
+        os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except FileExistsError:
+        if _is_old(guard):
+            guard.unlink(missing_ok=True)
+        return None
+    try:
+        if _owner(file) == owner:
+            file.unlink(missing_ok=True)
+        return _sign(file, os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
+    except FileExistsError:
+        return None
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _sign(file: Path, descriptor: int) -> Held:
+    owner = Owner.me()
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
+    return Held(file, owner, alone=True, descriptor=descriptor)
+
+
+def _clear_if_stale(file: Path) -> bool:
+    """Remove the lock of a job that is gone; whether it is gone. A file of another kind is left, and no lock."""
+    try:
+        held = _acquire(file) if file.exists() else None
+    except OutputError:
+        return True
+    if held:
+        held.release()
+    return held is not None or not file.exists()
+
+
+def _is_old(file: Path) -> bool:
+    """Whether nobody has touched a file for long, by the clock of the disk it lies on."""
+    try:
+        touched = file.stat().st_mtime
+        with tempfile.TemporaryFile(dir=file.parent) as fresh:
+            return os.fstat(fresh.fileno()).st_mtime - touched > STALE_S
+    except OSError:
+        return not file.exists()
+
+
+def _signed(descriptor: int) -> Owner | None:
+    """Who signed an open lock file; None where it is no lock of ours."""
+    return _parsed(os.pread(descriptor, _RECORD_BYTES, 0))
+
+
+def _owner(file: Path) -> Owner | None:
+    try:
+        return _parsed(file.read_bytes()[:_RECORD_BYTES]) if file.is_file() else None
+    except OSError:
+        return None
+
+
+def _parsed(text: bytes) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _who(file: Path) -> str:
+    owner = _owner(file)
+    return f"being written by process {owner.pid} on {owner.host} since {owner.since}" if owner else "being written"
+
+
+def _foreign(file: Path) -> OutputError:
+    return OutputError(f"{file}: exists and is no lock of this program; move it away, or choose another output")
+
+
+def _shares(path: Path) -> list[Share]:
+    """The shares of ``path`` that there are lock files of."""
+    names = [entry.name for entry in os.scandir(path.parent)] if path.parent.is_dir() else []
+    return [share for name in names if (share := _share_named(path, name))]
+
+
+def _share_of(path: Path, file: Path) -> Share:
+    return _share_named(path, file.name) or (0, 1)
+
+
+def _share_named(path: Path, name: str) -> Share | None:
+    match = re.fullmatch(re.escape(path.name) + r"(?:\.(\d+)-of-(\d+))?\.lock", name)
+    return (int(match[1] or 0), int(match[2] or 1)) if match else None
+
+
+def _clash(first: Share, second: Share) -> bool:
+    """Whether two shares have work in common: all but different indices of the same count."""
+    return first[1] != second[1] or first[0] == second[0]
+
+
+def _beat(held: Held, ended: threading.Event) -> None:
+    """Touch the lock until the end, as long as it is this holder's."""
+    while not ended.wait(BEAT_S):
+        if not held.beat():
+            return
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _read_or_empty(read: Callable[[], str]) -> str:
+    try:
+        return read().strip()
+    except OSError:
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _boot() -> str:
+    """The start of this machine's kernel; its name where that is not told."""
+    return _read_or_empty(Path("/proc/sys/kernel/random/boot_id").read_text) or socket.gethostname()
+
+
+def _space() -> str:
+    return _read_or_empty(lambda: str(Path("/proc/self/ns/pid").readlink()))
+
+
+def _birth(pid: int) -> str:
+    """When a process was started, in the kernel's own count; empty where that is not told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
