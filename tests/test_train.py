@@ -12,10 +12,10 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.training.cache import scenes_of
 from ssl_tilegen.training.data import load_corpus
-from ssl_tilegen.training.settings import load_settings
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.generate import generate
 from ssl_tilegen.workflows.train import train
@@ -76,7 +76,7 @@ def test_the_bundle_embeds_and_paints(trained, tmp_path):
 def test_the_sketch_says_more_of_the_latents_than_their_mean(trained):
     folder, out = trained
     bundle = ModelBundle.load(out / "bundle")
-    settings = load_settings("denoiser", folder / "denoiser.toml")
+    settings = load_stage_settings("denoiser", folder / "denoiser.toml")
     scenes = scenes_of(load_corpus(settings.data), bundle, settings, out / "denoiser" / "cache", lambda text: None)
     told = spread = 0.0
     for scene in scenes:
@@ -94,12 +94,12 @@ def test_the_sketch_says_more_of_the_latents_than_their_mean(trained):
 
 def test_layout_must_leave_room_for_content(trained):
     with pytest.raises(SettingError, match="layout_dim 12"):
-        load_settings("encoder", trained[0] / "encoder.toml", ["layout_dim=12"])
+        load_stage_settings("encoder", trained[0] / "encoder.toml", ["layout_dim=12"])
 
 
 def test_the_latents_are_cached_once_and_cells_fit_their_pixels(trained):
     folder, out = trained
-    settings = load_settings("denoiser", folder / "denoiser.toml")
+    settings = load_stage_settings("denoiser", folder / "denoiser.toml")
     corpus, bundle = load_corpus(settings.data), ModelBundle.load(out / "bundle")
     cache = out / "denoiser" / "cache"
     before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}

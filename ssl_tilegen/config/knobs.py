@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,10 +22,18 @@ def knob(
 COMMON = "Common"
 
 
-class Settings(BaseModel):
-    """Frozen; unknown keys are errors."""
+class Strict(BaseModel):
+    """Settings that are frozen, and whose unknown keys are errors. A docstring below a field is its description."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Dotted keys that have another name today: old -> new. Files and ``--set`` may use either."""
+
+
+class Settings(Strict):
+    """Options that every command has."""
 
     device: str = knob("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
     batch: int | None = knob(
@@ -50,10 +59,11 @@ class Reading:
         return self.threads or reading_threads()
 
 
-def option_name(kind: type[Settings], name: str) -> str:
-    """The command-line option of a field."""
-    extra = kind.model_fields[name].json_schema_extra
-    return extra["options"][0] if isinstance(extra, dict) else name  # type: ignore[index,return-value]
+def option_name(kind: type[BaseModel], name: str) -> str:
+    """The command-line option of a field; empty where it has none."""
+    field = kind.model_fields.get(name)
+    extra = field.json_schema_extra if field else None
+    return extra["options"][0] if isinstance(extra, dict) else ""  # type: ignore[index,return-value]
 
 
 def choose_from(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

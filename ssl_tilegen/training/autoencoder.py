@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.bundle import ModelBundle, find_bundle, save_component, update_info
+from ssl_tilegen.config.train import AutoencoderSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.metrics.fidelity import ssim
 from ssl_tilegen.metrics.frechet import frechet_distance
@@ -20,7 +21,7 @@ from ssl_tilegen.training.critic import PatchCritic, hinge_game
 from ssl_tilegen.training.data import Corpus, to_signed
 from ssl_tilegen.training.features import FeatureSpace
 from ssl_tilegen.training.reconstruction import downscale, gradient_difference, latent_side, psnr, reconstruct
-from ssl_tilegen.training.settings import AutoencoderSettings
+from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.strip import save_strip
 from ssl_tilegen.training.warm_start import fill_what_fits, freeze_encoder, still_module
 
@@ -28,7 +29,7 @@ _START_CROPS = 600
 _SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
 
 
-class AutoencoderStage:
+class AutoencoderStage(Stage):
     """Trains an autoencoder on windows of the corpus; figures are of the validation images, where there are any.
 
     ``module`` is the network, or with a critic both (see `finished`).
@@ -46,8 +47,8 @@ class AutoencoderStage:
         elif isinstance(network, LinearStartAutoencoder):
             network.start_from_blocks(self._blocks())
         self.module: Any = network
-        if settings.critic_weight:
-            self.module = _WithCritic(network, PatchCritic(settings.critic_width))
+        if settings.discriminator_weight:
+            self.module = _WithCritic(network, PatchCritic(settings.discriminator_width))
         self._channels = network.config.latent_channels
         self._latents = latent_side(network, settings.window_px)
         self._space = FeatureSpace(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None
@@ -56,6 +57,17 @@ class AutoencoderStage:
         shown = np.random.default_rng([settings.run.seed, 1])
         count = _MEASURED if corpus.validation or self._space else _SHOWN
         self._fixed = np.stack([corpus.held_out.crop(shown, settings.window_px) for _ in range(count)])
+
+    @classmethod
+    def prepare(cls, settings: AutoencoderSettings, data: Corpus, context: StageContext) -> AutoencoderStage:
+        """The stage. With an encoder that stays as it is, the other parts of its bundle are kept, too."""
+        if settings.train_only == "decoder" and settings.start_from:
+            context.take_over(find_bundle(settings.start_from))
+        return cls(settings, data)
+
+    def export(self, module: Any, context: StageContext) -> None:
+        save_component(self.finished(module), context.bundle_folder / "autoencoder")
+        update_info(context.bundle_folder)
 
     def _network(self, start: Any) -> dict[str, Any]:
         """The configuration of the network: that of the warm start, if any, and the user's on top."""
@@ -98,16 +110,16 @@ class AutoencoderStage:
         if s.feature_weight and self._space is not None:
             features = self._space.to(image.device).difference(restored, image)
             loss, parts["features"] = loss + s.feature_weight * features, features.detach()
-        if s.critic_weight:
+        if s.discriminator_weight:
             of_maker, of_critic = hinge_game(module.critic, restored, image)
-            has_say = float(int(module.parts) >= s.critic_from * s.run.accumulate)
-            loss = loss + has_say * s.critic_weight * of_maker + of_critic
+            has_say = float(int(module.parts) >= s.discriminator_from * s.run.accumulate)
+            loss = loss + has_say * s.discriminator_weight * of_maker + of_critic
             parts |= {"maker": of_maker.detach(), "critic": of_critic.detach()}
             module.parts.add_(1)
         return loss, parts
 
-    def fused(self, module: Any) -> Any:
-        """``module`` with its heavy halves compiled where they are (its other methods are called by name)."""
+    def compiled(self, module: Any) -> Any:
+        """``module`` with its heavy halves compiled in place (its other methods are called by name)."""
         network = self.finished(module)
         network.encoder.compile()
         network.decoder.compile()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_tilegen.training.settings import RunSettings
+from ssl_tilegen.config.train import RunSettings
 
 Batch = dict[str, Tensor]
 Item = dict[str, np.ndarray]

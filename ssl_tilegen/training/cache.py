@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
@@ -27,7 +28,6 @@ from ssl_tilegen.runtime import check_stop
 from ssl_tilegen.training.data import Corpus, turned
 from ssl_tilegen.training.grids_beside import Grid, grid_beside, path_beside
 from ssl_tilegen.training.pictures import Picture
-from ssl_tilegen.training.settings import DenoiserSettings
 
 _EMBED_BATCH = 512
 _PART_PX, _PART_STEP_PX = 1024, 64

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ssl_tilegen.config.train import DataSettings, SourceSettings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.io.image_files import images_among, is_zarr_image
 from ssl_tilegen.training.jitter import jittered_colours
-from ssl_tilegen.training.knobs import DataSettings, SourceSettings
 from ssl_tilegen.training.pictures import Picture, Wanted, read_pictures
 
 _FLAT_DEVIATION = 6.0

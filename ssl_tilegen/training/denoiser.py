@@ -8,6 +8,7 @@ times, condition) may be trained, for flow, v or noise.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.bundle import ModelBundle, save_component, update_info
+from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.prediction import to_clean
@@ -28,9 +30,9 @@ from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.levels import is_flow
 from ssl_tilegen.nets.window import is_local, predict
 from ssl_tilegen.training.batches import Batch, Item, collate
-from ssl_tilegen.training.cache import Scene, WindowDraw
+from ssl_tilegen.training.cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.training.data import Corpus, turned
-from ssl_tilegen.training.settings import DenoiserSettings
+from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch, latent_deviation, latent_statistics
 from ssl_tilegen.training.strip import save_strip
 from ssl_tilegen.training.targets import Target
@@ -42,7 +44,7 @@ _MEASURED = 64
 _STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
-class DenoiserStage:
+class DenoiserStage(Stage):
     """Trains a denoiser on cached scenes; ``held_out`` are scenes for the figures and pictures."""
 
     def __init__(
@@ -76,6 +78,30 @@ class DenoiserStage:
         fixed = [shown.item_and_place(rng) for _ in range(_SHOWN)]
         self._fixed, self._sources = [item for item, _ in fixed], self._source_pixels([place for _, place in fixed])
         self._measured = [shown.item(rng) for _ in range(_MEASURED)] if held_out else []
+
+    @classmethod
+    def prepare(cls, settings: DenoiserSettings, data: Corpus, context: StageContext) -> DenoiserStage:
+        bundle = context.source_bundle(settings.bundle, "encoder", "autoencoder")
+        say, cache = context.say, context.cache
+        held_out = scenes_of(data.validation, bundle, settings, cache, say) if data.validation else None
+        return cls(settings, bundle, scenes_of(data, bundle, settings, cache, say), held_out, data.held_out)
+
+    def export(self, module: Any, context: StageContext) -> None:
+        folder = context.bundle_folder
+        save_component(module, folder / "denoiser")
+        update_info(
+            folder,
+            scheduler=self.target.scheduler,
+            locality="local" if self.local else "window",
+            window_px=self.settings.window_lat * self.bundle.factor,
+            stride_px=[self.bundle.info.encoder.tile_px],
+            latent_mean=[round(float(v), 6) for v in self.latent_mean],
+            latent_scale=[round(float(v), 6) for v in self.latent_scale],
+            prediction_type=self.target.prediction,
+            l2_condition=self.l2_condition and not self.local,
+            time_scale=self.time_scale,
+            training=json.loads(self.settings.run.model_dump_json()),
+        )
 
     def _start_from(self, name: str) -> None:
         left = fill_what_fits(self.module, ModelBundle.load(name).denoiser.state_dict())

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.training.batches import Batch
 from ssl_tilegen.training.embedder import Embedder
 from ssl_tilegen.training.processes import gathered, share_of_this_process
-from ssl_tilegen.training.settings import EncoderSettings
 
 _STUDENT_HEAT, _TEACHER_HEAT = 0.1, 0.04
 _BALANCING_ROUNDS = 3

@@ -14,16 +14,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
+from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.nets import timm_network
 from ssl_tilegen.nets.tile_encoder import TileEncoder
 from ssl_tilegen.training.batches import Batch, Item
-from ssl_tilegen.training.data import Corpus, to_signed
+from ssl_tilegen.training.data import Corpus, load_corpus, to_signed
 from ssl_tilegen.training.dino import SelfDistilled, distillation_loss, random_mask
 from ssl_tilegen.training.jitter import jittered
 from ssl_tilegen.training.lejepa import JointEmbedding, joint_embedding_loss
+from ssl_tilegen.training.pretrained import keep_pretrained
 from ssl_tilegen.training.probe import load_probe
-from ssl_tilegen.training.settings import EncoderSettings
+from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.strip import save_strip
 
 _START_CROPS = 3000
@@ -31,8 +33,20 @@ _FIT_SHIFT_PX, _FIT_BATCH = 8, 256
 _SHOWN_QUERIES, _SHOWN_NEIGHBOURS, _SHOWN_POOL = 8, 7, 1500
 
 
-class EncoderStage:
+class PretrainedEncoder(Stage):
+    """An encoder that is taken as it is: nothing is trained."""
+
+    def __init__(self, settings: EncoderSettings, corpus: Corpus) -> None:
+        self.settings, self.corpus, self.module = settings, corpus, None
+
+    def export(self, module: Any, context: StageContext) -> None:
+        keep_pretrained(self.settings, self.corpus.resolutions, context.bundle_folder)
+
+
+class EncoderStage(Stage):
     """Trains a timm network on multi-crop views of the corpus."""
+
+    whole_run_only = True
 
     def __init__(self, settings: EncoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
@@ -49,6 +63,25 @@ class EncoderStage:
         if isinstance(self.module, SelfDistilled):
             self.module.start_teacher()
         self._probe = load_probe(settings.probe, settings.tile_px) if settings.probe else None
+
+    @classmethod
+    def load_data(cls, settings: EncoderSettings, context: StageContext) -> Corpus:
+        """The images at their own resolutions: those of a bundle are what this stage decides."""
+        return load_corpus(settings.data, context.say)
+
+    @classmethod
+    def prepare(cls, settings: EncoderSettings, data: Corpus, context: StageContext) -> Any:
+        return PretrainedEncoder(settings, data) if settings.pretrained else cls(settings, data)
+
+    def export(self, module: Any, context: StageContext) -> None:
+        s, encoder, folder = self.settings, self.finished(module), context.bundle_folder
+        facts: dict[str, Any] = {"tile_px": s.tile_px, "dim": s.dim if s.layout_dim else s.features}
+        config = facts | {"_class_name": type(encoder).__name__, "arch": s.arch, "arch_args": s.arch_args,
+                          "features": s.features, "layout_px": s.layout_px, "layout_dim": s.layout_dim}  # fmt: skip
+        save_component(encoder, folder / "encoder", config)
+        name = f"{s.arch}-{s.tile_px}px-{facts['dim']}d" + (f"-layout{s.layout_dim}" if s.layout_dim else "")
+        resolutions = {domain: (r.value, r.unit) for domain, r in self.corpus.resolutions.items()}
+        update_info(folder, encoder=EncoderInfo(id=name, layout_dim=s.layout_dim, **facts), resolutions=resolutions)
 
     @torch.no_grad()
     def _start_patches(self) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.training.batches import Batch
 from ssl_tilegen.training.embedder import Embedder, embed_views
 from ssl_tilegen.training.processes import gathered
-from ssl_tilegen.training.settings import EncoderSettings
 
 _SLICES = 256
 

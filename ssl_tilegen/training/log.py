@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.training.curves import draw_curves
-from ssl_tilegen.training.settings import RunSettings
 
 Progress = Callable[[dict[str, Any]], None]
 

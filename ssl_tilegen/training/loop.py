@@ -6,39 +6,22 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.runtime import fast_dtype
 from ssl_tilegen.training.average import Average
-from ssl_tilegen.training.batches import Batch, Batches, Item
+from ssl_tilegen.training.batches import Batch, Batches
 from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from ssl_tilegen.training.log import Log, Progress
-from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.posthoc_ema import Horizons
 from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.settings import RunSettings
 from ssl_tilegen.training.sharding import shard, whole
-
-
-class Stage(Protocol):
-    """What a stage brings to the loop."""
-
-    module: Any
-    """The network that is trained."""
-
-    def item(self, rng: np.random.Generator) -> Item:
-        """One training item; every random choice comes from ``rng``."""
-
-    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and named parts of it for the log."""
-
-    def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """Write a picture of what ``module`` (the averaged weights) does now; return validation figures."""
+from ssl_tilegen.training.stage import Stage
 
 
 def train_stage(
@@ -91,7 +74,8 @@ class Stepper:
         self.objective: nn.Module = _Objective(stage, self.module)
         if team.cuts(run):
             shard(self.objective, team.device)
-        self.optimiser = make_optimiser(self.module, run)
+        self.optimiser = stage.optimiser(run)
+        self.groups = stage.gradient_groups()
         self.precision = precision_of(run, team.device)
         self.scaler = torch.amp.GradScaler(team.device.type, enabled=self.precision is torch.float16)
         if run.recompute:
@@ -100,8 +84,7 @@ class Stepper:
     def prepare(self, *, compiled: bool) -> None:
         """To be called once the weights are loaded."""
         if compiled:
-            fused: Any = getattr(self.stage, "fused", torch.compile)
-            self.objective.network = fused(self.module)
+            self.objective.network = self.stage.compiled(self.module)
         if not self.team.cuts(self.run):
             self.objective = self.team.wrapped(self.objective)
 
@@ -118,10 +101,10 @@ class Stepper:
             for key, value in {"loss": loss.detach(), **figures}.items():
                 totals[key] = totals.get(key, 0) + value.float() / len(parts)
         self.scaler.unscale_(self.optimiser)
-        norm = whole(nn.utils.clip_grad_norm_(self.module.parameters(), self.run.clip))
+        norm = max(float(whole(nn.utils.clip_grad_norm_(group, self.run.clip))) for group in self.groups)
         local = torch.stack([*totals.values(), torch.tensor(float(stop()), device=self.team.device)])
         *means, stopping = self.team.mean(local).tolist()
-        self._check(means[0], float(norm), step, out)
+        self._check(means[0], norm, step, out)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -177,4 +160,4 @@ def recompute_activations(module: nn.Module) -> None:
 
 def _set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_factor", 1.0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.training.settings import RunSettings
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.training.sharding import cut_like, whole
 
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -27,7 +27,7 @@ def make_optimiser(module: nn.Module, run: RunSettings) -> torch.optim.Optimizer
         outer = [p for p in wide if id(p) in first_and_last]
         return Muon(inner, outer + plain, run)
     groups = [{"params": wide, "weight_decay": run.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=run.lr, betas=(0.9, run.beta2), foreach=True)
+    return torch.optim.AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), foreach=True)
 
 
 def _edges(module: nn.Module) -> list[Tensor]:
@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
             {"params": matrices, "weight_decay": run.weight_decay, "orthogonal": True},
             {"params": others, "weight_decay": 0.0, "orthogonal": False},
         ]
-        super().__init__([g for g in groups if g["params"]], {"lr": run.lr, "beta2": run.beta2})
+        super().__init__([g for g in groups if g["params"]], {"lr": run.lr, "beta1": run.beta1, "beta2": run.beta2})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -67,7 +67,7 @@ class Muon(torch.optim.Optimizer):
         return cut_like(update.reshape(parameter.shape), parameter)
 
     def _adam(self, parameter: Any, group: dict[str, Any]) -> Tensor:
-        state, beta1, beta2 = self.state[parameter], 0.9, group["beta2"]
+        state, beta1, beta2 = self.state[parameter], group.get("beta1", 0.9), group["beta2"]
         if not state:
             state["first"], state["second"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["step"] = torch.tensor(0.0)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ssl_tilegen.config.train import SourceSettings
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.image_files import PICTURES
 from ssl_tilegen.io.raster import Raster, ReadError, open_raster
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
-from ssl_tilegen.training.knobs import SourceSettings
 
 _OVERVIEW_PX = 2048
 _OVERVIEW_LEAST = 0.05

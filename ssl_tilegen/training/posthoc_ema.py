@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import FormatError, SettingError
 from ssl_tilegen.training.average import Average
-from ssl_tilegen.training.settings import RunSettings
 
 WIDTHS = (0.05, 0.1)
 _FOLDER = "snapshots"
@@ -42,7 +42,7 @@ class Horizons:
         self.averages = [PowerAverage(module, width) for width in WIDTHS] if run.snapshots else []
         self._every = max(1, -(-run.steps // max(run.snapshots, 1)))
         self._still = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-        if run.horizon is not None and not run.snapshots and not self._found():
+        if run.ema_width is not None and not run.snapshots and not self._found():
             raise self._nothing()
 
     def follow(self, module: nn.Module) -> None:
@@ -77,16 +77,16 @@ class Horizons:
 
     @torch.no_grad()
     def chosen(self, module: nn.Module) -> nn.Module:
-        """``module``, whole, with the weights of ``run.horizon``; as it is where none is asked for, or where the run
+        """``module``, whole, with the weights of ``run.ema_width``; as it is where none is asked for, or where the run
         was stopped before its first snapshot. Weights that do not learn stay to the bit."""
-        if self.run.horizon is None:
+        if self.run.ema_width is None:
             return module
         found = self._found()
         if not found and any(average.updates for average in self.averages):
             return module
         if not found:
             raise self._nothing()
-        shares = combination([_profile(path) for path in found], self.run.horizon)
+        shares = combination([_profile(path) for path in found], self.run.ema_width)
         learning = [(name, own) for name, own in module.named_parameters() if name not in self._still]
         for _, parameter in learning:
             parameter.zero_()
@@ -100,7 +100,7 @@ class Horizons:
         return sorted(self.folder.glob("*.safetensors"))
 
     def _nothing(self) -> SettingError:
-        return SettingError(f"run.horizon: {self.folder} has no snapshots; train with run.snapshots = 16")
+        return SettingError(f"run.ema_width: {self.folder} has no snapshots; train with run.snapshots = 16")
 
 
 def _profile(path: Path) -> tuple[float, float]:

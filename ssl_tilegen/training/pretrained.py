@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_tilegen.bundle import EncoderInfo, save_component, update_info
+from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder, recipe_of
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.training.settings import EncoderSettings
 
 
 def keep_pretrained(settings: EncoderSettings, resolutions: dict[str, Resolution], folder: Path) -> None:

@@ -7,6 +7,7 @@ window, each cell told by its own, so that it knows the borders that a map asks 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.bundle import ModelBundle, save_prior
+from ssl_tilegen.config.train import PriorSettings
 from ssl_tilegen.drawing import draw
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
-from ssl_tilegen.training.loop import Batch
-from ssl_tilegen.training.prior_cells import Piece, Seen
-from ssl_tilegen.training.prior_table import Row
+from ssl_tilegen.training.batches import Batch
+from ssl_tilegen.training.captions import caption_vectors
+from ssl_tilegen.training.prior_cells import Piece, Seen, pieces_of
+from ssl_tilegen.training.prior_table import Row, Table
 from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, shared
-from ssl_tilegen.training.settings import PriorSettings
+from ssl_tilegen.training.stage import Stage, StageContext
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
 _LEAST_DEVIATION = 1e-3
 
 
-class PriorStage:
+class PriorStage(Stage):
     """Trains GridPrior or GridTransformer on the pieces of a table."""
 
     def __init__(
@@ -51,6 +54,21 @@ class PriorStage:
         self.module = self._network()
         self._set_statistics()
         self._draw = PieceDraw(rows, pieces, settings.balance)
+
+    @classmethod
+    def load_data(cls, settings: PriorSettings, context: StageContext) -> Table:
+        return Table.read(Path(settings.table))
+
+    @classmethod
+    def prepare(cls, settings: PriorSettings, data: Table, context: StageContext) -> PriorStage:
+        bundle, rows, cache = context.source_bundle(settings.bundle, "encoder"), data.rows, context.cache
+        texts, facts = caption_vectors(settings.text_encoder, rows, cache, context.processes.device, context.say)
+        pieces, seen = pieces_of(rows, bundle, settings.turns, settings.run.seed, cache, context.say)
+        return cls(settings, bundle, rows, pieces, seen, texts, facts)
+
+    def export(self, module: Any, context: StageContext) -> None:
+        run = json.loads(self.settings.run.model_dump_json())
+        save_prior(module, self.info.model_copy(update={"training": run}), context.bundle_folder)
 
     def _network(self) -> Any:
         """GridPrior, or what ``[net]`` names."""

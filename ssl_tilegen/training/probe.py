@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl_tilegen.config.train import ProbeSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.image_files import PICTURES
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe, scores
 from ssl_tilegen.training.data import to_signed
-from ssl_tilegen.training.settings import ProbeSettings
 
 _SUFFIXES = PICTURES | {".tif", ".tiff"}
 _BATCH = 512

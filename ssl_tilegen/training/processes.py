@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.launchers import distributed_environment
 from ssl_tilegen.runtime import pick_device
-from ssl_tilegen.training.settings import RunSettings
 
 _PATIENCE = timedelta(hours=12)
 """How long the others wait for the first to cache its latents."""

@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from ssl_tilegen.bundle import SCHEDULER
+from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.nets.levels import NoiseLevels
-from ssl_tilegen.training.settings import DenoiserSettings
 
 _PREDICTIONS = {"flow": "flow", "v": "v_prediction", "epsilon": "epsilon"}
 _PUBLISHED = {

@@ -14,12 +14,12 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.config.train import DataSettings, DenoiserSettings, RunSettings
 from ssl_tilegen.diffusion.ladder import Step
 from ssl_tilegen.diffusion.prediction import to_clean
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.levels import preconditioning
 from ssl_tilegen.training.denoiser import flat_ground_counts
-from ssl_tilegen.training.settings import DataSettings, DenoiserSettings, RunSettings
 from ssl_tilegen.training.targets import Target
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.generate import generate

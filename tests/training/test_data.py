@@ -16,6 +16,7 @@ from timm.models import save_for_hf
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.config.train import DataSettings, SourceSettings, load_stage_settings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
@@ -24,8 +25,6 @@ from ssl_tilegen.training.cache import embedded_grid, scenes_of
 from ssl_tilegen.training.data import load_corpus
 from ssl_tilegen.training.dino import balanced, spread_out
 from ssl_tilegen.training.jitter import jittered_colours
-from ssl_tilegen.training.knobs import DataSettings, SourceSettings
-from ssl_tilegen.training.settings import load_settings
 from ssl_tilegen.workflows.embed import embed
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
@@ -114,7 +113,7 @@ def test_a_grid_beside_an_image_tells_what_embedding_it_on_the_way_tells(base, t
     for name in ("p0", "p1"):
         embed([base / f"{name}.png"], EmbedSettings(out=base / f"{name}.zarr", model=str(model), mpp=0.5))
     config = runs.write_config(base, "denoiser", data=runs.DATA + 'grids = "{stem}.zarr"\n', name="denoiser-grids")
-    settings, bundle = load_settings("denoiser", config), ModelBundle.load(model)
+    settings, bundle = load_stage_settings("denoiser", config), ModelBundle.load(model)
     corpus = load_corpus(settings.data)
     scenes = scenes_of(corpus, bundle, settings, tmp_path, lambda text: None)
     encoder = BundleEncoder(bundle)

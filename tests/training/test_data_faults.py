@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config.train import DataSettings, DenoiserSettings, SourceSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets import timm_network
@@ -19,8 +20,6 @@ from ssl_tilegen.runtime import pick_device
 from ssl_tilegen.training import cache
 from ssl_tilegen.training.cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.training.data import load_corpus
-from ssl_tilegen.training.knobs import DataSettings, SourceSettings
-from ssl_tilegen.training.settings import DenoiserSettings, load_settings
 from ssl_tilegen.workflows.train import train
 from tests.io import samples
 from tests.training import runs
@@ -31,7 +30,7 @@ def source(*paths: Path, **more: object) -> SourceSettings:
 
 
 def settings(base: Path, *sources: SourceSettings) -> DenoiserSettings:
-    known = load_settings("denoiser", base / "denoiser.toml")
+    known = load_stage_settings("denoiser", base / "denoiser.toml")
     assert isinstance(known, DenoiserSettings)
     return known.model_copy(update={"data": known.data.model_copy(update={"sources": list(sources)})})
 

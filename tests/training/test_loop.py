@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from ssl_tilegen.config.train import RunSettings, load_stage_settings
 from ssl_tilegen.errors import FormatError, InputError, SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.data import load_corpus, turned
 from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
 from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.settings import RunSettings, load_settings
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def run(config: Path, out: Path, *overrides: str, stop_after: int | None = None) -> torch.nn.Module:
-    settings = load_settings("autoencoder", config, list(overrides))
+    settings = load_stage_settings("autoencoder", config, list(overrides))
     stage = AutoencoderStage(settings, load_corpus(settings.data))
     asked = iter(range(10_000))
     stop = lambda: stop_after is not None and next(asked) + 1 >= stop_after  # noqa: E731
@@ -124,13 +124,13 @@ def test_a_checkpoint_of_another_network_is_refused_in_one_line(config, tmp_path
 )
 def test_bad_settings_name_the_key(config, text, message):
     with pytest.raises(SettingError, match=message):
-        load_settings("autoencoder", config, [text])
+        load_stage_settings("autoencoder", config, [text])
 
 
 def test_missing_files_are_one_line(config, tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.toml"):
-        load_settings("autoencoder", tmp_path / "nowhere.toml")
-    settings = load_settings("autoencoder", config, ['data.sources=[{paths=["*.tiff"]}]'])
+        load_stage_settings("autoencoder", tmp_path / "nowhere.toml")
+    settings = load_stage_settings("autoencoder", config, ['data.sources=[{paths=["*.tiff"]}]'])
     with pytest.raises(InputError, match="no training image matches"):
         load_corpus(settings.data)
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.training.posthoc_ema import Horizons, PowerAverage, combination, exponent_of, width_of
-from ssl_tilegen.training.settings import RunSettings
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -44,7 +44,7 @@ def test_the_running_average_has_the_profile_of_its_width(width):
 
 @pytest.mark.parametrize("width", [0.03, 0.07, 0.15])
 def test_a_width_chosen_afterwards_is_near_what_would_have_been_kept(tmp_path, width):
-    module, run = nn.Linear(1, 1), RunSettings(steps=400, snapshots=20, horizon=width)
+    module, run = nn.Linear(1, 1), RunSettings(steps=400, snapshots=20, ema_width=width)
     horizons, values = Horizons(module, run, tmp_path), walk(400)
     for step, value in enumerate(values):
         nn.init.constant_(module.weight, value)
@@ -82,7 +82,7 @@ def test_a_finished_run_is_exported_again_with_another_horizon(tmp_path):
 
     weights("run.steps=2")
     kept = weights()
-    narrow, wide = weights("run.horizon=0.05"), weights("run.horizon=0.1")
+    narrow, wide = weights("run.ema_width=0.05"), weights("run.horizon=0.1")
     assert (out / "autoencoder/checkpoint/average-2.safetensors").exists()
     name = "to_pixels.weight"
     assert not torch.equal(narrow[name], wide[name]) and not torch.equal(narrow[name], kept[name])
@@ -94,13 +94,13 @@ def test_a_run_without_snapshots_has_no_choice_and_says_so_before_it_trains(tmp_
     runs.draw_pictures(Path(tmp_path))
     config = runs.write_config(tmp_path, "autoencoder")
     with pytest.raises(SettingError, match="has no snapshots"):
-        train("autoencoder", config, tmp_path / "run", overrides=["run.horizon=0.1", "run.steps=1"], device="cpu")
+        train("autoencoder", config, tmp_path / "run", overrides=["run.ema_width=0.1", "run.steps=1"], device="cpu")
     assert not (tmp_path / "run/autoencoder/checkpoint").exists()
 
 
 def test_a_run_stopped_before_its_first_snapshot_keeps_what_it_has(tmp_path):
     module = nn.Linear(1, 1)
-    horizons = Horizons(module, RunSettings(steps=40, snapshots=4, horizon=0.1), tmp_path)
+    horizons = Horizons(module, RunSettings(steps=40, snapshots=4, ema_width=0.1), tmp_path)
     horizons.update(module)
     horizons.keep(1, write=True)
     before = module.weight.clone()
@@ -109,7 +109,7 @@ def test_a_run_stopped_before_its_first_snapshot_keeps_what_it_has(tmp_path):
 
 def test_weights_that_do_not_learn_stay_to_the_bit(tmp_path):
     module = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 3))
-    horizons = Horizons(module, RunSettings(steps=8, snapshots=4, horizon=0.07), tmp_path)
+    horizons = Horizons(module, RunSettings(steps=8, snapshots=4, ema_width=0.07), tmp_path)
     for step in range(8):
         nn.init.normal_(module[1].weight)
         horizons.update(module)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ssl_tilegen.config.train import RunSettings, load_stage_settings
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.average import Average
@@ -22,7 +23,7 @@ from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data import load_corpus
 from ssl_tilegen.training.loop import train_stage
 from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.settings import RunSettings, load_settings
+from ssl_tilegen.training.stage import Stage
 from ssl_tilegen.workflows.train import train
 from tests.processes import command, forked, free_port, wait_until
 from tests.training import runs
@@ -43,7 +44,7 @@ def together(out: Path, *configs: Path, launcher: str = "torchrun", backend: str
 
 
 def made(config: Path, *overrides: str) -> AutoencoderStage:
-    settings = load_settings("autoencoder", config, list(overrides))
+    settings = load_stage_settings("autoencoder", config, list(overrides))
     return AutoencoderStage(settings, load_corpus(settings.data))
 
 
@@ -137,7 +138,7 @@ def test_compiled_networks_train_on_two_processes_as_plain_ones_on_one(base, tmp
     assert len(one) == 4 and one == pytest.approx(fused, rel=1e-3)
 
 
-class Cliff:
+class Cliff(Stage):
     """A stage whose loss stays finite when its gradient does not."""
 
     def __init__(self) -> None:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.field_unet import FieldUNet
 from ssl_tilegen.training.critic import PatchCritic
-from ssl_tilegen.training.settings import load_settings
 from ssl_tilegen.training.sharding import blocks_of
 from tests.training import runs
 from tests.training.test_scale import together
@@ -67,13 +67,13 @@ def test_blocks_that_are_called_as_a_whole_are_cut_on_their_own():
 def test_dino_cannot_be_cut(tmp_path):
     config = write(tmp_path, "encoder", "encoder-dino", runs.DINO)
     with pytest.raises(SettingError, match="sharding"):
-        load_settings("encoder", config)
+        load_stage_settings("encoder", config)
 
 
 @pytest.mark.parametrize("said", ["1", "true"])
 def test_dino_cannot_be_cut_by_accelerate_either(tmp_path, monkeypatch, said):
     config = runs.write_config(tmp_path, "encoder", runs.DINO, "encoder-dino")
-    assert load_settings("encoder", config).run.sharding == "none"
+    assert load_stage_settings("encoder", config).run.sharding == "none"
     monkeypatch.setenv("ACCELERATE_USE_FSDP", said)
     with pytest.raises(SettingError, match="ACCELERATE_USE_FSDP"):
-        load_settings("encoder", config)
+        load_stage_settings("encoder", config)

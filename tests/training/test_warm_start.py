@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from ssl_tilegen.bundle import find_bundle
+from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import SettingError
-from ssl_tilegen.training.settings import load_settings
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -84,16 +83,16 @@ def test_another_encoder_cannot_be_kept(base, tmp_path):
 def test_a_decoder_alone_needs_a_bundle(base):
     config = runs.write_config(base, "autoencoder", 'train_only = "decoder"\n', "autoencoder-none")
     with pytest.raises(SettingError, match="start_from"):
-        load_settings("autoencoder", config)
+        load_stage_settings("autoencoder", config)
 
 
 def test_a_built_in_bundle_by_name_unless_a_folder_beside_the_file_has_it(tmp_path, monkeypatch):
     names = 'bundle = "tiny"\nstart_from = "tiny"\n'
     config = runs.write_config(tmp_path, "denoiser", names + runs.DENOISER)
-    built_in = load_settings("denoiser", config)
-    assert built_in.bundle == built_in.start_from == str(find_bundle("tiny"))
+    built_in = load_stage_settings("denoiser", config)
+    assert built_in.bundle == built_in.start_from == "tiny"
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     for path in (config, Path(config.name)):
-        own = load_settings("denoiser", path)
+        own = load_stage_settings("denoiser", path)
         assert own.bundle == own.start_from == str(tmp_path / "tiny")

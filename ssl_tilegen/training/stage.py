@@ -1,0 +1,121 @@
+"""A stage of `train`: how it is prepared, what it brings to the training loop, how its result enters the bundle.
+
+The table of stages is ``config.train.STAGES``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of, update_info
+from ssl_tilegen.config.train import RunSettings
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.training.batches import Batch, Item
+from ssl_tilegen.training.data import load_corpus
+from ssl_tilegen.training.optim import make_optimiser
+from ssl_tilegen.training.processes import Processes
+from ssl_tilegen.training.record import Data
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Where a stage works, with which processes, and where its messages go."""
+
+    run_folder: Path
+    bundle_folder: Path
+    processes: Processes
+    report: Callable[[dict[str, Any]], None] = lambda facts: None
+
+    @property
+    def cache(self) -> Path:
+        """The folder for what is computed once."""
+        return self.run_folder / "cache"
+
+    def say(self, text: str) -> None:
+        """Report a message."""
+        self.report({"message": text})
+
+    def source_bundle(self, name: str | None, *components: str) -> ModelBundle:
+        """The bundle ``name``, or the one in the making; what it holds becomes the start of the one in the making.
+
+        Raises InputError where it lacks one of ``components``.
+        """
+        folder = find_bundle(name) if name else self.bundle_folder
+        for component in components:
+            if not (folder / component / "config.json").is_file():
+                raise InputError(
+                    f"{folder} has no {component}: run 'ssl-tilegen train {component}' into the same --out"
+                )
+        bundle = ModelBundle.load(folder, self.processes.device)
+        self.take_over(folder)
+        return bundle
+
+    def take_over(self, source: Path) -> None:
+        """Copy another bundle as the start of the one in the making, but for its name and its scores."""
+        if source.resolve() != self.bundle_folder.resolve() and self.processes.is_first:
+            about = shutil.ignore_patterns("CARD.md", "*.png", "*.jpg")  # which is about the other's weights
+            shutil.copytree(source, self.bundle_folder, dirs_exist_ok=True, ignore=about)
+            update_info(self.bundle_folder, name=self.bundle_folder.parent.name, scores={})
+
+
+class Stage:
+    """Base class: one part of a bundle and its training."""
+
+    whole_run_only: ClassVar[bool] = False
+    """Whether a run that was stopped early leaves the bundle as it was."""
+
+    module: Any
+    """The network that is trained; None where nothing is to train."""
+
+    # Before and after the loop
+
+    @classmethod
+    def load_data(cls, settings: Any, context: StageContext) -> Data:
+        """What the stage learns from. The default: the images of ``settings.data``, read at the bundle's resolutions.
+        """
+        folder = find_bundle(settings.bundle) if getattr(settings, "bundle", None) else context.bundle_folder
+        return load_corpus(settings.data, context.say, resolutions_of(folder))
+
+    @classmethod
+    def prepare(cls, settings: Any, data: Any, context: StageContext) -> Self:
+        """The stage, ready to train. Called on every process, on the first before the others."""
+        raise NotImplementedError
+
+    def export(self, module: Any, context: StageContext) -> None:
+        """Put ``module``, the averaged weights on the CPU, into ``context.bundle_folder``. Called on the first process.
+        """
+        raise NotImplementedError
+
+    # What the loop asks for
+
+    def item(self, rng: np.random.Generator) -> Item:
+        """One training item; every random choice comes from ``rng``."""
+        raise NotImplementedError
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and named parts of it for the log."""
+        raise NotImplementedError
+
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
+        """Write an image of what ``module`` (the averaged weights) does now; return validation scores."""
+        raise NotImplementedError
+
+    def optimiser(self, run: RunSettings) -> torch.optim.Optimizer:
+        """The optimiser of ``module``. A group's ``lr_factor`` scales the learning rate of the run for it."""
+        return make_optimiser(self.module, run)
+
+    def compiled(self, module: Any) -> Any:
+        """``module`` as torch.compile makes it."""
+        return torch.compile(module)
+
+    def gradient_groups(self) -> list[list[nn.Parameter]]:
+        """The parameters whose gradients are clipped together."""
+        return [list(self.module.parameters())]
