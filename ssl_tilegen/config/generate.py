@@ -97,6 +97,11 @@ class GenerateSettings(Settings):
     canvas_mib: int = knob(
         512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
     )
+    unsharded: bool = knob(
+        False,
+        "For .zarr: a file per chunk instead of shards, for readers without the sharding codec (GDAL before 3.13).",
+        "--unsharded",
+    )
     preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
     dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
 
@@ -118,6 +123,8 @@ class GenerateSettings(Settings):
         low, high = self.guidance_interval or (0.0, 1.0)
         if not 0 <= low <= high <= 1:
             raise ValueError(f"--guidance-interval {low:g},{high:g}: expected 0 <= LOW <= HIGH <= 1")
+        if self.unsharded and not str(self.out or "").lower().rstrip("/").endswith(".zarr"):
+            raise ValueError("--unsharded is for a Zarr store; give -o NAME.zarr")
         if self.keep is not None and (self.region is None or self.size is not None or self.fit != "auto"):
             raise ValueError("--keep goes with --region X,Y,W,H, what to repaint of the image, and no --size or --fit")
         return self

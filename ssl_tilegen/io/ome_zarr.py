@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from zarr.codecs import GzipCodec, ZstdCodec
 
+from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.formats import Format, ImageSpec
 from ssl_tilegen.io.tiled_tiff import software
 
@@ -22,7 +23,10 @@ _OME_UNIT = {"um": "micrometer", "m": "meter"}
 
 
 class OmeZarr(Format):
-    """``.zarr``: one uint8 array (c, y, x) per level, chunks of (3, tile, tile), lossless."""
+    """``.zarr``: one uint8 array (c, y, x) per level, chunks of (3, tile, tile), lossless.
+
+    Chunks lie in shards, unless the spec says ``sharded=False``: then each is a file, as GDAL 3.10 needs it.
+    """
 
     compressions = ("zstd", "deflate")
 
@@ -42,16 +46,16 @@ class OmeZarr(Format):
                 str(level),
                 shape=(3, size.rows, size.cols),
                 chunks=(3, self.spec.tile_px, self.spec.tile_px),
-                shards=(
-                    3,
-                    self.spec.tile_px,
-                    self.spec.tile_px * min(_TILES_PER_SHARD, -(-size.cols // self.spec.tile_px)),
-                ),
+                shards=self._shard(size) if self.spec.sharded else None,
                 dtype="uint8",
                 compressors=ZstdCodec(level=_ZSTD_LEVEL) if self.compression == "zstd" else GzipCodec(level=6),
                 dimension_names=("c", "y", "x"),
             )
         self._open()
+
+    def _shard(self, size: Size) -> tuple[int, int, int]:
+        side = self.spec.tile_px
+        return 3, side, side * min(_TILES_PER_SHARD, -(-size.cols // side))
 
     def resume(self, state: object) -> None:
         self._open()

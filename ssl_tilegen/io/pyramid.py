@@ -33,6 +33,8 @@ from ssl_tilegen.io.formats import Format, ImageSpec
 
 __all__ = ["FORMATS", "ImageSpec", "PyramidWriter", "check_output", "open_writer", "output_suffixes", "part_of"]
 
+_NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
+
 # Suffix -> the format of images without and with a CRS. A new format is one file and one line.
 _OME_TIFF = ("ssl_tilegen.io.ome_tiff", "OmeTiff")
 _PLAIN_TIFF, _COG = ("ssl_tilegen.io.tiled_tiff", "PlainTiff"), ("ssl_tilegen.io.cog", "Cog")
@@ -193,7 +195,7 @@ class PyramidWriter:
         shutil.rmtree(self._part, ignore_errors=True)
 
     def _write_sidecar(self) -> None:
-        facts = {k: v for k, v in asdict(self.spec).items() if k not in ("provenance", "compression", "quality")}
+        facts = {k: v for k, v in asdict(self.spec).items() if k not in _NOT_IN_SIDECAR}
         facts |= {"compression": self._format.compression, "levels": [[s.rows, s.cols] for s in self.level_sizes]}
         if self._format.compression == "jpeg":
             facts["quality"] = self.spec.quality

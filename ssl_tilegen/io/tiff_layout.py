@@ -44,6 +44,12 @@ def ascii_tag(code: int, text: str) -> Tag:
     return Tag(code, _ASCII, np.frombuffer(text.encode("ascii", "xmlcharrefreplace") + b"\0", "S1"))
 
 
+def utf8_tag(code: int, text: str) -> Tag:
+    """Text in UTF-8 and a final NUL. TIFF 6 knows ASCII only, but OME-XML is UTF-8 there, and all readers take it so;
+    characters that UTF-8 cannot hold become "?"."""
+    return Tag(code, _ASCII, np.frombuffer(text.encode("utf-8", "replace") + b"\0", "S1"))
+
+
 def short_tag(code: int, *values: int) -> Tag:
     return Tag(code, _SHORT, np.array(values, "<u2"))
 

@@ -175,5 +175,7 @@ def _layout_tags(size: Size, tile_px: int, compression: str, *, is_first: bool) 
         long_tag(323, tile_px),
     ]
     if compression == "jpeg":
-        return [*tags, short_tag(530, 1, 1)]  # no chroma subsampling
+        # No YCbCrSubSampling of (1, 1), though that is what it is: Bio-Formats would turn the colours that its JPEG
+        # decoder has made RGB into RGB once more. All readers take the sampling from the JPEG itself.
+        return tags
     return [*tags, short_tag(317, 2)]  # horizontal differences

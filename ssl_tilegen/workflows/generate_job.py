@@ -93,7 +93,7 @@ def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
         field=field,
         glass=glass_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
-        image=_image(grid.spec, placement, facts, kept),
+        image=_image(grid.spec, placement, facts, kept, sharded=not settings.unsharded),
         remarks=tuple(_remarks(grid.spec, bundle)),
         kept=kept,
     )
@@ -221,7 +221,9 @@ def _plain_rgb(side: int, colour: tuple[int, int, int]) -> np.ndarray:
     return np.full((side, side, 3), colour, np.uint8)
 
 
-def _image(spec: GridSpec, placement: Placement, facts: dict[str, object], kept: Kept | None) -> ImageSpec:
+def _image(
+    spec: GridSpec, placement: Placement, facts: dict[str, object], kept: Kept | None, *, sharded: bool
+) -> ImageSpec:
     """What is painted, or the whole canvas without loss where an image is kept."""
     if kept:
         placement = replace(placement, window=Window.of(placement.canvas))
@@ -233,6 +235,7 @@ def _image(spec: GridSpec, placement: Placement, facts: dict[str, object], kept:
         transform,
         facts,
         compression="deflate" if kept else None,
+        sharded=sharded,
     )
 
 
