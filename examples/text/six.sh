@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Six pictures from words, relations and a map, with a small preview of each: six.sh [FOLDER] [SIZE].
-# Needs the extra: pip install 'ssl-tilegen[text]'. A run that was stopped goes on; pictures that are there are kept.
+# A run that was stopped goes on; pictures that are there are kept.
 set -euo pipefail
 out=${1:-six}
 size=${2:-4096}

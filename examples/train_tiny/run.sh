@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train models/tiny from nothing: run.sh [FOLDER]. Any stage that was stopped continues when this is run again.
-# The images are expected beside the checkout (see the paths in the TOML files); captions need pip install 'ssl-tilegen[text]'.
+# The images are expected beside the checkout (see the paths in the TOML files).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-run}
