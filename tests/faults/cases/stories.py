@@ -1,0 +1,220 @@
+# ruff: noqa: E501 (a case is a line)
+"""Several commands after each other: what a run left is taken up, replaced or kept, and never somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.faults.case import DONE, MENDABLE, REFUSED, SOME, Case, words
+from tests.faults.cases.commands import (
+    AUGMENT,
+    CLASSES,
+    EMBED,
+    EVALUATE,
+    GENERATE,
+    GRID,
+    IMPORT,
+    MODEL,
+    SETS,
+    SLIDE,
+    TRAIN,
+    TRAINING,
+    WRITERS,
+)
+from tests.faults.inject import Fault
+from tests.faults.pieces import Copy, File, Folder
+
+DONE_ONLY = frozenset({DONE})
+
+
+def cases() -> Iterator[Case]:
+    yield from _own_again()
+    yield from _foreign_after()
+    yield from _healed()
+    yield from _memory()
+
+
+def _own_again() -> Iterator[Case]:
+    """What a command made itself is refused without an option, and replaced with it, whole."""
+    for name, (command, option, out, before) in WRITERS.items():
+        line = f"{command} {option} {out}"
+        if name in ("preview", "train"):
+            yield Case(
+                "again",
+                f"{name}-plain",
+                words(line),
+                before,
+                DONE_ONLY | {MENDABLE},
+                first=(words(line),),
+                ours=(out, "o.*"),
+            )
+            continue
+        yield Case("again", f"{name}-plain", words(line), before, REFUSED, first=(words(line),))
+        for force in (
+            ("--overwrite",) if name.startswith(("export", "import")) else ("--overwrite", "--overwrite --restart")
+        ):
+            mark = force.replace(" --", "-").strip("-")
+            yield Case(
+                "again",
+                f"{name}-{mark}",
+                words(f"{line} {force}"),
+                before,
+                DONE_ONLY,
+                first=(words(line),),
+                ours=(out, f"{out}.json", "o.json"),
+            )
+    preview = words(f"{EMBED} -o o.zarr --preview")
+    paint = words(f"generate --grid o.zarr --steps 1 {MODEL} -o o.ome.tif --preview")
+    draw = words("grid preview o.zarr")
+    for name, one, two in (
+        ("embed-generate", preview, paint),
+        ("embed-grid", preview, draw),
+        ("generate-grid", paint, draw),
+    ):
+        yield Case("again", f"previews-{name}", two, (SLIDE,) if name != "generate-grid" else (Copy("g.zarr", "o.zarr"),),
+                   DONE_ONLY | {MENDABLE}, first=(one,))  # fmt: skip
+    geo = words(f"{EMBED} -o o.zarr --geojson")
+    yield Case(
+        "again",
+        "geojson-edited",
+        (*geo, "--overwrite"),
+        (SLIDE,),
+        REFUSED | {DONE},
+        first=(geo,),
+        then=(File("o.geojson"),),
+        ours=("o.zarr",),
+    )
+    yield Case(
+        "again",
+        "summary-own",
+        (*words(f"{EMBED} --out-dir o --skip-existing"),),
+        (SLIDE,),
+        DONE_ONLY,
+        first=(words(f"{EMBED} --out-dir o"),),
+        ours=("o/embed-summary.csv",),
+    )
+
+
+def _foreign_after() -> Iterator[Case]:
+    """A user puts a file into what a command made: it is not ours to remove any more."""
+    for name, (command, option, out, before) in WRITERS.items():
+        if name not in ("embed", "generate-zarr", "augment", "import", "train"):
+            continue
+        line = f"{command} {option} {out}"
+        inner = f"{out}/autoencoder" if name == "train" else out
+        for force in ("--restart",) if name == "train" else ("--overwrite",):
+            yield Case("foreign", f"{name}{force[1:]}", words(f"{line} {force}"), before, REFUSED | {DONE}, first=(words(line),),
+                       then=(File(f"{inner}/my notes.txt"), Folder(f"{inner}/mine")),
+                       ours=_all_but_mine(name, inner, out))  # fmt: skip
+    kill = {
+        "embed": f"{EMBED} -o o.zarr",
+        "generate": f"{GENERATE} -o o.ome.tif",
+        "augment": f"{AUGMENT} -o o",
+        "evaluate": f"{EVALUATE} --report o.html",
+    }
+    for name, line in kill.items():
+        before, out = WRITERS[name][3], WRITERS[name][2]
+        for force in ("", "--restart"):
+            yield Case("foreign", f"{name}-part{force[1:]}", words(f"{line} {force}"), (*before, *_unfinished(name)), REFUSED | {DONE},
+                       then=(File(f"{out}.part/my notes.txt"),), ours=(f"{out}.part/[!m]*", f"{out}.part"))  # fmt: skip
+    train = words(f"{TRAINING} --out .")
+    yield Case("foreign", "train-then-restart", (*train, "--restart"), (TRAIN, Folder("autoencoder")), REFUSED | {DONE}, first=(train,),
+               ours=("autoencoder/[a-z]*.json*", "autoencoder/sample*", "autoencoder/check*", "autoencoder/step*", "bundle"))  # fmt: skip
+
+
+def _all_but_mine(name: str, inner: str, out: str) -> tuple[str, ...]:
+    """All that the command made, but for what the user put among it."""
+    names = "abcdefghijklnopqrstuvwxyz0123456789.ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return (*(f"{inner}/{letter}*" for letter in names), f"{inner}/manifest.csv", f"{out}/bundle", f"{out}.json")
+
+
+def _unfinished(name: str) -> tuple[Copy, ...]:
+    return (Copy(f"unfinished/{name}", "."),)
+
+
+def _healed() -> Iterator[Case]:
+    """A file that was bad and was replaced, an output that was begun, a lock that a dead process left."""
+    embed = words(f"embed x.tif {MODEL} -o o.zarr")
+    yield Case("heal", "embed-cut-replaced", embed, (Copy("in.tif", "x.tif", cut=30_000),), DONE_ONLY, first=(embed,), then=(Copy("in.tif", "x.tif"),),
+               ours=("o.zarr*",))  # fmt: skip
+    slide = words(f"embed x.ome.tif {MODEL} -o o.zarr")
+    yield Case("heal", "embed-other-source", slide, (Copy("slide.ome.tif", "x.ome.tif", cut=4000),), DONE_ONLY, first=(slide,), then=(Copy("slide.ome.tif", "x.ome.tif"),),
+               ours=("o.zarr*",))  # fmt: skip
+    many = words(f"embed d {MODEL} --out-dir o --skip-existing")
+    yield Case(
+        "heal",
+        "embed-many-replaced",
+        many,
+        (Copy("in.tif", "d/a.tif"), File("d/b.tif", "x")),
+        DONE_ONLY,
+        first=(many,),
+        then=(Copy("in.tif", "d/b.tif"),),
+        ours=("o/*",),
+    )
+    for name, (command, option, out, before) in WRITERS.items():
+        if name in ("evaluate", "generate", "embed", "augment"):
+            unfinished = (*before, *_unfinished(name))
+            yield Case(
+                "heal",
+                f"{name}-resumed",
+                words(f"{command} {option} {out}"),
+                unfinished,
+                DONE_ONLY,
+                ours=(f"{out}.part", "o*.lock", ".o*"),
+            )
+            yield Case(
+                "heal",
+                f"{name}-restarted",
+                words(f"{command} {option} {out} --restart"),
+                unfinished,
+                DONE_ONLY,
+                ours=(f"{out}.part", "o*.lock", ".o*"),
+            )
+    other = words(f"{GENERATE} --seed 5 -o o.ome.tif")
+    yield Case("heal", "generate-other-settings", other, (GRID, *_unfinished("generate")), REFUSED)
+    yield Case(
+        "heal", "embed-other-settings", words(f"{EMBED} --stride 32 -o o.zarr"), (SLIDE, *_unfinished("embed")), REFUSED
+    )
+    yield Case(
+        "heal", "augment-other-settings", words(f"{AUGMENT} --seed 5 -o o"), (CLASSES, *_unfinished("augment")), REFUSED
+    )
+    lock = '{"host": "{host}", "pid": 999999, "space": "", "began": "1", "since": "2020-01-01 00:00:00"}'
+    yield Case(
+        "heal",
+        "embed-after-import-over",
+        words(f"{EMBED} -o o.zarr --overwrite"),
+        (SLIDE, Copy("f.npz")),
+        DONE_ONLY,
+        first=(words(f"{IMPORT} -o o.zarr"),),
+        ours=("o.zarr",),
+    )
+    yield Case(
+        "heal",
+        "old-lock",
+        words(f"{EMBED} -o o.zarr"),
+        (SLIDE, File("o.zarr.lock", lock)),
+        DONE_ONLY | {MENDABLE},
+        ours=("o.zarr.lock",),
+    )
+    yield Case("heal", "evaluate-all-or-none", words(f"{EVALUATE} --report o.html"), (SETS,), DONE_ONLY | {MENDABLE}, at=1.0, fault=Fault("", "EIO", "rename"),
+               leaves=("o.html.part*", "*.lock", ".*"), whole=("o.html", "o.json"))  # fmt: skip
+    for at in (0.5, 0.8, 0.9, 1.0):
+        for what in ("SIGKILL", "ENOSPC"):
+            yield Case("heal", f"evaluate-all-or-none-{what}-{at:g}", words(f"{EVALUATE} --report o.html"), (SETS,), DONE_ONLY | {MENDABLE}, at=at,
+                       fault=Fault("", what, "any" if what == "SIGKILL" else "open"), leaves=("o.html.part*", "*.lock", ".*"),
+                       whole=("o.html", "o.json") if what != "SIGKILL" else (), again=True)  # fmt: skip
+    yield Case(
+        "heal",
+        "cells-unreadable",
+        words(f"embed in.zarr {MODEL} -o o.zarr"),
+        (Copy("in.zarr"), File("in.zarr/0/c/0/0/0", b"x" * 50)),
+        REFUSED | {SOME},
+    )
+
+
+def _memory() -> Iterator[Case]:
+    """A process that may take little memory: one line, or the work done."""
+    for name, (command, option, out, before) in WRITERS.items():
+        for mib in (16, 96):
+            yield Case("memory", f"{name}-{mib}", words(f"{command} {option} {out}"), before, DONE_ONLY | {MENDABLE}, memory_mib=mib,
+                       leaves=("*.part", "*.part/*", ".*", "*/.*", "*.lock", "o", "o/*"), wall_s=30)  # fmt: skip

@@ -1,0 +1,143 @@
+"""What lies in a case's folder before its command runs: copies of good files, files and folders of a user, traps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+USER_TEXT = "This file is somebody's work of ten years, and there is no other copy.\n"
+
+
+class Piece(Protocol):
+    """Something that is put into the folder ``root``; ``world`` holds the good files to copy from."""
+
+    def put(self, root: Path, world: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file or folder of the world, under its own name or another; ``cut``: only its first bytes."""
+
+    source: str
+    name: str = ""
+    cut: int | None = None
+
+    def put(self, root: Path, world: Path) -> None:
+        here, there = world / self.source, root / (self.name or self.source)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        if here.is_dir():
+            shutil.copytree(here, there, symlinks=True, dirs_exist_ok=True)
+        else:
+            there.write_bytes(here.read_bytes()[: self.cut])
+
+
+@dataclass(frozen=True)
+class File:
+    """A file with a content of its own; that of a user unless given."""
+
+    name: str
+    content: str | bytes = USER_TEXT
+    size: int | None = None
+
+    def put(self, root: Path, world: Path) -> None:
+        path = root / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.content if isinstance(self.content, bytes) else self.content.encode())
+        if self.size is not None:
+            os.truncate(path, self.size)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A user's folder: a text, a picture's bytes, a sub-folder."""
+
+    name: str
+    empty: bool = False
+
+    def put(self, root: Path, world: Path) -> None:
+        (root / self.name).mkdir(parents=True, exist_ok=True)
+        for name in () if self.empty else ("thesis.txt", "data/results.csv", ".hidden/notes"):
+            File(f"{self.name}/{name}").put(root, world)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A symbolic link (``hard``: a second name of the same file)."""
+
+    name: str
+    target: str
+    hard: bool = False
+
+    def put(self, root: Path, world: Path) -> None:
+        path = root / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.hard:
+            path.hardlink_to(root / self.target)
+        else:
+            path.symlink_to(self.target)
+
+
+@dataclass(frozen=True)
+class Fifo:
+    """A named pipe that nobody writes to."""
+
+    name: str
+
+    def put(self, root: Path, world: Path) -> None:
+        os.mkfifo(root / self.name)
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A socket's name in the file system."""
+
+    name: str
+
+    def put(self, root: Path, world: Path) -> None:
+        before = Path.cwd()
+        os.chdir(root)  # the name of a socket must be short
+        try:
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(self.name)
+        finally:
+            os.chdir(before)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Rights of something that is there already; as root they are no hindrance unless the case drops root."""
+
+    name: str
+    mode: int = 0o555
+
+    def put(self, root: Path, world: Path) -> None:
+        (root / self.name).chmod(self.mode)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A JSON file that is there already, with values changed: ``key`` is a path of names and indices with dots."""
+
+    name: str
+    key: str
+    value: object
+    remove: bool = False
+
+    def put(self, root: Path, world: Path) -> None:
+        import json
+
+        path = root / self.name
+        tree = json.loads(path.read_text())
+        *way, last = self.key.split(".")
+        inner = tree
+        for step in way:
+            inner = inner[int(step) if isinstance(inner, list) else step]
+        if self.remove:
+            del inner[last]
+        else:
+            inner[int(last) if isinstance(inner, list) else last] = self.value
+        path.write_text(json.dumps(tree))
