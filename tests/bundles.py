@@ -23,7 +23,7 @@ from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
 from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.nets.grid_transformer import GridTransformer
-from ssl_tilegen.priorspec import LabelFacts, PriorInfo, PriorSampling
+from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, PriorSampling
 
 TILE_PX, DIM = 64, 16
 LATENTS, WINDOW_PX = 4, 64

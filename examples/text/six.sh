@@ -19,7 +19,7 @@ paint() {  # NAME OPTION VALUE; each picture has a seed of its own
 import sys
 from pathlib import Path
 from PIL import Image
-from ssl_tilegen.workflows.preview import write_preview
+from ssl_tilegen.workflows.generate.preview import write_preview
 
 name, made_before = sys.argv[1], sys.argv[2] == "1"
 if made_before:  # by a run that may have been killed before its preview was whole

@@ -8,8 +8,8 @@ from ssl_tilegen.config.augment import AugmentSettings
 from ssl_tilegen.config.embed import EmbedSettings
 from ssl_tilegen.config.evaluate import EvaluateSettings
 from ssl_tilegen.config.generate import GenerateSettings
-from ssl_tilegen.config.knobs import Settings, option_name
 from ssl_tilegen.config.loading import load_settings
+from ssl_tilegen.config.options import Settings, option_name
 
 __all__ = [
     "AugmentSettings",

@@ -7,16 +7,14 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.knobs import Settings, exclusive, knob
+from ssl_tilegen.config.options import Settings, exclusive, knob
 from ssl_tilegen.config.values import Share
 
 
 class AugmentSettings(Settings):
     """Knobs of `augment`."""
 
-    out: Path | None = knob(
-        None, "The folder to make.", "--out", "-o", default_text="NAME-augmented beside the input"
-    )
+    out: Path | None = knob(None, "The folder to make.", "--out", "-o", default_text="NAME-augmented beside the input")
     per_image: int = knob(1, "New pictures of each picture.", "--per-image", gt=0)
     strength: float | None = knob(
         None,

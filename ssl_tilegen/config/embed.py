@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.knobs import Reading, Settings, exclusive, knob
+from ssl_tilegen.config.options import Reading, Settings, exclusive, knob
 from ssl_tilegen.config.values import Bands, Pair, Share
 
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.knobs import Reading, Settings, choose_from, exclusive, knob
+from ssl_tilegen.config.options import Reading, Settings, choose_from, exclusive, knob
 from ssl_tilegen.config.values import Names
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.knobs import Settings, exclusive, knob
+from ssl_tilegen.config.options import Settings, exclusive, knob
 from ssl_tilegen.config.values import Pair, Region, SizePx
 
 DRAWN = "Instead of a grid"

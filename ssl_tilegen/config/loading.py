@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from ssl_tilegen.config.knobs import Strict, option_name
+from ssl_tilegen.config.options import Strict, option_name
 from ssl_tilegen.errors import InputError, SettingError
 
 S = TypeVar("S", bound=Strict)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.noise import BLOCK_LAT
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.scratch import mapped_array
+from ssl_tilegen.system.memmap_scratch import mapped_array
 
 _BAND_BYTES = 8 << 20
 

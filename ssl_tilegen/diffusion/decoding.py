@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.lattices import Axis
 from ssl_tilegen.diffusion.tiles import exact_tiles
+from ssl_tilegen.diffusion.windows import Axis
 from ssl_tilegen.geometry import Window
 
 Decode = Callable[[Tensor], Tensor]

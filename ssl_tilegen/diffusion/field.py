@@ -131,9 +131,7 @@ class ConditionField:
         top_left, top_right, bottom_left, bottom_right = corners
         return bottom_right - bottom_left - top_right + top_left == 0
 
-    def _touched(
-        self, starts: ArrayLike, ends: ArrayLike, axis: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _touched(self, starts: ArrayLike, ends: ArrayLike, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and past-the-last cell that has a say in each interval."""
         low, high = self._grid_position(starts, axis), self._grid_position(ends, axis)
         return np.floor(low).astype(np.int64), np.ceil(high).astype(np.int64) + 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ssl_tilegen.diffusion.ladder import Step
+from ssl_tilegen.diffusion.schedule import Step
 
 CleanOf = Callable[[Tensor, Tensor | None, Step], Tensor]
 """``(x (N, C, h, w), cond, step) -> clean (N, C, h, w)``: a denoiser whose output is always the clean estimate."""

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ssl_tilegen.diffusion.sketch import LocalCondition
+from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 
 Progress = Callable[[float, float], None]
 """``progress(done, total)``: called now and then, never from another thread; units are the callee's to ignore."""

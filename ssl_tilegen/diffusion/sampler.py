@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.ladder import Ladder, Step
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Progress
-from ssl_tilegen.diffusion.sweep import Sweep
-from ssl_tilegen.diffusion.updates import Update
+from ssl_tilegen.diffusion.schedule import Ladder, Step
+from ssl_tilegen.diffusion.steppers import Update
+from ssl_tilegen.diffusion.tiled_denoise import Sweep
 
 
 @dataclass(eq=False)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ssl_tilegen.encoders.base import Normalisation
-from ssl_tilegen.encoders.network import NetworkEncoder
+from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 
 
 class Bundle(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ssl_tilegen.encoders.base import HALF
-from ssl_tilegen.encoders.network import hash_of_weights
+from ssl_tilegen.encoders.module_encoder import hash_of_weights
 from ssl_tilegen.encoders.timm_encoder import read_weights
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Resolution

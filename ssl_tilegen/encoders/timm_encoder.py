@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_tilegen.encoders.base import Normalisation
-from ssl_tilegen.encoders.network import NetworkEncoder
+from ssl_tilegen.encoders.hf_keys import to_timm
+from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 from ssl_tilegen.encoders.registry import ENCODERS, EncoderCard
-from ssl_tilegen.encoders.renaming import to_timm
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ssl_tilegen.io.zarr_image import image_attributes
+from ssl_tilegen.io.readers.ome_zarr import image_attributes
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Suffixes of pictures that know nothing of a resolution."""

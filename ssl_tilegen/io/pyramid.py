@@ -28,18 +28,18 @@ import numpy as np
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.io.cascade import Cascade
-from ssl_tilegen.io.formats import Format, ImageSpec
+from ssl_tilegen.io.pyramid_builder import Cascade
+from ssl_tilegen.io.writers.format import Format, ImageSpec
 
 __all__ = ["FORMATS", "ImageSpec", "PyramidWriter", "check_output", "open_writer", "output_suffixes", "part_of"]
 
 _NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
 
 # Suffix -> the format of images without and with a CRS. A new format is one file and one line.
-_OME_TIFF = ("ssl_tilegen.io.ome_tiff", "OmeTiff")
-_PLAIN_TIFF, _COG = ("ssl_tilegen.io.tiled_tiff", "PlainTiff"), ("ssl_tilegen.io.cog", "Cog")
-_OME_ZARR = ("ssl_tilegen.io.ome_zarr", "OmeZarr")
-_PNG, _JPEG = ("ssl_tilegen.io.small_picture", "Png"), ("ssl_tilegen.io.small_picture", "Jpeg")
+_OME_TIFF = ("ssl_tilegen.io.writers.ome_tiff", "OmeTiff")
+_PLAIN_TIFF, _COG = ("ssl_tilegen.io.writers.tiled_tiff", "PlainTiff"), ("ssl_tilegen.io.writers.cog", "Cog")
+_OME_ZARR = ("ssl_tilegen.io.writers.ome_zarr", "OmeZarr")
+_PNG, _JPEG = ("ssl_tilegen.io.writers.flat_image", "Png"), ("ssl_tilegen.io.writers.flat_image", "Jpeg")
 FORMATS = {
     ".ome.tif": (_OME_TIFF, _OME_TIFF),
     ".ome.tiff": (_OME_TIFF, _OME_TIFF),

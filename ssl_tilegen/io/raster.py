@@ -22,8 +22,8 @@ import numpy as np
 from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
-from ssl_tilegen.io.source import Remote, Source, source_of
-from ssl_tilegen.io.tiff_probe import check_whole
+from ssl_tilegen.io.tiff.probe import check_whole
+from ssl_tilegen.io.uri import Remote, Source, source_of
 
 Kind = Literal["slide", "georaster", "picture"]
 Rgb = tuple[int, int, int]
@@ -210,12 +210,12 @@ class Options(NamedTuple):
 
 
 # The readers, in the order they are asked. A new reader is one file and one line.
-GDAL = ("ssl_tilegen.io.geotiff", "GeoTiff")
+GDAL = ("ssl_tilegen.io.readers.geotiff", "GeoTiff")
 READERS = (
-    ("ssl_tilegen.io.zarr_image", "ZarrImage"),
-    ("ssl_tilegen.io.ome_image", "OmeImage"),
-    ("ssl_tilegen.io.slide", "Slide"),
-    ("ssl_tilegen.io.picture", "Picture"),
+    ("ssl_tilegen.io.readers.ome_zarr", "ZarrImage"),
+    ("ssl_tilegen.io.readers.ome_tiff", "OmeImage"),
+    ("ssl_tilegen.io.readers.slide", "Slide"),
+    ("ssl_tilegen.io.readers.pillow_image", "Picture"),
     GDAL,
 )
 

@@ -47,6 +47,4 @@ def manifold(
         inside[rows], balls = within.any(1), balls + int(within.sum())
         covered |= within.any(0)
         recalled |= (found <= synthetic_radius[rows][:, None]).any(0)
-    return Manifold(
-        float(inside.mean()), float(recalled.mean()), balls / (k * len(synthetic)), float(covered.mean())
-    )
+    return Manifold(float(inside.mean()), float(recalled.mean()), balls / (k * len(synthetic)), float(covered.mean()))

@@ -17,7 +17,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
-from ssl_tilegen.nets.levels import NoiseLevels, preconditioning
+from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 
 _LEVELS = 3
 

@@ -13,8 +13,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ssl_tilegen.nets.cell_network import CellNetwork
 from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.prior_base import CellNetwork
 
 
 class GridPrior(CellNetwork):

@@ -13,8 +13,8 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from ssl_tilegen.nets.cell_network import CellNetwork
 from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.prior_base import CellNetwork
 
 
 class GridTransformer(CellNetwork):
@@ -100,7 +100,12 @@ class _Block(Recomputable):
         self.around: Any = nn.Conv2d(width, width, 3, padding=1, groups=width) if around else None
 
     def compute(  # type: ignore[override]
-        self, x: Tensor, modulation: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None,
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        offsets: Tensor,
+        others: Tensor | None,
+        hidden: Tensor | None,
         inside: Tensor,
     ) -> Tensor:
         """(N, L, W) and (N, L or 1, hidden), of cells that are ``inside`` (N, 1, R, K) -> (N, L, W)."""

@@ -1,1 +1,1 @@
-"""What the program shares with the machine: files, locks, memory, signals, errors. No torch at import."""
+"""The machine underneath: devices, signals, processes, locks, files that appear whole. No torch at import."""

@@ -1,0 +1,1 @@
+"""Training: one loop, one file per stage, its data and its objectives."""

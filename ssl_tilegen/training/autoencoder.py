@@ -16,13 +16,19 @@ from ssl_tilegen.metrics.fidelity import ssim
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
-from ssl_tilegen.training.batches import Batch, Item
-from ssl_tilegen.training.critic import PatchCritic, hinge_game
-from ssl_tilegen.training.data import Corpus, to_signed
-from ssl_tilegen.training.features import FeatureSpace
-from ssl_tilegen.training.reconstruction import downscale, gradient_difference, latent_side, psnr, reconstruct
+from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.data.batches import Batch, Item
+from ssl_tilegen.training.data.corpus import Corpus, to_signed
+from ssl_tilegen.training.objectives.adversarial import PatchCritic, hinge_game
+from ssl_tilegen.training.objectives.perceptual_loss import FeatureSpace
+from ssl_tilegen.training.objectives.reconstruction import (
+    downscale,
+    gradient_difference,
+    latent_side,
+    psnr,
+    reconstruct,
+)
 from ssl_tilegen.training.stage import Stage, StageContext
-from ssl_tilegen.training.strip import save_strip
 from ssl_tilegen.training.warm_start import fill_what_fits, freeze_encoder, still_module
 
 _START_CROPS = 600

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError
-from ssl_tilegen.training.average import Average
+from ssl_tilegen.training.ema import Average
 from ssl_tilegen.training.sharding import cut_like, whole
 
 _FOLDER = "checkpoint"

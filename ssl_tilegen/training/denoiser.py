@@ -21,22 +21,22 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle, save_component, update_info
 from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.ladder import Ladder
-from ssl_tilegen.diffusion.prediction import to_clean
-from ssl_tilegen.diffusion.updates import ddim
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.steppers import ddim
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
-from ssl_tilegen.nets.levels import is_flow
+from ssl_tilegen.nets.noise_schedule import is_flow
 from ssl_tilegen.nets.window import is_local, predict
-from ssl_tilegen.training.batches import Batch, Item, collate
-from ssl_tilegen.training.cache import Scene, WindowDraw, scenes_of
-from ssl_tilegen.training.data import Corpus, turned
+from ssl_tilegen.training.conditioning import CentreTold, Told, forgotten, local_told
+from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.data.batches import Batch, Item, collate
+from ssl_tilegen.training.data.corpus import Corpus, turned
+from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
+from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch, latent_deviation, latent_statistics
-from ssl_tilegen.training.strip import save_strip
-from ssl_tilegen.training.targets import Target
-from ssl_tilegen.training.told import CentreTold, Told, forgotten, local_told
 from ssl_tilegen.training.warm_start import fill_what_fits
 
 _SHOWN, _SHOWN_STEPS = 8, 16

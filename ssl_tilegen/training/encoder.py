@@ -18,15 +18,15 @@ from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_
 from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.nets import timm_network
 from ssl_tilegen.nets.tile_encoder import TileEncoder
-from ssl_tilegen.training.batches import Batch, Item
-from ssl_tilegen.training.data import Corpus, load_corpus, to_signed
-from ssl_tilegen.training.dino import SelfDistilled, distillation_loss, random_mask
-from ssl_tilegen.training.jitter import jittered
-from ssl_tilegen.training.lejepa import JointEmbedding, joint_embedding_loss
+from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.data.batches import Batch, Item
+from ssl_tilegen.training.data.colour_jitter import jittered
+from ssl_tilegen.training.data.corpus import Corpus, load_corpus, to_signed
+from ssl_tilegen.training.objectives.dino import SelfDistilled, distillation_loss, random_mask
+from ssl_tilegen.training.objectives.lejepa import JointEmbedding, joint_embedding_loss
 from ssl_tilegen.training.pretrained import keep_pretrained
 from ssl_tilegen.training.probe import load_probe
 from ssl_tilegen.training.stage import Stage, StageContext
-from ssl_tilegen.training.strip import save_strip
 
 _START_CROPS = 3000
 _FIT_SHIFT_PX, _FIT_BATCH = 8, 256

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.runtime import fast_dtype
-from ssl_tilegen.training.average import Average
-from ssl_tilegen.training.batches import Batch, Batches
+from ssl_tilegen.system.runtime import fast_dtype
 from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from ssl_tilegen.training.data.batches import Batch, Batches
+from ssl_tilegen.training.distributed import Processes
+from ssl_tilegen.training.ema import Average
 from ssl_tilegen.training.log import Log, Progress
 from ssl_tilegen.training.posthoc_ema import Horizons
-from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.sharding import shard, whole
 from ssl_tilegen.training.stage import Stage
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import FormatError, SettingError
-from ssl_tilegen.training.average import Average
+from ssl_tilegen.training.ema import Average
 
 WIDTHS = (0.05, 0.1)
 _FOLDER = "snapshots"

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_prior
 from ssl_tilegen.config.train import PriorSettings
-from ssl_tilegen.drawing import draw
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
-from ssl_tilegen.priorspec import LabelFacts, PriorInfo, TextFacts
-from ssl_tilegen.training.batches import Batch
-from ssl_tilegen.training.captions import caption_vectors
-from ssl_tilegen.training.prior_cells import Piece, Seen, pieces_of
-from ssl_tilegen.training.prior_table import Row, Table
-from ssl_tilegen.training.prior_windows import PieceDraw, Placed, cut, placed, shared
+from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, TextFacts
+from ssl_tilegen.training.data.batches import Batch
+from ssl_tilegen.training.data.caption_cache import caption_vectors
+from ssl_tilegen.training.data.prior_cells import Piece, Seen, pieces_of
+from ssl_tilegen.training.data.prior_table import Row, Table
+from ssl_tilegen.training.data.prior_windows import PieceDraw, Placed, cut, placed, shared
 from ssl_tilegen.training.stage import Stage, StageContext
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of, update_info
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.training.batches import Batch, Item
-from ssl_tilegen.training.data import load_corpus
+from ssl_tilegen.training.data.batches import Batch, Item
+from ssl_tilegen.training.data.corpus import load_corpus
+from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.optim import make_optimiser
-from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.record import Data
+from ssl_tilegen.training.run_metadata import Data
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ class Stage:
 
     @classmethod
     def load_data(cls, settings: Any, context: StageContext) -> Data:
-        """What the stage learns from. The default: the images of ``settings.data``, read at the bundle's resolutions.
-        """
+        """What the stage learns from. By default the images of ``settings.data``, at the bundle's resolutions."""
         folder = find_bundle(settings.bundle) if getattr(settings, "bundle", None) else context.bundle_folder
         return load_corpus(settings.data, context.say, resolutions_of(folder))
 
@@ -90,8 +89,7 @@ class Stage:
         raise NotImplementedError
 
     def export(self, module: Any, context: StageContext) -> None:
-        """Put ``module``, the averaged weights on the CPU, into ``context.bundle_folder``. Called on the first process.
-        """
+        """Put ``module`` (averaged weights, on the CPU) into ``context.bundle_folder``. Called on one process."""
         raise NotImplementedError
 
     # What the loop asks for

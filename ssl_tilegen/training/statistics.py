@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.training.cache import Scene
+from ssl_tilegen.training.data.latent_cache import Scene
 
 STATISTICS_SCENES, _SKETCH_SCENES = 400, 4000
 _CHANGED_LAT = 16

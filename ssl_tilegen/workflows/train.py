@@ -10,11 +10,11 @@ from typing import Any
 
 from ssl_tilegen.config.train import STAGES, load_stage_settings
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.runtime import allow_many_files
+from ssl_tilegen.system.runtime import allow_many_files
 from ssl_tilegen.training.checkpoint import has_checkpoint
+from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import train_stage
-from ssl_tilegen.training.processes import Processes
-from ssl_tilegen.training.record import changed_settings, keep_data, keep_record
+from ssl_tilegen.training.run_metadata import changed_settings, keep_data, keep_record
 from ssl_tilegen.training.stage import StageContext
 
 Report = Callable[[dict[str, Any]], None]

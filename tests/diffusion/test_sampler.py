@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.checkpoint import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.guidance import guided
-from ssl_tilegen.diffusion.ladder import Ladder
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
-from ssl_tilegen.diffusion.updates import UPDATES
+from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
+from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.steppers import UPDATES
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import FLOW, Gaussian

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
+from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.ladder import Step
-from ssl_tilegen.diffusion.sketch import LocalCondition
+from ssl_tilegen.diffusion.schedule import Step
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 CPU = torch.device("cpu")

@@ -18,8 +18,8 @@ import tifffile
 import zarr
 
 from ssl_tilegen.geometry import Resolution, Size
-from ssl_tilegen.io.ome_tiff import nominal_magnification
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
+from ssl_tilegen.io.writers.ome_tiff import nominal_magnification
 from tests.io.samples import PLACE, UTM, texture
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -18,9 +18,9 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
-from ssl_tilegen.io.source import Remote, source_of
+from ssl_tilegen.io.uri import Remote, source_of
 from ssl_tilegen.io.view import view_at
-from ssl_tilegen.workflows.embed_inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
 from tests.io import samples
 from tests.io.dicom import write_dicom_slide
 

@@ -17,7 +17,7 @@ import zarr
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.io.tiff_layout import Page, long_tag, rational_tag, write_tiff
+from ssl_tilegen.io.tiff.layout import Page, long_tag, rational_tag, write_tiff
 from tests.io.samples import PLACE, UTM, texture
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -125,7 +125,7 @@ def assert_cog(path: Path) -> None:
 
 
 def test_big_files_are_bigtiff_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_tilegen.io.tiff_layout._CLASSIC_LIMIT", 1000)
+    monkeypatch.setattr("ssl_tilegen.io.tiff.layout._CLASSIC_LIMIT", 1000)
     image = texture(600, 700)
     path = _write(tmp_path / "x.ome.tif", image, resolution=Resolution(0.5, "um"), compression="deflate")
     cog = _write(tmp_path / "c.tif", image, crs=UTM, transform=PLACE)

@@ -13,8 +13,8 @@ import tifffile
 
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
-from ssl_tilegen.io.slide import Slide
-from ssl_tilegen.io.tiff_tiles import TileCache
+from ssl_tilegen.io.readers.slide import Slide
+from ssl_tilegen.io.tiff.tiles import TileCache
 from tests.io import samples
 
 APERIO = "Aperio Image Library v12\r\n700x600 |AppMag = 20|MPP = 0.5"

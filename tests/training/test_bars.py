@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.benchmarks.bars import Patches, as_jpeg, coarse, distances, draw, nearness, sheet
+from benchmarks.bars import Patches, as_jpeg, coarse, distances, draw, nearness, sheet
 
 RNG = np.random.default_rng(0)
 

@@ -15,14 +15,14 @@ from PIL import Image
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.config.train import DataSettings, DenoiserSettings, RunSettings
-from ssl_tilegen.diffusion.ladder import Step
-from ssl_tilegen.diffusion.prediction import to_clean
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.nets import build_component
-from ssl_tilegen.nets.levels import preconditioning
+from ssl_tilegen.nets.noise_schedule import preconditioning
 from ssl_tilegen.training.denoiser import flat_ground_counts
-from ssl_tilegen.training.targets import Target
-from ssl_tilegen.workflows.embed import embed
-from ssl_tilegen.workflows.generate import generate
+from ssl_tilegen.training.objectives.targets import Target
+from ssl_tilegen.workflows.embed.run import embed
+from ssl_tilegen.workflows.generate.run import generate
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -154,7 +154,7 @@ def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base
 
 
 def test_a_critic_and_its_maker_leave_each_other_s_weights_alone():
-    from ssl_tilegen.training.critic import PatchCritic, hinge_game
+    from ssl_tilegen.training.objectives.adversarial import PatchCritic, hinge_game
 
     torch.manual_seed(0)
     critic = PatchCritic(8)

@@ -21,11 +21,11 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.training.cache import embedded_grid, scenes_of
-from ssl_tilegen.training.data import load_corpus
-from ssl_tilegen.training.dino import balanced, spread_out
-from ssl_tilegen.training.jitter import jittered_colours
-from ssl_tilegen.workflows.embed import embed
+from ssl_tilegen.training.data.colour_jitter import jittered_colours
+from ssl_tilegen.training.data.corpus import load_corpus
+from ssl_tilegen.training.data.latent_cache import embedded_grid, scenes_of
+from ssl_tilegen.training.objectives.dino import balanced, spread_out
+from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 

@@ -16,10 +16,10 @@ from ssl_tilegen.config.train import DataSettings, DenoiserSettings, SourceSetti
 from ssl_tilegen.errors import InputError, Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets import timm_network
-from ssl_tilegen.runtime import pick_device
-from ssl_tilegen.training import cache
-from ssl_tilegen.training.cache import Scene, WindowDraw, scenes_of
-from ssl_tilegen.training.data import load_corpus
+from ssl_tilegen.system.runtime import pick_device
+from ssl_tilegen.training.data import latent_cache as cache
+from ssl_tilegen.training.data.corpus import load_corpus
+from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.workflows.train import train
 from tests.io import samples
 from tests.training import runs

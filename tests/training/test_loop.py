@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from ssl_tilegen.config.train import RunSettings, load_stage_settings
 from ssl_tilegen.errors import FormatError, InputError, SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
-from ssl_tilegen.training.data import load_corpus, turned
+from ssl_tilegen.training.data.corpus import load_corpus, turned
+from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
-from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 

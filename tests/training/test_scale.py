@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from ssl_tilegen.config.train import RunSettings, load_stage_settings
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
-from ssl_tilegen.training.average import Average
 from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
-from ssl_tilegen.training.data import load_corpus
+from ssl_tilegen.training.data.corpus import load_corpus
+from ssl_tilegen.training.distributed import Processes
+from ssl_tilegen.training.ema import Average
 from ssl_tilegen.training.loop import train_stage
-from ssl_tilegen.training.processes import Processes
 from ssl_tilegen.training.stage import Stage
 from ssl_tilegen.workflows.train import train
 from tests.processes import command, forked, free_port, wait_until

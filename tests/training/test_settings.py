@@ -9,7 +9,7 @@ import pytest
 
 from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import InputError, OutputError, SettingError, TilegenError
-from ssl_tilegen.training.data import load_corpus
+from ssl_tilegen.training.data.corpus import load_corpus
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 

@@ -12,7 +12,7 @@ from torch import nn
 from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.field_unet import FieldUNet
-from ssl_tilegen.training.critic import PatchCritic
+from ssl_tilegen.training.objectives.adversarial import PatchCritic
 from ssl_tilegen.training.sharding import blocks_of
 from tests.training import runs
 from tests.training.test_scale import together

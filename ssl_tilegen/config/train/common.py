@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from ssl_tilegen.config.knobs import Strict
+from ssl_tilegen.config.options import Strict
 
 
 class SourceSettings(Strict):

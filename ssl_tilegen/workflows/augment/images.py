@@ -12,16 +12,16 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
-from ssl_tilegen.launchers import Distributed, worker_share
-from ssl_tilegen.runtime import Progress
+from ssl_tilegen.system.launch import Distributed, worker_share
+from ssl_tilegen.system.runtime import Progress
 from ssl_tilegen.workflows.augment.patches import Painter, mixed
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
 from ssl_tilegen.workflows.augment.store import Record
-from ssl_tilegen.workflows.embed import embed_one
-from ssl_tilegen.workflows.embed_inputs import Job
-from ssl_tilegen.workflows.embed_view import open_view
-from ssl_tilegen.workflows.generate import generate
-from ssl_tilegen.workflows.generate_job import Repaint
+from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.run import embed_one
+from ssl_tilegen.workflows.embed.view import open_view
+from ssl_tilegen.workflows.generate.job import Repaint
+from ssl_tilegen.workflows.generate.run import generate
 
 
 def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:

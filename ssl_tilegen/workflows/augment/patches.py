@@ -19,15 +19,15 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.slerp import slerp
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.io.tiled_tiff import software
-from ssl_tilegen.runtime import Progress, reading_threads
-from ssl_tilegen.synthesis import SynthesisSettings
+from ssl_tilegen.io.writers.tiled_tiff import software
+from ssl_tilegen.system.runtime import Progress, reading_threads
 from ssl_tilegen.workflows.augment.inputs import Original, read_pixels
+from ssl_tilegen.workflows.augment.paint_stack import develop_stack, frame, paint_stack
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
 from ssl_tilegen.workflows.augment.store import Record
-from ssl_tilegen.workflows.paint_stack import develop_stack, frame, paint_stack
 
 BLEED_LAT = 4  # the network was trained on windows with just such edges; more costs time and shows no gain
 _JPEG_QUALITY = 95

@@ -112,4 +112,3 @@ def _stems(originals: Sequence[Original]) -> list[str]:
 
 def _stem(original: Original) -> str:
     return original.path.name.removesuffix(original.path.suffix).removesuffix(".ome")
-

@@ -135,9 +135,7 @@ def _reasons(
     return tuple(reasons)
 
 
-def summarise(
-    verdicts: Verdicts, samples: Sequence[Sample], originals: Sequence[Original]
-) -> dict[str, Any]:
+def summarise(verdicts: Verdicts, samples: Sequence[Sample], originals: Sequence[Original]) -> dict[str, Any]:
     """The counts and means of the report."""
     kept = [originals[s.original].label for s, why in zip(samples, verdicts.reasons, strict=True) if not why]
     names = sorted({original.label for original in originals})

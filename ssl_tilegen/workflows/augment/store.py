@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.folders import replace_folder
+from ssl_tilegen.system.folders import replace_folder
 
 
 class Record(NamedTuple):

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ssl_tilegen.config import EvaluateSettings
+from ssl_tilegen.workflows.evaluate.image_sets import Place, Reader
 from ssl_tilegen.workflows.evaluate.pairs import nearest_pairs, spread
 from ssl_tilegen.workflows.evaluate.report import Evidence
-from ssl_tilegen.workflows.evaluate.sets import Place, Reader
 from ssl_tilegen.workflows.evaluate.table import number
 
 _LEAST_PX = 192

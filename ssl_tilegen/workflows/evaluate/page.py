@@ -14,9 +14,9 @@ import numpy as np
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.workflows.evaluate import svg
-from ssl_tilegen.workflows.evaluate.figures import Figure
 from ssl_tilegen.workflows.evaluate.gallery import gallery
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, json_beside
+from ssl_tilegen.workflows.evaluate.scores import Figure
 from ssl_tilegen.workflows.evaluate.table import asked, number, span, with_span
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 

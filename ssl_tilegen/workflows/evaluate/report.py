@@ -11,9 +11,9 @@ import numpy as np
 from ssl_tilegen.metrics.copying import Copying
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.workflows.evaluate.features import Features
-from ssl_tilegen.workflows.evaluate.figures import Figure
-from ssl_tilegen.workflows.evaluate.large import Condition
+from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
 from ssl_tilegen.workflows.evaluate.pairs import PairScore
+from ssl_tilegen.workflows.evaluate.scores import Figure
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 

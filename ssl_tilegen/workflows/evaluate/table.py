@@ -7,9 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from ssl_tilegen.metrics.resampling import Interval
-from ssl_tilegen.workflows.evaluate.figures import Figure
-from ssl_tilegen.workflows.evaluate.large import Condition
+from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport
+from ssl_tilegen.workflows.evaluate.scores import Figure
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
-from ssl_tilegen.runtime import Progress, pick_device, silent
+from ssl_tilegen.system.runtime import Progress, pick_device, silent
+from ssl_tilegen.workflows.evaluate.classifier_cache import remembered
+from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
-from ssl_tilegen.workflows.evaluate.parts import read_parts
-from ssl_tilegen.workflows.evaluate.remembered import remembered
-from ssl_tilegen.workflows.evaluate.sets import (
+from ssl_tilegen.workflows.evaluate.image_sets import (
     ImageSet,
     common_resolution,
     common_window,
@@ -25,8 +25,8 @@ from ssl_tilegen.workflows.evaluate.sets import (
     places,
     windows,
 )
-from ssl_tilegen.workflows.evaluate.shelf import Shelf
-from ssl_tilegen.workflows.labelled import Labelled
+from ssl_tilegen.workflows.evaluate.task_data import read_parts
+from ssl_tilegen.workflows.labelled_images import Labelled
 
 _CLASSIFIER_PX = 64
 

@@ -1,0 +1,1 @@
+"""Measurements: each prints ratios and figures; `python -m benchmarks.NAME --help`."""

@@ -1,0 +1,33 @@
+"""Model bundles: one folder in diffusers layout with all it takes to embed and to generate."""
+
+from ssl_tilegen.bundle.model_bundle import (
+    BUILT_IN,
+    SCHEDULER,
+    BundleInfo,
+    EncoderInfo,
+    ModelBundle,
+    Sampling,
+    find_bundle,
+    read_prior_info,
+    resolutions_of,
+    save_component,
+    save_prior,
+    update_info,
+    write_info,
+)
+
+__all__ = [
+    "BUILT_IN",
+    "SCHEDULER",
+    "BundleInfo",
+    "EncoderInfo",
+    "ModelBundle",
+    "Sampling",
+    "find_bundle",
+    "read_prior_info",
+    "resolutions_of",
+    "save_component",
+    "save_prior",
+    "update_info",
+    "write_info",
+]

@@ -1,0 +1,428 @@
+"""A model bundle: one folder in diffusers layout with all it takes to embed and to generate.
+
+``model_index.json``, one folder per component (``encoder``, ``autoencoder``, ``denoiser``, ``scheduler``) with
+``config.json`` and safetensors, and ``bundle.json`` with what the components do not know of themselves. Never pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import nullcontext
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ssl_tilegen.diffusion.coarse_latents import LocalCondition
+from ssl_tilegen.diffusion.schedule import check_times
+from ssl_tilegen.errors import FormatError, InputError, SettingError
+from ssl_tilegen.geometry import Resolution, Size, Window, cover
+from ssl_tilegen.nets import build_component, build_encoder
+from ssl_tilegen.nets.window import at_unit_length, predict
+from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
+from ssl_tilegen.prior.spec import PriorInfo
+from ssl_tilegen.system.folders import replace_folder
+from ssl_tilegen.system.runtime import fast_dtype
+
+FORMAT = 1
+BUILT_IN = ("tiny",)
+SHARD = "14MB"
+SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
+"""What our own denoisers are trained for: flow matching with x = (1 - t) clean + t noise."""
+_PIECE_LAT = 128
+
+
+class EncoderInfo(BaseModel):
+    """What is done to a tile before the encoder and to its tokens after it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tile_px: int
+    dim: int
+    layout_dim: int = 0
+    """How many of the ``dim`` numbers, the last ones, are a coarse picture of the tile."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pooling: str = "head"
+
+
+class Sampling(BaseModel):
+    """Defaults of `generate` that were measured best for this bundle."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: int = 24
+    times: tuple[float, ...] = ()
+    """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even ladder of ``steps``."""
+    update: str = "dpmpp_2m"
+    guidance: float = 1.5
+    guidance_interval: tuple[float, float] = (0.2, 0.8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_steps(cls, given: Any) -> Any:
+        """A few-step denoiser takes the steps that it has times for, and no guidance, unless it says otherwise."""
+        if not isinstance(given, dict) or not given.get("times"):
+            return given
+        return {"steps": len(given["times"]), "update": "renoise", "guidance": 1.0} | given
+
+    @field_validator("times")
+    @classmethod
+    def _falling(cls, times: tuple[float, ...]) -> tuple[float, ...]:
+        try:
+            return check_times(times) if times else times
+        except SettingError as error:
+            raise ValueError(str(error)) from None
+
+
+class BundleInfo(BaseModel):
+    """``bundle.json``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    name: str
+    encoder: EncoderInfo = EncoderInfo(id="none", tile_px=0, dim=0)
+    locality: Literal["local", "window"] = "local"
+    window_px: int = 0
+    stride_px: list[int] = []
+    """Strides of the embedding grid that the denoiser was trained for."""
+    resolutions: dict[str, tuple[float, Literal["um", "m"]]] = {}
+    """Domain -> (value, unit) per pixel that it was trained at."""
+    latent_mean: list[float] = []
+    latent_scale: list[float] = []
+    prediction_type: str = "flow"
+    l2_condition: bool = False
+    """Whether the denoiser takes its condition at unit length, as the published one does."""
+    time_scale: float = 1.0
+    """What times are multiplied by for a denoiser that sees one window (its own count of them is finer)."""
+    sampling: Sampling = Sampling()
+    training: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict)
+    licence: str = "unknown"
+
+    def resolution(self, unit: str) -> Resolution | None:
+        """The finest resolution it was trained at in ``unit`` (um, m), or None."""
+        values = [value for value, own in self.resolutions.values() if own == unit]
+        return Resolution(min(values), unit) if values else None
+
+
+class ModelBundle:
+    """Encoder, autoencoder and denoiser, loaded to a device; satisfies ``diffusion.protocols.Model``.
+
+    Components are loaded when first used, so that `embed` never reads the denoiser. Raises InputError where there is
+    no bundle, FormatError where it is broken or of a newer format.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        self.folder, self.device = folder, torch.device(device)
+        self.info = _read_info(folder)
+
+    @classmethod
+    def load(cls, name: str | Path, device: torch.device | str = "cpu") -> ModelBundle:
+        """A built-in bundle by name, or a folder."""
+        return cls(find_bundle(name), device)
+
+    # The components
+
+    @cached_property
+    def encoder(self) -> Any:
+        """(N, 3, tile, tile), normalised -> (N, D)."""
+        folder = self.folder / "encoder"
+        config = _read_json(folder / "config.json")
+        if not config.get("pretrained"):
+            return self._ready(_filled(build_encoder(config), folder))
+        from ssl_tilegen.encoders.timm_encoder import rebuild
+
+        return self._ready(_filled(rebuild(config), folder))
+
+    @cached_property
+    def autoencoder(self) -> Any:
+        """Images (N, 3, H, W) in [-1, 1] <-> raw latents."""
+        return self._ready(_component(self.folder / "autoencoder"))
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """Noisy latents, time, condition -> raw prediction."""
+        return self._ready(_component(self.folder / "denoiser"))
+
+    @cached_property
+    def prior(self) -> Any:
+        """Draws grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
+        module: Any = _component(self.folder / "prior").eval().requires_grad_(False)
+        return module.to(self.device)
+
+    @cached_property
+    def prior_info(self) -> PriorInfo | None:
+        """What the bundle's prior of grids can be told; None where it has none."""
+        return read_prior_info(self.folder) if self.has("prior") else None
+
+    def has(self, component: str) -> bool:
+        return (self.folder / component / "config.json").is_file()
+
+    def component_hash(self, component: str) -> str:
+        """sha256 over a component's configuration and weights."""
+        digest = hashlib.sha256()
+        for path in sorted((self.folder / component).glob("*")):
+            digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over all components and what they are joined by: everything that the pixels depend on."""
+        parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
+        joints = {"encoder", "locality", "window_px", "latent_mean", "latent_scale", "prediction_type", "l2_condition"}
+        joints |= {"time_scale"} if self.info.time_scale != 1 else set()
+        parts.append(json.dumps(self.info.model_dump(include=joints), sort_keys=True))
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def _ready(self, module: nn.Module) -> Any:
+        frozen: Any = module.eval().requires_grad_(False).to(self.device)
+        return frozen.to(memory_format=torch.channels_last)
+
+    # diffusion.protocols.Model
+
+    @property
+    def locality(self) -> Literal["local", "window"]:
+        return self.info.locality
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent on each axis."""
+        own = getattr(self.autoencoder, "factor", None)
+        return own or 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+
+    @property
+    def window_lat(self) -> int:
+        return self.info.window_px // self.factor
+
+    @property
+    def halo_lat(self) -> int:
+        return getattr(self.denoiser, "halo", 0)
+
+    @property
+    def field_stride_lat(self) -> int:
+        return getattr(self.denoiser, "field_stride", 1)
+
+    @property
+    def local_condition(self) -> LocalCondition:
+        side = getattr(self.denoiser, "sketch_side", 0)
+        unfold = self.denoiser.unfold if side else None
+        return LocalCondition(self.field_stride_lat, self.info.encoder.layout_dim, side, unfold)
+
+    @property
+    def align_lat(self) -> int:
+        return self.field_stride_lat
+
+    @property
+    def latent_channels(self) -> int:
+        return len(self.info.latent_mean) or self.autoencoder.config.latent_channels
+
+    @property
+    def decoder_halo_lat(self) -> int | None:
+        return getattr(self.autoencoder, "decoder_halo", None)
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        return _read_json(self.folder / "scheduler" / "scheduler_config.json")
+
+    @property
+    def prediction_type(self) -> str:
+        return self.info.prediction_type
+
+    def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        """Raw prediction (N, C, h, w) for noisy latents at times t; no condition = unconditional."""
+        if cond is not None and self.locality == "window" and self.info.l2_condition:
+            cond = at_unit_length(cond)
+        with self._autocast():
+            raw = predict(self.denoiser, x, t, cond, dim=self.info.encoder.dim, time_scale=self.info.time_scale)
+        return raw.float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (N, C, h, w) -> pixels (N, 3, factor h, factor w) in about [-1, 1]."""
+        mean, scale = self._statistics
+        return self.decode_raw(latents.to(self.device) / scale + mean)
+
+    def decode_raw(self, raw: Tensor) -> Tensor:
+        """Latents as the autoencoder gives them (N, C, h, w) -> pixels (N, 3, factor h, factor w)."""
+        with torch.no_grad(), self._autocast():
+            pixels = self.autoencoder.decode(raw.contiguous(memory_format=torch.channels_last))
+        return getattr(pixels, "sample", pixels).float()
+
+    # The other direction
+
+    @torch.no_grad()
+    def encode_raw(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3), sides multiples of ``factor`` -> raw latents (C, H/8, W/8) float32, piece by exact piece."""
+        size = Size(rgb.shape[0] // self.factor, rgb.shape[1] // self.factor)
+        halo, whole = getattr(self.autoencoder, "encoder_halo", 8), Window.of(size)
+        out = np.empty((self.latent_channels, size.rows, size.cols), np.float32)
+        for core in cover(size, Size(_PIECE_LAT, _PIECE_LAT)):
+            around = core.grown(halo).intersection(whole)
+            assert around is not None
+            pixels = np.ascontiguousarray(rgb[around.scaled(self.factor).slices].transpose(2, 0, 1))
+            image = torch.from_numpy(pixels).to(self.device)[None].float() / 127.5 - 1
+            with self._autocast():
+                encoded = self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last))
+            mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else getattr(encoded, "latents", encoded)
+            out[:, *core.slices] = mean[0][:, *core.within(around).slices].float().cpu().numpy()
+        return out
+
+    def encode(self, rgb: np.ndarray) -> Tensor:
+        """uint8 (H, W, 3) -> normalised latents (C, H/8, W/8) on the CPU."""
+        mean, scale = (s.cpu()[0] for s in self._statistics)
+        return (torch.from_numpy(self.encode_raw(rgb)) - mean) * scale
+
+    @cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        channels = self.latent_channels
+        mean = torch.tensor(self.info.latent_mean or [0.0] * channels, device=self.device)
+        scale = torch.tensor(self.info.latent_scale or [1.0] * channels, device=self.device)
+        return mean[None, :, None, None], scale[None, :, None, None]
+
+    def _autocast(self) -> Any:
+        kind = fast_dtype(self.device)
+        return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+
+def find_bundle(name: str | Path) -> Path:
+    """The folder of a bundle: a built-in name or a path. Raises InputError where there is none."""
+    if str(name) in BUILT_IN:
+        packaged = Path(str(resources.files("ssl_tilegen"))) / "models" / str(name)
+        checkout = Path(str(resources.files("ssl_tilegen"))).parent / "models" / str(name)
+        return packaged if packaged.is_dir() else checkout
+    folder = Path(name)
+    if not (folder / "bundle.json").is_file():
+        raise InputError(f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}")
+    return folder
+
+
+def resolutions_of(folder: Path) -> dict[str, Resolution]:
+    """The resolutions that a bundle, whole or in the making, was trained at, by domain; none where there is none."""
+    if not (folder / "bundle.json").is_file():
+        return {}
+    return {domain: Resolution(*known) for domain, known in _read_info(folder).resolutions.items()}
+
+
+def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False) -> None:
+    """Write a network in float16 (``exact``: as it is), in shards below 15 MiB; ``config`` for those that are no
+    diffusers models. What was in ``folder`` is there until the new one is whole."""
+    half = {key: value.cpu().contiguous() if exact else _half(value) for key, value in module.state_dict().items()}
+    final, folder = folder, folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if config is None:
+        module.save_config(folder)
+        from huggingface_hub import save_torch_state_dict
+
+        save_torch_state_dict(half, folder, filename_pattern="diffusion_pytorch_model{suffix}.safetensors",
+                              max_shard_size=SHARD)  # fmt: skip
+    else:
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(half, folder / "model.safetensors")
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors makes them for their owner alone, but bundles are shared
+    replace_folder(folder, final, overwrite=True)
+
+
+def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> None:
+    """Write ``bundle.json``, ``model_index.json`` and the scheduler."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n")
+    index: dict[str, Any] = {"_class_name": "ModelBundle", "_bundle_format": info.format}
+    for component in ("autoencoder", "denoiser"):
+        path = folder / component / "config.json"
+        if path.is_file():
+            index[component] = ["ssl_tilegen.nets", json.loads(path.read_text())["_class_name"]]
+    index |= {"encoder": ["timm", "VisionTransformer"], "scheduler": ["diffusers", scheduler["_class_name"]]}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+
+
+def update_info(folder: Path, *, scheduler: dict[str, Any] | None = None, **changes: Any) -> BundleInfo:
+    """The facts of a bundle under construction with ``changes``, written back; its scheduler stays unless given."""
+    info = _read_info(folder) if (folder / "bundle.json").is_file() else BundleInfo(name=folder.parent.name)
+    info = info.model_copy(update=changes)
+    known = folder / "scheduler" / "scheduler_config.json"
+    write_info(folder, info, scheduler or (_read_json(known) if known.is_file() else SCHEDULER))
+    return info
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text())
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}); the bundle is incomplete") from None
+    except ValueError:
+        raise FormatError(f"{path}: not valid JSON; the bundle is broken") from None
+    if not isinstance(facts, dict):
+        raise FormatError(f"{path}: not a JSON object; the bundle is broken")
+    return facts
+
+
+def _read_info(folder: Path) -> BundleInfo:
+    path = folder / "bundle.json"
+    facts = _read_json(path)
+    if facts.get("format", FORMAT) != FORMAT:
+        raise FormatError(f"{path}: format {facts['format']}, this version reads {FORMAT}; upgrade ssl-tilegen")
+    try:
+        return BundleInfo.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FormatError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_prior_info(folder: Path) -> PriorInfo:
+    """``prior/prior.json`` of a bundle's folder."""
+    path = folder / "prior" / "prior.json"
+    facts = _read_json(path)
+    if facts.get("format", PRIOR_FORMAT) != PRIOR_FORMAT:
+        raise FormatError(f"{path}: format {facts['format']}, this version reads {PRIOR_FORMAT}; upgrade ssl-tilegen")
+    try:
+        return PriorInfo.model_validate(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FormatError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
+    """Put a prior into the bundle at ``folder``."""
+    save_component(module, folder / "prior")
+    (folder / "prior" / "prior.json").write_text(info.model_dump_json(indent=2) + "\n")
+
+
+def _component(folder: Path) -> nn.Module:
+    config = _read_json(folder / "config.json")
+    return _filled(build_component(config), folder)
+
+
+def _filled(module: nn.Module, folder: Path) -> nn.Module:
+    """``module`` with the weights of all safetensors files in ``folder``, strictly."""
+    weights: dict[str, Tensor] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FormatError(f"{folder}: no weights (*.safetensors); the bundle is incomplete")
+    try:
+        for path in files:
+            weights |= load_file(path)
+        module.load_state_dict({key: value.float() if value.is_floating_point() else value
+                                for key, value in weights.items()})  # fmt: skip
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise FormatError(f"{folder}: the weights do not fit the configuration ({reason})") from None
+    return module

@@ -1,0 +1,357 @@
+"""The command line: parse, one call, print. Options are made from the settings of `ssl_tilegen.config`.
+
+Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from ssl_tilegen import __version__
+from ssl_tilegen.cli.console import Console, plain
+from ssl_tilegen.config import (
+    AugmentSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    Settings,
+    load_settings,
+)
+from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.system.launch import distributed_environment
+from ssl_tilegen.system.runtime import catching_signals, check_stop, stop_requested
+
+HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
+EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
+
+_PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
+app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
+models = typer.Typer(help="The models at hand.", **_PLAIN)
+app.add_typer(models, name="models")
+grid = typer.Typer(help="Grids of embeddings: facts, pictures, files of other tools.", **_PLAIN)
+app.add_typer(grid, name="grid")
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with these options; those given here win.", rich_help_panel="Common"),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON summary on stdout.", rich_help_panel="Common")]
+LogFormat = Annotated[
+    Literal["text", "json"], typer.Option("--log-format", help="Form of the lines on stderr.", rich_help_panel="Common")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
+Inputs = Annotated[
+    list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
+]
+Labelled = Annotated[
+    Path, typer.Argument(metavar="DIR|CSV", help="A folder of class folders, or a CSV: path, label, group, split.")
+]
+Body = Callable[..., tuple[Any, str]]
+GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
+Stage = Annotated[
+    Literal["encoder", "autoencoder", "denoiser", "prior"], typer.Argument(metavar="STAGE", help="What to train.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ssl-tilegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def command(settings: type[Settings] | None = None, group: typer.Typer = app) -> Callable[[Body], Body]:
+    """Make ``body(console, [settings,] own parameters...) -> (summary, text)`` a command.
+
+    The options of ``settings`` and the common ones are added, and errors become one line and an exit code.
+    """
+
+    def register(body: Body) -> Body:
+        def run(**given: Any) -> None:
+            console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
+            debug = given.pop("debug")
+            with catching_signals():
+                knobs = _run(console, debug, lambda: _arguments(settings, given), usage=given.get("config") is None)
+                console.summary(*_run(console, debug, lambda: body(console, **knobs)))
+
+        run.__signature__ = _signature(body, settings)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        group.command(body.__name__.rstrip("_"), help=inspect.getdoc(body))(run)
+        return body
+
+    return register
+
+
+def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The body's own parameters, and the knobs among ``given`` folded into one settings object."""
+    if settings is None:
+        return given
+    knobs = {name: given.pop(name) for name in settings.model_fields}
+    return given | {"settings": load_settings(settings, given.pop("config"), knobs)}
+
+
+def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> inspect.Signature:
+    """Parameters for Typer: the body's own, one per knob, the common ones. None means that an option was not given."""
+    own = inspect.signature(body, eval_str=True).parameters.values()
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in ("console", "settings")]
+    common: dict[str, tuple[Any, Any]] = {
+        "json": (Json, False),
+        "log_format": (LogFormat, "text"),
+        "debug": (Debug, False),
+    }
+    if settings is not None:
+        options = [_option(settings, name) for name in settings.model_fields]
+        parameters += sorted(options, key=lambda option: option.name in Settings.model_fields)  # common ones last
+        common = {"config": (Config, None)} | common
+    for name, (annotation, default) in common.items():
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return inspect.Signature(parameters)
+
+
+_AS_TYPED = (bool, int, float, str, Path)
+
+
+def _option(settings: type[Settings], name: str) -> inspect.Parameter:
+    """A knob as a Typer option; types that Typer does not know are given as text and parsed by the settings."""
+    field = settings.model_fields[name]
+    extra: Any = field.json_schema_extra
+    required = field.is_required()
+    unset = required or field.default is None or field.default is False
+    shown = extra["default_text"] or ("" if unset else str(field.default))
+    option = typer.Option(
+        *extra["options"],
+        help=f"{field.description}{' (required)' if required else f' (default: {shown})' if shown else ''}",
+        show_default=False,
+        rich_help_panel=extra["panel"] or None,
+    )
+    kind = _kind(field.annotation)
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def _kind(annotation: Any) -> Any:
+    """The type to give Typer for a field's annotation, without its None."""
+    if get_origin(annotation) is Literal:
+        return annotation
+    members = [member for member in get_args(annotation) if member is not type(None)] or [annotation]
+    return members[0] if members[0] in _AS_TYPED or get_origin(members[0]) is Literal else str
+
+
+def _run(console: Console, debug: bool, call: Callable[[], Any], *, usage: bool = False) -> Any:
+    """The result of ``call``, with errors turned into one line and an exit code: 2 where the options are wrong."""
+    try:
+        return call()
+    except SettingError as error:
+        _fail(console, error, str(error), 2 if usage else 1, debug)
+    except TilegenError as error:
+        _fail(console, error, str(error), error.exit_code, debug)
+    except (typer.Exit, typer.BadParameter, typer.Abort):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
+        _fail(console, error, f"{text} (unexpected: run again with --debug and report it)", 1, debug)
+
+
+def _fail(console: Console, error: Exception, text: str, code: int, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        console.close()
+        traceback.print_exception(error, file=sys.stderr)
+    console.error(text)
+    if console.as_json:
+        reports = getattr(error, "reports", [])
+        console.summary({"error": text, "exit_code": code} | ({"reports": plain(reports)} if reports else {}), "")
+    raise typer.Exit(code)
+
+
+@command(EmbedSettings)
+def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> tuple[Any, str]:
+    """Embed images into grids of vectors, one grid per image.
+
+    The same command continues a run that was stopped. Of many inputs, those that fail are listed at the end.
+
+    One slide: `embed slide.svs --preview`
+
+    A folder: `embed slides/ --out-dir grids --skip-existing`
+
+    A Slurm array: `embed --list slides.csv --out-dir grids`
+    """
+    if not inputs and settings.list is None:
+        raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
+    from ssl_tilegen.workflows.embed.run import embed as work
+
+    reports = work(inputs or [], settings, console)
+    return reports, "\n".join(report.line() for report in reports)
+
+
+@command(GenerateSettings)
+def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
+    """Paint an image from a grid of embeddings, given or drawn from words, a label, a vector or a map."""
+    from ssl_tilegen.workflows.generate.run import generate as work
+
+    console.hush(distributed_environment().rank > 0)
+    report = work(settings, console)
+    return report, report.line()
+
+
+@command(AugmentSettings)
+def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tuple[Any, str]:
+    """Make new pictures of labelled ones: same classes, same layout, and a manifest."""
+    from ssl_tilegen.workflows.augment.run import augment as work
+
+    report = work(source, settings, console)
+    return report, report.line()
+
+
+@command(EvaluateSettings)
+def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
+    """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
+    from ssl_tilegen.workflows.evaluate.run import evaluate as work
+    from ssl_tilegen.workflows.evaluate.table import table
+
+    report = work(settings, console)
+    for line in report.warnings:
+        console.note(f"warning: {line}")
+    if report.skipped:
+        console.summary(report.facts(), table(report))
+        first = report.skipped[0][1]
+        console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {first}")
+        raise typer.Exit(3)
+    return report.facts(), table(report)
+
+
+@command()
+def train(
+    console: Console,
+    stage: Stage,
+    config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: run.steps=2000.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="`run` beside the file")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I.")] = "auto",
+    restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="STAGE encoder: take this pretrained one as it is, train nothing.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="Weights of --encoder from a local file.")] = None,
+) -> tuple[Any, str]:
+    """Train one part of a bundle; continues from its last checkpoint."""
+    from ssl_tilegen.workflows.train import train as work
+
+    folder = out or config.parent / "run"
+    overrides = list(set_ or [])
+    for key, value in (("pretrained", encoder), ("weights", weights and weights.resolve())):
+        if value and stage != "encoder":
+            raise SettingError(f"--encoder and --weights go with the stage encoder, not with {stage}")
+        overrides += [f"{key}='{value}'"] if value else []
+    options: dict[str, Any] = {"overrides": overrides, "device": device, "restart": restart}
+    report = work(stage, config, folder, report=console.facts, stop=stop_requested, **options)
+    check_stop()
+    return report, f"{report['bundle']}: {stage} trained; the log is in {report['run']}"
+
+
+@command(group=models)
+def list_(console: Console) -> tuple[Any, str]:
+    """List the built-in bundles and the encoders that are known by name."""
+    from ssl_tilegen.workflows.models import list_models
+
+    found = list_models()
+    return found, found.table()
+
+
+@command(group=models)
+def info(
+    console: Console, bundle: Annotated[str, typer.Argument(help="A built-in bundle's name, or a folder.")]
+) -> tuple[Any, str]:
+    """Show what a bundle is: encoder, resolutions, training, licence, scores."""
+    from ssl_tilegen.workflows.models import describe
+
+    facts = describe(bundle)
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+
+
+@command(group=grid)
+def info_(console: Console, path: GridPath) -> tuple[Any, str]:
+    """Show what a grid is: its source, lattice, encoder, and how many cells can be used."""
+    from ssl_tilegen.workflows.grid.info import describe_grid
+
+    facts = describe_grid(path)
+    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+
+
+@command(group=grid)
+def preview(
+    console: Console,
+    path: GridPath,
+    image: Annotated[str | None, typer.Option("--image", help="The image it was made from, to show beside it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="PNG.", show_default="GRID.preview.png beside the grid")
+    ] = None,
+) -> tuple[Any, str]:
+    """Draw a grid: principal components of its vectors as colour, and why cells are not valid."""
+    from ssl_tilegen.workflows.grid.info import draw_grid
+
+    drawn = draw_grid(path, image, out)
+    return {"preview": drawn}, f"{drawn}: drawn"
+
+
+@command(group=grid)
+def export(
+    console: Console,
+    path: GridPath,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=".h5 or .npz.", show_default="GRID.h5")] = None,
+    overwrite: Overwrite = False,
+) -> tuple[Any, str]:
+    """Write the vectors of a grid as TRIDENT and CLAM keep features: .h5 (or .npz) with level-0 coordinates."""
+    from ssl_tilegen.workflows.grid.feature_exchange import export_grid
+
+    report = export_grid(path, out, overwrite=overwrite)
+    return report, report.line()
+
+
+@command(group=grid)
+def import_(
+    console: Console,
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help=".h5 of TRIDENT or CLAM, or .npz.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The grid.", show_default="FEATURES.zarr")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help="The image the features were taken from.")] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Micrometres per pixel of the patches.", min=1e-6)] = None,
+    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel of the patches.", min=1e-6)] = None,
+    tile: Annotated[int | None, typer.Option("--tile", help="Side of a patch in its pixels.", min=1)] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="What made the features, to be recorded.")] = None,
+    overwrite: Overwrite = False,
+) -> tuple[Any, str]:
+    """Make a grid of features that another tool extracted."""
+    from ssl_tilegen.workflows.grid.feature_exchange import import_features
+
+    options: dict[str, Any] = {"image": image, "mpp": mpp, "gsd": gsd, "tile": tile, "encoder": encoder}
+    report = import_features(features, out, overwrite=overwrite, **options)
+    return report, report.line()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `ssl-tilegen` and `python -m ssl_tilegen`; ends the process with the command's exit code."""
+    app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")

@@ -1,0 +1,145 @@
+"""What the user sees: progress and messages on stderr, one summary on stdout. The engine below knows none of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from typing import Any
+
+from ssl_tilegen.system.runtime import check_stop
+
+_EVERY_S = 10.0  # between plain lines of one stage
+_UNITS = {"develop": " Mpx"}  # of stages that count something else than steps, tiles or images
+
+
+class Console:
+    """Progress as bars on a terminal, else as lines (or JSON lines) every ten seconds; a summary at the end.
+
+    An instance is the ``progress`` callback of the workflows: ``console(stage, done, total)``. It raises `Interrupted`
+    once a signal asked to stop.
+    """
+
+    def __init__(self, *, as_json: bool = False, log_format: str = "text") -> None:
+        self.as_json, self._log_json = as_json, log_format == "json"
+        self._bars = _Bars() if sys.stderr.isatty() and not self._log_json else None
+        self._last: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, float]] = {}
+        self._hushed = False
+
+    def __call__(self, stage: str, done: float, total: float) -> None:
+        check_stop()
+        if self._hushed:
+            return
+        if self._bars:
+            self._bars.update(stage, done, total)
+        elif self._due(stage, done >= total):
+            percent, rate = 100 * done / total if total else 100, self._rate(stage, done)
+            left = (total - done) / rate if rate and done < total else None
+            unit = _UNITS.get(stage, "")
+            text = f"{stage}: {percent:.0f} % ({_count(done)} of {_count(total)}{unit})"
+            text += (f", {_count(rate)}{unit}/s" if rate else "") + (f", {left:.0f} s left" if left else "")
+            figures = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
+            self._line("progress", text, stage=stage, done=done, total=total, **figures)
+
+    def _rate(self, stage: str, done: float) -> float | None:
+        """What a stage does in a second, on average since it was first heard of; None where that is not known."""
+        now = time.monotonic()
+        begun, first = self._begun.setdefault(stage, (now, done))
+        return (done - first) / (now - begun) if done > first and now > begun else None
+
+    def _due(self, stage: str, ended: bool) -> bool:
+        """Whether a plain line is wanted: every ten seconds, and once at the end of a stage."""
+        now, last = time.monotonic(), self._last.get(stage, -math.inf)
+        if now - last < _EVERY_S and not (ended and last < math.inf):
+            return False
+        self._last[stage] = math.inf if ended else now
+        return last < math.inf or not ended
+
+    def hush(self, wanted: bool = True) -> None:
+        """Say nothing but errors: another process of the same run speaks."""
+        self._hushed = wanted
+
+    def facts(self, values: Mapping[str, Any]) -> None:
+        """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
+        if set(values) == {"message"}:
+            return self.note(str(values["message"]))
+        if self._bars and "steps" in values:
+            self._bars.update("training", values["step"], values["steps"])
+        shown = (f"{key} {_short(value)}" for key, value in values.items() if key != "steps")
+        self._line("record", "  ".join(shown), **values)
+
+    def note(self, text: str) -> None:
+        """A message in passing."""
+        self._line("note", text, text=text)
+
+    def error(self, text: str) -> None:
+        """The one line that says what went wrong and what to do."""
+        self.close()
+        self._line("error", f"error: {text}", text=text)
+
+    def summary(self, value: Any, text: str) -> None:
+        """The result: ``value`` as JSON where --json was given, else ``text``; nothing else goes to stdout."""
+        self.close()
+        if self._hushed:
+            return
+        print(json.dumps(plain(value), indent=None) if self.as_json else text, flush=True)
+
+    def close(self) -> None:
+        """Take the bars down."""
+        if self._bars:
+            self._bars.stop()
+
+    def _line(self, event: str, text: str, /, **values: Any) -> None:
+        if self._log_json:
+            text = json.dumps({"event": event, "time": round(time.time(), 3)} | plain(values))
+        print(text, file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """One bar per stage, by rich."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as Terminal
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        period = 3600.0  # seconds that a speed is told by: lines of a training may come minutes apart
+        self._progress = Progress(*columns, console=Terminal(stderr=True), speed_estimate_period=period)
+        self._tasks: dict[str, Any] = {}
+
+    def update(self, stage: str, done: float, total: float) -> None:
+        if not self._tasks:
+            self._progress.start()
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+def plain(value: Any) -> Any:
+    """``value`` as what JSON has: dataclasses as objects, paths and enums as text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return plain(value.value)
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+def _count(value: float) -> str:
+    """A whole number as it is, another with three figures or more."""
+    return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

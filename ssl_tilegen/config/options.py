@@ -1,0 +1,78 @@
+"""What the knobs of all commands have in common: how one is declared, and those that every command has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.system.runtime import reading_threads
+
+
+def knob(
+    default: Any, meaning: str, option: str, *more: str, default_text: str = "", panel: str = "", **limits: Any
+) -> Any:
+    """A field with its option's names; ``default_text`` says in words what None means."""
+    extra: dict[str, Any] = {"options": [option, *more], "default_text": default_text, "panel": panel}
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+COMMON = "Common"
+
+
+class Strict(BaseModel):
+    """Settings that are frozen, and whose unknown keys are errors. A docstring below a field is its description."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Dotted keys that have another name today: old -> new. Files and ``--set`` may use either."""
+
+
+class Settings(Strict):
+    """Options that every command has."""
+
+    device: str = knob("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
+    batch: int | None = knob(
+        None, "Tiles or windows per network call.", "--batch", default_text="to fit the device", panel=COMMON, gt=0
+    )
+    restart: bool = knob(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
+    overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
+
+
+class Reading:
+    """What the knobs ``mpp``, ``gsd`` and ``threads`` come to."""
+
+    @property
+    def resolution(self: Any) -> Resolution | None:
+        """What --mpp or --gsd say."""
+        if self.mpp is not None:
+            return Resolution(self.mpp, "um")
+        return Resolution(self.gsd, "m") if self.gsd is not None else None
+
+    @property
+    def reading_threads(self: Any) -> int:
+        """``threads``, or one per core."""
+        return self.threads or reading_threads()
+
+
+def option_name(kind: type[BaseModel], name: str) -> str:
+    """The command-line option of a field; empty where it has none."""
+    field = kind.model_fields.get(name)
+    extra = field.json_schema_extra if field else None
+    return extra["options"][0] if isinstance(extra, dict) else ""  # type: ignore[index,return-value]
+
+
+def choose_from(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{option} {name}: unknown; choose from {', '.join(known)}")
+
+
+def exclusive(settings: Settings, first: str, second: str) -> None:
+    if getattr(settings, first) is not None and getattr(settings, second) is not None:
+        kind = type(settings)
+        raise ValueError(f"give {option_name(kind, first)} or {option_name(kind, second)}, not both")

@@ -1,0 +1,372 @@
+"""Paint and develop: a condition field becomes a latent canvas, a latent canvas becomes pixels.
+
+Shared by every command that makes images. Everything is placed on a virtual canvas by absolute windows in latents, so
+any region of it can be made alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.coarse_latents import told_while
+from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
+from ssl_tilegen.diffusion.field import ConditionField
+from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
+from ssl_tilegen.diffusion.inpainting import PinnedSweep
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.protocols import Model, Progress
+from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Team, balanced_edges
+from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
+from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
+from ssl_tilegen.diffusion.schedule import Ladder, Step, check_times
+from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
+from ssl_tilegen.diffusion.windows import LatticeOf, overlapping, settling, shifting
+from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.geometry import Window
+
+_BAND_STEP_LAT = 4
+_BLANK_COST = 0.02  # of a row that is all glass, relative to one of tissue
+
+
+@dataclass(frozen=True, slots=True)
+class SynthesisSettings:
+    """How to sample. Lengths are in latents; what only bounds memory or speed stands last.
+
+    ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even ladder.
+    ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
+    the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
+    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout is told
+    the content alone; with it, the layout too while the noise fraction is at least ``layout_above``. A region gets a
+    bleed of ``bleed_lat``, which is thrown away; beyond the edges of ``extent`` (the virtual canvas, if it ends
+    anywhere) at most ``edge_lat`` of it.
+    """
+
+    steps: int = 24
+    times: tuple[float, ...] = ()
+    update: str = "dpmpp_2m"
+    guidance: float = 1.5
+    guidance_interval: tuple[float, float] = (0.2, 0.8)
+    merge: Literal["auto", "whole", "shift", "average"] = "auto"
+    overlap: float = 0.5
+    feather: bool = True
+    settle: int = 0
+    layout: bool = True
+    layout_above: float = 0.0
+    seed: int = 0
+    bleed_lat: int = 8
+    edge_lat: int = 8
+    extent: Window | None = None
+    batch: int = 16
+    call_lat: int = 300_000
+    canvas_mib: int = 512
+
+    def __post_init__(self) -> None:
+        if self.times:
+            check_times(self.times)
+        if not 0 <= self.overlap < 1:
+            raise SettingError(f"overlap must lie in [0, 1), got {self.overlap:g}")
+        if self.merge not in ("auto", "whole", "shift", "average"):
+            raise SettingError(f"unknown merge {self.merge!r}; known: auto, whole, shift, average")
+        for name in ("batch", "call_lat", "canvas_mib"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What painting a region will take: exact counts, before anything runs.
+
+    ``windows``: tiles or windows of one step, at most. Calls and latents are those of all processes, ``canvas`` and its
+    bytes those of the one that holds most.
+    """
+
+    canvas: Window
+    steps: int
+    windows: int
+    network_calls: int
+    network_latents: int
+    canvas_bytes: int
+    mapped: bool
+
+
+def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
+         glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
+    """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
+    ladder = ladder_of(model, settings)
+    parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
+    sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
+    passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in ladder.steps()]
+    loads = [[sweep.load(step) for sweep in sweeps] for step in ladder.steps()]
+    held = max((part.held for part in parts), key=lambda window: window.rows)
+    need = _canvas_bytes(model, held, settings, pinned)
+    return Plan(
+        canvas=held,
+        steps=len(ladder),
+        windows=max(sum(sweep.windows(step) for sweep in sweeps) for step in ladder.steps()),
+        network_calls=sum(n * sum(calls for calls, _ in each) for n, each in zip(passes, loads, strict=True)),
+        network_latents=sum(n * sum(latents for _, latents in each) for n, each in zip(passes, loads, strict=True)),
+        canvas_bytes=need,
+        mapped=need > settings.canvas_mib << 20,
+    )
+
+
+@torch.no_grad()
+def paint(
+    model: Model,
+    field: ConditionField,
+    region: Window,
+    settings: SynthesisSettings,
+    *,
+    progress: Progress = lambda done, total: None,
+    source: Callable[[Window], Tensor] | None = None,
+    strength: float = 1.0,
+    only: Window | None = None,
+    glass: Tensor | None = None,
+    scratch: Path | None = None,
+    state_file: Path | None = None,
+    key: str = "",
+    team: Team = ALONE,
+) -> Canvas:
+    """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
+
+    Of a ``team`` of processes each returns its own band of rows, with what ``develop`` has to see around it.
+
+    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
+    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``glass`` (C,) is what
+    blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped to
+    files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
+    says what else makes a run its own (the bundle's hash).
+
+    Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
+    are not in memory where they are mapped; and one network call.
+    """
+    band = band_of(model, field, region, settings, glass, team)
+    update, ladder = update_named(settings.update), ladder_of(model, settings, None if source is None else strength)
+    sweep = make_sweep(model, field.to(model.device), band.whole, replace(settings, steps=len(ladder)), glass, band.own)
+    state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
+    if source is not None and only is not None:
+        known = _filled(state.x.like(), source)
+        sweep, source = PinnedSweep(sweep, known, _open_ended(only, settings.extent, band.whole)), known.__getitem__
+    key = _fingerprint(model, field, region, settings, strength, key, only)
+    if state_file is None or not load_state(state_file, state, key):
+        _start(state.x, ladder, settings.seed, source)
+    if team.tell(state.rung) != state.rung:
+        raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
+    save = _saving(state_file, key, band) if state_file else (lambda state: None)
+    return run(state, ladder, sweep, update, seed=settings.seed, progress=progress, exchange=band.exchange,
+               checkpoint=save)  # fmt: skip
+
+
+def develop(
+    model: Model,
+    canvas: Canvas,
+    progress: Progress = lambda done, total: None,
+    *,
+    first_px: int = 0,
+    band_lat: int = 128,
+    call_lat: int = 65_536,
+    batch: int = 8,
+) -> Iterator[Pixels]:
+    """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights; from row ``first_px`` on.
+
+    Exact for decoders of finite reach: the same pixels as one decoding of the whole, whatever ``band_lat`` and
+    ``call_lat`` (up to the rounding of the chip, which for the same two is the same). Others are blended from
+    feathered windows. Memory: a band of ``band_lat`` rows, and one call.
+    """
+
+    def decode(latents: Tensor) -> Tensor:
+        with torch.no_grad():  # a generator's body runs in its caller's context
+            return model.decode(latents.to(model.device))
+
+    shared = {"factor": model.factor, "first": first_px}
+    if model.decoder_halo_lat is None:
+        bands, done = blended_bands(decode, canvas, window=model.window_lat, batch=batch, **shared), first_px
+    else:
+        bands = exact_bands(decode, canvas, halo=model.decoder_halo_lat, rows=band_lat, budget=call_lat, **shared)
+        done = first_px // (band_lat * model.factor) * band_lat * model.factor
+    for band in bands:
+        yield band[max(0, first_px - done) :]
+        done += len(band)
+        progress(done, canvas.core.rows * model.factor)
+
+
+def ladder_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Ladder:
+    """The noise ladder of these settings; with ``strength`` its tail, to repaint latents that exist.
+
+    A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their rungs.
+    """
+    config, start = model.scheduler_config, 1.0 if strength is None else strength
+    if settings.times:
+        return Ladder.at_times(config, settings.times, settings.steps, start)
+    ladder = Ladder.from_config(config, settings.steps)
+    return ladder if strength is None else ladder.tail(strength)
+
+
+def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
+               glass: Tensor | None = None, area: Window | None = None) -> Sweep:  # fmt: skip
+    """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
+    clean_of = guided_estimate(model, field.dim, settings)
+    merge = _merge(model, settings)
+    if merge == "whole":
+        condition = _field_of(model, field, settings.layout)
+        return LocalSweep(clean_of, condition, canvas, model.halo_lat, quantum(model), settings.call_lat, glass,
+                          field.blank_blocks, area)  # fmt: skip
+    lattice_of = _lattice_of(model, canvas, merge, settings)
+    conditions = _conditions_of(model, field, settings.layout)
+    return WindowSweep(clean_of, conditions, lattice_of, settings.batch, glass, field.is_blank, area)
+
+
+def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
+            team: Team) -> Band:  # fmt: skip
+    """The rows that each of a team of processes paints of ``region`` and its bleed: of about the same work."""
+    whole = with_bleed(model, region, settings)
+    if team.count == 1:
+        return Band.alone(whole)
+    step = math.lcm(quantum(model), _BAND_STEP_LAT)
+    blank = field.blank_blocks(whole, step)
+    load = np.ones(len(blank)) if glass is None else (~blank).mean(1) + _BLANK_COST
+    sees = model.halo_lat + quantum(model) if _merge(model, settings) == "whole" else model.window_lat - 1
+    reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)
+    return Band(whole, balanced_edges(whole, region, step, load, team.count), reach, team)
+
+
+def clean_estimator(model: Model) -> CleanOf:
+    """The model's clean estimate in float32 on its own device, whatever it was trained to predict."""
+    convert = to_clean(model.prediction_type)
+
+    def clean_of(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
+        x = x.to(model.device)
+        t = torch.full((len(x),), step.t, device=model.device)
+        raw = model.predict(x, t, None if cond is None else cond.to(model.device))
+        return convert(raw.float(), x, step)
+
+    return clean_of
+
+
+def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> CleanOf:
+    """``clean_estimator`` under guidance, told of the layout as long as the settings say; ``dim`` of the vectors."""
+    clean_of, layout_dim = clean_estimator(model), model.local_condition.layout_dim
+    if settings.layout_above > 0 and layout_dim and model.locality == "local":
+        clean_of = told_while(clean_of, settings.layout_above, dim, layout_dim)
+    return guided(clean_of, settings.guidance, settings.guidance_interval)
+
+
+def quantum(model: Model) -> int:
+    """Corners of what a local model is given lie at multiples of this many latents; anywhere for a window model."""
+    return math.lcm(model.align_lat, model.field_stride_lat) if model.locality == "local" else 1
+
+
+def with_bleed(model: Model, region: Window, settings: SynthesisSettings) -> Window:
+    """``region`` with its bleed, aligned, and at least one window large where the merge works by windows."""
+    window, least = region.grown(settings.bleed_lat), 1 if _merge(model, settings) == "whole" else model.window_lat
+    if settings.extent is not None:
+        window = window.intersection(settings.extent.grown(min(settings.edge_lat, settings.bleed_lat))) or window
+    rows, cols = max(0, least - window.rows), max(0, least - window.cols)
+    window = Window(window.row - rows // 2, window.col - cols // 2, window.rows + rows, window.cols + cols)
+    return window.aligned(quantum(model))
+
+
+def _merge(model: Model, settings: SynthesisSettings) -> str:
+    if settings.merge == "auto":
+        return "whole" if model.locality == "local" else "shift"
+    if settings.merge == "whole" and model.locality != "local":
+        raise SettingError("merge 'whole' needs a local model, this one sees windows: use 'shift' or 'average'")
+    return settings.merge
+
+
+def _lattice_of(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> LatticeOf:
+    side, step = model.window_lat, quantum(model)
+    stride = max(step, round(side * (1 - settings.overlap)) // step * step)
+    average = overlapping(canvas, side, stride, feather=settings.feather)
+    if merge == "average":
+        return average
+    shift = shifting(canvas, side, quantum=step, seed=settings.seed)
+    return settling(shift, average, settings.steps - settings.settle) if settings.settle else shift
+
+
+def _field_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Window], Tensor]:
+    return lru_cache(maxsize=1)(lambda window: model.local_condition(field, window, layout=layout))
+
+
+def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Sequence[Window]], Tensor]:
+    """Conditions of windows: the field over each for a local model, at each one's centre otherwise."""
+    if model.locality == "local":
+        return lambda windows: torch.stack([model.local_condition(field, w, layout=layout) for w in windows])
+    return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
+
+
+def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:
+    return (2 + update_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
+
+
+def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:
+    """``only``, and beyond where it reaches the edge of the virtual canvas: there is no border there."""
+    if extent is None:
+        return only
+    row = whole.row if only.row <= extent.row else only.row
+    col = whole.col if only.col <= extent.col else only.col
+    row_end = whole.row_end if only.row_end >= extent.row_end else only.row_end
+    col_end = whole.col_end if only.col_end >= extent.col_end else only.col_end
+    return Window(row, col, row_end - row, col_end - col)
+
+
+def _blank_canvas(model: Model, band: Band, region: Window, settings: SynthesisSettings, scratch: Path | None,
+                  pinned: bool) -> Canvas:  # fmt: skip
+    """On the model's device while all canvases fit the budget, else in a mapped file if there is a folder for it."""
+    fits = scratch is None or _canvas_bytes(model, band.held, settings, pinned) <= settings.canvas_mib << 20
+    return Canvas(
+        band.held,
+        model.latent_channels,
+        core=region.intersection(band.own),
+        whole=band.whole,
+        device=model.device if fits else "cpu",
+        scratch=None if fits else scratch,
+    )
+
+
+def _saving(file: Path, key: str, band: Band) -> Callable[[State], None]:
+    """Save each step's state; the one before goes when all processes have saved theirs."""
+
+    def save(state: State) -> None:
+        save_state(file, state, key, band.own)
+        band.team.wait()
+        if band.team.rank == 0:
+            drop_older_states(file, state.rung)
+
+    return save
+
+
+def _start(x: Canvas, ladder: Ladder, seed: int, source: Callable[[Window], Tensor] | None) -> None:
+    if source is None:
+        return fill_with_noise(x, seed)
+    return add_noise(_filled(x, source), ladder, seed)
+
+
+def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:
+    for band in x.bands():
+        x[band].copy_(source(band))
+    return x
+
+
+def _fingerprint(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, strength: float,
+                 key: str, only: Window | None) -> str:  # fmt: skip
+    """What a saved state must agree on to be continued; batch and memory may change, the picture does not."""
+    same = asdict(replace(settings, batch=1, call_lat=1, canvas_mib=1))
+    facts = [key, strength, same, asdict(region), only and asdict(only), field.origin, field.spacing,
+             dict(model.scheduler_config)]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+    digest.update(np.ascontiguousarray(field.embedding.cpu().numpy()).tobytes())
+    return digest.hexdigest()

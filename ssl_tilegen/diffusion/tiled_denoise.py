@@ -1,0 +1,179 @@
+"""From a denoiser of windows to a clean estimate of the whole canvas.
+
+A sweep reads the noisy canvas ``x`` and fills ``out`` with its clean estimate; it never changes ``x``. So a step needs
+two canvases (a third for rules that look back), and windows or tiles may come in any order. One that has an ``area``
+fills only that: the part of the canvas that this process answers for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.guidance import CleanOf
+from ssl_tilegen.diffusion.schedule import Step
+from ssl_tilegen.diffusion.tiles import Tile, exact_tiles, live_tiles
+from ssl_tilegen.diffusion.windows import LatticeOf, Spot
+from ssl_tilegen.geometry import Window
+
+_EDGE_BLOCKS = 2
+
+Tick = Callable[[float], None]
+"""Told which part of a sweep is done, in (0, 1]."""
+
+
+def _silent(part: float) -> None:
+    pass
+
+
+def never_blank(window: Window) -> bool:
+    return False
+
+
+def no_blank_blocks(window: Window, side: int) -> NDArray[np.bool_]:
+    blocks = window.size.ceil_div(side)
+    return np.zeros((blocks.rows, blocks.cols), dtype=bool)
+
+
+class Sweep(Protocol):
+    """A clean estimate of the whole canvas at one step."""
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None: ...
+
+    def load(self, step: Step) -> tuple[int, int]:
+        """How many network calls and how many latents in them this step takes (guidance not counted)."""
+        ...
+
+    def windows(self, step: Step) -> int:
+        """How many tiles or windows are computed at this step."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LocalSweep:
+    """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
+
+    ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
+    says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; the blocks at its edge
+    are a mixture, lest one sees it. Tiles are laid about what is not glass throughout. Working memory is that of one
+    call of the tile ``budget``, whatever the canvas.
+    """
+
+    clean_of: CleanOf
+    condition: Callable[[Window], Tensor]
+    canvas: Window
+    halo: int
+    align: int
+    budget: int
+    glass: Tensor | None = None
+    blank_blocks: Callable[[Window, int], NDArray[np.bool_]] = no_blank_blocks
+    area: Window | None = None
+
+    def __post_init__(self) -> None:
+        if self.canvas.row % self.align or self.canvas.col % self.align:
+            raise ValueError(f"the corner of {self.canvas} is not at a multiple of {self.align}")
+
+    @cached_property
+    def tiles(self) -> tuple[list[Tile], list[Window]]:
+        """Tiles to compute, and windows with blank ground."""
+        area = self.area or self.canvas
+        if self.glass is None:
+            return exact_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget), []
+        return live_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget,
+                          live_blocks=lambda core: self._share(core) < 1)  # fmt: skip
+
+    def load(self, step: Step) -> tuple[int, int]:
+        live, _ = self.tiles
+        return len(live), sum(tile.padded.size.area for tile in live)
+
+    def windows(self, step: Step) -> int:
+        return len(self.tiles[0])
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        live, ground = self.tiles
+        for window in ground:
+            out[window].copy_(_plain(self.glass))
+        for done, tile in enumerate(live, 1):
+            clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
+            out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])
+            if self.glass is not None:
+                self._mix_glass(out[tile.core], self._share(tile.core))
+            tick(done / len(live))
+
+    def _share(self, core: Window) -> NDArray[np.float32]:
+        """How much of each block of ``align`` latents is glass: all of it where everything around is blank, none where
+        the block itself is not, and between at the edge of blank ground."""
+        side = 2 * _EDGE_BLOCKS + 1
+        blank = self.blank_blocks(core.grown(_EDGE_BLOCKS * self.align), self.align)
+        around = sliding_window_view(blank, (side, side)).sum((-1, -2))
+        return (2 * around / side**2 - 1).clip(0, 1).astype(np.float32)
+
+    def _mix_glass(self, place: Tensor, share: NDArray[np.float32]) -> None:
+        """Blend glass into a view (C, rows, cols) of the canvas by the ``share`` of each block."""
+        if share.any():
+            each = torch.from_numpy(share.repeat(self.align, 0).repeat(self.align, 1)).to(place)
+            place.lerp_(_plain(self.glass).to(place), each[: place.shape[1], : place.shape[2]])
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSweep:
+    """Square windows on a lattice, ``batch`` at a time, their clean estimates added by shares that sum to one.
+
+    ``conditions`` gives the windows' conditions (N, ...). Windows that are wholly ``is_blank`` take ``glass`` (C,)
+    without a call. Working memory is that of one batch.
+    """
+
+    clean_of: CleanOf
+    conditions: Callable[[Sequence[Window]], Tensor]
+    lattice_of: LatticeOf
+    batch: int
+    glass: Tensor | None = None
+    is_blank: Callable[[Window], bool] = never_blank
+    area: Window | None = None
+
+    def load(self, step: Step) -> tuple[int, int]:
+        windows = self.windows(step)
+        return -(-windows // self.batch), windows * self.lattice_of(step).side ** 2
+
+    def windows(self, step: Step) -> int:
+        return len(self.lattice_of(step)) if self.glass is self.area is None else len(self._parted(step)[0])
+
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        live, blank = self._parted(step)
+        out.data.zero_()
+        for spot in blank:
+            out[spot.window].add_(spot.weigh(_plain(self.glass).to(out.data)))
+        for first in range(0, len(live), self.batch):
+            spots = live[first : first + self.batch]
+            windows = [spot.window for spot in spots]
+            noisy = torch.stack([x[window] for window in windows])
+            clean = self.clean_of(noisy, self.conditions(windows), step).to(out.data)
+            for spot, estimate in zip(spots, clean, strict=True):
+                out[spot.window].add_(spot.weigh(estimate))
+            tick((first + len(spots)) / len(live))
+
+    def _parted(self, step: Step) -> tuple[list[Spot], list[Spot]]:
+        """Windows to compute, and blank windows."""
+        spots = [spot for spot in self.lattice_of(step) if self.area is None or spot.window.intersection(self.area)]
+        if self.glass is None:
+            return spots, []
+        blank = [self.is_blank(spot.window) for spot in spots]
+        return (
+            [spot for spot, skip in zip(spots, blank, strict=True) if not skip],
+            [spot for spot, skip in zip(spots, blank, strict=True) if skip],
+        )
+
+
+def _plain(glass: Tensor | None) -> Tensor:
+    """The background latent (C,) as a surface (C, 1, 1)."""
+    assert glass is not None  # nothing is skipped without it
+    return glass[:, None, None]

@@ -1,0 +1,119 @@
+"""Where windows lie at a step, and what share each has in every place it covers.
+
+Shares are products of a row and a column factor, each normalised along its axis: so they sum to one everywhere without
+a canvas of weights, whatever the size of the canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ssl_tilegen.diffusion.noise import addressed_offset
+from ssl_tilegen.diffusion.schedule import Step
+from ssl_tilegen.geometry import Window, starts
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Window starts along one axis and their shares (n, window), which sum to 1 at each place of the axis."""
+
+    starts: tuple[int, ...]
+    shares: Tensor
+
+    @classmethod
+    def covering(cls, length: int, window: int, stride: int, offset: int = 0, *, feather: bool = False) -> Axis:
+        """Windows at every ``stride`` from ``offset``; those that reach outside are pulled inside."""
+        return cls.at(starts(length, window, stride, offset), length, window, feather=feather)
+
+    @classmethod
+    def at(cls, places: Sequence[int], length: int, window: int, *, feather: bool = False) -> Axis:
+        """Windows that start at ``places`` and cover ``length``."""
+        profile = hann(window) if feather else torch.ones(window, dtype=torch.float64)
+        total = torch.zeros(length, dtype=torch.float64)
+        for start in places:
+            total[start : start + window] += profile
+        shares = torch.stack([profile / total[start : start + window] for start in places])
+        return cls(tuple(places), shares.float())
+
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A window (absolute) and its shares: the product of ``row_share`` (W,) and ``col_share`` (W,)."""
+
+    window: Window
+    row_share: Tensor
+    col_share: Tensor
+
+    def weigh(self, clean: Tensor) -> Tensor:
+        """(C, W, W) times this window's share."""
+        return clean * self.row_share.to(clean.device)[:, None] * self.col_share.to(clean.device)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowLattice:
+    """All windows of one step over ``canvas``."""
+
+    canvas: Window
+    rows: Axis
+    cols: Axis
+
+    @property
+    def side(self) -> int:
+        """Rows and columns of every window."""
+        return self.rows.shares.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows.starts) * len(self.cols.starts)
+
+    def __iter__(self) -> Iterator[Spot]:
+        """Row by row."""
+        side = self.side
+        for row, row_share in zip(self.rows.starts, self.rows.shares, strict=True):
+            for col, col_share in zip(self.cols.starts, self.cols.shares, strict=True):
+                yield Spot(Window(row + self.canvas.row, col + self.canvas.col, side, side), row_share, col_share)
+
+
+LatticeOf = Callable[[Step], WindowLattice]
+
+
+def hann(window: int) -> Tensor:
+    """sin^2 weights (window,), never zero; at a stride of window / 2 they already sum to 1."""
+    return torch.sin((torch.arange(window, dtype=torch.float64) + 0.5) * torch.pi / window) ** 2
+
+
+def overlapping(canvas: Window, window: int, stride: int, *, feather: bool) -> LatticeOf:
+    """The same overlapping windows at every step (Bar-Tal et al. 2023; uniform at window / 4: Graikos et al. 2024).
+
+    They lie on the virtual canvas' own lattice, so neighbouring regions share their windows.
+    """
+    lattice = _lattice(canvas, window, stride, (0, 0), feather)
+    return lambda step: lattice
+
+
+def shifting(canvas: Window, window: int, *, quantum: int = 1, seed: int) -> LatticeOf:
+    """Windows side by side, on a lattice that moves in both axes at every step (cf. SpotDiffusion, Frolov et al. 2024).
+
+    They overlap only where the canvas' border pushes them inside, so the cost is that of one pass.
+    """
+
+    @lru_cache(maxsize=1)
+    def at(index: int) -> WindowLattice:
+        return _lattice(canvas, window, window, addressed_offset(window, quantum, seed, index), feather=False)
+
+    return lambda step: at(step.index)
+
+
+def settling(first: LatticeOf, last: LatticeOf, since: int) -> LatticeOf:
+    """``first`` before step ``since``, ``last`` from there on."""
+    return lambda step: (first if step.index < since else last)(step)
+
+
+def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLattice:
+    rows = Axis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
+    cols = Axis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)
+    return WindowLattice(canvas, rows, cols)

@@ -1,0 +1,28 @@
+"""Grids of embeddings: Zarr v3 groups, written shard by shard."""
+
+from ssl_tilegen.grids.embedding_grid import (
+    EmbeddingGrid,
+    GridWriter,
+    is_complete,
+    is_grid,
+    part_of,
+    shards,
+    write_grid,
+)
+from ssl_tilegen.grids.spec import DRAWN, EncoderFacts, GridData, GridSpec, SourceFacts, Validity
+
+__all__ = [
+    "DRAWN",
+    "EmbeddingGrid",
+    "EncoderFacts",
+    "GridData",
+    "GridSpec",
+    "GridWriter",
+    "SourceFacts",
+    "Validity",
+    "is_complete",
+    "is_grid",
+    "part_of",
+    "shards",
+    "write_grid",
+]

@@ -1,0 +1,1 @@
+"""TIFF on the level of directories and tiles."""

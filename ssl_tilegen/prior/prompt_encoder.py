@@ -1,0 +1,95 @@
+"""From labels, texts and vectors to what a prior is told of every cell."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.encoders.text import TextEncoder
+from ssl_tilegen.errors import FormatError, InputError, SettingError
+from ssl_tilegen.geometry import Size
+from ssl_tilegen.io.npy_vectors import load_vector
+from ssl_tilegen.prior.scene import Region
+from ssl_tilegen.prior.spec import PriorInfo
+
+
+class Teller:
+    """Turns labels, texts and vectors into what the prior is told of a cell (C,), NaN for what is not said."""
+
+    def __init__(self, bundle: ModelBundle, info: PriorInfo) -> None:
+        self._bundle, self._info = bundle, info
+        self._encoder: TextEncoder | None = None
+
+    def __call__(self, region: Region) -> tuple[np.ndarray, str | None]:
+        """The condition, and the label that it is of or nearest to (None where nothing is said)."""
+        info = self._info
+        told = np.full(info.condition_dim, np.nan, np.float32)
+        if region.text is not None:
+            told[info.parts["text"]] = self._text(region.text)
+        if region.vector is not None:
+            vector = load_vector(region.vector)
+            info.check_vector(vector.shape, region.vector)
+            told[info.parts["vector"]] = vector
+        label = self._nearest(told)
+        if region.label is not None:
+            label = info.label_named(region.label)
+            told[info.parts["label"]] = info.one_hot(label)
+        return told, label
+
+    def scene(
+        self, regions: list[Region], masks: np.ndarray, told: np.ndarray, label: str | None
+    ) -> tuple[np.ndarray, str | None]:
+        """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
+        cells = spread(told, Size(*masks.shape))
+        for index, region in enumerate(regions):
+            part, name = self(region)
+            cells[:, masks == index] = part[:, None]
+            first = self._info.labels[label].domain if label else None
+            if name and first and self._info.labels[name].domain != first:
+                raise SettingError(
+                    f"--scene: '{name}' is of domain {self._info.labels[name].domain}, '{label}' of {first}; a scene "
+                    "has one domain"
+                )
+            label = label or name
+        return cells, label
+
+    def _text(self, text: str) -> np.ndarray:
+        facts = self._info.text
+        if facts is None:
+            raise InputError("--text: this prior was trained without text; give --label or --vector")
+        if self._encoder is None:
+            self._encoder = TextEncoder.load(facts.name, self._bundle.device)
+            if self._encoder.sha256 != facts.sha256:
+                raise FormatError(
+                    f"text encoder {facts.name}: not the weights that the prior was trained with; install that version"
+                )
+        return self._encoder.embed([text])[0]
+
+    def _nearest(self, told: np.ndarray) -> str | None:
+        """The label whose text or vector, on average, is nearest to what is told."""
+        parts = [self._info.parts[name] for name in ("text", "vector")]
+        known = [part for part in parts if part.stop > part.start and not np.isnan(told[part]).any()]
+        if not known:
+            return None
+        prior = self._bundle.prior
+        anchors, std = prior.anchors.float().cpu().numpy(), prior.condition_std.float().cpu().numpy()
+        distance = sum((((anchors[:, part] - told[part]) / std[part]) ** 2).mean(1) for part in known)
+        return self._info.names[int(np.argmin(distance))]
+
+
+def prior_of(bundle: ModelBundle) -> PriorInfo:
+    """The facts of the bundle's prior. FormatError where it has none, or one of another encoder's grids."""
+    info = bundle.prior_info
+    if info is None:
+        raise FormatError(
+            f"{bundle.info.name}: this model has no prior, which draws grids; give --grid, or train one "
+            "(ssl-tilegen train prior)"
+        )
+    if bundle.has("encoder") and bundle.component_hash("encoder") != info.encoder_sha256:
+        raise FormatError(f"{bundle.info.name}: its prior was trained on grids of another encoder; train it again")
+    return info
+
+
+def spread(told: np.ndarray, cells: Size) -> np.ndarray:
+    """One condition (C,) for all cells: (C, R, K)."""
+    return np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()

@@ -1,0 +1,122 @@
+"""Draw: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
+
+The lattice of cells takes the place of the lattice of latents: the same noise ladder, update rules, guidance, addressed
+noise and sweep. So a local prior's grid is the same for any cut into pieces, and grows by adding cells at its right and
+lower side. A prior that sees one window draws another grid for another size: windows at an edge are pushed inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_tilegen.bundle import SCHEDULER
+from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.guidance import CleanOf, guided
+from ssl_tilegen.diffusion.noise import coherent_noise
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.sampler import State, run
+from ssl_tilegen.diffusion.schedule import Ladder, Step
+from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
+from ssl_tilegen.diffusion.windows import overlapping, settling, shifting
+from ssl_tilegen.geometry import Window
+from ssl_tilegen.prior.spec import PriorSampling
+from ssl_tilegen.system.runtime import fast_dtype
+
+_CALL_CELLS = 16_384
+_CALL_WINDOWS = 32
+_BLEED_CELLS = 4
+_COHERENT_CELLS = 3
+"""Means of the noise over twice as many cells and one, about what a prior was trained on at once, are alike all over a
+grid: all of it is of one slide."""
+GRID_SEEDS = 1 << 62
+"""Seeds from here on are for grids: the noise of a grid and that of its picture have nothing in common."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """What was drawn: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
+
+    embedding: np.ndarray
+    valid: np.ndarray
+
+
+@torch.no_grad()
+def draw(
+    prior: Any,
+    told: np.ndarray,
+    sampling: PriorSampling,
+    seed: int,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+    call_cells: int = _CALL_CELLS,
+) -> Drawing:
+    """A grid for the conditions ``told`` (C, R, K), NaN where nothing is known, on the prior's device.
+
+    A few cells more are drawn on all sides and thrown away, so that edges look like the inside. Memory: two canvases
+    of D + 1 numbers per cell, and one call of ``call_cells``.
+    """
+    device = next(prior.parameters()).device
+    core = Window(0, 0, told.shape[1], told.shape[2])
+    window = _framed(core, prior.window or 1)
+    rows, cols = ((-start, end) for start, end in (
+        (window.row, window.row_end - core.row_end), (window.col, window.col_end - core.col_end)
+    ))  # fmt: skip
+    field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
+    canvas = Canvas(window, len(prior.mean), core=core, device=device)
+    canvas[window].copy_(first_noise(prior, window, seed))
+    sweep = _sweep(prior, field, window, sampling, seed, call_cells)
+    ladder = Ladder.from_config(SCHEDULER, sampling.steps)
+    done = run(State(canvas), ladder, sweep, update_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress)
+    cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
+    return Drawing(cells[..., :-1], cells[..., -1] > 0)
+
+
+def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
+    """What the cells (D + 1, R, K) of a window are drawn from."""
+    return torch.from_numpy(coherent_noise(window, len(prior.mean), GRID_SEEDS + seed, _COHERENT_CELLS))
+
+
+def _framed(core: Window, least: int) -> Window:
+    """``core`` with cells around it to be thrown away, at least ``least`` rows and columns."""
+    window = core.grown(_BLEED_CELLS)
+    return Window(window.row, window.col, max(window.rows, least), max(window.cols, least))
+
+
+def _sweep(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, seed: int, call_cells: int) -> Sweep:
+    """One convolution for a local network; windows that move at every step and are averaged at last for others."""
+    clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
+    side = prior.window
+
+    def told_of(part: Window) -> Tensor:
+        return field[:, *part.within(canvas).slices]
+
+    if side is None:
+        return LocalSweep(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
+    stride = max(1, round(side * (1 - sampling.overlap)))
+    lattice_of = settling(
+        shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
+        sampling.steps - sampling.settle,
+    )  # fmt: skip
+    batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
+    return WindowSweep(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), lattice_of, batch)
+
+
+def clean_of_grid(prior: Any) -> CleanOf:
+    """The prior's clean estimate of normalised cells in float32, on its own device."""
+    device = next(prior.parameters()).device
+    convert, kind = to_clean("flow"), fast_dtype(device)
+
+    def clean_of(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
+        t = torch.full((len(x),), step.t, device=device)
+        with torch.autocast(device.type, kind) if kind else nullcontext():
+            raw = prior(x, t, cond)
+        return convert(raw.float(), x, step)
+
+    return clean_of

@@ -1,0 +1,112 @@
+"""Who this process is among those started with it, by a Slurm array, srun or torchrun, and how they meet. No torch at
+import."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.system.runtime import check_stop
+
+if TYPE_CHECKING:
+    import torch
+
+_MEETING, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=2)
+
+
+def worker_share(*, array: bool = True) -> tuple[int, int]:
+    """(index, count) of this process among its like, from a Slurm array (unless not ``array``) or a launcher's
+    variables; else (0, 1).
+
+    SettingError for an array of which this cannot be told (a list such as 3,7,8: some work would be done twice, some
+    never).
+    """
+    task = {name: _number(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
+    own, count = task["ID"], task["COUNT"]
+    if array and own is not None and count:
+        first, step = task["MIN"] or 0, task["STEP"] or 1
+        last = task["MAX"] if task["MAX"] is not None else first + step * (count - 1)
+        if (last - first) // step + 1 != count:
+            raise SettingError(f"Slurm array of {count} tasks from {first} to {last}: it has gaps, so shares cannot be "
+                               "told; use one without, or give --shard I/N")  # fmt: skip
+        return (own - first) // step % count, count
+    rank, total = _number("RANK"), _number("WORLD_SIZE")
+    return (rank % total, total) if rank is not None and total else (0, 1)
+
+
+def _number(variable: str) -> int | None:
+    """The value of an environment variable that is a count."""
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """This process among those that were started together: ``rank`` of ``count``, the ``local_rank``-th of its host."""
+
+    rank: int = 0
+    local_rank: int = 0
+    count: int = 1
+
+
+def distributed_environment() -> Distributed:
+    """Who this process is, from torchrun's variables, else from srun's; alone where there are neither.
+
+    srun's are also set under torchrun's names, which torch and accelerate read: RANK, LOCAL_RANK, WORLD_SIZE, and as
+    the meeting point MASTER_ADDR (the step's first host) and MASTER_PORT (from the job's number). What is set already
+    is left as it is.
+    """
+    own = os.environ
+    place, tasks = _number("SLURM_PROCID"), _number("SLURM_STEP_NUM_TASKS")  # SLURM_NTASKS is a job script's, too
+    if "RANK" not in own and place is not None and tasks is not None and tasks > 1:
+        hosts = own.get("SLURM_STEP_NODELIST") or own.get("SLURM_JOB_NODELIST") or own.get("SLURM_NODELIST", "")
+        own["RANK"], own["WORLD_SIZE"] = str(place), str(tasks)
+        own.setdefault("LOCAL_RANK", own.get("SLURM_LOCALID", "0"))
+        own.setdefault("MASTER_ADDR", _first_host(hosts))
+        own.setdefault("MASTER_PORT", str(20_000 + int(own.get("SLURM_JOB_ID", "0")) % 20_000))
+    rank, count = _number("RANK"), _number("WORLD_SIZE")
+    if rank is None or count is None or count < 2:
+        return Distributed()
+    return Distributed(rank, int(own.get("LOCAL_RANK", rank)), count)
+
+
+def _first_host(hosts: str) -> str:
+    """The first name of a Slurm list such as ``node[003-010,12],other``; this machine for an empty one."""
+    match = re.match(r"([^,\[]+)(?:\[([^\]\-,]+)[^\]]*\])?([^,\[]*)", hosts)
+    return "".join(part or "" for part in match.groups()) if match else "127.0.0.1"
+
+
+@contextmanager
+def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
+    """Join the processes started together, to talk by torch.distributed: gloo for memory, NCCL for cards.
+
+    TilegenError where the others do not come; nothing to do for one that is alone.
+    """
+    if who.count == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store, rank, count = next(iter(dist.rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
+        kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        check_stop()
+        raise TilegenError(
+            f"process {who.rank} of {who.count}: the others did not come ({str(error).splitlines()[0][:120]}); start "
+            "all of them with torchrun or srun, or one alone without RANK and WORLD_SIZE"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

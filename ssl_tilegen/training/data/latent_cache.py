@@ -1,0 +1,263 @@
+"""What the denoiser trains on, computed once: latents of whole images and the embeddings of their cells.
+
+Each image is kept in several turns (flips and rotations), each turn with the cells of several lattice offsets, so
+that training windows fall anywhere between the cells, as windows of a generated canvas do. Images with a grid of
+embeddings beside them are kept as they are, with the cells of that grid. Of images too large to be held, random parts
+are kept. Kept in ``.npz`` files of some images each, in a folder named after a fingerprint of everything that went in;
+a stopped run goes on after the last file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config.train import DenoiserSettings
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.geometry import Window
+from ssl_tilegen.system.runtime import check_stop
+from ssl_tilegen.training.data.corpus import Corpus, turned
+from ssl_tilegen.training.data.images import Picture
+from ssl_tilegen.training.data.paired_grids import Grid, grid_beside, path_beside
+
+_EMBED_BATCH = 512
+_PART_PX, _PART_STEP_PX = 1024, 64
+_PER_FILE = 200
+_TRIES = 10_000
+
+
+class Origin(NamedTuple):
+    """Where a scene comes from: the corpus's picture, its turn, and the part of it (row, col, rows, cols)."""
+
+    picture: int
+    turn: int
+    row: int
+    col: int
+    rows: int
+    cols: int
+
+    @property
+    def part(self) -> Window:
+        return Window(self.row, self.col, self.rows, self.cols)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One turned image: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, and its grids.
+
+    ``chance`` is its share of the windows.
+    """
+
+    latents: np.ndarray
+    dull: np.ndarray
+    valid: np.ndarray
+    grids: list[Grid]
+    origin: Origin
+    chance: float = 0.0
+
+
+def scenes_of(
+    corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings, folder: Path, progress: Callable[[str], None]
+) -> list[Scene]:
+    """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
+
+    InputError where no image is as large as a cell; Interrupted by a signal, with the files kept that were made.
+    """
+    kept = folder / f"latents-{_fingerprint(corpus, bundle, settings)}"
+    kept.mkdir(parents=True, exist_ok=True)
+    maker, scenes, count = _Maker(corpus, bundle, settings), list[Scene](), len(corpus.pictures)
+    for first in range(0, count, _PER_FILE):
+        path = kept / f"{first:06d}.npz"
+        if not path.exists():
+            progress(f"caching latents: image {first + 1} of {count}")
+            _save(path, list(maker.scenes(range(first, min(first + _PER_FILE, count)))), maker.rng)
+        scenes += _load(path, maker.rng)
+    left_out = count - len({scene.origin.picture for scene in scenes})
+    if not scenes:
+        raise InputError(f"no training image is as large as a cell ({maker.encoder.tile_px} px) at its resolution")
+    if left_out:
+        progress(f"{left_out} of {count} images are smaller than a cell, or show nothing, and are left out")
+    return _with_chances(scenes, corpus.chances)
+
+
+def _with_chances(scenes: Sequence[Scene], chances: np.ndarray) -> list[Scene]:
+    """Each with its share of its picture's chance."""
+    parts = Counter(scene.origin.picture for scene in scenes)
+    return [replace(s, chance=float(chances[s.origin.picture]) / parts[s.origin.picture]) for s in scenes]
+
+
+def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> str:
+    sources = settings.data.sources
+    facts = [
+        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.pictures],
+        [_state(path_beside(p, grids) / "zarr.json") for p in corpus.pictures if (grids := sources[p.source].grids)],
+        _data_facts(settings),
+        [settings.offsets, settings.run.seed, bundle.component_hash("encoder"), bundle.component_hash("autoencoder")],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _state(path: Path) -> list[int] | None:
+    """What changes when a file does: its size and when it was last written."""
+    return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
+
+
+def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
+    """The data settings that matter here. What says which files are read, or how often, shows in the files."""
+    of_sources = {"__all__": {"paths", "exclude", "weight"}}
+    return settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
+                                             "validation_share": True})  # fmt: skip
+
+
+class _Maker:
+    """Makes scenes; its generator is drawn from in the order of the pictures."""
+
+    def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> None:
+        self.corpus, self.bundle, self.settings = corpus, bundle, settings
+        self.rng = np.random.default_rng([settings.run.seed, 3])
+        self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
+
+    def scenes(self, numbers: range) -> Iterator[Scene]:
+        """Of the corpus's pictures ``numbers``; none of those smaller than a cell."""
+        budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
+        for number in numbers:
+            check_stop("the latents of finished hundreds of images are kept; the same command continues")
+            picture = self.corpus.pictures[number]
+            if min(picture.size.rows, picture.size.cols) >= self.encoder.tile_px:
+                for part in _parts(self.rng, picture, budget_mib):
+                    yield from self._of_part(number, picture, part)
+
+    def _of_part(self, number: int, picture: Picture, part: Window) -> Iterator[Scene]:
+        source = self.settings.data.sources[picture.source]
+        pixels, valid = picture.take(part)
+        if source.grids:
+            grid = grid_beside(picture, source.grids, self.bundle, part)
+            yield self._scene(pixels, valid, [grid], Origin(number, 0, *_place(part)))
+            return
+        turns = self.rng.permutation(8)[: source.turns]
+        for place, turn in enumerate(turns if len(turns) > 1 else [0]):
+            rgb = np.ascontiguousarray(turned(pixels, int(turn)))
+            rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
+            its_valid = None if valid is None else turned(valid, int(turn))
+            origin = Origin(number, int(turn), *_place(part))
+            yield self._scene(rgb, its_valid, None, origin)
+
+    def _scene(self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: Origin) -> Scene:
+        factor = self.bundle.factor
+        rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
+        rgb = rgb[:rows, :cols]
+        blocks = rgb.reshape(rows // factor, factor, cols // factor, factor, 3).astype(np.float32)
+        whole = np.ones(rgb.shape[:2], bool) if valid is None else valid[:rows, :cols]
+        return Scene(
+            latents=self.bundle.encode_raw(rgb).astype(np.float16),
+            dull=blocks.std((1, 3)).max(-1) < 4,
+            valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
+            grids=grids or [self._grid(rgb) for _ in range(self.settings.offsets)],
+            origin=origin,
+        )
+
+    def _grid(self, rgb: np.ndarray) -> Grid:
+        """Cells at a random lattice offset; small images keep as many whole cells as fit."""
+        tile, step = self.encoder.tile_px, self.bundle.factor
+        corner = []
+        for length in rgb.shape[:2]:
+            spare = length % tile if length < 8 * tile else tile - 1
+            corner.append(int(self.rng.integers(spare // step + 1)) * step)
+        return embedded_grid(self.encoder, rgb, (corner[0], corner[1]))
+
+
+def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, int]) -> Grid:
+    """The cells of (H, W, 3) uint8 on a lattice without gaps from ``corner`` (row, col) on."""
+    tile = encoder.tile_px
+    rows, cols = ((length - start) // tile for length, start in zip(rgb.shape[:2], corner, strict=True))
+    part = rgb[corner[0] : corner[0] + rows * tile, corner[1] : corner[1] + cols * tile]
+    tiles = part.reshape(rows, tile, cols, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
+    parts = [encoder.embed(tiles[i : i + _EMBED_BATCH]) for i in range(0, len(tiles), _EMBED_BATCH)]
+    return Grid(corner, np.concatenate(parts).reshape(rows, cols, -1).astype(np.float16), tile)
+
+
+def _parts(rng: np.random.Generator, picture: Picture, budget_mib: int) -> list[Window]:
+    """What is kept of a picture: all of it if it is held, else as many random parts with content as fit the budget."""
+    if picture.held:
+        return [Window.of(picture.size)]
+    rows, cols = min(_PART_PX, picture.size.rows), min(_PART_PX, picture.size.cols)
+    wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), picture.size.area // (rows * cols)))
+    found: list[Window] = []
+    for _ in range(50 * wanted):
+        row, col = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
+                    for spare in (picture.size.rows - rows, picture.size.cols - cols))  # fmt: skip
+        part = Window(row, col, rows, cols)
+        if not picture.seems_empty(part):
+            found.append(part)
+        if len(found) == wanted:
+            break
+    return found
+
+
+def _place(part: Window) -> tuple[int, int, int, int]:
+    return part.row, part.col, part.rows, part.cols
+
+
+def _save(path: Path, scenes: list[Scene], rng: np.random.Generator) -> None:
+    """The scenes, and the state of the generator after them."""
+    state = json.dumps(rng.bit_generator.state)
+    arrays: dict[str, np.ndarray] = {"count": np.array(len(scenes)), "rng": np.array(state)}
+    for number, scene in enumerate(scenes):
+        arrays |= {f"{number}/latents": scene.latents, f"{number}/dull": scene.dull, f"{number}/valid": scene.valid}
+        arrays[f"{number}/origin"] = np.array(scene.origin)
+        for k, grid in enumerate(scene.grids):
+            arrays |= {f"{number}/cells{k}": grid.cells, f"{number}/corner{k}": np.array(grid.corner_px)}
+            arrays[f"{number}/stride{k}"] = np.array(grid.stride_px)
+    temporary = path.with_name(f"{path.name}.part.npz")
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)
+
+
+def _load(path: Path, rng: np.random.Generator) -> list[Scene]:
+    with np.load(path) as file:
+        names = set(file.files)
+        rng.bit_generator.state = json.loads(str(file["rng"]))
+        return [_scene_at(file, names, number) for number in range(int(file["count"]))]
+
+
+def _scene_at(file: Any, names: set[str], number: int) -> Scene:
+    grids: list[Grid] = []
+    while f"{number}/cells{len(grids)}" in names:
+        k = len(grids)
+        row, col = (int(v) for v in file[f"{number}/corner{k}"])
+        grids.append(Grid((row, col), file[f"{number}/cells{k}"], int(file[f"{number}/stride{k}"])))
+    latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
+    return Scene(latents, dull, valid, grids, Origin(*map(int, file[f"{number}/origin"])))
+
+
+class WindowDraw:
+    """Draws random valid windows from scenes; ones without content are kept with the chance ``dull_keep``."""
+
+    def __init__(self, scenes: list[Scene], side: int, dull_keep: float) -> None:
+        self.scenes, self.side, self.dull_keep = scenes, side, dull_keep
+        chances = np.array([scene.chance if min(scene.dull.shape) >= side else 0.0 for scene in scenes])
+        if not chances.any():
+            raise InputError(f"no training image is {side} latents wide and high: lower window_lat")
+        self.until = np.cumsum(chances / chances.sum())
+
+    def __call__(self, rng: np.random.Generator) -> tuple[int, Window]:
+        """The index of a scene, and a window in it. InputError where there seem to be none with content."""
+        for _ in range(_TRIES):
+            index = min(int(np.searchsorted(self.until, rng.random(), side="right")), len(self.scenes) - 1)
+            scene, side = self.scenes[index], self.side
+            rows, cols = scene.dull.shape
+            window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
+            dull = scene.dull[window.slices].mean() > 0.97
+            if scene.valid[window.slices].all() and (not dull or rng.random() < self.dull_keep):
+                return index, window
+        raise InputError(f"none of {_TRIES} windows drawn of {self.side} latents is valid and shows anything: lower "
+                         "window_lat, raise data.flat_keep or look at the images")  # fmt: skip

@@ -1,0 +1,122 @@
+"""The table that a prior learns from: grids or images, each with a label, captions, a vector.
+
+Columns: ``path`` (a grid made by `embed`, or an image; from the table's folder on), and any of ``label``, ``caption``
+(several wordings of the same, separated by `` | ``), ``vector`` (numbers separated by spaces, or FILE.npz:KEY or
+FILE.npy), ``group`` (rows that show one thing), ``domain``, ``region`` (X,Y,W,H in pixels of the image or the grid's
+view), ``shrink`` (read so many times coarser), ``mpp`` and ``gsd`` (what the pixels of an image measure that does not
+say so), ``turns`` (flips and rotations of an image that are embedded).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.geometry import Window
+from ssl_tilegen.io.npy_vectors import finite, load_vector
+
+COLUMNS = ("path", "label", "caption", "vector", "group", "domain", "region", "shrink", "mpp", "gsd", "turns")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    path: Path
+    label: str | None = None
+    captions: tuple[str, ...] = ()
+    vector: np.ndarray | None = None
+    group: str = ""
+    domain: str | None = None
+    region: Window | None = None
+    shrink: int = 1
+    mpp: float | None = None
+    gsd: float | None = None
+    turns: int | None = None
+
+    @property
+    def is_grid(self) -> bool:
+        return self.path.suffix == ".zarr"
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, and the file they were read from."""
+
+    path: Path
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, path: Path) -> Table:
+        """See ``read_table``."""
+        return cls(path, read_table(path))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run keeps of its data: the images' names and a hash of all that the table says."""
+        names = sorted({row.path.name for row in self.rows})
+        return {"files": names, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+
+
+def read_table(path: Path) -> list[Row]:
+    """The rows of a CSV. InputError with the line's number where one cannot be used."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
+            unknown = [name for name in columns if name not in COLUMNS]
+            if "path" not in columns or unknown:
+                raise InputError(f"{path}: {_complaint(unknown)}; known columns are {', '.join(COLUMNS)}")
+            reader.fieldnames = columns
+            rows = [_row(path, reader.line_num, line) for line in reader if any(line.values())]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); give a CSV with a column 'path'") from error
+    if not rows:
+        raise InputError(f"{path}: has no rows")
+    lengths = {len(row.vector) for row in rows if row.vector is not None}
+    if len(lengths) > 1:
+        raise InputError(f"{path}: vectors of different lengths: {', '.join(map(str, sorted(lengths)))}")
+    return rows
+
+
+def _complaint(unknown: list[str]) -> str:
+    return f"unknown column '{unknown[0]}'" if unknown else "its first line has no column 'path'"
+
+
+def _row(table: Path, number: int, line: dict[str, str | None]) -> Row:
+    text = {name: (line.get(name) or "").strip() for name in COLUMNS}
+    place = f"{table}, line {number}"
+    try:
+        path = table.parent / text["path"]
+        return Row(
+            path=path,
+            label=" ".join(text["label"].split()) or None,
+            captions=tuple(part.strip() for part in text["caption"].split("|") if part.strip()),
+            vector=_vector(text["vector"], table.parent) if text["vector"] else None,
+            group=text["group"] or path.stem.rpartition("_")[0] or path.stem,
+            domain=text["domain"] or None,
+            region=_region(text["region"]) if text["region"] else None,
+            shrink=int(text["shrink"] or 1),
+            mpp=float(text["mpp"]) if text["mpp"] else None,
+            gsd=float(text["gsd"]) if text["gsd"] else None,
+            turns=int(text["turns"]) if text["turns"] else None,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def _vector(text: str, folder: Path) -> np.ndarray:
+    if ".npy" in text or ".npz" in text:
+        return load_vector(text, folder)
+    vector = np.array([float(part) for part in text.replace(",", " ").split()], np.float32)
+    return finite(vector, text[:40])
+
+
+def _region(text: str) -> Window:
+    x, y, width, height = (int(part) for part in text.split(","))
+    return Window(y, x, height, width)

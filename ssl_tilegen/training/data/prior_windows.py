@@ -1,0 +1,87 @@
+"""Windows that a prior is trained on: which piece is drawn, and how pieces are cut, or laid side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ssl_tilegen.training.data.prior_cells import Piece
+from ssl_tilegen.training.data.prior_table import Row
+
+Placed = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Cells (S, S, D) of a window, their state (S, S), -2 where there are none, and the number of the piece that each was
+cut from (S, S), 0 where there are none."""
+
+
+class PieceDraw:
+    """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
+
+    def __init__(self, rows: list[Row], pieces: list[Piece], balance: float) -> None:
+        self._pieces, self._rows = pieces, rows
+        self._of: dict[Any, dict[str, list[int]]] = {}
+        for index, piece in enumerate(pieces):
+            row = rows[piece.row]
+            self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
+        self._labels = list(self._of)
+        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
+        self._until = np.cumsum(sizes / sizes.sum())
+
+    def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
+        """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
+        if label is None:
+            place = int(np.searchsorted(self._until, rng.random(), side="right"))
+            label = self._labels[min(place, len(self._labels) - 1)]
+        groups = list(self._of[label].values())
+        sizes = np.array([len(group) for group in groups], float)
+        group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
+        found = self._pieces[group[int(rng.integers(len(group)))]]
+        if like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
+            return self(rng, like=like)
+        return found
+
+    def sibling(self, piece: Piece, rng: np.random.Generator) -> Piece:
+        """Another piece of the same label, group and shape; itself where there is none."""
+        row = self._rows[piece.row]
+        group = self._of[row.label][row.group]
+        found = self._pieces[group[int(rng.integers(len(group)))]]
+        return found if found.state.shape == piece.state.shape else piece
+
+
+def cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
+    """A window of a piece that is at least as large."""
+    row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
+    part = np.s_[row : row + side, col : col + side]
+    return piece.cells[part], piece.state[part], np.ones((side, side), np.int32)
+
+
+def placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
+    """Pieces at their rows and columns of a window, as far as they lie in it."""
+    cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
+    state = np.full((side, side), -2, np.int8)
+    parts = np.zeros((side, side), np.int32)  # a window may hold more small pieces than a byte counts
+    for number, (piece, row, col) in enumerate(pieces, 1):
+        rows, cols = piece.state.shape
+        top, left = max(row, 0), max(col, 0)
+        to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
+        room = state[to].shape
+        cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
+        parts[to] = number
+    return cells, state, parts
+
+
+def shared(first: Placed, second: Placed, rng: np.random.Generator) -> tuple[Placed, np.ndarray]:
+    """A window of two sources, and which of its cells are of the second, bool; no piece of one has a number of the
+    other's."""
+    (cells, state, parts), (others, of_others, other_parts) = first, second
+    other = region(state.shape, rng) & (state > -2) & (of_others > -2)
+    both = np.where(other[..., None], others, cells), np.where(other, of_others, state)
+    return (*both, np.where(other, parts.max() + other_parts, parts)), other
+
+
+def region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """A random part of a window, bool: one side of a slanted line."""
+    row, col = np.indices(shape)
+    angle = rng.random() * 2 * np.pi
+    middle = [rng.random() * length for length in shape]
+    return (row + 0.5 - middle[0]) * np.sin(angle) + (col + 0.5 - middle[1]) * np.cos(angle) > 0

@@ -1,0 +1,1 @@
+"""Losses and the networks that exist only for them."""

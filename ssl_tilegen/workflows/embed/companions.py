@@ -1,0 +1,40 @@
+"""What `embed` writes beside a grid when asked: outlines of the tissue, a picture."""
+
+from __future__ import annotations
+
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.grids import EmbeddingGrid
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.regions import regions_for, write_outlines
+from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
+
+
+def write_companions(
+    job: Job, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
+) -> bool:
+    """Write what was asked for beside the grid; whether there was anything to write."""
+    written = bool(settings.geojson and write_outlines(tissue, view, job.beside(".geojson")))
+    if settings.preview:
+        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(".preview.png"))
+    return written or settings.preview
+
+
+def add_companions(job: Job, settings: EmbedSettings) -> bool:
+    """Write them for a finished grid that lacks any; whether it did.
+
+    A run that was killed after its grid had got its name left them out, and so did one that was not asked for them.
+    """
+    wanted = {".geojson": settings.geojson, ".preview.png": settings.preview}
+    if all(job.beside(suffix).exists() for suffix, asked in wanted.items() if asked):
+        return False
+    grid = EmbeddingGrid.open(job.grid)
+    own, factor = grid.spec.resolution, grid.spec.factor
+    unit = own and {"um": "mpp", "m": "gsd"}[own.unit]
+    measure = {unit: own.value / factor} if own and unit else {}
+    with open_raster(job.image, bands=settings.bands, scale=settings.scale, **measure) as raster:
+        view = RasterView(raster, factor)
+        tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
+        return write_companions(job, settings, view, tissue, grid)

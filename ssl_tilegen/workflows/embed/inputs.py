@@ -1,0 +1,142 @@
+"""What `embed` reads and where it writes: files, folders, globs, addresses and lists, each image with its grid."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.errors import InputError, OutputError, SettingError
+from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
+from ssl_tilegen.io.uri import Remote, Source, source_of
+
+_GLOB = frozenset("*?[")
+_COLUMNS = ("path", "id", "mpp", "gsd")
+
+
+class Job(NamedTuple):
+    """One image and the grid to be made of it; ``mpp`` or ``gsd``: what a list says its pixels measure."""
+
+    image: Source
+    grid: Path
+    mpp: float | None = None
+    gsd: float | None = None
+
+    def beside(self, suffix: str) -> Path:
+        """The grid's path with another suffix, for what is written along with it."""
+        return self.grid.with_name(self.grid.name.removesuffix(".zarr") + suffix)
+
+
+class Entry(NamedTuple):
+    """An image as it was given, before its grid is known."""
+
+    image: Source
+    id: str | None = None
+    mpp: float | None = None
+    gsd: float | None = None
+
+
+def find_jobs(inputs: Sequence[str | Path], settings: EmbedSettings) -> list[Job]:
+    """The images of ``inputs`` and of ``settings.list`` in a fixed order, each with its grid.
+
+    Raises InputError, OutputError or SettingError.
+    """
+    entries = [Entry(image) for item in inputs for image in _expand(item)]
+    if settings.list is not None:
+        entries += read_list(settings.list)
+    entries = list({entry.image: entry for entry in entries}.values())
+    if not entries:
+        raise InputError("no input; give images, folders or globs")
+    if settings.out and len(entries) > 1:
+        raise SettingError(f"-o {settings.out}: one output for {len(entries)} inputs; give --out-dir instead")
+    jobs = [Job(e.image, settings.out or _grid_of(e, settings.out_dir), e.mpp, e.gsd) for e in entries]
+    _refuse_clashes(jobs)
+    return jobs
+
+
+def read_list(path: Path) -> list[Entry]:
+    """The images of a CSV with columns path, optional id, mpp, gsd; paths are taken from the CSV's folder on.
+
+    Raises InputError with the line's number where one cannot be used.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
+            if "path" not in columns:
+                raise InputError(f"--list {path}: its first line has no column 'path'; known are {', '.join(_COLUMNS)}")
+            reader.fieldnames = columns
+            entries = [_entry(path, reader.line_num, row) for row in reader if any(row.values())]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--list {path}: cannot be read ({error}); give a CSV with a column 'path'") from error
+    if not entries:
+        raise InputError(f"--list {path}: names no image")
+    return entries
+
+
+def _entry(path: Path, line: int, row: dict[str, str | None]) -> Entry:
+    values = {name: (row.get(name) or "").strip() for name in _COLUMNS}
+    place = f"--list {path}, line {line}"
+    if not values["path"]:
+        raise InputError(f"{place}: no path")
+    if values["mpp"] and values["gsd"]:
+        raise InputError(f"{place}: gives mpp and gsd; a slide has the one, a raster the other")
+    if set(values["id"]) & set('/\\:*?"<>|') or values["id"].startswith("."):
+        raise InputError(f"{place}: id {values['id']} is no file name")
+    image = source_of(values["path"])
+    image = image if isinstance(image, Remote) else path.parent / image
+    measures = (_positive(place, name, values[name]) for name in ("mpp", "gsd"))
+    return Entry(image, values["id"] or None, *measures)
+
+
+def _positive(place: str, name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (number > 0 and math.isfinite(number)):
+        raise InputError(f"{place}: {name} {text} is not a positive number; leave it empty where it is unknown")
+    return number
+
+
+def _expand(item: str | Path) -> Iterable[Source]:
+    """The images that one argument stands for: itself, those in a folder, or those a glob finds, sorted."""
+    path = source_of(item)
+    if isinstance(path, Remote) or is_zarr_image(path):
+        return [path]
+    if path.is_dir():
+        found = list(images_among(path.iterdir()))
+    elif _GLOB & set(str(item)) and not path.exists():
+        paths = [Path(p) for p in sorted(glob.glob(str(item), recursive=True))]  # noqa: PTH207
+        found = [p for p in paths if p.is_file() or is_zarr_image(p)]
+    else:
+        return [path]
+    if not found:
+        raise InputError(f"{item}: no images there; looked for {' '.join(sorted(SUFFIXES))} and OME-Zarr")
+    return found
+
+
+def _grid_of(entry: Entry, folder: Path | None) -> Path:
+    """ID.zarr or NAME.zarr in ``folder``, by default the image's own (the working folder for an address)."""
+    image = entry.image
+    folder = folder or (Path() if isinstance(image, Remote) else image.parent)
+    stem = entry.id or image.name.removesuffix(image.suffix).removesuffix(".ome")
+    grid = folder / f"{stem}.zarr"
+    return grid if grid != image else folder / f"{stem}.grid.zarr"
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    first: dict[Path, Source] = {}
+    for job in jobs:
+        other = first.setdefault(job.grid, job.image)
+        if other != job.image:
+            raise OutputError(
+                f"{job.image} and {other} would both become {job.grid}; "
+                "embed them separately with -o, or name them by the ids of a --list"
+            )

@@ -1,0 +1,104 @@
+"""What became of the inputs of `embed`: one report each, and a table of them all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.errors import OutputError, PartialFailure
+from ssl_tilegen.grids import EmbeddingGrid, Validity
+from ssl_tilegen.io.uri import Source
+
+_LISTED = 10  # failures told in the one line of the error
+_CODES = tuple(code.name.lower() for code in Validity)
+COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds", "tiles_per_s", "error")
+
+
+@dataclass(frozen=True)
+class EmbedReport:
+    """What became of one input.
+
+    ``status`` is done, partial (other processes hold the rest), skipped (finished before), busy (another job is at
+    it) or failed; ``error`` says why for the last two. ``counts`` are cells by validity.
+    """
+
+    input: Source
+    grid: Path
+    status: str
+    seconds: float = 0.0
+    cells: int = 0
+    tiles_per_s: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    resolution: str | None = None
+    error: str | None = None
+
+    @classmethod
+    def of(cls, image: Source, grid: EmbeddingGrid, status: str) -> EmbedReport:
+        """The report of a grid that was there before."""
+        resolution = str(grid.spec.resolution) if grid.spec.resolution else None
+        counts = grid.counts()
+        return cls(image, grid.path, status, cells=grid.shape.area, counts=counts, resolution=resolution)
+
+    @property
+    def unreadable(self) -> int:
+        """Cells whose pixels could not be decoded."""
+        return self.counts.get(Validity.READ_ERROR.name.lower(), 0)
+
+    def line(self) -> str:
+        """The report as one line of text."""
+        if self.status == "skipped":
+            return f"{self.grid}: finished before, skipped"
+        if self.error:
+            return f"{self.grid}: {self.status}: {self.error}"
+        shares = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        pace = f" in {self.seconds:.1f} s, {self.tiles_per_s}/s" if self.seconds else ", finished before"
+        return f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}"
+
+    def row(self) -> dict[str, Any]:
+        """The report as a row of the table."""
+        facts = asdict(self)
+        return {name: self.counts.get(name, "") if name in _CODES else facts[name] for name in COLUMNS}
+
+
+class EmbedIncomplete(PartialFailure):
+    """Some of many inputs failed; ``reports`` has all of them."""
+
+    def __init__(self, reports: Sequence[EmbedReport]) -> None:
+        failed = [report for report in reports if report.status == "failed"]
+        listed = "; ".join(str(report.error) for report in failed[:_LISTED])
+        if len(failed) > _LISTED:
+            listed += f"; and {len(failed) - _LISTED} more, all in the table of --summary or --json"
+        super().__init__(f"{len(failed)} of {len(reports)} inputs failed, the others are done: {listed}")
+        self.reports = list(reports)
+
+
+def summary_path(settings: EmbedSettings, share: tuple[int, int]) -> Path | None:
+    """Where the table goes: --summary, else into --out-dir; each of many processes has its own."""
+    path = settings.summary or (settings.out_dir and settings.out_dir / "embed-summary.csv")
+    if path is None or share[1] == 1:
+        return path or None
+    return path.with_name(f"{path.stem}.{share[0]}-of-{share[1]}{path.suffix}")
+
+
+def write_summary(path: Path, reports: Sequence[EmbedReport]) -> None:
+    """The reports as CSV, or JSON where the suffix says so; appears when whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    rows = [report.row() for report in reports]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="") as file:
+            if path.suffix.lower() == ".json":
+                json.dump(rows, file, indent=1, default=str)
+            else:
+                table = csv.DictWriter(file, COLUMNS)
+                table.writeheader()
+                table.writerows(rows)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another --summary") from error

@@ -1,0 +1,168 @@
+"""The story of `embed`: images -> lattice of tiles -> encoder -> a grid of embeddings beside each image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
+from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
+from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.system.folders import sweep_leftovers
+from ssl_tilegen.system.launch import worker_share
+from ssl_tilegen.system.legacy_locks import Busy, Share, lock
+from ssl_tilegen.system.runtime import Progress, pick_device, silent
+from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
+from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed.regions import regions_for
+from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport, summary_path, write_summary
+from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards
+from ssl_tilegen.workflows.embed.view import open_view, spec_of
+
+
+def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progress = silent) -> list[EmbedReport]:
+    """Embed every image of ``inputs`` (files, folders, globs, addresses) into a grid; returns one report per image.
+
+    Finished shards of an earlier run are kept. With ``settings.shard`` (or a Slurm array) this process does its share
+    only: every N-th image, or every N-th shard where there are fewer images than processes. A single image is done
+    whole by a task of an array, which may well have one of its own; ``settings.shard`` cuts it. A table of all reports
+    is written to ``settings.summary``, also when not all could be done.
+
+    Raises the error of a single input as it is; EmbedIncomplete where some of many failed; Interrupted when
+    ``progress`` asks to stop, with all finished shards stored.
+    """
+    jobs = find_jobs(inputs, settings)
+    many = len(jobs) > 1 or settings.list is not None
+    share = settings.shard or worker_share(array=many)
+    mine, split = _deal(jobs, share)
+    attempt = _attempt if many else _outright
+    reports: dict[Job, EmbedReport] = {}
+    try:
+        _embed_all(mine, settings, split, attempt, progress, reports)
+    finally:
+        if (table := summary_path(settings, share)) and reports:
+            write_summary(table, [reports[job] for job in mine if job in reports])
+    if any(report.status == "failed" for report in reports.values()):
+        raise EmbedIncomplete([reports[job] for job in mine])
+    return [reports[job] for job in mine]
+
+
+def _embed_all(
+    jobs: list[Job],
+    settings: EmbedSettings,
+    split: Share,
+    attempt: Callable[..., EmbedReport | None],
+    progress: Progress,
+    reports: dict[Job, EmbedReport],
+) -> None:
+    """Fill ``reports``: first with what needs no encoder, so that a mistyped name is told before the long work."""
+    for job in jobs:
+        if report := attempt(settled, job, settings):
+            reports[job] = report
+    todo = [job for job in jobs if job not in reports]
+    encoder = load_encoder(settings) if todo else None
+    for count, job in enumerate(todo):
+        if len(todo) > 1:
+            progress("images", count, len(todo))
+        report = attempt(embed_one, job, settings, encoder, split, progress)
+        assert report is not None
+        reports[job] = report
+
+
+def load_encoder(settings: EmbedSettings) -> Encoder:
+    """The encoder that the settings name, on their device: ``encoder`` by name, else that of the bundle ``model``."""
+    device = pick_device(settings.device)
+    if settings.encoder is None:
+        return BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+    return load_timm_encoder(
+        settings.encoder, weights=settings.weights, pooling=settings.pooling, device=device, batch=settings.batch
+    )
+
+
+def embed_one(
+    job: Job, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
+) -> EmbedReport:
+    """Embed one image, or the share ``split`` = (index, count) of its shards. Busy where another job is at it."""
+    started = time.perf_counter()
+    with open_view(job, encoder, settings) as view, lock(job.grid, split) as alone:
+        if report := settled(job, settings):
+            return report
+        tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
+        spec = spec_of(view, encoder, settings, tissue.background)
+        if alone:
+            sweep_leftovers(job.grid, part_of(job.grid))
+        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and alone)
+        pending = [index for index in writer.pending() if index % split[1] == split[0]]
+        rules = Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads)
+        for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
+            writer.write_shard(index, cells)
+        tiles = sum(writer.shards[index].size.area for index in pending)
+        counts = writer.counts()
+        grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
+        if grid:
+            write_companions(job, settings, view, tissue, grid)
+    seconds = time.perf_counter() - started
+    return EmbedReport(
+        job.image,
+        job.grid,
+        "done" if grid else "partial",
+        seconds=round(seconds, 3),
+        cells=spec.shape.area,
+        tiles_per_s=round(tiles / max(seconds, 1e-9), 1),
+        counts=counts,
+        resolution=str(spec.resolution) if spec.resolution else None,
+    )
+
+
+def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:
+    """This process's images, and its share of the shards of each."""
+    index, count = share
+    return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
+
+
+def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
+    """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others.
+
+    Files that are asked for beside a finished grid and are not there are made now.
+    """
+    if isinstance(job.image, Path) and not job.image.exists():
+        raise InputError(f"{job.image}: no such file; check the path")
+    if not job.grid.exists() or settings.overwrite:
+        return None
+    complete = is_complete(job.grid)
+    if complete and add_companions(job, settings):
+        return EmbedReport.of(job.image, EmbeddingGrid.open(job.grid), "done")
+    if not settings.skip_existing:
+        raise OutputError(f"{job.grid}: exists; give --overwrite, --skip-existing or another -o")
+    if complete:
+        return EmbedReport.of(job.image, EmbeddingGrid.open(job.grid), "skipped")
+    if not is_grid(job.grid):
+        raise OutputError(f"{job.grid}: exists but is no grid; remove it or give --overwrite")
+    return None
+
+
+def _outright(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+    """A single image: its error is the error."""
+    return work(job, *args)
+
+
+def _attempt(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+    """One image among many: its error goes into its report, and the others go on."""
+    try:
+        return work(job, *args)
+    except Interrupted:
+        raise
+    except Busy as error:
+        return EmbedReport(job.image, job.grid, "busy", error=str(error))
+    except (TilegenError, OSError) as error:
+        return EmbedReport(job.image, job.grid, "failed", error=str(error))
+    except Exception as error:  # a surprise in one of ten thousand must not end the run
+        text = f"{job.image}: unexpected {type(error).__name__}: {error}".splitlines()[0]
+        return EmbedReport(job.image, job.grid, "failed", error=text)

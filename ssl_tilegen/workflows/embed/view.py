@@ -1,0 +1,75 @@
+"""An image as the encoder is to see it, and all that its grid records about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.geometry import Lattice, Resolution
+from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
+from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.view import RasterView, view_at
+from ssl_tilegen.system.runtime import versions
+from ssl_tilegen.workflows.embed.inputs import Job
+
+
+@contextmanager
+def open_view(job: Job, encoder: Encoder, settings: EmbedSettings) -> Iterator[RasterView]:
+    """The image as the encoder is to see it; closed at the end.
+
+    An image that states its resolution (or a list does) is read at --mpp or --gsd, else microscopy at the encoder's
+    um/px and anything else at its own sampling. For one that states none, --mpp or --gsd say what its pixels measure;
+    without them it is a ResolutionError.
+    """
+    wanted = settings.resolution
+    raster = open_raster(job.image, mpp=job.mpp, gsd=job.gsd, bands=settings.bands, scale=settings.scale)
+    if raster.resolution is None and wanted is not None:
+        raster.close()
+        raster = open_raster(job.image, mpp=settings.mpp, gsd=settings.gsd, bands=settings.bands, scale=settings.scale)
+        wanted = None
+    with raster:
+        yield view_at(raster, wanted or _preferred(raster.resolution, encoder))
+
+
+def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:
+    """Where the user asks for nothing; an image of unknown resolution is refused by ``at``, whatever is asked of it."""
+    own = own or Resolution(1.0, "um")
+    return encoder.resolution if encoder.resolution and own.unit == encoder.resolution.unit else own
+
+
+def spec_of(view: RasterView, encoder: Encoder, settings: EmbedSettings, background: tuple[int, int, int]) -> GridSpec:
+    """Everything the grid records about its source and its encoder."""
+    return GridSpec(
+        source=source_facts(view.raster, settings.bands),
+        lattice=Lattice(view.size, encoder.tile_px, settings.stride or encoder.tile_px),
+        dim=encoder.dim,
+        encoder=EncoderFacts(
+            encoder.id,
+            encoder.weights_sha256,
+            tuple(encoder.normalisation.mean),
+            tuple(encoder.normalisation.std),
+            encoder.pooling,
+            versions("ssl-tilegen", "torch", "timm", "numpy"),
+        ),
+        resolution=view.resolution,
+        factor=view.factor,
+        crs=view.raster.crs,
+        transform=view.transform,
+        background=background,
+        bundle=getattr(encoder, "bundle", None),
+    )
+
+
+def source_facts(raster: Raster, bands: tuple[int, ...] | None = None) -> SourceFacts:
+    """What a grid records about the file it was made from."""
+    return SourceFacts(
+        raster.path.name,
+        raster.kind,
+        raster.size,
+        raster.fingerprint,
+        bands=bands,
+        scale=raster.scaling,
+        remarks=tuple(raster.remarks),
+    )

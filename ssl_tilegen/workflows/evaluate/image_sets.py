@@ -1,0 +1,287 @@
+"""The sets that `evaluate` compares: folders, slides, rasters and pictures, cut into windows of one size; or grids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ssl_tilegen.errors import FormatError, InputError, ResolutionError, TilegenError
+from ssl_tilegen.geometry import Resolution, Size, Window
+from ssl_tilegen.grids import EmbeddingGrid, is_grid
+from ssl_tilegen.io.image_files import is_image
+from ssl_tilegen.io.jpeg_quality import storage_of
+from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.workflows.labelled_images import group_of
+
+LEAST_PX, MOST_PX = 32, 256
+_LARGE = 4  # windows a side from which an image counts as large
+_BLOCK = 4  # windows a side of the blocks of a large image that are resampled together
+_LEAST_TISSUE, _MOST_MISSING, _ENOUGH = 0.05, 0.1, 500
+_SAME_RESOLUTION = 0.01
+_KEPT_OPEN = 4
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a set: ``size`` of its level 0, ``resolution`` if it says any, ``storage`` by `storage_of`."""
+
+    path: Path
+    group: str
+    size: Size
+    resolution: Resolution | None
+    storage: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """``images`` of a path and ``skipped`` ones (path, why); or ``grids`` of embeddings instead of images."""
+
+    path: Path
+    images: tuple[Image, ...] = ()
+    skipped: tuple[tuple[Path, str], ...] = ()
+    grids: tuple[EmbeddingGrid, ...] = field(default=(), compare=False)
+
+    @property
+    def storage(self) -> dict[str, float]:
+        """Share of the images by how they were stored."""
+        counts = Counter(image.storage for image in self.images)
+        return {kind: count / len(self.images) for kind, count in counts.most_common()}
+
+
+class Place(NamedTuple):
+    """A window of an image: level-0 pixels per window pixel, and the window in those pixels."""
+
+    image: Image
+    window: Window
+    factor: float
+
+
+def read_set(path: Path, *, mpp: float | None = None, gsd: float | None = None) -> ImageSet:
+    """What is at ``path``: a folder (searched to any depth), one image, one grid, or a folder of grids.
+
+    Images that cannot be read are listed and left out. InputError where nothing is left.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path")
+    grids = [path] if is_grid(path) else sorted(p for p in path.glob("*.zarr") if is_grid(p)) if path.is_dir() else []
+    found = [path] if not path.is_dir() or is_image(path) else sorted(_images_in(path))
+    if grids and not (found and path.is_dir() and not is_grid(path)):
+        return ImageSet(path, grids=tuple(EmbeddingGrid.open(p) for p in grids))
+    if not found:
+        raise InputError(f"{path}: no images there; give a folder of pictures, slides or rasters, or a grid")
+    return described(path, [(p, _group(p, path)) for p in found], mpp=mpp, gsd=gsd)
+
+
+def described(
+    path: Path, found: Sequence[tuple[Path, str]], *, mpp: float | None = None, gsd: float | None = None
+) -> ImageSet:
+    """A set of the (path, group) pairs ``found``, each opened once; those that cannot be are skipped."""
+    images, skipped = [], []
+    for file, group in found:
+        try:
+            with _opened(file, mpp, gsd) as raster:
+                if raster.kind == "picture":
+                    raster.read(Window.of(raster.size))  # a picture that is cut short says so only when decoded
+                images.append(Image(file, group, raster.size, raster.resolution, storage_of(file)))
+        except (TilegenError, OSError) as error:
+            skipped.append((file, str(error)))
+    if not images:
+        raise InputError(f"{path}: none of its {len(found)} images can be read; the first: {skipped[0][1]}")
+    return ImageSet(path, tuple(images), tuple(skipped))
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if is_image(path):
+            yield path
+        elif path.is_dir() and not path.name.startswith(".") and path.suffix not in (".zarr", ".part"):
+            yield from _images_in(path)
+
+
+def _group(path: Path, root: Path) -> str:
+    """Sub-folder and name's group: g012 of one class is not g012 of another."""
+    inside = path.relative_to(root).parent if path != root else Path()
+    return str(inside / group_of(path))
+
+
+def _opened(path: Path, mpp: float | None, gsd: float | None) -> Raster:
+    """The image with what the user says of its resolution where it says nothing itself."""
+    raster = open_raster(path)
+    if raster.resolution is None and (mpp is not None or gsd is not None):
+        raster.close()
+        raster = open_raster(path, mpp=mpp, gsd=gsd)
+    return raster
+
+
+def common_resolution(sets: Sequence[ImageSet], wanted: Resolution | None = None) -> Resolution | None:
+    """What all images are read at: ``wanted``, else the coarsest where all say theirs and they differ, else None (as
+    stored). ResolutionError where a set mixes um and m, or ``wanted`` is in another unit."""
+    known = [image.resolution for part in sets for image in part.images]
+    units = {r.unit for r in known if r}
+    if wanted and units - {wanted.unit}:
+        raise ResolutionError(f"{wanted}: the images are in {units.pop()}/px; give --mpp for um, --gsd for m")
+    if wanted and all(known):
+        return wanted
+    if len(units) > 1:
+        raise ResolutionError("the sets are in um/px and in m/px; tissue and ground cannot be compared")
+    values = [r.value for r in known if r]
+    if not known or not all(known) or max(values) / min(values) - 1 <= _SAME_RESOLUTION:
+        return None
+    return Resolution(max(values), units.pop())
+
+
+def factor_of(image: Image, resolution: Resolution | None) -> float:
+    """Level-0 pixels per pixel at ``resolution``."""
+    if resolution is None or image.resolution is None:
+        return 1.0
+    factor = resolution.value / image.resolution.value
+    return float(round(factor)) if abs(factor / max(1, round(factor)) - 1) <= _SAME_RESOLUTION else factor
+
+
+def common_window(sets: Sequence[ImageSet], resolution: Resolution | None, asked: int | None = None) -> int:
+    """Side of the windows that all sets are cut into: ``asked``, or the largest common one up to 256 px, halved while a
+    set of larger images gives fewer than 500. InputError where there is no common size."""
+    sides = [(min(i.size.rows, i.size.cols) / factor_of(i, resolution), i) for part in sets for i in part.images]
+    least, smallest = min(sides, key=lambda pair: pair[0])
+    if least < max(LEAST_PX, asked or 0):
+        raise InputError(
+            f"{smallest.path}: {smallest.size} px, no common size with the others; windows take at least "
+            f"{max(LEAST_PX, asked or 0)} px" + (", give a smaller --window" if asked else ", leave it out")
+        )
+    side = asked or min(MOST_PX, int(least))
+    while (
+        not asked
+        and side >= 2 * LEAST_PX
+        and any(_count(part, side, resolution) < _ENOUGH and _can_be_cut(part, side, resolution) for part in sets)
+    ):
+        side //= 2
+    return side
+
+
+def _count(part: ImageSet, side: int, resolution: Resolution | None) -> int:
+    sizes = (i.size.scaled(1 / factor_of(i, resolution)) for i in part.images)
+    return sum((s.rows // side) * (s.cols // side) for s in sizes)
+
+
+def _can_be_cut(part: ImageSet, side: int, resolution: Resolution | None) -> bool:
+    """Whether all images are larger than a window, so that smaller ones show no less of them."""
+    return all(min(i.size.rows, i.size.cols) / factor_of(i, resolution) >= 1.5 * side for i in part.images)
+
+
+def is_large(image: Image, side: int, resolution: Resolution | None = None) -> bool:
+    """Whether an image is many windows, so that seams and structure across windows can be asked for."""
+    return min(image.size.rows, image.size.cols) / factor_of(image, resolution) >= _LARGE * side
+
+
+def places(
+    part: ImageSet, side: int, resolution: Resolution | None, *, shift: int = 0, coarser: int = 1, limit: int = 0
+) -> tuple[list[Place], list[str]]:
+    """Windows of ``side`` px and the group of each; in images with glass only those that show tissue.
+
+    ``shift`` px from the corner (else centred where the image is small); ``coarser``: each shows so many times more;
+    ``limit``: so many at most, drawn evenly.
+    """
+    found: list[Place] = []
+    for image in part.images:
+        factor = factor_of(image, resolution) * coarser
+        size = image.size.scaled(1 / factor)
+        lead = _leads(size, side, shift)
+        for row in range(lead[0], size.rows - side + 1, side):
+            cols = range(lead[1], size.cols - side + 1, side)
+            found += [Place(image, Window(row, col, side, side), factor) for col in cols]
+    if limit and len(found) > limit:
+        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    return found, [_block(place) for place in found]
+
+
+def _leads(size: Size, side: int, shift: int) -> tuple[int, int]:
+    """Where the first window starts: at ``shift``; a small image keeps what is in its middle."""
+    small = max(size.rows, size.cols) < 2 * side
+    return ((size.rows - side) // 2, (size.cols - side) // 2) if small else (shift, shift)
+
+
+def _block(place: Place) -> str:
+    """The group of a window: its image's, or its block of a large image, whose windows would else be one group."""
+    image, window = place.image, place.window
+    if max(image.size.rows, image.size.cols) / place.factor < 2 * _LARGE * window.rows:
+        return image.group
+    step = _BLOCK * window.rows
+    return f"{image.group}@{window.row // step},{window.col // step}"
+
+
+def windows(
+    found: Sequence[Place], threads: int, *, after: int = -1, mpp: float | None = None, gsd: float | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, uint8 (side, side, 3)) of the windows past index ``after``, image by image, without those that show
+    glass or no data."""
+    start = 0
+    while start < len(found):
+        first, end = found[start], start
+        while end < len(found) and found[end].image is first.image and found[end].factor == first.factor:
+            end += 1
+        if end <= after + 1:
+            start = end
+            continue
+        with _opened(first.image.path, mpp, gsd) as raster:
+            view = RasterView(raster, first.factor)
+            tissue = TissueMap.of(view, threads) if end - start > 1 else TissueMap(raster.background)
+            keep = [i for i in range(max(start, after + 1), end) if tissue.fraction(found[i].window) >= _LEAST_TISSUE]
+            for i, (_, pixels) in zip(keep, view.read_many((found[i].window for i in keep), threads), strict=True):
+                if pixels.error is None and pixels.valid.mean() >= 1 - _MOST_MISSING:
+                    yield i, pixels.rgb
+        start = end
+
+
+class Reader:
+    """Reads single windows and keeps the last few images open. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, Raster] = {}
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for raster in self._open.values():
+            raster.close()
+
+    def read(self, place: Place) -> np.ndarray:
+        """uint8 (side, side, 3) of one window."""
+        raster = self._open.pop(place.image.path, None) or open_raster(place.image.path)
+        self._open[place.image.path] = raster  # the last one used is the last to go
+        if len(self._open) > _KEPT_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        return RasterView(raster, place.factor).read(place.window).rgb
+
+
+def storage_warning(real: ImageSet, synthetic: ImageSet) -> str | None:
+    """A line where the sets were stored differently, with the shares; None where they are alike."""
+    a, b = real.storage, synthetic.storage
+    apart = sum(abs(a.get(kind, 0) - b.get(kind, 0)) for kind in a.keys() | b.keys()) / 2
+    if not a or not b or apart < 0.01:
+        return None
+    return (
+        f"{apart:.0%} of the images were stored differently (real: {_shares(a)}; synthetic: {_shares(b)}): JPEG marks "
+        "move every distance; compare images stored alike"
+    )
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{share:.0%} {kind}" for kind, share in list(shares.items())[:4])
+
+
+def same_encoder(grids: Sequence[EmbeddingGrid]) -> None:
+    """FormatError where grids were made by different encoders."""
+    for grid in grids[1:]:
+        if grid.spec.encoder != grids[0].spec.encoder:
+            raise FormatError(
+                f"{grid.path}: made by {grid.spec.encoder.id}, {grids[0].path} by {grids[0].spec.encoder.id}; embed "
+                "both with one encoder"
+            )

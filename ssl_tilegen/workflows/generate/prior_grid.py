@@ -1,0 +1,226 @@
+"""The story of `generate` without a grid: words, a label, a vector or a map -> a drawn grid -> the picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.errors import Interrupted, OutputError, SettingError, TilegenError
+from ssl_tilegen.geometry import Lattice, Size
+from ssl_tilegen.grids import (
+    DRAWN,
+    EmbeddingGrid,
+    EncoderFacts,
+    GridData,
+    GridSpec,
+    SourceFacts,
+    Validity,
+    is_grid,
+    write_grid,
+)
+from ssl_tilegen.prior.prompt_encoder import Teller, prior_of, spread
+from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
+from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
+from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
+from ssl_tilegen.system.launch import distributed_environment
+from ssl_tilegen.system.runtime import Progress, check_stop, pick_device, versions
+
+DEFAULT_PX = 1024
+_NAME_CHARS = 40
+_PATIENCE_S = 3600
+Report = TypeVar("Report")
+Paint = Callable[[GenerateSettings, Progress], Report]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+
+    ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
+
+    lattice: Lattice
+    label: str
+    told: np.ndarray
+    words: str
+    sampling: PriorSampling
+    seed: int
+    size: Size
+    scene: Scene | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of all that makes the grid what it is, beside the prior."""
+        facts = [self.seed, self.sampling.model_dump(), self.label, str(self.lattice)]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        digest.update(np.nan_to_num(self.told, nan=-1e9).round(4).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[Report]) -> Report:
+    """Draw the grid that the settings describe and ``paint`` it.
+
+    The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
+    on. A dry run draws nothing: its plan is that of a grid without blank cells.
+    """
+    bundle = ModelBundle.load(settings.model, pick_device(settings.device))
+    request = asked(settings, bundle)
+    out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
+    path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
+    rank = distributed_environment().rank
+    if settings.dry_run:
+        path = out.with_name(f".{out.name}.plan{rank}.zarr")
+    if out.exists() and not (settings.overwrite or settings.dry_run):
+        raise OutputError(f"{out}: exists already; give --overwrite or another name")
+    _make_grid(request, bundle, path, settings, progress)
+    same = {"grid": path, "out": out, "size": request.size}
+    plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
+    wanted = path == settings.save_grid or (rank > 0 and not settings.dry_run)
+    try:
+        report = paint(settings.model_copy(update=same | plain), progress)
+    except Interrupted:
+        wanted = True
+        raise
+    finally:
+        if not wanted:
+            shutil.rmtree(path, ignore_errors=True)
+    return report
+
+
+def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
+    """The settings as a request to the bundle's prior. One-line errors for all that it cannot be told."""
+    info = prior_of(bundle)
+    teller = Teller(bundle, info)
+    base = Region(settings.label, settings.text, settings.vector)
+    told, label = teller(base)
+    scene, remarks = _scene(settings, info, teller)
+    size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    cells = size.ceil_div(info.stride_px)
+    told_cells = spread(told, cells)
+    if scene is not None:
+        if settings.scene is None:
+            told, label = teller(Region(settings.label))
+        told_cells, label = teller.scene(scene.regions, scene.masks(cells), told, label)
+    if label is None:
+        raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
+    lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
+    kept = scene if settings.scene is None else None
+    return Request(
+        lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
+    )
+
+
+def _scene(settings: GenerateSettings, info: PriorInfo, teller: Teller) -> tuple[Scene | None, tuple[str, ...]]:
+    """The map that is given, or the one that a text with relations asks for, and how the text was read.
+
+    A text whose parts are of two domains is left whole.
+    """
+    if settings.scene is not None:
+        return read_scene(settings.scene, settings.size), ()
+    tree = split(settings.text or "")
+    if isinstance(tree, str):
+        return None, ()
+    regions = [Region(settings.label, text, settings.vector) for text in texts(tree)]
+    labels = [label for _, label in map(teller, regions) if label]
+    if len({info.labels[label].domain for label in labels}) > 1:
+        return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} do not share a picture",)
+    size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    index = parts_map(tree, size.ceil_div(info.stride_px), settings.seed)
+    return Scene(size, regions, index), (f"note: the text is read as {tree}",)
+
+
+def _make_grid(
+    request: Request, bundle: ModelBundle, path: Path, settings: GenerateSettings, progress: Progress
+) -> None:
+    """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
+    spec = _spec(request, bundle)
+    if distributed_environment().rank > 0 and not settings.dry_run:
+        return _await_grid(path, spec)
+    if path.exists() and not settings.restart:
+        if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
+            return
+        if path == settings.save_grid and not settings.overwrite:
+            raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
+    if settings.dry_run:
+        cells = GridData.empty(spec.shape, spec.dim)
+        cells.valid[:] = Validity.OK
+    else:
+        cells = _drawn(request, bundle, progress)
+    if request.scene and path == settings.save_grid and not settings.dry_run:
+        write_scene(path.with_suffix(".scene.png"), request.scene)  # first: where the grid is, its map is too
+    write_grid(path, spec, cells, overwrite=True)
+
+
+def _await_grid(path: Path, spec: GridSpec) -> None:
+    """Wait for the first of several processes to have drawn the grid."""
+    until = time.monotonic() + _PATIENCE_S
+    while not (is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec)):
+        check_stop()
+        if time.monotonic() > until:
+            raise TilegenError(f"{path}: the first process has not drawn it in {_PATIENCE_S} s; see what it says")
+        time.sleep(0.2)
+
+
+def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
+    made = draw(bundle.prior, request.told, request.sampling, request.seed, lambda a, b: progress("draw", a, b))
+    unit = prior_of(bundle).resolution_of(request.label).unit
+    empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
+    valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
+    if not made.valid.any():  # a picture of nothing: painted as it was drawn
+        valid[:] = Validity.OK
+    return GridData(made.embedding.astype(np.float16), valid, made.valid.astype(np.float16))
+
+
+def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
+    info, encoder = prior_of(bundle), bundle.info.encoder
+    return GridSpec(
+        source=SourceFacts(request.words, DRAWN, request.size, request.fingerprint, remarks=request.remarks),
+        lattice=request.lattice,
+        dim=encoder.dim,
+        encoder=EncoderFacts(
+            encoder.id,
+            info.encoder_sha256,
+            tuple(encoder.mean),
+            tuple(encoder.std),
+            "pool" if encoder.pooling == "head" else encoder.pooling,
+            versions("ssl-tilegen", "torch", "numpy"),
+        ),
+        resolution=info.resolution_of(request.label),
+        background=info.labels[request.label].background,
+        bundle={"id": bundle.info.name, "sha256": bundle.hash, "prior_sha256": bundle.component_hash("prior")},
+    )
+
+
+def _same(found: GridSpec, wanted: GridSpec) -> bool:
+    keys = ("source", "lattice", "bundle")
+    return all(getattr(found, key) == getattr(wanted, key) for key in keys)
+
+
+def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:
+    own = info.sampling
+    return own if settings.grid_guidance is None else own.model_copy(update={"guidance": settings.grid_guidance})
+
+
+def _words(settings: GenerateSettings) -> str:
+    """What was asked for, as the grid and the picture record it."""
+    parts = {name: getattr(settings, name) for name in ("label", "text", "vector", "scene")}
+    said = {key: value.name if isinstance(value, Path) else value for key, value in parts.items() if value}
+    return "; ".join(f"{key}: {value}" for key, value in said.items())
+
+
+def slug(words: str) -> str:
+    """A file name from a request."""
+    plain = re.sub(r"[^a-z0-9]+", "-", words.partition(":")[2].lower()).strip("-")
+    return plain[:_NAME_CHARS].strip("-") or "drawn"

@@ -1,0 +1,63 @@
+"""What an output says of how it was made, so that whoever has the same files can make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from ssl_tilegen import __version__
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.grids import EmbeddingGrid, GridData
+from ssl_tilegen.workflows.generate.inpainting import Kept
+from ssl_tilegen.workflows.generate.placement import Placement
+
+
+def provenance(
+    bundle: ModelBundle,
+    grid: EmbeddingGrid,
+    cells: GridData,
+    placement: Placement,
+    how: SynthesisSettings,
+    kept: Kept | None = None,
+) -> dict[str, Any]:
+    """Software, model, grid, source, and every setting that changes pixels; no dates and no paths."""
+    spec, window = grid.spec, placement.window
+    sampling = {name: getattr(how, name) for name in ("seed", "steps", "update", "guidance", "guidance_interval")}
+    merging = {name: getattr(how, name) for name in ("merge", "overlap", "feather", "settle", "bleed_lat")}
+    return {
+        "software": f"ssl-tilegen {__version__}",
+        "model": bundle.info.name,
+        "model_sha256": bundle.hash,
+        "grid": grid.path.name,
+        "grid_sha256": fingerprint(grid, cells),
+        "source": spec.source.name,
+        "source_fingerprint": spec.source.fingerprint,
+        "encoder": spec.encoder.id,
+        "fit": placement.fit,
+        "canvas_px": [placement.canvas.cols, placement.canvas.rows],
+        "region_px": [window.col, window.row, window.cols, window.rows],
+        **sampling,
+        **({"times": list(how.times)} if how.times else {}),
+        **merging,
+        **_layout(how),
+        **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),
+    }
+
+
+def _layout(how: SynthesisSettings) -> dict[str, Any]:
+    """How closely the layout is followed, in the words of --layout; if loosely, down to which noise fraction."""
+    if not how.layout:
+        return {"layout": "free"}
+    return {"layout": "loose", "layout_above": how.layout_above} if how.layout_above else {"layout": "exact"}
+
+
+def fingerprint(grid: EmbeddingGrid, cells: GridData) -> str:
+    """sha256 of what a grid says about a picture: lattice, background, embeddings and validity."""
+    facts = [asdict(grid.spec.lattice), grid.spec.background]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for array in (cells.embedding, cells.valid):
+        digest.update(array.tobytes())
+    return digest.hexdigest()

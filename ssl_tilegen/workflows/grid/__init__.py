@@ -1,0 +1,1 @@
+"""`grid`: facts and pictures of a grid, and exchange with other tools."""

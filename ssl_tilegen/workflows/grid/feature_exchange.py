@@ -1,0 +1,238 @@
+"""Grids out to the tools of the neighbourhood and in from them: features at level-0 corners (TRIDENT, CLAM).
+
+Their patches become cells. TRIDENT's lattice starts at (0, 0), as ours does. CLAM starts one at every contour:
+such patches go to the nearest cell, and the report says how far the farthest moved and how many met in one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_tilegen.encoders.registry import ENCODERS
+from ssl_tilegen.errors import InputError, OutputError
+from ssl_tilegen.geometry import Lattice, Resolution, Size
+from ssl_tilegen.grids import EmbeddingGrid, EncoderFacts, GridData, GridSpec, SourceFacts, Validity, shards, write_grid
+from ssl_tilegen.io.feature_files import Features, read_features, write_features
+from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.workflows.embed.view import source_facts
+
+_NOMINAL = 10.0  # magnification times um/px
+
+
+@dataclass(frozen=True)
+class ExchangeReport:
+    """What was imported or exported: ``moved_px`` is the farthest a corner went, level-0; ``dropped`` shared a cell."""
+
+    path: Path
+    features: int
+    dim: int
+    cells: int
+    moved_px: float = 0.0
+    dropped: int = 0
+
+    def line(self) -> str:
+        """The report as one line of text."""
+        text = f"{self.path}: {self.features} features of {self.dim} values, {self.cells} cells"
+        if self.moved_px > 1:
+            text += f"; corners off the lattice moved by up to {self.moved_px:.0f} px"
+        return text + (f"; {self.dropped} left out, they shared a cell with a nearer one" if self.dropped else "")
+
+
+def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
+    """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
+    grid = EmbeddingGrid.open(source)
+    out = out or source.with_suffix(".h5")
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists; choose another -o or give --overwrite")
+    count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec))
+    return ExchangeReport(out, count, grid.dim, grid.shape.area)
+
+
+def _parts(grid: EmbeddingGrid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(vectors, corners) of the ok cells of each shard."""
+    step = grid.spec.lattice.stride * grid.spec.factor
+    for window in shards(grid.shape):
+        cells = grid.read(window)
+        places = np.argwhere(cells.valid == Validity.OK)
+        corners = np.rint((places[:, ::-1] + (window.col, window.row)) * step).astype(np.int64)
+        yield cells.embedding[tuple(places.T)].astype(np.float32), corners
+
+
+def facts_of(spec: GridSpec) -> dict[str, Any]:
+    """TRIDENT's attributes of coords, and what else an import needs to give the grid back."""
+    lattice, factor = spec.lattice, spec.factor
+    facts: dict[str, Any] = {
+        "patch_size": lattice.tile,
+        "patch_size_level0": round(lattice.tile * factor),
+        "overlap": lattice.tile - lattice.stride,
+        "level0_width": spec.source.size_px.cols,
+        "level0_height": spec.source.size_px.rows,
+        "name": spec.source.name.rpartition(".")[0] or spec.source.name,
+        "encoder": spec.encoder.id,
+        "factor": factor,
+    }
+    if spec.resolution and spec.resolution.unit == "um":
+        own = spec.resolution.value / factor
+        facts |= {"mpp": spec.resolution.value, "target_magnification": _magnification(spec.resolution.value)}
+        facts |= {"level0_magnification": _magnification(own)}
+    elif spec.resolution:
+        facts |= {"gsd_m": spec.resolution.value}
+    return facts
+
+
+def _magnification(mpp: float) -> float:
+    """The objective by custom: 0.25 um/px is 40."""
+    exact = _NOMINAL / mpp
+    return round(exact) if abs(exact / round(exact or 1) - 1) < 0.05 else round(exact, 2)
+
+
+def import_features(
+    source: Path,
+    out: Path | None = None,
+    *,
+    image: Path | None = None,
+    mpp: float | None = None,
+    gsd: float | None = None,
+    tile: int | None = None,
+    encoder: str | None = None,
+    overwrite: bool = False,
+) -> ExchangeReport:
+    """Make a grid of a file of features.
+
+    ``mpp`` or ``gsd`` is what a pixel of the patches measures, as the encoder saw them; else the file says it, or
+    ``image`` (the slide they were taken from) does. ``tile``: a patch's side in those pixels, where the file does not
+    say it. Cells without a patch are background.
+    """
+    features = read_features(source)
+    out = out or source.with_suffix(".zarr")
+    with ExitStack() as stack:
+        raster = stack.enter_context(open_raster(image)) if image else None
+        patches = Patches.of(source, features, tile)
+        spec = _spec(
+            source, features, patches, raster, _measure(source, features.facts, patches, raster, mpp, gsd), encoder
+        )
+    data, moved, dropped = _cells(features, patches, spec)
+    write_grid(out, spec, data, overwrite=overwrite)
+    return ExchangeReport(out, len(features.vectors), spec.dim, spec.shape.area, moved, dropped)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How patches lie: side and step in the pixels that the encoder saw, and level-0 pixels per such pixel."""
+
+    tile: int
+    stride: int
+    factor: float
+
+    @property
+    def step(self) -> float:
+        """Level-0 pixels from one patch to the next."""
+        return self.stride * self.factor
+
+    @classmethod
+    def of(cls, path: Path, features: Features, tile: int | None) -> Patches:
+        """From the attributes of TRIDENT (or of our own export), of CLAM, else from ``tile`` and the corners."""
+        facts = features.facts
+        try:
+            tile = tile or int(facts["patch_size"])
+            if "factor" in facts or "patch_size_level0" in facts:
+                factor = float(facts["factor"]) if "factor" in facts else float(facts["patch_size_level0"]) / tile
+                return cls(tile, tile - int(facts.get("overlap", 0)), factor)
+            if "downsample" in facts:
+                factor = float(np.ravel(facts["downsample"])[0])
+                return cls(tile, max(1, round(_step(features.corners) / factor)), factor)
+        except (KeyError, TypeError, ValueError):
+            if tile is None:
+                raise InputError(
+                    f"{path}: does not say how large its patches are; give --tile (a patch's side in the pixels that "
+                    "the encoder saw)"
+                ) from None
+        return cls(tile, tile, _step(features.corners) / tile)
+
+
+def _step(corners: np.ndarray) -> float:
+    """The distance of neighbouring patches: the commonest one along a row of patches, level-0 pixels."""
+    order = corners[np.lexsort((corners[:, 0], corners[:, 1]))]
+    along = np.diff(order[:, 0])[np.diff(order[:, 1]) == 0]
+    along = along[along > 0]
+    if not len(along):
+        across = np.diff(np.unique(corners[:, 1]))
+        along = across[across > 0]
+    return float(np.bincount(along).argmax()) if len(along) else 1.0
+
+
+def _measure(
+    path: Path, facts: Mapping[str, Any], patches: Patches, raster: Raster | None, mpp: float | None, gsd: float | None
+) -> Resolution:
+    """What a pixel of the patches covers: the user's word, the file's, the image's."""
+    for value, unit in ((mpp, "um"), (gsd, "m"), (facts.get("mpp"), "um"), (facts.get("gsd_m"), "m")):
+        if value is not None:
+            return Resolution(float(value), unit)
+    if raster is not None and raster.resolution is not None:
+        return Resolution(raster.resolution.value * patches.factor, raster.resolution.unit)
+    power = facts.get("target_magnification")
+    hint = f" ({_NOMINAL / float(power):g} by custom, at {power}x)" if power else ""
+    raise InputError(
+        f"{path}: does not say what its pixels measure; give --mpp{hint}, --gsd, or the slide with --image"
+    )
+
+
+def _spec(
+    path: Path, features: Features, patches: Patches, raster: Raster | None, resolution: Resolution, encoder: str | None
+) -> GridSpec:
+    """All that is known of the features."""
+    facts, id = features.facts, encoder or str(features.facts.get("encoder") or "unknown")
+    far = features.corners.max(0)
+    width, height = (int(facts.get(f"level0_{axis}") or 0) for axis in ("width", "height"))
+    whole = (
+        raster.size
+        if raster
+        else Size(*(max(s, int(f + patches.step)) for s, f in ((height, far[1]), (width, far[0]))))
+    )
+    name = str(facts.get("name") or path.name)
+    kind = "slide" if resolution.unit == "um" else "georaster"
+    rows, cols = (
+        max(int(side / patches.factor + 1e-6), round(f / patches.step) * patches.stride + patches.tile)
+        for side, f in ((whole.rows, far[1]), (whole.cols, far[0]))
+    )
+    card = ENCODERS.get(id)
+    statistics = card.normalisation if card else ((), ())
+    return GridSpec(
+        source=source_facts(raster) if raster else SourceFacts(name, kind, whole, "", remarks=(f"from {path.name}",)),
+        lattice=Lattice(Size(rows, cols), patches.tile, patches.stride),
+        dim=features.vectors.shape[1],
+        encoder=EncoderFacts(id, "", tuple(statistics[0]), tuple(statistics[1]), card.pooling if card else "unknown"),
+        resolution=resolution,
+        factor=patches.factor,
+        crs=raster.crs if raster else None,
+        transform=_scaled(raster.transform, patches.factor) if raster else None,
+    )
+
+
+def _scaled(transform: tuple[float, ...] | None, factor: float) -> tuple[float, ...] | None:
+    if transform is None:
+        return None
+    a, b, c, d, e, f = transform
+    return a * factor, b * factor, c, d * factor, e * factor, f
+
+
+def _cells(features: Features, patches: Patches, spec: GridSpec) -> tuple[GridData, float, int]:
+    """The grid's cells, the farthest move of a corner, and how many patches met in a cell with a nearer one."""
+    xy = np.rint(features.corners / patches.step).astype(np.int64)
+    moves = np.abs(features.corners - xy * patches.step).max(axis=1)
+    vectors = features.vectors.astype(np.float16)
+    if not np.isfinite(vectors).all():
+        raise InputError("the features have values beyond float16, or none; scale them first")
+    data = GridData.empty(spec.shape, spec.dim)
+    data.valid[:] = Validity.BACKGROUND
+    order = np.argsort(-moves, kind="stable")  # the nearest comes last and stays
+    rows, cols = xy[order, 1], xy[order, 0]
+    data.embedding[rows, cols] = vectors[order]
+    data.valid[rows, cols], data.tissue[rows, cols] = Validity.OK, 1
+    return data, float(moves.max()), len(moves) - int((data.valid == Validity.OK).sum())

@@ -1,0 +1,280 @@
+"""Many inputs: lists, locks, summaries, what is skipped and what is made again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from ssl_tilegen.config import EmbedSettings
+from ssl_tilegen.errors import InputError, OutputError, TilegenError
+from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, part_of
+from ssl_tilegen.system.legacy_locks import STALE_S, Busy, Owner, lock
+from ssl_tilegen.workflows.embed.inputs import find_jobs, read_list
+from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport
+from tests.bundles import encoder_bundle
+from tests.embed.test_embed import raster, run, same
+from tests.io import samples
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encoder_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+def test_a_list_names_images_and_says_what_their_pixels_measure(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    raster(tmp_path / "data" / "a.tif", 100, 130, crs=None, transform=None)
+    raster(tmp_path / "data" / "b.tif", 100, 130)
+    table = tmp_path / "list.csv"
+    table.write_text("Path, ID ,mpp,gsd\ndata/a.tif,first,0.25,\n\ndata/b.tif,,,\n")
+    reports = run([], bundle, list=table, out_dir=tmp_path / "out")
+    assert [report.grid.name for report in reports] == ["first.zarr", "b.zarr"]
+    spec = EmbeddingGrid.open(tmp_path / "out" / "first.zarr").spec
+    assert spec.resolution == Resolution(0.5, "um") and spec.factor == 2
+    rows = list(csv.DictReader((tmp_path / "out" / "embed-summary.csv").open()))
+    assert [(row["status"], row["cells"], row["ok"]) for row in rows] == [("done", "1", "1"), ("done", "2", "2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'path'"),
+        ("slide,mpp\na.svs,0.5\n", "no column 'path'"),
+        ("path,mpp\n", "names no image"),
+        ("path,mpp\na.svs,half\n", "line 2: mpp half is not a positive number"),
+        ("path,mpp\na.svs,0.5\nb.svs,-1\n", "line 3: mpp -1"),
+        ("path,mpp\n,0.5\n", "line 2: no path"),
+        ("path,mpp,gsd\na.svs,0.5,2\n", "mpp and gsd"),
+        ("path,id\na.svs,x/y\n", "no file name"),
+    ],
+)
+def test_a_bad_list_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_list(tmp_path / "l.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        find_jobs([], EmbedSettings(list=tmp_path / "none.csv"))
+
+
+def test_ids_resolve_names_that_clash(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.svs").write_text("")
+    with pytest.raises(OutputError, match="--list"):
+        find_jobs([tmp_path / "*" / "*.svs"], EmbedSettings(out_dir=tmp_path))
+    (tmp_path / "l.csv").write_text("path,id\na/s.svs,one\nb/s.svs,two\n")
+    jobs = find_jobs([], EmbedSettings(list=tmp_path / "l.csv", out_dir=tmp_path / "o"))
+    assert [job.grid.name for job in jobs] == ["one.zarr", "two.zarr"]
+
+
+def test_a_summary_tells_of_all_inputs_also_when_some_fail(bundle: Path, tmp_path: Path) -> None:
+    raster(tmp_path / "good.tif", 100, 100)
+    (tmp_path / "bad.svs").write_text("not a slide")
+    for name in ("s.csv", "s.json"):
+        with pytest.raises(EmbedIncomplete):
+            run(tmp_path, bundle, summary=tmp_path / name, skip_existing=True)
+    rows = json.loads((tmp_path / "s.json").read_text())
+    assert [(Path(row["input"]).name, row["status"]) for row in rows] == [
+        ("bad.svs", "failed"),
+        ("good.tif", "skipped"),
+    ]
+    assert "bad.svs" in rows[0]["error"] and rows[1]["ok"] == 1
+    assert [row["status"] for row in csv.DictReader((tmp_path / "s.csv").open())] == ["failed", "done"]
+
+
+def test_a_grid_that_lost_a_part_is_made_again_and_a_whole_one_is_not(bundle: Path, tmp_path: Path) -> None:
+    source = raster(tmp_path / "a.tif", 40 * 32, 40 * 32)
+    run(source, bundle, stride=32, out=tmp_path / "a.zarr")
+    before = EmbeddingGrid.open(tmp_path / "a.zarr").read()
+    assert run(source, bundle, stride=32, out=tmp_path / "a.zarr", skip_existing=True)[0].status == "skipped"
+    for lost in ("embedding/c/0/1/0", "valid/c/1/0"):
+        (tmp_path / "a.zarr" / lost).unlink()
+        assert not is_complete(tmp_path / "a.zarr")
+        assert run(source, bundle, stride=32, out=tmp_path / "a.zarr", skip_existing=True)[0].status == "done"
+        same(EmbeddingGrid.open(tmp_path / "a.zarr").read(), before)
+    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*.lock"))
+
+
+def test_what_is_missing_beside_a_finished_grid_is_made_by_the_same_command(bundle: Path, tmp_path: Path) -> None:
+    """As after a kill between naming the grid and drawing it."""
+    source = samples.write_slide(tmp_path / "a.ome.tif", samples.texture(300, 400))
+    wanted = {"preview": True, "geojson": True, "out": tmp_path / "a.zarr"}
+    beside = [tmp_path / name for name in ("a.preview.png", "a.geojson")]
+    run(source, bundle, **wanted)
+    drawn = [path.read_bytes() for path in beside]
+    for lost, options in ((0, {}), (1, {"skip_existing": True})):
+        beside[lost].unlink()
+        assert run(source, bundle, **wanted, **options)[0].status == "done"
+        assert [path.read_bytes() for path in beside] == drawn
+    assert run(source, bundle, **wanted, skip_existing=True)[0].status == "skipped"
+    with pytest.raises(OutputError, match="exists"):
+        run(source, bundle, **wanted)
+
+
+def test_one_bad_tile_does_not_hide_the_tissue_around_it(bundle: Path, tmp_path: Path) -> None:
+    """A slide of one level: its overview is read from the damaged one."""
+    image = np.full((1024, 1024, 3), 240, np.uint8)
+    image[100:900, 100:900] = (190, 110, 160)
+    options = {"tile": (128, 128), "photometric": "rgb", "compression": "jpeg", "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", image, resolution=(20_000, 20_000), metadata=None, **options)
+    run(tmp_path / "a.tif", bundle, out=tmp_path / "whole.zarr")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        offset, count = tiff.pages.first.dataoffsets[27], tiff.pages.first.databytecounts[27]
+    with (tmp_path / "a.tif").open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    run(tmp_path / "a.tif", bundle, out=tmp_path / "damaged.zarr")
+    whole, damaged = (EmbeddingGrid.open(tmp_path / f"{name}.zarr").read() for name in ("whole", "damaged"))
+    read = damaged.valid != Validity.READ_ERROR
+    assert 0 < (~read).sum() <= 9 and (whole.valid == Validity.OK).sum() > 100
+    assert (damaged.valid == whole.valid)[read].mean() > 0.97, "at most the nearest neighbours"
+
+
+def test_of_many_failures_the_first_are_told(tmp_path: Path) -> None:
+    failed = [EmbedReport(tmp_path / "a", tmp_path / "b", "failed", error=f"e{index}.") for index in range(30)]
+    text = str(EmbedIncomplete(failed))
+    assert text.startswith("30 of 30") and "e9." in text and "e10." not in text and "and 20 more" in text
+
+
+def test_what_is_not_ours_is_never_replaced_by_skip_existing(bundle: Path, tmp_path: Path) -> None:
+    source = raster(tmp_path / "a.tif", 100, 100)
+    (tmp_path / "a.zarr").mkdir()
+    (tmp_path / "a.zarr" / "precious").write_text("x")
+    with pytest.raises(OutputError, match="is no grid"):
+        run(source, bundle, skip_existing=True)
+    assert (tmp_path / "a.zarr" / "precious").exists()
+
+
+def test_a_grid_that_another_process_writes_is_left_to_it(bundle: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        raster(tmp_path / f"{name}.tif", 100, 100)
+    with _held_by_another_process(tmp_path / "a.zarr") as pid:
+        with pytest.raises(Busy, match=rf"a\.zarr: being written by process {pid} on {socket.gethostname()} since"):
+            run(tmp_path / "a.tif", bundle)
+        reports = run(tmp_path, bundle)
+        assert [report.status for report in reports] == ["busy", "done"]
+        assert not (tmp_path / "a.zarr").exists() and not part_of(tmp_path / "a.zarr").exists()
+    assert run(tmp_path / "a.tif", bundle)[0].status == "done", "its process is gone: the lock is stale"
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_shares_of_one_grid_do_not_clash_and_all_else_does(tmp_path: Path) -> None:
+    with lock(tmp_path / "g", (0, 3)) as alone:
+        assert alone
+        with lock(tmp_path / "g", (2, 3)) as second, lock(tmp_path / "other") as third:
+            assert not second and third
+        for share in ((0, 3), (0, 1), (1, 2)):
+            with pytest.raises(Busy), lock(tmp_path / "g", share):
+                pass
+    with lock(tmp_path / "g"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        ({"pid": 2**22 + 5}, True),
+        ({"began": "7"}, True),
+        ({"host": "elsewhere"}, False),
+        ({"host": "elsewhere", "pid": 2**22 + 5}, False),
+        ({"space": "pid:[1]", "pid": 2**22 + 5}, False),
+        ({}, False),
+    ],
+)
+def test_a_lock_is_stale_when_its_process_is_known_to_be_gone(
+    tmp_path: Path, change: dict[str, object], stale: bool
+) -> None:
+    file = tmp_path / "g.lock"
+    file.write_text(json.dumps(asdict(replace(Owner.me(), **change))))  # type: ignore[arg-type]
+    if stale:
+        with lock(tmp_path / "g"):
+            assert json.loads(file.read_text()) == asdict(
+                replace(Owner.me(), since=json.loads(file.read_text())["since"])
+            )
+    else:
+        with pytest.raises(Busy), lock(tmp_path / "g"):
+            pass
+        old = time.time() - STALE_S - 60
+        os.utime(file, (old, old))
+        with lock(tmp_path / "g"):
+            pass
+    assert not file.exists()
+
+
+def test_a_half_written_lock_holds_until_it_is_old(tmp_path: Path) -> None:
+    (tmp_path / "g.lock").write_text('{"host": "e')
+    with pytest.raises(Busy), lock(tmp_path / "g"):
+        pass
+    os.utime(tmp_path / "g.lock", (0, 0))
+    with lock(tmp_path / "g"):
+        pass
+
+
+@pytest.mark.slow
+def test_of_many_that_start_together_one_at_a_time_gets_in(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom ssl_tilegen.system.legacy_locks import lock, Busy\n"
+        "end = time.time() + 3\nn = 0\n"
+        "while time.time() < end:\n"
+        "    try:\n"
+        "        with lock(Path(sys.argv[1])):\n"
+        "            Path(sys.argv[1]).open('x').close(); time.sleep(0.002); Path(sys.argv[1]).unlink(); n += 1\n"
+        "    except Busy: pass\n"
+        "print(n)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "g")]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    results = [job.communicate() for job in jobs]
+    assert all(job.returncode == 0 for job in jobs), results
+    assert sum(int(out) for out, _ in results) > 3
+
+
+def test_bad_paths_of_outputs_are_one_line(bundle: Path, tmp_path: Path) -> None:
+    source = raster(tmp_path / "a.tif", 100, 100)
+    with pytest.raises(TilegenError, match="cannot write here") as caught:
+        run(source, bundle, summary=Path("/proc/none/s.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_settings_objects_see_the_same_jobs(tmp_path: Path) -> None:
+    """The split over processes depends on nothing but the inputs."""
+    for name in "cab":
+        raster(tmp_path / f"{name}.tif", 70, 70)
+    first, second = (find_jobs([tmp_path], EmbedSettings()) for _ in range(2))
+    assert first == second and [job.image.name for job in first] == ["a.tif", "b.tif", "c.tif"]
+
+
+class _held_by_another_process:  # noqa: N801
+    """A process that holds the lock of a path until the end of the block."""
+
+    def __init__(self, path: Path) -> None:
+        program = (
+            "import sys, time\nfrom pathlib import Path\nfrom ssl_tilegen.system.legacy_locks import lock\n"
+            "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
+        )
+        self._job = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> int:
+        assert self._job.stdout and self._job.stdout.readline() == "held\n"
+        return self._job.pid
+
+    def __exit__(self, *_: object) -> None:
+        self._job.kill()
+        self._job.wait()

@@ -1,0 +1,392 @@
+"""From a table of images to a prior, and from a label, words, a vector or a map to a drawn grid and its picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.encoders import text as text_module
+from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingError
+from ssl_tilegen.geometry import Size
+from ssl_tilegen.grids import EmbeddingGrid
+from ssl_tilegen.nets.grid_prior import GridPrior
+from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.scene import read_scene
+from ssl_tilegen.prior.spec import PriorSampling
+from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
+from ssl_tilegen.training.data.prior_table import read_table
+from ssl_tilegen.training.data.prior_windows import placed, shared
+from ssl_tilegen.workflows.embed.run import embed
+from ssl_tilegen.workflows.generate.prior_grid import asked
+from ssl_tilegen.workflows.generate.run import generate
+from ssl_tilegen.workflows.models import describe
+from ssl_tilegen.workflows.train import train
+from tests.bundles import encoder_bundle, painting_bundle
+
+COLOURS = {"dark rock": (40, 30, 30), "bright sand": (230, 220, 180)}
+TOML = """
+table = "table.csv"
+text_encoder = "words"
+turns = 2
+window_cells = 4
+[net]
+width = 64
+blocks = 1
+hidden = 32
+[run]
+steps = 200
+batch = 16
+lr = 4e-3
+warmup = 10
+cooldown = 0.3
+ema = 0.9
+log_every = 50
+save_every = 200
+sample_every = 200
+"""
+
+
+def small_text_encoder(folder: Path) -> Path:
+    """A transformers model of random weights with a vocabulary of single words, saved as users save theirs."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir()
+    known = "dark rock bright sand stone a field of"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *known.split()]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "initializer_range": 0.3,
+    }
+    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=16, **shape)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a bundle whose prior knows two grounds by label, words and a vector of three numbers."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("prior")
+    rng = np.random.default_rng(0)
+    small_text_encoder(folder / "words")
+    painting_bundle(folder / "run" / "bundle")
+    with (folder / "table.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label", "caption", "vector", "gsd", "region"])
+        for label, colour in COLOURS.items():
+            for number in range(4):
+                coarse = np.clip(np.array(colour) + rng.normal(0, 12, (20, 20, 3)), 0, 255).astype(np.uint8)
+                name = f"{label.split()[0]}{number}_0.png"
+                Image.fromarray(coarse).resize((330, 270), Image.Resampling.BICUBIC).save(folder / name)
+                vector = "1 0 0" if "dark" in label else "0 0 2"
+                table.writerow([name, label, f"{label} | a field of {label}", vector, 0.15, ""])
+        options = EmbedSettings(out=folder / "grid.zarr", model=str(folder / "run" / "bundle"), gsd=0.15)
+        embed([folder / "dark0_0.png"], options)
+        table.writerow(["grid.zarr", "dark rock", "dark rock", "1 0 0", "", "64,0,256,256"])
+    (folder / "prior.toml").write_text(TOML.replace('"words"', json.dumps(str(folder / "words"))))
+    train("prior", folder / "prior.toml", folder / "run", device="cpu")
+    return folder / "run" / "bundle"
+
+
+@pytest.fixture(scope="module")
+def brightness(trained, tmp_path_factory):
+    """Says where cells (R, K, D) stand between the embeddings of the dark (0) and the bright ground (1)."""
+    folder, ends = tmp_path_factory.mktemp("ends"), []
+    for number, colour in enumerate(COLOURS.values()):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (128, 128), colour).save(path)
+        embed([path], EmbedSettings(out=path.with_suffix(".zarr"), model=str(trained), gsd=0.15))
+        ends.append(EmbeddingGrid.open(path.with_suffix(".zarr")).read().embedding.astype(np.float64).mean((0, 1)))
+    axis = ends[1] - ends[0]
+    return lambda cells: float((cells.reshape(-1, len(axis)) - ends[0]).mean(0) @ axis / (axis @ axis))
+
+
+def run(trained: Path, out: Path, **options) -> GenerateSettings:
+    return GenerateSettings(model=str(trained), out=out, steps=2, device="cpu", **options)
+
+
+@pytest.mark.parametrize(
+    "dark, bright",
+    [({"label": "dark rock"}, {"label": "Bright Sand"}), ({"text": "a field of dark rock"}, {"text": "bright sand"}),
+     ({"vector": "dark.npy"}, {"vector": "both.npz:bright"})],
+    ids=["label", "text", "vector"],
+)  # fmt: skip
+def test_a_drawn_grid_is_of_what_was_asked_for(trained, brightness, tmp_path, monkeypatch, dark, bright):
+    monkeypatch.chdir(tmp_path)
+    np.save("dark.npy", np.array([1.0, 0, 0]))
+    np.savez("both.npz", dark=np.array([1.0, 0, 0]), bright=np.array([0, 0, 2.0]))
+    found = []
+    for name, options in (("dark", dark), ("bright", bright)):
+        generate(run(trained, tmp_path / f"{name}.png", size=256, save_grid=tmp_path / f"g-{name}.zarr", **options))
+        grid = EmbeddingGrid.open(tmp_path / f"g-{name}.zarr")
+        assert (grid.shape, grid.spec.resolution.value, grid.spec.source.kind) == (Size(4, 4), 0.15, "drawn")
+        found.append(brightness(grid.read().embedding.astype(np.float64)))
+    assert found[1] > found[0] + 0.3
+
+
+def test_same_seed_same_grid_and_picture_another_seed_another(trained, tmp_path):
+    pictures, grids = [], []
+    for number, seed in enumerate((3, 3, 4)):
+        out, grid = tmp_path / f"{number}.png", tmp_path / f"{number}.zarr"
+        generate(run(trained, out, label="dark rock", size=128, seed=seed, save_grid=grid))
+        pictures.append(np.asarray(Image.open(out)))
+        grids.append(EmbeddingGrid.open(grid).read().embedding)
+    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(grids[0], grids[1])
+    assert not np.array_equal(pictures[0], pictures[2]) and not np.array_equal(grids[0], grids[2])
+
+
+def test_a_kept_grid_paints_the_same_picture_and_is_not_overwritten(trained, tmp_path):
+    grid = tmp_path / "g.zarr"
+    generate(run(trained, tmp_path / "a.png", text="dark rock", size=200, save_grid=grid))
+    again = generate(run(trained, tmp_path / "b.png", grid=grid, size=200))
+    assert again.size == (200, 200)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
+    with pytest.raises(OutputError, match=r"--save-grid.*exists"):
+        generate(run(trained, tmp_path / "c.png", label="dark rock", size=200, save_grid=grid))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_a_dry_run_leaves_nothing_and_a_name_is_found_from_the_words(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = generate(run(trained, None, text="a field of bright sand", size=128, dry_run=True))
+    assert (report.status, report.out.name) == ("planned", "a-field-of-bright-sand-synthetic.ome.tif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_provenance_says_what_was_asked_for(trained, tmp_path):
+    generate(run(trained, tmp_path / "x.png", text="dark rock", label="dark rock", size=128))
+    facts = json.loads((tmp_path / "x.png.json").read_text())
+    assert "label: dark rock; text: dark rock" in json.dumps(facts)
+
+
+@pytest.mark.parametrize("kind", ["png", "geojson"])
+def test_a_scene_puts_each_ground_in_its_place(trained, brightness, tmp_path, kind):
+    path = tmp_path / f"map.{kind}"
+    if kind == "png":
+        picture = np.zeros((30, 60, 3), np.uint8)
+        picture[:, :30], picture[:, 30:] = (200, 0, 0), (0, 0, 200)
+        Image.fromarray(picture).save(path)
+        (tmp_path / "map.csv").write_text("colour,label,text\n#c80000,bright sand,\n#0000c8,,dark rock\n")
+    else:
+        boxes = [("label", "bright sand", 0, 384), ("text", "dark rock", 384, 768)]
+        features = [{"type": "Feature", "properties": {key: value}, "geometry": {"type": "Polygon", "coordinates": [
+            [[a, 0], [b, 0], [b, 384], [a, 384], [a, 0]]]}} for key, value, a, b in boxes]  # fmt: skip
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    grid = tmp_path / "g.zarr"
+    report = generate(run(trained, tmp_path / "x.png", scene=path, size="768x384", save_grid=grid))
+    cells = EmbeddingGrid.open(grid).read().embedding.astype(np.float64)
+    assert report.size == (768, 384) and cells.shape[:2] == (6, 12)
+    left, right = (brightness(part) for part in (cells[:, :5], cells[:, 7:]))
+    assert left > right + 0.3
+
+
+def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brightness, tmp_path):
+    grid, size = tmp_path / "g.zarr", "768x384"
+    words = "bright sand beside a field of dark rock"
+    report = generate(run(trained, tmp_path / "x.png", text=words, size=size, seed=2, save_grid=grid))
+    drawn = EmbeddingGrid.open(grid)
+    cells = drawn.read().embedding
+    left, right = (brightness(part.astype(np.float64)) for part in (cells[:, :4], cells[:, 8:]))
+    assert left > right + 0.3
+    read = "note: the text is read as (bright sand | field of dark rock)"
+    assert report.remarks[0] == drawn.spec.source.remarks[0] == read
+    again = run(trained, tmp_path / "y.png", scene=tmp_path / "g.scene.png", size=size, seed=2,
+                save_grid=tmp_path / "h.zarr")  # fmt: skip
+    generate(again)
+    assert np.array_equal(EmbeddingGrid.open(tmp_path / "h.zarr").read().embedding, cells)
+    assert not (tmp_path / "h.scene.png").exists()
+
+
+def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
+    asked_for = run(trained, tmp_path / "x.png", text="bright sand beside dark rock", size=128,
+                    save_grid=tmp_path / "g.zarr")  # fmt: skip
+    (tmp_path / "g.scene.png").mkdir()
+    with pytest.raises(OutputError, match=r"g\.scene\.png: cannot be written"):
+        generate(asked_for)
+    assert not (tmp_path / "g.zarr").exists()
+    (tmp_path / "g.scene.png").rmdir()
+    generate(asked_for)
+    written = read_scene(tmp_path / "g.scene.png", Size(128, 128))
+    assert [region.text for region in written.regions] == ["bright sand", "dark rock"]
+    assert {".g.scene.png.part", ".g.scene.csv.part"}.isdisjoint(p.name for p in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"label": "dark rocks"}, "nearest: dark rock"), ({"text": "rock " * 30}, "fewer words"),
+     ({"vector": "long.npy"}, "has shape 4, this prior takes 3 numbers"),
+     ({"vector": "none.npy"}, "no vector can be read"), ({"vector": "nan.npy"}, "finite"),
+     ({"scene": "none.png"}, "cannot be read"), ({"scene": "bare.png"}, "legend")],
+    ids=["label", "text", "length", "missing", "nan", "no map", "no legend"],
+)  # fmt: skip
+def test_what_the_prior_cannot_be_told_is_one_line(trained, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("long.npy", np.zeros(4))
+    np.save("nan.npy", np.array([0, np.nan, 0]))
+    Image.new("RGB", (4, 4)).save("bare.png")
+    if "scene" in options:
+        options = {"scene": Path(options["scene"])}
+    with pytest.raises((InputError, SettingError), match=message) as caught:
+        generate(run(trained, tmp_path / "x.png", size=128, **options))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"text": " "}, {"grid": "g.zarr", "label": "x"}, {"grid": "g", "save_grid": "h"}]
+)
+def test_contradictions_are_refused_before_any_work(options):
+    with pytest.raises(ValueError, match=r"give --grid|is empty|not both|is one already"):
+        GenerateSettings(**options)
+
+
+def test_without_transformers_text_says_what_to_install_and_labels_work(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install transformers"):
+        generate(run(trained, tmp_path / "x.png", text="dark rock", size=128))
+    assert generate(run(trained, tmp_path / "y.png", label="dark rock", size=128)).status == "done"
+
+
+def test_other_weights_of_the_text_encoder_are_refused(trained, tmp_path):
+    bundle = ModelBundle.load(trained)
+    info = bundle.prior_info
+    assert info is not None and info.text is not None
+    bundle.__dict__["prior_info"] = info.model_copy(update={"text": info.text.model_copy(update={"sha256": "0"})})
+    with pytest.raises(FormatError, match="not the weights"):
+        asked(run(trained, tmp_path / "x.png", text="dark rock"), bundle)
+
+
+def test_a_bundle_without_a_prior_says_so(tmp_path):
+    folder = painting_bundle(tmp_path / "bundle")
+    with pytest.raises(FormatError, match=r"has no prior.*--grid"):
+        generate(run(folder, tmp_path / "x.png", label="forest"))
+
+
+def test_models_info_lists_the_labels(trained):
+    facts = describe(str(trained))
+    assert list(facts["labels"]) == ["bright sand", "dark rock"] and facts["vector_dim"] == 3
+    assert "prior" in facts["components"] and facts["labels"]["dark rock"] == "aerial, 0.15 m/px"
+
+
+@pytest.mark.parametrize(
+    "net, message",
+    [("_class_name='FieldUNet'", "no prior"), ("{_class_name='GridTransformer', width=50}", "multiple of heads"),
+     ("{_class_name='GridTransformer', window=2}", "smaller than window_cells 4")],
+    ids=["class", "heads", "window"],
+)  # fmt: skip
+def test_a_network_that_cannot_be_is_one_line(trained, tmp_path, net, message):
+    override = f"net={net}" if net.startswith("{") else f"net.{net}"
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    with pytest.raises(SettingError, match=message):
+        train("prior", config, tmp_path / "run", overrides=[override, bundle], device="cpu")
+
+
+def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, tmp_path):
+    config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
+    net = "net={_class_name='GridTransformer', width=32, depth=1, heads=2, hidden=32}"
+    train("prior", config, tmp_path / "run", overrides=[net, bundle], device="cpu")
+    model, drawn = ModelBundle.load(tmp_path / "run" / "bundle"), []
+    assert model.prior.window == 4 and type(model.prior).__name__ == "GridTransformer"
+    for label in ("dark rock", "bright sand"):
+        request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
+        drawn.append(brightness(draw(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64)))
+    assert drawn[1] > drawn[0] + 0.3
+
+
+def test_a_window_of_many_pieces_of_one_cell():
+    piece = Piece(0, np.ones((1, 1, 2), np.float16), np.zeros((1, 1), np.int8))
+    cells, state, parts = placed([(piece, row, col) for row in range(12) for col in range(12)], 12)
+    assert cells.all() and not state.any() and parts.ravel().tolist() == list(range(1, 145))
+
+
+def test_two_sources_of_a_window_have_no_part_in_common():
+    pieces = [Piece(0, np.full((2, 2, 2), value, np.float16), np.zeros((2, 2), np.int8)) for value in (1, 2)]
+    one, two = ([(piece, row, col) for row in (0, 2) for col in (0, 2)] for piece in pieces)
+    for seed in range(8):
+        (cells, _, parts), other = shared(placed(one, 4), placed(two, 4), np.random.default_rng(seed))
+        assert 0 < other.sum() < 16 and (cells[other] == 2).all() and (cells[~other] == 1).all()
+        assert not set(parts[other].tolist()) & set(parts[~other].tolist())
+
+
+def shaken_prior() -> GridPrior:
+    torch.manual_seed(0)
+    net = GridPrior(6, 3, width=16, blocks=2, hidden=8).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2)
+    return net
+
+
+def test_pieces_of_a_grid_equal_the_whole_and_a_grid_grows_in_place():
+    net, rng = shaken_prior(), np.random.default_rng(0)
+    told = rng.standard_normal((3, 40, 50)).astype(np.float32)
+    told[:, :, 20:30] = np.nan
+    how = PriorSampling(steps=3, guidance=2.0)
+    whole, cut = draw(net, told, how, 5), draw(net, told, how, 5, call_cells=300)
+    assert np.allclose(whole.embedding, cut.embedding, atol=0.02 * whole.embedding.std())
+    smaller = draw(net, told[:, :30, :30], how, 5)
+    inside = np.s_[:10, :10]  # out of reach of the new edge: 3 steps of 3 cells
+    assert np.allclose(whole.embedding[inside], smaller.embedding[inside], atol=0.02 * whole.embedding.std())
+
+
+def test_a_window_of_its_own_equals_a_canvas_that_ends_there():
+    net = shaken_prior()
+    x, t, told = torch.randn(1, 7, 9, 9), torch.tensor([0.4]), torch.randn(1, 3, 9, 9)
+    inside = torch.zeros(1, 1, 9, 9)
+    inside[..., 2:5, 3:7] = 1
+    masked = net(x, t, told, inside)[..., 2:5, 3:7]
+    alone = net(x[..., 2:5, 3:7], t, told[..., 2:5, 3:7])
+    assert torch.allclose(masked, alone, atol=1e-5)
+
+
+def test_grids_and_images_become_the_same_kind_of_piece(trained):
+    folder = trained.parents[1]
+    rows = read_table(folder / "table.csv")
+    pieces, seen = pieces_of(rows, ModelBundle.load(trained), 2, 0, folder / "run" / "prior" / "cache", print)
+    assert [sum(piece.row == number for piece in pieces) for number in range(9)] == [2] * 8 + [1]
+    grid = pieces[-1]
+    whole = EmbeddingGrid.open(folder / "grid.zarr").read().embedding
+    assert np.array_equal(grid.cells, whole[0:4, 1:5]) and (grid.state == 1).all()
+    assert {facts.resolution.value for facts in seen} == {0.15}
+
+
+def test_a_grid_of_another_encoder_is_refused(trained, tmp_path):
+    other = encoder_bundle(tmp_path / "other", seed=1)
+    Image.new("RGB", (128, 128), (9, 99, 9)).save(tmp_path / "x.png")
+    embed([tmp_path / "x.png"], EmbedSettings(out=tmp_path / "x.zarr", model=str(other), gsd=0.15))
+    (tmp_path / "t.csv").write_text("path,label\nx.zarr,green\n")
+    with pytest.raises(FormatError, match="another encoder"):
+        pieces_of(read_table(tmp_path / "t.csv"), ModelBundle.load(trained), 1, 0, tmp_path / "cache", print)
+
+
+def test_a_broken_table_names_its_line(tmp_path):
+    table = tmp_path / "t.csv"
+    for text, message in (("label\nx\n", "no column 'path'"), ("path,colour\na,b\n", "unknown column 'colour'"),
+                          ("path,vector\na,1 x\n", "line 2"), ("path\n", "no rows"),
+                          ("path,vector\na,1 2\nb,1\n", "different lengths")):  # fmt: skip
+        table.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_table(table)
+
+
+def test_cells_of_a_map_take_the_region_that_most_of_them_is_of(tmp_path):
+    picture = np.zeros((10, 10, 3), np.uint8)
+    picture[:, 7:] = 255
+    Image.fromarray(picture).save(tmp_path / "m.png")
+    (tmp_path / "m.csv").write_text("colour,label\n#000000,a\n#ffffff,b\n")
+    scene = read_scene(tmp_path / "m.png", Size(128, 128))
+    assert scene.masks(Size(2, 2)).tolist() == [[0, 1], [0, 1]]
