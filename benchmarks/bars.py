@@ -45,7 +45,7 @@ from ssl_tilegen.metrics.distances import nearest
 from ssl_tilegen.metrics.fidelity import psnr
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.resampling import Interval, half_samples, interval
-from ssl_tilegen.system.runtime import pick_device, tune_allocator
+from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.training.data.corpus import is_flat, turned
 from ssl_tilegen.workflows.augment.paint_stack import develop_stack, paint_stack
 from ssl_tilegen.workflows.augment.patches import BLEED_LAT, cells_of

@@ -27,7 +27,7 @@ from ssl_tilegen.grids import shards
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.readers.slide import Slide
 from ssl_tilegen.io.tissue_map import TissueMap
-from ssl_tilegen.system.runtime import silent
+from ssl_tilegen.system.progress import silent
 from ssl_tilegen.workflows.embed.inputs import Job
 from ssl_tilegen.workflows.embed.run import embed_one, load_encoder
 from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards

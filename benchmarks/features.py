@@ -21,7 +21,7 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.probes import linear_probe, scores
-from ssl_tilegen.system.runtime import tune_allocator
+from ssl_tilegen.system.device import tune_allocator
 
 Embed = Callable[[np.ndarray], np.ndarray]
 

@@ -21,7 +21,7 @@ import numpy as np
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.system.runtime import cores
+from ssl_tilegen.system.resources import cores
 
 _BAND_ROWS = 1024
 KINDS = (("a.ome.tif", "jpeg"), ("a.tif", "deflate"), ("a.ome.tif", "zstd"), ("a.zarr", "zstd"))

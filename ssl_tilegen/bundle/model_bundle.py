@@ -30,8 +30,8 @@ from ssl_tilegen.nets import build_component, build_encoder
 from ssl_tilegen.nets.window import at_unit_length, predict
 from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
 from ssl_tilegen.prior.spec import PriorInfo
+from ssl_tilegen.system.device import fast_dtype
 from ssl_tilegen.system.folders import replace_folder
-from ssl_tilegen.system.runtime import fast_dtype
 
 FORMAT = 1
 BUILT_IN = ("tiny",)

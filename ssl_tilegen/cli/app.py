@@ -25,7 +25,7 @@ from ssl_tilegen.config import (
 )
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.system.launch import distributed_environment
-from ssl_tilegen.system.runtime import catching_signals, check_stop, stop_requested
+from ssl_tilegen.system.signals import catching_signals, check_stop, stop_requested
 
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."

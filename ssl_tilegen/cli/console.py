@@ -11,7 +11,7 @@ from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
-from ssl_tilegen.system.runtime import check_stop
+from ssl_tilegen.system.signals import check_stop
 
 _EVERY_S = 10.0  # between plain lines of one stage
 _UNITS = {"develop": " Mpx"}  # of stages that count something else than steps, tiles or images

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.system.runtime import reading_threads
+from ssl_tilegen.system.resources import reading_threads
 
 
 def knob(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.system.runtime import check_stop
+from ssl_tilegen.system.signals import check_stop
 
 T = TypeVar("T")
 

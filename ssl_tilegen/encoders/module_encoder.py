@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_tilegen.encoders.base import Normalisation
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.system.runtime import autocast
+from ssl_tilegen.system.device import autocast
 
 POOLINGS = ("cls", "mean", "cls+mean", "pool")
 _BATCH = {"cpu": 64, "cuda": 256}

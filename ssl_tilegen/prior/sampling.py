@@ -28,7 +28,7 @@ from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.windows import overlapping, settling, shifting
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.prior.spec import PriorSampling
-from ssl_tilegen.system.runtime import fast_dtype
+from ssl_tilegen.system.device import fast_dtype
 
 _CALL_CELLS = 16_384
 _CALL_WINDOWS = 32

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.system.runtime import check_stop
+from ssl_tilegen.system.signals import check_stop
 
 if TYPE_CHECKING:
     import torch

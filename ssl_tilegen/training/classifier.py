@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.system.runtime import fast_dtype
+from ssl_tilegen.system.device import fast_dtype
 
 _TEST_BATCH = 256
 

@@ -17,8 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
+from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import distributed_environment
-from ssl_tilegen.system.runtime import pick_device
 
 _PATIENCE = timedelta(hours=12)
 """How long the others wait for the first to cache its latents."""

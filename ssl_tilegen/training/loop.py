@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.system.runtime import fast_dtype
+from ssl_tilegen.system.device import fast_dtype
 from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data.batches import Batch, Batches
 from ssl_tilegen.training.distributed import Processes

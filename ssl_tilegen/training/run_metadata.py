@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from ssl_tilegen import __version__
-from ssl_tilegen.system.runtime import versions
+from ssl_tilegen.system.resources import versions
 
 _LIBRARIES = ("torch", "timm", "diffusers", "numpy")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_tilegen.config.train import STAGES, load_stage_settings
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system.runtime import allow_many_files
+from ssl_tilegen.system.resources import allow_many_files
 from ssl_tilegen.training.checkpoint import has_checkpoint
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import train_stage

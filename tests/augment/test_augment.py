@@ -20,7 +20,7 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.metrics.votes import class_votes
-from ssl_tilegen.system.runtime import silent
+from ssl_tilegen.system.progress import silent
 from ssl_tilegen.workflows.augment.inputs import read_originals
 from ssl_tilegen.workflows.augment.paint_stack import frame, paint_stack
 from ssl_tilegen.workflows.augment.patches import cells_of, mixed

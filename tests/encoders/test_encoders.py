@@ -18,7 +18,7 @@ from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.encoders.threaded import EncoderPool
 from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
-from ssl_tilegen.system.runtime import fast_dtype
+from ssl_tilegen.system.device import fast_dtype
 
 ARGS: dict[str, Any] = {"img_size": 64, "patch_size": 16, "depth": 2, "embed_dim": 48, "num_heads": 3}
 

@@ -16,7 +16,7 @@ from ssl_tilegen.config.train import DataSettings, DenoiserSettings, SourceSetti
 from ssl_tilegen.errors import InputError, Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets import timm_network
-from ssl_tilegen.system.runtime import pick_device
+from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.training.data import latent_cache as cache
 from ssl_tilegen.training.data.corpus import load_corpus
 from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of

@@ -24,7 +24,7 @@ from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.system.runtime import check_stop
+from ssl_tilegen.system.signals import check_stop
 from ssl_tilegen.training.data.corpus import Corpus, turned
 from ssl_tilegen.training.data.images import Picture
 from ssl_tilegen.training.data.paired_grids import Grid, grid_beside, path_beside

@@ -13,7 +13,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
 from ssl_tilegen.system.launch import Distributed, worker_share
-from ssl_tilegen.system.runtime import Progress
+from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.augment.patches import Painter, mixed
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
 from ssl_tilegen.workflows.augment.store import Record

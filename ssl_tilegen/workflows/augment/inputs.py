@@ -15,7 +15,8 @@ from ssl_tilegen.errors import InputError, TilegenError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.system.runtime import Progress, reading_threads
+from ssl_tilegen.system.progress import Progress
+from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.labelled_images import read_labelled
 
 PATCH_PX = 1024

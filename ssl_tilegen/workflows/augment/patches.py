@@ -23,7 +23,8 @@ from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.writers.tiled_tiff import software
-from ssl_tilegen.system.runtime import Progress, reading_threads
+from ssl_tilegen.system.progress import Progress
+from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.augment.inputs import Original, read_pixels
 from ssl_tilegen.workflows.augment.paint_stack import develop_stack, frame, paint_stack
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet

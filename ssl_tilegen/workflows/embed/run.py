@@ -15,10 +15,11 @@ from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
 from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.folders import sweep_leftovers
 from ssl_tilegen.system.launch import worker_share
 from ssl_tilegen.system.legacy_locks import Busy, Share, lock
-from ssl_tilegen.system.runtime import Progress, pick_device, silent
+from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
 from ssl_tilegen.workflows.embed.regions import regions_for

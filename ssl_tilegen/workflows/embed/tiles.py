@@ -18,7 +18,7 @@ from ssl_tilegen.grids import GridData, Validity, shards
 from ssl_tilegen.io.raster import Pixels
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.system.runtime import Progress
+from ssl_tilegen.system.progress import Progress
 
 BLOCK_PX = 1024  # tiles are read in blocks of about this side: one decode for many tiles
 

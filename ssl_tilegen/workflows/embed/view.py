@@ -11,7 +11,7 @@ from ssl_tilegen.geometry import Lattice, Resolution
 from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.io.view import RasterView, view_at
-from ssl_tilegen.system.runtime import versions
+from ssl_tilegen.system.resources import versions
 from ssl_tilegen.workflows.embed.inputs import Job
 
 

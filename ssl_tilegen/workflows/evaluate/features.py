@@ -24,7 +24,8 @@ from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
-from ssl_tilegen.system.runtime import Progress, pick_device, silent
+from ssl_tilegen.system.device import pick_device
+from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
 

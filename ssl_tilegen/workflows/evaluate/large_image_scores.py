@@ -22,7 +22,7 @@ from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.metrics.retrieval import ranks
 from ssl_tilegen.metrics.seams import seam_score
-from ssl_tilegen.system.runtime import Progress
+from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.features import Features, features_of
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, factor_of, is_large, places

@@ -12,7 +12,8 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
-from ssl_tilegen.system.runtime import Progress, pick_device, silent
+from ssl_tilegen.system.device import pick_device
+from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.classifier_cache import remembered
 from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders

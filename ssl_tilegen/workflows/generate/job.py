@@ -18,7 +18,7 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
-from ssl_tilegen.system.runtime import pick_device
+from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.workflows.generate.inpainting import Kept, check_lossless, keep
 from ssl_tilegen.workflows.generate.placement import Placement, place
 from ssl_tilegen.workflows.generate.provenance import provenance

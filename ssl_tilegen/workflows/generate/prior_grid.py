@@ -34,8 +34,11 @@ from ssl_tilegen.prior.sampling import draw
 from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
+from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import distributed_environment
-from ssl_tilegen.system.runtime import Progress, check_stop, pick_device, versions
+from ssl_tilegen.system.progress import Progress
+from ssl_tilegen.system.resources import versions
+from ssl_tilegen.system.signals import check_stop
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40

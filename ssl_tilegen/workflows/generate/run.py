@@ -18,8 +18,9 @@ from ssl_tilegen.diffusion.row_parallel import Team
 from ssl_tilegen.diffusion.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
+from ssl_tilegen.system.device import tune_allocator
 from ssl_tilegen.system.launch import Distributed, distributed_environment, process_group
-from ssl_tilegen.system.runtime import Progress, silent, tune_allocator
+from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.generate.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate.job import Job, Repaint, prepare
 from ssl_tilegen.workflows.generate.preview import write_preview

@@ -9,7 +9,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.system.runtime import reading_threads
+from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
 
 
