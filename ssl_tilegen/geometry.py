@@ -111,16 +111,24 @@ class Lattice:
     """Tiles of ``tile`` x ``tile`` at every ``stride`` on a plane of ``size``.
 
     A cell is one tile's place in the grid. Only tiles that lie wholly inside count, except that a plane smaller than
-    a tile still has one cell per axis (its tile reaches beyond the plane).
+    a tile still has one cell per axis (its tile reaches beyond the plane). With ``partial`` the last tile of each axis
+    may reach beyond the plane too, so that no pixel is left over.
     """
 
     size: Size
     tile: int
     stride: int
+    partial: bool = False
 
     def __post_init__(self) -> None:
         if self.tile <= 0 or self.stride <= 0:
             raise ValueError(f"tile and stride must be positive, got {self.tile} and {self.stride}")
+
+    @classmethod
+    def covering(cls, size: Size, tile: int, stride: int) -> Lattice:
+        """The lattice under whose tiles every pixel lies; ``partial`` only where whole tiles leave some over."""
+        whole, all_of_it = cls(size, tile, stride), cls(size, tile, stride, partial=True)
+        return whole if whole.shape == all_of_it.shape else all_of_it
 
     @property
     def shape(self) -> Size:
@@ -128,7 +136,11 @@ class Lattice:
         return Size(self._count(self.size.rows), self._count(self.size.cols))
 
     def _count(self, length: int) -> int:
-        return 1 if length < self.tile else (length - self.tile) // self.stride + 1
+        if length <= self.tile:
+            return 1
+        if not self.partial:
+            return (length - self.tile) // self.stride + 1
+        return min(-(-(length - self.tile) // self.stride) + 1, -(-length // self.stride))
 
     def window(self, row: int, col: int) -> Window:
         """The tile of the cell at grid position (row, col)."""

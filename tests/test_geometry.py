@@ -136,6 +136,17 @@ def test_lattice_tiles_lie_inside_and_no_more_would(size: Size, tile: int, strid
         assert lattice.shape.cols == 1
 
 
+@given(sizes, st.integers(1, 64), st.integers(1, 64))
+def test_a_covering_lattice_leaves_no_pixel_over_and_has_no_tile_beyond(size: Size, tile: int, stride: int) -> None:
+    lattice, whole = Lattice.covering(size, tile, stride), Lattice(size, tile, stride)
+    last = lattice.window(lattice.shape.rows - 1, lattice.shape.cols - 1)
+    assert last.row < size.rows and last.col < size.cols
+    if stride <= tile:
+        assert last.row_end >= size.rows and last.col_end >= size.cols
+    assert (lattice == whole) == (lattice.shape == whole.shape)
+    assert 0 <= lattice.shape.rows - whole.shape.rows <= 1 and 0 <= lattice.shape.cols - whole.shape.cols <= 1
+
+
 @given(st.builds(Lattice, sizes, st.integers(20, 64), st.integers(20, 64)))
 def test_lattice_cells_run_row_by_row_with_centres_in_their_tiles(lattice: Lattice) -> None:
     cells = list(lattice.cells())

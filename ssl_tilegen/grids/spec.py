@@ -105,6 +105,8 @@ class GridSpec:
             "encoder": asdict(self.encoder) | {"versions": dict(self.encoder.versions)},
             "bundle": dict(self.bundle) if self.bundle else None,
         }
+        if self.lattice.partial:
+            attributes["partial_cells"] = True
         if self.resolution and self.resolution.unit == "um":
             attributes["mpp"] = self.resolution.value
         return attributes | georeference(self.crs, self.transform)
@@ -115,7 +117,7 @@ class GridSpec:
         source, encoder, resolution = attributes["source"], attributes["encoder"], attributes["resolution"]
         return cls(
             source=SourceFacts(**_tuples(source) | {"size_px": Size(*source["size_px"])}),
-            lattice=Lattice(Size(*attributes["size_px"]), attributes["tile_px"], attributes["stride_px"]),
+            lattice=_lattice(attributes),
             dim=dim,
             encoder=EncoderFacts(**_tuples(encoder)),
             resolution=Resolution(**resolution) if resolution else None,
@@ -146,6 +148,12 @@ class GridData:
     def usable(self) -> np.ndarray:
         """(R, K) bool: cells that hold an embedding of real pixels, tissue or background."""
         return (self.valid == Validity.OK) | ((self.valid == Validity.BACKGROUND) & self.embedding.any(axis=-1))
+
+
+def _lattice(attributes: Mapping[str, Any]) -> Lattice:
+    """The lattice of a grid; ``partial_cells`` where its last tiles reach beyond the image and are mirrored there."""
+    size, partial = Size(*attributes["size_px"]), bool(attributes.get("partial_cells", False))
+    return Lattice(size, attributes["tile_px"], attributes["stride_px"], partial)
 
 
 def georeference(crs: str | None, transform: tuple[float, ...] | None) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import Pixels, Raster, ReadError
@@ -51,10 +54,25 @@ class RasterView:
         rows = Axis(window.row, window.rows, self.factor)
         return self.raster.sample(rows, Axis(window.col, window.cols, self.factor))
 
+    def read_mirrored(self, window: Window) -> Pixels:
+        """As ``read``, but the image is mirrored at its edges, as often as it takes, where the window reaches outside.
+
+        So what lies there looks like the image. Reads a window of the image, at most as large as ``window``.
+        """
+        rows = _mirrored(window.row, window.rows, self.size.rows)
+        cols = _mirrored(window.col, window.cols, self.size.cols)
+        seen = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
+        pixels = self.read(seen)
+        if seen == window:
+            return pixels
+        at = np.ix_(rows - seen.row, cols - seen.col)
+        return Pixels(pixels.rgb[at], pixels.valid[at])
+
     def read_many(self, windows: Iterable[Window], threads: int = 4) -> Iterator[tuple[Window, Pixels]]:
         """(window, pixels) in order, read on ``threads`` threads, never more than twice as many windows ahead.
 
-        A window that cannot be decoded comes as pixels with ``error`` set and nothing valid; the others go on.
+        Beyond its edges the image is mirrored. A window that cannot be decoded comes as pixels with ``error`` set and
+        nothing valid; the others go on.
         """
         windows = iter(windows)
         with ThreadPoolExecutor(max(1, threads), thread_name_prefix="read") as pool:
@@ -74,9 +92,15 @@ class RasterView:
 
     def _read_or_mark(self, window: Window) -> Pixels:
         try:
-            return self.read(window)
+            return self.read_mirrored(window)
         except ReadError as error:
             return Pixels.blank(window.size, self.raster.background, error)
+
+
+def _mirrored(start: int, length: int, size: int) -> NDArray[np.int64]:
+    """Which pixel of an axis of ``size`` is seen at each place of [start, start + length): ... 1 0 0 1 ... n n ..."""
+    places = np.arange(start, start + length) % (2 * size)
+    return np.where(places < size, places, 2 * size - 1 - places)
 
 
 def view_at(raster: Raster, resolution: Resolution, *, snap: float = SNAP) -> RasterView:

@@ -58,7 +58,7 @@ def test_a_slide(data_dir: Path, bundle: Path, encoder: Encoder, tmp_path: Path)
     slide = data_dir / "slides" / "cmu-1-small-region.svs"
     report = run(slide, bundle, out=tmp_path / "g.zarr")[0]
     grid = EmbeddingGrid.open(tmp_path / "g.zarr")
-    assert report.status == "done" and grid.shape == Size(2967 // TILE_PX, 2220 // TILE_PX) and grid.dim == DIM
+    assert report.status == "done" and grid.shape == Size(2967, 2220).ceil_div(TILE_PX) and grid.dim == DIM
     assert grid.spec.resolution == Resolution(0.499, "um") and grid.spec.factor == 1
     assert grid.spec.source.kind == "slide" and grid.spec.bundle and grid.spec.bundle["id"] == "stub"
     cells = grid.read()
@@ -85,7 +85,7 @@ def test_a_raster_keeps_its_sampling_and_its_place(data_dir: Path, bundle: Path,
     with rasterio.open(source) as file:
         assert spec.crs == str(file.crs) and spec.transform == pytest.approx(tuple(file.transform)[:6])
     assert spec.resolution and spec.resolution.value == pytest.approx(0.1)
-    assert spec.shape == Size(1106 // TILE_PX, 1213 // TILE_PX)
+    assert spec.shape == Size(1106, 1213).ceil_div(TILE_PX)
 
 
 def test_gsd_reads_coarser(bundle: Path, tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_stride_makes_denser_grids(bundle: Path, tmp_path: Path) -> None:
     run(source, bundle, out=tmp_path / "tile.zarr")
     run(source, bundle, out=tmp_path / "half.zarr", stride=32)
     whole, half = (EmbeddingGrid.open(tmp_path / f"{name}.zarr").read().embedding for name in ("tile", "half"))
-    assert half.shape[:2] == (5, 7)
-    np.testing.assert_allclose(half[::2, ::2].astype(float), whole.astype(float), atol=2e-2)
+    assert half.shape[:2] == (6, 8) and whole.shape[:2] == (4, 5)
+    np.testing.assert_allclose(half[:5:2, :7:2].astype(float), whole[:3, :4].astype(float), atol=2e-2)
 
 
 def test_places_without_data_are_marked_and_not_embedded(bundle: Path, tmp_path: Path) -> None:
@@ -109,7 +109,27 @@ def test_places_without_data_are_marked_and_not_embedded(bundle: Path, tmp_path:
     cells = EmbeddingGrid.open(tmp_path / "a.zarr").read()
     assert (cells.valid[:, :2] == Validity.NODATA).all() and (cells.valid[:, 2:] == Validity.OK).all()
     assert not cells.embedding[:, :2].any() and cells.embedding[:, 2:].any(axis=-1).all()
-    assert cells.tissue[0].tolist() == pytest.approx([0, 28 / 64, 1, 1, 1, 1, 1], abs=1e-3)
+    assert cells.tissue[0].tolist() == pytest.approx([0, 28 / 64, 1, 1, 1, 1, 1, 1], abs=1e-3)
+
+
+@pytest.mark.parametrize("stride", [TILE_PX, 32])
+@pytest.mark.parametrize("shape", [(128, 192), (75, 1025), (100, 128 + 63)])
+def test_every_pixel_lies_under_a_cell(shape, stride: int, bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
+    """The last cells are those of the image mirrored at its edge, also where a block of reading ends just before it."""
+    rgb = np.random.default_rng(0).integers(0, 255, (*shape, 3), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    run(tmp_path / "a.png", bundle, gsd=0.15, stride=stride)
+    grid = EmbeddingGrid.open(tmp_path / "a.zarr")
+    lattice = grid.spec.lattice
+    assert lattice.size == Size(*shape) and lattice.partial == (shape != (128, 192))
+    mirrored = np.pad(rgb, ((0, TILE_PX), (0, TILE_PX), (0, 0)), "symmetric")
+    last = (lattice.shape.rows - 1, lattice.shape.cols - 1)
+    assert lattice.window(*last).row_end >= shape[0] and lattice.window(*last).col_end >= shape[1]
+    cells = grid.read()
+    assert (cells.valid == Validity.OK).all() and (cells.tissue == 1).all()
+    for cell in (last, (0, last[1]), (last[0], 0)):
+        tile = mirrored[lattice.window(*cell).slices]
+        np.testing.assert_allclose(cells.embedding[cell], encoder.embed(tile[None])[0], atol=2e-2)
 
 
 def test_an_image_smaller_than_a_tile_is_one_mirrored_cell(bundle: Path, encoder: Encoder, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ SLIDE = replace(
 )
 
 RASTER = replace(SPEC, source=replace(SPEC.source, size_px=Size(5200, 9001)), crs=None, transform=None)
+PARTIAL = replace(SLIDE, lattice=Lattice(Size(5000, 6172), 224, 112, partial=True))
 ODD = replace(SLIDE, factor=2.0074, lattice=Lattice(Size(4981, 6149), 224, 112))
 
 
@@ -50,7 +51,7 @@ def trident(path: Path, places: np.ndarray, vectors: np.ndarray, **more: object)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
-@pytest.mark.parametrize("spec", [SLIDE, RASTER, ODD], ids=["slide", "raster", "odd factor"])
+@pytest.mark.parametrize("spec", [SLIDE, RASTER, ODD, PARTIAL], ids=["slide", "raster", "odd factor", "partial"])
 def test_what_is_exported_and_imported_is_the_grid(tmp_path: Path, suffix: str, spec: GridSpec) -> None:
     data = cells(spec)
     write_grid(tmp_path / "g.zarr", spec, data)
@@ -95,6 +96,19 @@ def test_features_of_trident(tmp_path: Path) -> None:
     data = grid.read()
     np.testing.assert_array_equal(data.embedding[places[:, 1], places[:, 0]], vectors.astype(np.float16))
     assert (data.valid == Validity.OK).sum() == len(places) and set(np.unique(data.valid)) <= {0, 1}
+
+
+@pytest.mark.parametrize(("far", "shape", "partial"), [
+    ((17, 23), Size(17, 23), False), ((18, 24), Size(18, 24), True), ((18, 5), Size(18, 24), True),
+    ((40, 40), Size(40, 40), False),
+])  # fmt: skip
+def test_patches_that_reach_beyond_the_slide_are_partial_cells(far, shape, partial, tmp_path: Path) -> None:
+    """A slide of 4500 x 3500 px at 20x has 23 x 17 whole cells; patches beyond it altogether make it larger."""
+    places = np.array([[0, 0], [far[1] - 1, far[0] - 1]])
+    path = trident(tmp_path / "s1.h5", places, np.ones((2, 3), np.float32))
+    spec = EmbeddingGrid.open(import_features(path, mpp=0.5).path).spec
+    assert spec.shape == shape and spec.lattice.partial == partial
+    assert spec.lattice.size == Size(3500, 4500) or far == (40, 40)
 
 
 def test_the_slide_says_what_the_file_does_not(tmp_path: Path, data_dir: Path) -> None:

@@ -88,6 +88,16 @@ def test_the_transform_of_cells_keeps_tile_centres() -> None:
     assert (a * 5.5 + c, e * 3.5 + f) == pytest.approx((0.15 * col + 100, -0.15 * row + 200))
 
 
+def test_partial_cells_are_marked_and_a_grid_without_the_mark_has_whole_ones(tmp_path: Path) -> None:
+    size = Size(500, 500)
+    for name, lattice, cells_a_side in (("old", Lattice(size, 64, 64), 7), ("new", Lattice.covering(size, 64, 64), 8)):
+        spec = replace(SPEC, lattice=lattice)
+        grid = write_grid(tmp_path / name, spec, cells(spec))
+        assert grid.spec == spec and grid.shape == Size(cells_a_side, cells_a_side) and grid.spec.lattice.size == size
+        assert ("partial_cells" in grid.attributes) == (name == "new")
+        assert EmbeddingGrid.open(tmp_path / name).read().valid.shape == (cells_a_side, cells_a_side)
+
+
 def test_shards_in_any_order_with_a_stop_between_equal_one_go(tmp_path: Path) -> None:
     path, data = tmp_path / "a.zarr", cells()
     writer = EmbeddingGrid.create(path, SPEC)

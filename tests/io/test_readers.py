@@ -242,6 +242,20 @@ def test_view_has_no_pixel_outside(raster: Raster, factor: float) -> None:
     assert not last.valid[1, 1]
 
 
+def test_a_view_is_mirrored_beyond_its_edges(raster: Raster) -> None:
+    view = RasterView(raster, 1.0)
+    whole = view.read(Window.of(view.size))
+    rows, cols = view.size.rows, view.size.cols
+    around = view.read_mirrored(Window(-9, -7, rows + 20, cols + 30))
+    pads = ((9, 11), (7, 23))
+    np.testing.assert_array_equal(around.rgb, np.pad(whole.rgb, (*pads, (0, 0)), "symmetric"))
+    np.testing.assert_array_equal(around.valid, np.pad(whole.valid, pads, "symmetric"))
+    corner = Window(rows - 5, cols - 3, 16, 16)
+    np.testing.assert_array_equal(view.read_mirrored(corner).rgb, around.rgb[corner.shifted(9, 7).slices])
+    beyond = Window(rows, cols, 4, 4)
+    np.testing.assert_array_equal(view.read_mirrored(beyond).rgb, around.rgb[beyond.shifted(9, 7).slices])
+
+
 def test_threads_read_the_same(raster: Raster) -> None:
     view = _view(raster, 1.5)
     windows = [Window(20 * i, 15 * i, 64, 64) for i in range(12)]

@@ -102,7 +102,7 @@ def _repaint(painter: Painter, sample: Sample) -> Repaint | None:
     def latents(bundle: ModelBundle, window: Window) -> Tensor:
         around = window.grown(getattr(bundle.autoencoder, "encoder_halo", 8))
         with open_view(Job(path, path), painter.encoder, _embedding(painter)) as view:
-            pixels = view.read(around.scaled(bundle.factor)).rgb
+            pixels = view.read_mirrored(around.scaled(bundle.factor)).rgb
         return bundle.encode(pixels)[:, *window.within(around).slices]
 
     return Repaint(strength, latents)

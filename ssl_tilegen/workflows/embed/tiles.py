@@ -150,7 +150,7 @@ class ShardEncoder:
 
 def _tiles(view: RasterView, lattice: Lattice, indices: Sequence[int], threads: int) -> Iterator[tuple[int, Tile]]:
     """(shard index, tile) for every cell of the shards, in order; reading runs ahead on threads across shards."""
-    windows = (_inside(_pixels_of(block, lattice), lattice.size) for _, block in _blocks(lattice, indices))
+    windows = (_pixels_of(block, lattice) for _, block in _blocks(lattice, indices))
     read = view.read_many(windows, threads)
     for (index, block), (_, pixels) in zip(_blocks(lattice, indices), read, strict=True):
         parts = [(block, pixels)] if pixels.error is None else _one_by_one(view, lattice, block, threads)
@@ -172,31 +172,20 @@ def _blocks(lattice: Lattice, indices: Sequence[int]) -> Iterator[tuple[int, Win
 def _one_by_one(view: RasterView, lattice: Lattice, block: Window, threads: int) -> Iterator[tuple[Window, Pixels]]:
     """The cells of a block that could not be read in one go: only those that are damaged themselves fail."""
     cells = [cell.shifted(block.row, block.col) for cell in cover(block.size, Size(1, 1))]
-    windows = [_inside(_pixels_of(cell, lattice), lattice.size) for cell in cells]
+    windows = [_pixels_of(cell, lattice) for cell in cells]
     for cell, (_, pixels) in zip(cells, view.read_many(windows, threads), strict=True):
         yield cell, pixels
 
 
 def _pixels_of(cells: Window, lattice: Lattice) -> Window:
-    """The pixels under a window of cells."""
+    """The pixels under a window of cells; the last may lie beyond the plane, where the view is mirrored."""
     stride, reach = lattice.stride, lattice.tile - lattice.stride
     return Window(cells.row * stride, cells.col * stride, cells.rows * stride + reach, cells.cols * stride + reach)
 
 
-def _inside(window: Window, size: Size) -> Window:
-    """The part of ``window`` that the plane has; a plane smaller than a tile is mirrored over the rest by `_cut`."""
-    part = window.intersection(Window.of(size))
-    assert part is not None
-    return part
-
-
 def _cut(cells: Window, pixels: Pixels, lattice: Lattice) -> Iterator[Tile]:
     """The tiles of a window of cells out of its pixels."""
-    want = _pixels_of(cells, lattice)
     rgb, valid = pixels.rgb, pixels.valid
-    short = ((0, want.rows - rgb.shape[0]), (0, want.cols - rgb.shape[1]))
-    if any(after for _, after in short):
-        rgb, valid = np.pad(rgb, (*short, (0, 0)), "symmetric"), np.pad(valid, short, "symmetric")
     complete = bool(valid.all())
     for row, col in np.ndindex(cells.rows, cells.cols):
         at = Window(row * lattice.stride, col * lattice.stride, lattice.tile, lattice.tile).slices

@@ -43,7 +43,7 @@ def spec_of(view: RasterView, encoder: Encoder, settings: EmbedSettings, backgro
     """Everything the grid records about its source and its encoder."""
     return GridSpec(
         source=source_facts(view.raster, settings.bands),
-        lattice=Lattice(view.size, encoder.tile_px, settings.stride or encoder.tile_px),
+        lattice=Lattice.covering(view.size, encoder.tile_px, settings.stride or encoder.tile_px),
         dim=encoder.dim,
         encoder=EncoderFacts(
             encoder.id,

@@ -34,10 +34,10 @@ class Kept:
         return self.view.raster.fingerprint
 
     def latents(self, bundle: ModelBundle, window: Window) -> Tensor:
-        """The image's own latents (C, rows, cols) in a window of the canvas; beyond the image its edge goes on."""
+        """The image's own latents (C, rows, cols) in a window of the canvas; beyond its edges it is mirrored."""
         factor, halo = bundle.factor, getattr(bundle.autoencoder, "encoder_halo", 8)
         padded = window.grown(halo)
-        latents = bundle.encode(self._pixels(padded.scaled(factor)))
+        latents = bundle.encode(self.view.read_mirrored(padded.scaled(factor)).rgb)
         return latents[:, *window.within(padded).slices]
 
     def around(self, painted: Iterator[np.ndarray], first: int) -> Iterator[np.ndarray]:
@@ -64,14 +64,6 @@ class Kept:
         own = rows[:, region.col : region.col_end]
         own[:] = np.rint(own + share * (band.astype(np.float32) - own)).astype(np.uint8)
         return rows
-
-    def _pixels(self, window: Window) -> np.ndarray:
-        """Pixels of a window of the canvas; beyond the image those of its edge."""
-        inside = window.intersection(Window.of(self.view.size))
-        assert inside is not None  # the region lies in the image
-        rows, cols = inside.row - window.row, inside.col - window.col
-        widths = ((rows, window.rows - rows - inside.rows), (cols, window.cols - cols - inside.cols), (0, 0))
-        return np.pad(self._read(inside), widths, mode="edge")
 
     def _read(self, window: Window) -> np.ndarray:
         return self.view.read(window).rgb

@@ -56,7 +56,10 @@ def _layout(how: SynthesisSettings) -> dict[str, Any]:
 
 def fingerprint(grid: EmbeddingGrid, cells: GridData) -> str:
     """sha256 of what a grid says about a picture: lattice, background, embeddings and validity."""
-    facts = [asdict(grid.spec.lattice), grid.spec.background]
+    lattice = asdict(grid.spec.lattice)
+    if not lattice["partial"]:
+        del lattice["partial"]  # a grid of whole cells has the fingerprint that it always had
+    facts = [lattice, grid.spec.background]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for array in (cells.embedding, cells.valid):
         digest.update(array.tobytes())

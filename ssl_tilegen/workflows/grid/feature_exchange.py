@@ -77,6 +77,8 @@ def facts_of(spec: GridSpec) -> dict[str, Any]:
         "encoder": spec.encoder.id,
         "factor": factor,
     }
+    if lattice.partial:
+        facts["partial_cells"] = True
     if spec.resolution and spec.resolution.unit == "um":
         own = spec.resolution.value / factor
         facts |= {"mpp": spec.resolution.value, "target_magnification": _magnification(spec.resolution.value)}
@@ -190,22 +192,16 @@ def _spec(
     facts, id = features.facts, encoder or str(features.facts.get("encoder") or "unknown")
     far = features.corners.max(0)
     width, height = (int(facts.get(f"level0_{axis}") or 0) for axis in ("width", "height"))
-    whole = (
-        raster.size
-        if raster
-        else Size(*(max(s, int(f + patches.step)) for s, f in ((height, far[1]), (width, far[0]))))
-    )
+    patch = patches.tile * patches.factor
+    sides = (side if side > f else int(f + patch) for side, f in ((height, far[1]), (width, far[0])))
+    whole = raster.size if raster else Size(*sides)
     name = str(facts.get("name") or path.name)
     kind = "slide" if resolution.unit == "um" else "georaster"
-    rows, cols = (
-        max(int(side / patches.factor + 1e-6), round(f / patches.step) * patches.stride + patches.tile)
-        for side, f in ((whole.rows, far[1]), (whole.cols, far[0]))
-    )
     card = ENCODERS.get(id)
     statistics = card.normalisation if card else ((), ())
     return GridSpec(
         source=source_facts(raster) if raster else SourceFacts(name, kind, whole, "", remarks=(f"from {path.name}",)),
-        lattice=Lattice(Size(rows, cols), patches.tile, patches.stride),
+        lattice=_lattice(patches, whole, far, partial=bool(facts.get("partial_cells", False))),
         dim=features.vectors.shape[1],
         encoder=EncoderFacts(id, "", tuple(statistics[0]), tuple(statistics[1]), card.pooling if card else "unknown"),
         resolution=resolution,
@@ -213,6 +209,20 @@ def _spec(
         crs=raster.crs if raster else None,
         transform=_scaled(raster.transform, patches.factor) if raster else None,
     )
+
+
+def _lattice(patches: Patches, whole: Size, far: np.ndarray, *, partial: bool) -> Lattice:
+    """The cells that the patches lie in, the last at level-0 corner ``far`` (x, y); ``partial`` where it says so, or
+    where a patch reaches beyond the image of size ``whole``."""
+    size = Size(*(max(1, int(side / patches.factor + 1e-6)) for side in (whole.rows, whole.cols)))
+    col, row = (round(float(f) / patches.step) for f in far)
+    for lattice in (Lattice(size, patches.tile, patches.stride, partial),
+                    Lattice(size, patches.tile, patches.stride, partial=True)):  # fmt: skip
+        if lattice.shape.rows > row and lattice.shape.cols > col:
+            return lattice
+    ends = (last * patches.stride + patches.tile for last in (row, col))
+    size = Size(*(max(side, end) for side, end in zip((size.rows, size.cols), ends, strict=True)))
+    return Lattice(size, patches.tile, patches.stride)
 
 
 def _scaled(transform: tuple[float, ...] | None, factor: float) -> tuple[float, ...] | None:
