@@ -108,6 +108,20 @@ def test_the_whole_grid_is_painted_beside_it_without_any_option(world: World) ->
     assert run(world, "picture", None, steps=1).out.name == "picture-synthetic.ome.tif"  # type: ignore[arg-type]
 
 
+def test_a_picture_follows_its_source_to_the_last_pixel(world: World, tmp_path: Path) -> None:
+    """Two sources that differ beyond their last whole tile alone make pictures that differ there, of the same size."""
+    pixels = np.random.default_rng(5).integers(0, 255, (150, 170, 3), np.uint8)
+    for name in ("one", "two"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        pixels[:, 128:] = 255 - pixels[:, 128:] // 2
+    embed([tmp_path / "one.png", tmp_path / "two.png"], EmbedSettings(model=str(world.bundle), gsd=0.15))
+    one, two = (pixels_of(run(world, name, tmp_path / f"{name}-made.png", grid=tmp_path / f"{name}.zarr").out)
+                for name in ("one", "two"))  # fmt: skip
+    assert one.shape == two.shape == pixels.shape
+    change = np.abs(one - two).mean((0, 2))
+    assert change[-16:].mean() > 3 * change[:64].mean()
+
+
 def test_a_map_lies_on_its_ground(world: World, tmp_path: Path) -> None:
     ground = {
         "whole": ({}, (500, 300), (0.2, 0, 1000, 0, -0.2, 2000)),
