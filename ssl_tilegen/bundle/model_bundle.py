@@ -26,7 +26,7 @@ from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.schedule import check_times
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
-from ssl_tilegen.nets import build_component, build_encoder
+from ssl_tilegen.nets import build_component, build_encoder, is_ours
 from ssl_tilegen.nets.window import at_unit_length, predict
 from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
 from ssl_tilegen.prior.spec import PriorInfo
@@ -85,6 +85,16 @@ class Sampling(BaseModel):
             raise ValueError(str(error)) from None
 
 
+class Origin(BaseModel):
+    """Where a component was copied from: the bundle's name and licence, and the component's hash at that time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bundle: str
+    licence: str = "unknown"
+    sha256: str = ""
+
+
 class BundleInfo(BaseModel):
     """``bundle.json``."""
 
@@ -110,6 +120,8 @@ class BundleInfo(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
     licence: str = "unknown"
+    origins: dict[str, Origin] = Field(default_factory=dict)
+    """Component -> the bundle that it was copied from; it holds while the component's hash is the same."""
 
     def resolution(self, unit: str) -> Resolution | None:
         """The finest resolution it was trained at in ``unit`` (um, m), or None."""
@@ -139,7 +151,7 @@ class ModelBundle:
     def encoder(self) -> Any:
         """(N, 3, tile, tile), normalised -> (N, D)."""
         folder = self.folder / "encoder"
-        config = _read_json(folder / "config.json")
+        config = read_json(folder / "config.json")
         if not config.get("pretrained"):
             return self._ready(_filled(build_encoder(config), folder))
         from ssl_tilegen.encoders.timm_encoder import rebuild
@@ -234,7 +246,7 @@ class ModelBundle:
 
     @property
     def scheduler_config(self) -> dict[str, Any]:
-        return _read_json(self.folder / "scheduler" / "scheduler_config.json")
+        return read_json(self.folder / "scheduler" / "scheduler_config.json")
 
     @property
     def prediction_type(self) -> str:
@@ -340,11 +352,14 @@ def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n")
     index: dict[str, Any] = {"_class_name": "ModelBundle", "_bundle_format": info.format}
-    for component in ("autoencoder", "denoiser"):
+    for component in ("encoder", "autoencoder", "denoiser", "prior"):
         path = folder / component / "config.json"
         if path.is_file():
-            index[component] = ["ssl_tilegen.nets", json.loads(path.read_text())["_class_name"]]
-    index |= {"encoder": ["timm", "VisionTransformer"], "scheduler": ["diffusers", scheduler["_class_name"]]}
+            config = read_json(path)
+            name = str(config.get("_class_name") or config.get("arch", ""))
+            library = "timm" if component == "encoder" else "diffusers"
+            index[component] = ["ssl_tilegen.nets" if is_ours(name) else library, name]
+    index |= {"scheduler": ["diffusers", scheduler["_class_name"]]}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / "scheduler").mkdir(exist_ok=True)
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
@@ -355,7 +370,7 @@ def update_info(folder: Path, *, scheduler: dict[str, Any] | None = None, **chan
     info = _read_info(folder) if (folder / "bundle.json").is_file() else BundleInfo(name=folder.parent.name)
     info = info.model_copy(update=changes)
     known = folder / "scheduler" / "scheduler_config.json"
-    write_info(folder, info, scheduler or (_read_json(known) if known.is_file() else SCHEDULER))
+    write_info(folder, info, scheduler or (read_json(known) if known.is_file() else SCHEDULER))
     return info
 
 
@@ -363,7 +378,8 @@ def _half(value: Tensor) -> Tensor:
     return value.detach().cpu().half().contiguous() if value.is_floating_point() else value.detach().cpu()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a bundle. FormatError, in one line, where there is none."""
     try:
         facts = json.loads(path.read_text())
     except OSError as error:
@@ -377,7 +393,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_info(folder: Path) -> BundleInfo:
     path = folder / "bundle.json"
-    facts = _read_json(path)
+    facts = read_json(path)
     if facts.get("format", FORMAT) != FORMAT:
         raise FormatError(f"{path}: format {facts['format']}, this version reads {FORMAT}; upgrade ssl-tilegen")
     try:
@@ -390,7 +406,7 @@ def _read_info(folder: Path) -> BundleInfo:
 def read_prior_info(folder: Path) -> PriorInfo:
     """``prior/prior.json`` of a bundle's folder."""
     path = folder / "prior" / "prior.json"
-    facts = _read_json(path)
+    facts = read_json(path)
     if facts.get("format", PRIOR_FORMAT) != PRIOR_FORMAT:
         raise FormatError(f"{path}: format {facts['format']}, this version reads {PRIOR_FORMAT}; upgrade ssl-tilegen")
     try:
@@ -407,18 +423,15 @@ def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
 
 
 def _component(folder: Path) -> nn.Module:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     return _filled(build_component(config), folder)
 
 
 def _filled(module: nn.Module, folder: Path) -> nn.Module:
-    """``module`` with the weights of all safetensors files in ``folder``, strictly."""
+    """``module`` with the weights in ``folder``, strictly."""
     weights: dict[str, Tensor] = {}
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FormatError(f"{folder}: no weights (*.safetensors); the bundle is incomplete")
     try:
-        for path in files:
+        for path in weight_files(folder):
             weights |= load_file(path)
         module.load_state_dict({key: value.float() if value.is_floating_point() else value
                                 for key, value in weights.items()})  # fmt: skip
@@ -426,3 +439,24 @@ def _filled(module: nn.Module, folder: Path) -> nn.Module:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{folder}: the weights do not fit the configuration ({reason})") from None
     return module
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a component: those that its index names, or the only one. FormatError where there are
+    none, or several and no index."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    found = sorted(folder.glob("*.safetensors"))
+    if len(indices) > 1 or (not indices and len(found) > 1):
+        raise FormatError(f"{folder}: several files of weights and no single index; keep those of one save")
+    if not indices:
+        if not found:
+            raise FormatError(f"{folder}: no weights (*.safetensors); the bundle is incomplete")
+        return found
+    named = read_json(indices[0]).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise FormatError(f"{indices[0]}: has no weight_map; the bundle is broken")
+    names = sorted({str(name) for name in named.values()})
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise FormatError(f"{indices[0]}: names {name!r}, which is no file in {folder}; the bundle is incomplete")
+    return [folder / name for name in names]

@@ -17,6 +17,11 @@ _OURS = {
 """Class -> its module here; only the one that is asked for is imported."""
 
 
+def is_ours(name: str) -> bool:
+    """Whether a network class is one of this package."""
+    return name in _OURS or name == "TileEncoder"
+
+
 def build_component(config: dict[str, Any]) -> Any:
     """A network from its ``config.json``: ours or any diffusers model named by ``_class_name``; weights are random."""
     name = config.get("_class_name", "")

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssl_tilegen.system.atomic import writing
+
 
 def save_strip(path: Path, rows: Sequence[np.ndarray]) -> None:
     """Write rows of pictures (N, H, W, 3) uint8, one under the other, whole or not at all."""
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    fresh = path.with_name(f"{path.stem}.part{path.suffix}")
-    Image.fromarray(sheet).save(fresh)
-    fresh.replace(path)
+    with writing(path) as fresh:
+        Image.fromarray(sheet).save(fresh)

@@ -25,7 +25,7 @@ def make_optimiser(module: nn.Module, run: RunSettings) -> torch.optim.Optimizer
         first_and_last = {id(p) for p in _edges(module)}
         inner = [p for p in wide if id(p) not in first_and_last]
         outer = [p for p in wide if id(p) in first_and_last]
-        return Muon(inner, outer + plain, run)
+        return Muon(inner, outer, plain, run)
     groups = [{"params": wide, "weight_decay": run.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=run.lr, betas=(run.beta1, run.beta2), foreach=True)
 
@@ -38,12 +38,15 @@ def _edges(module: nn.Module) -> list[Tensor]:
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrix updates are made orthogonal (Jordan et al. 2024), scaled to AdamW's size of step
     (Liu et al. 2025, arXiv 2502.16982), so that both kinds share one learning rate. A kernel is the matrix of its
-    outputs against all else.
+    outputs against all else. ``edges`` (matrices and kernels of first and last layers) and ``others`` get AdamW.
     """
 
-    def __init__(self, matrices: Sequence[Tensor], others: Sequence[Tensor], run: RunSettings) -> None:
+    def __init__(
+        self, matrices: Sequence[Tensor], edges: Sequence[Tensor], others: Sequence[Tensor], run: RunSettings
+    ) -> None:
         groups = [
             {"params": matrices, "weight_decay": run.weight_decay, "orthogonal": True},
+            {"params": edges, "weight_decay": run.weight_decay, "orthogonal": False},
             {"params": others, "weight_decay": 0.0, "orthogonal": False},
         ]
         super().__init__([g for g in groups if g["params"]], {"lr": run.lr, "beta1": run.beta1, "beta2": run.beta2})

@@ -22,6 +22,7 @@ from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.sampling import draw
 from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, TextFacts
+from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.batches import Batch
 from ssl_tilegen.training.data.caption_cache import caption_vectors
 from ssl_tilegen.training.data.prior_cells import Piece, Seen, pieces_of
@@ -209,7 +210,8 @@ class PriorStage(Stage):
             real[: part.shape[0], : part.shape[1]] = part
             pictures.append((real, drawn.embedding))
         lines = [np.concatenate([coarse_picture(part, self.bundle) for part in pair], 1) for pair in pictures]
-        Image.fromarray(np.concatenate(lines, 0)).save(path)
+        with writing(path) as fresh:
+            Image.fromarray(np.concatenate(lines, 0)).save(fresh)
         return {}
 
 

@@ -5,7 +5,6 @@ The table of stages is ``config.train.STAGES``.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of, update_info
+from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import load_corpus
 from ssl_tilegen.training.distributed import Processes
+from ssl_tilegen.training.inherit import inherit
 from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.run_metadata import Data
 
@@ -44,9 +44,9 @@ class StageContext:
         self.report({"message": text})
 
     def source_bundle(self, name: str | None, *components: str) -> ModelBundle:
-        """The bundle ``name``, or the one in the making; what it holds becomes the start of the one in the making.
+        """The bundle ``name``, or the one in the making, which takes over what it lacks of it.
 
-        Raises InputError where it lacks one of ``components``.
+        Raises InputError where it lacks one of ``components``, or the one in the making has another one.
         """
         folder = find_bundle(name) if name else self.bundle_folder
         for component in components:
@@ -55,15 +55,13 @@ class StageContext:
                     f"{folder} has no {component}: run 'ssl-tilegen train {component}' into the same --out"
                 )
         bundle = ModelBundle.load(folder, self.processes.device)
-        self.take_over(folder)
+        self.take_over(folder, components)
         return bundle
 
-    def take_over(self, source: Path) -> None:
-        """Copy another bundle as the start of the one in the making, but for its name and its scores."""
-        if source.resolve() != self.bundle_folder.resolve() and self.processes.is_first:
-            about = shutil.ignore_patterns("CARD.md", "*.png", "*.jpg")  # which is about the other's weights
-            shutil.copytree(source, self.bundle_folder, dirs_exist_ok=True, ignore=about)
-            update_info(self.bundle_folder, name=self.bundle_folder.parent.name, scores={})
+    def take_over(self, source: Path, used: tuple[str, ...] = ()) -> None:
+        """Copy what the bundle in the making lacks from another one (see ``inherit``); what it has stays."""
+        if self.processes.is_first:
+            inherit(source, self.bundle_folder, used)
 
 
 class Stage:

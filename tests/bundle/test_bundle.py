@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ssl_tilegen.bundle import ModelBundle, Sampling, update_info
 from ssl_tilegen.errors import FormatError, InputError, TilegenError
@@ -135,3 +136,35 @@ def test_a_few_step_bundle_says_so_and_takes_no_guidance_unless_it_says_otherwis
     assert Sampling.model_validate_json(own.model_dump_json()) == own
     with pytest.raises(ValueError, match="fall from 1"):
         Sampling(times=(0.5, 0.6))
+
+
+def test_remains_of_an_older_save_are_not_mixed_in(copied: Path) -> None:
+    """Only the files that the index names are read; without an index there may be one file alone."""
+    folder = copied / "denoiser"
+    weights = {name: value.contiguous() for name, value in ModelBundle.load(copied).denoiser.state_dict().items()}
+    names = sorted(weights)
+    (folder / WEIGHTS).unlink()
+    shards = {"a-00001.safetensors": names[::2], "a-00002.safetensors": names[1::2]}
+    for shard, keys in shards.items():
+        save_file({key: weights[key] for key in keys}, folder / shard)
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "z-remains.safetensors")
+    with pytest.raises(FormatError, match="no single index"):
+        _ = ModelBundle.load(copied).denoiser
+    index = folder / "a.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {key: shard for shard, keys in shards.items() for key in keys}}))
+    loaded = ModelBundle.load(copied).denoiser.state_dict()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("weight_map", [{}, {"x": "../encoder/model.safetensors"}, {"x": "gone.safetensors"}, "x"])
+def test_an_index_names_files_of_its_own_folder(copied: Path, weight_map: object) -> None:
+    (copied / "denoiser" / "a.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(FormatError, match=r"weight_map|names"):
+        _ = ModelBundle.load(copied).denoiser
+
+
+def test_the_index_of_a_bundle_names_every_class(bundles: dict[str, Path]) -> None:
+    index = {kind: json.loads((bundles[kind] / "model_index.json").read_text()) for kind in KINDS}
+    assert index["local"]["encoder"] == ["timm", "vit_tiny_patch16_224"]
+    assert index["local"]["denoiser"] == ["ssl_tilegen.nets", "FieldUNet"]
+    assert index["window"]["denoiser"] == ["diffusers", "UNet2DConditionModel"]

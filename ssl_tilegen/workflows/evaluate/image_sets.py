@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ssl_tilegen.io.jpeg_quality import storage_of
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.workflows.labelled_images import group_of
+from ssl_tilegen.workflows.labelled_images import group_of, read_manifest
 
 LEAST_PX, MOST_PX = 32, 256
 _LARGE = 4  # windows a side from which an image counts as large
@@ -41,11 +41,15 @@ class Image:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """``images`` of a path and ``skipped`` ones (path, why); or ``grids`` of embeddings instead of images."""
+    """``images`` of a path and ``skipped`` ones (path, why); or ``grids`` of embeddings instead of images.
+
+    ``left_out``: images that a manifest says are of the other kind.
+    """
 
     path: Path
     images: tuple[Image, ...] = ()
     skipped: tuple[tuple[Path, str], ...] = ()
+    left_out: int = 0
     grids: tuple[EmbeddingGrid, ...] = field(default=(), compare=False)
 
     @property
@@ -63,9 +67,10 @@ class Place(NamedTuple):
     factor: float
 
 
-def read_set(path: Path, *, mpp: float | None = None, gsd: float | None = None) -> ImageSet:
+def read_set(path: Path, *, kind: str = "", mpp: float | None = None, gsd: float | None = None) -> ImageSet:
     """What is at ``path``: a folder (searched to any depth), one image, one grid, or a folder of grids.
 
+    ``kind``: real or synthetic; images of which the manifest that `augment` writes says the other are left out.
     Images that cannot be read are listed and left out. InputError where nothing is left.
     """
     if not path.exists():
@@ -76,7 +81,24 @@ def read_set(path: Path, *, mpp: float | None = None, gsd: float | None = None) 
         return ImageSet(path, grids=tuple(EmbeddingGrid.open(p) for p in grids))
     if not found:
         raise InputError(f"{path}: no images there; give a folder of pictures, slides or rasters, or a grid")
-    return described(path, [(p, _group(p, path)) for p in found], mpp=mpp, gsd=gsd)
+    others = _of_other_kind(path, kind)
+    own = [p for p in found if p not in others]
+    if not own:
+        raise InputError(f"{path}: its manifest says that none of its images are {kind}; give another folder")
+    part = described(path, [(p, _group(p, path)) for p in own], mpp=mpp, gsd=gsd)
+    return replace(part, left_out=len(found) - len(own))
+
+
+def _of_other_kind(path: Path, kind: str) -> set[Path]:
+    """The images of which a manifest in ``path``, or up to two folders above it, says another kind than ``kind``."""
+    for folder in (path, *path.absolute().parents[:2]) if kind and path.is_dir() else ():
+        rows = read_manifest(folder)
+        if any(row.get("kind") for row in rows.values()):
+            named = {folder / name: row.get("kind") for name, row in rows.items()}
+            inside = named if folder == path else {path / p.relative_to(path.absolute()): k for p, k in named.items()
+                                                   if p.is_relative_to(path.absolute())}  # fmt: skip
+            return {file for file, said in inside.items() if said in ("real", "synthetic") and said != kind}
+    return set()
 
 
 def described(

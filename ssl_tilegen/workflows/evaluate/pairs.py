@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,9 +30,26 @@ class PairScore:
     cosine: float
 
 
-def matched_images(real: ImageSet, synthetic: ImageSet) -> dict[Image, Image]:
+class Matches(NamedTuple):
+    """``pairs``: synthetic image -> real one; ``guessed``: how many of them nothing but a name speaks for."""
+
+    pairs: dict[Image, Image]
+    guessed: int
+
+    def warning(self) -> str | None:
+        """A line where pairs are guessed; None where there are none."""
+        if not self.guessed:
+            return None
+        return (
+            f"{self.guessed} of {len(self.pairs)} pairs were matched by file name alone: no manifest and no .json "
+            "beside them says what they were made from; if the folders are unrelated, the pair scores mean nothing"
+        )
+
+
+def matched_images(real: ImageSet, synthetic: ImageSet) -> Matches:
     """Synthetic -> real: by ``source`` of the synthetic folder's manifest, else by equal names (a ``-synthetic`` at the
     end does not count), else the two images where each set has one. Sizes must agree."""
+    sources: dict[str, str] = {}
     if len(real.images) == len(synthetic.images) == 1:
         pairs = [(synthetic.images[0], real.images[0])]
     else:
@@ -38,7 +57,18 @@ def matched_images(real: ImageSet, synthetic: ImageSet) -> dict[Image, Image]:
         sources = _sources(synthetic)
         names = ((image, sources.get(_name(image, synthetic), _name(image, synthetic))) for image in synthetic.images)
         pairs = [(image, by_name[name]) for image, name in names if name in by_name]
-    return {made: own for made, own in pairs if made.size == own.size}
+    found = {made: own for made, own in pairs if made.size == own.size}
+    guessed = [made for made, own in found.items() if _name(made, synthetic) not in sources and not _made_of(made, own)]
+    return Matches(found, len(guessed))
+
+
+def _made_of(made: Image, own: Image) -> bool:
+    """Whether the .json that `generate` writes beside a picture names the other as its source."""
+    try:
+        facts = json.loads(made.path.with_name(f"{made.path.name}.json").read_text(encoding="utf-8"))
+        return facts["provenance"]["source"] == own.path.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _name(image: Image, part: ImageSet) -> str:

@@ -42,6 +42,9 @@ from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetF
 from ssl_tilegen.workflows.evaluate.scores import Figure, copy_figures, figures, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
 
+_KINDS = {"real": "real", "synthetic": "synthetic", "train": "real"}
+"""Set -> what a manifest calls its images."""
+
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> EvaluateReport:
     """Compare the sets of ``settings``, run its task, and write its report.
@@ -105,8 +108,12 @@ def _compare(
     by_set = _describe(sets, encoders, side, resolution, settings, progress, shelf)
     evidence.features = {name: {part: own[name] for part, own in by_set.items()} for name in by_set["real"]}
     found, warnings = _figures(evidence, settings, progress)
+    warnings += [
+        f"{part.left_out} images of {part.path} are not {name}, says its manifest, and were left out"
+        for name, part in sets.items() if part.left_out
+    ]
     if set(images) >= {"real", "synthetic"} and side:
-        found += _of_images(images, encoders, side, resolution, settings, evidence, progress, shelf)
+        found += _of_images(images, encoders, side, resolution, settings, evidence, progress, shelf, warnings)
         storage = storage_warning(images["real"], images["synthetic"])
         warnings += [storage] if storage else []
     asked = _condition(settings, sets["synthetic"], progress) if settings.grid else None
@@ -129,7 +136,10 @@ def _nothing() -> EvaluateReport:
 
 def _read_sets(settings: EvaluateSettings) -> dict[str, ImageSet]:
     given = {"real": settings.real, "synthetic": settings.synthetic, "train": settings.train}
-    sets = {name: read_set(path, mpp=settings.mpp, gsd=settings.gsd) for name, path in given.items() if path}
+    sets = {
+        name: read_set(path, kind=_KINDS[name], mpp=settings.mpp, gsd=settings.gsd)
+        for name, path in given.items() if path
+    }
     if any(part.grids for part in sets.values()) and BUNDLE not in settings.encoder:
         raise SettingError("--encoder: grids hold vectors of their own encoder; name `bundle` to compare them")
     return sets
@@ -189,15 +199,18 @@ def _of_images(
     evidence: Evidence,
     progress: Progress,
     shelf: Shelf,
+    warnings: list[str],
 ) -> list[Figure]:
-    """Pairs, and what only large images have."""
+    """Pairs, and what only large images have; adds to ``warnings``."""
     found: list[Figure] = []
     first = next(iter(evidence.features))
     if "pairs" in settings.metrics:
-        pairs = matched_images(images["real"], images["synthetic"])
+        matches = matched_images(images["real"], images["synthetic"])
         sets = evidence.features[first]
-        evidence.pairs = pair_scores(pairs, sets["real"], sets["synthetic"])
+        evidence.pairs = pair_scores(matches.pairs, sets["real"], sets["synthetic"])
         if evidence.pairs:
+            guessed = matches.warning()
+            warnings += [guessed] if guessed else []
             found += pair_figures(first, evidence.pairs, sets["real"].x.shape[1], settings.rounds, settings.seed)
     if "large" in settings.metrics:
         found += large_figures(images, {first: encoders[first]}, evidence.features[first]["real"], side, resolution,

@@ -43,13 +43,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Kind:
-    """A metric of two sets: the names, papers, directions and bounds of the figures it gives."""
+    """A metric of two sets: the names, papers and directions of the figures it gives, and the bounds of each."""
 
     metric: Metric
     titles: tuple[tuple[str, str], ...]
     better: str
     paper: str
-    bounds: tuple[float, float]
+    bounds: tuple[tuple[float, float], ...]
 
 
 def kinds(neighbours: int) -> dict[str, Kind]:
@@ -57,13 +57,13 @@ def kinds(neighbours: int) -> dict[str, Kind]:
     four = (("precision", "Precision"), ("recall", "Recall"), ("density", "Density"), ("coverage", "Coverage"))
     return {
         "fd": Kind(lambda r, s: (frechet_distance(r.x, s.x),), (("fd", "Frechet distance"),), "lower",
-                   "Heusel et al. 2017", (0, np.inf)),
+                   "Heusel et al. 2017", ((0, np.inf),)),
         "kid": Kind(lambda r, s: (kernel_distance(r.x, s.x),), (("kid", "Kernel distance"),), "lower",
-                    "Binkowski et al. 2018", (-np.inf, np.inf)),
+                    "Binkowski et al. 2018", ((-np.inf, np.inf),)),
         "manifold": Kind(lambda r, s: _manifold(r, s, neighbours), four, "higher",
-                         "Kynkaanniemi et al. 2019; Naeem et al. 2020", (0, np.inf)),
+                         "Kynkaanniemi et al. 2019; Naeem et al. 2020", ((0, 1), (0, 1), (0, np.inf), (0, 1))),
         "vendi": Kind(_vendi_ratio, (("vendi", "Diversity (Vendi), synthetic / real"),), "near 1",
-                      "Friedman and Dieng 2022", (0, np.inf)),
+                      "Friedman and Dieng 2022", ((0, np.inf),)),
     }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def _figures_of(kind: Kind, name: str, real: Features, synthetic: Features, roun
     replicates = np.array([kind.metric(real.take(a), synthetic.take(b)) for a, b in drawn])
     n_equal, baseline, matched = _at_equal_counts(kind.metric, real, synthetic, rounds, seed)
     for i, (key, title) in enumerate(kind.titles):
-        found = interval(values[i], replicates[:, i].tolist(), *kind.bounds)
+        found = interval(values[i], replicates[:, i].tolist(), *kind.bounds[i])
         yield Figure(
             key,
             title,

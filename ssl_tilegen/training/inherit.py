@@ -1,0 +1,76 @@
+"""What a bundle in the making takes from another one: the components that it lacks, and what is known of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ssl_tilegen.bundle import BundleInfo, ModelBundle, Origin, update_info
+from ssl_tilegen.errors import InputError
+from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside
+
+_COMPONENTS = ("encoder", "autoencoder", "denoiser", "scheduler", "prior")
+_OF_ENCODER = {"encoder", "resolutions"}
+_OF_MAKER = {"format", "name", "training", "scores", "licence", "origins"}
+
+
+def inherit(source: Path, target: Path, used: tuple[str, ...] = ()) -> list[str]:
+    """Copy into ``target`` the components of ``source`` that it lacks; return their names. What it has stays.
+
+    Name, card, licence, scores and training record of ``source`` are not taken: they are of its weights and its maker.
+    ``origins`` says where each component is from. Raises InputError where ``target`` has another one of ``used``, the
+    components that are trained against.
+    """
+    if source.resolve() == target.resolve():
+        return []
+    theirs = ModelBundle(source)
+    _check_same(theirs, target, used)
+    sweep(target)
+    copied = [name for name in _COMPONENTS if (source / name).is_dir() and not (target / name).exists()]
+    for name in copied:
+        _copy(source / name, target / name)
+    if copied or not (target / "bundle.json").is_file():
+        _take_facts(theirs, target, copied)
+    return copied
+
+
+def _check_same(theirs: ModelBundle, target: Path, used: tuple[str, ...]) -> None:
+    if not (target / "bundle.json").is_file():
+        return
+    ours = ModelBundle(target)
+    for name in used:
+        if ours.has(name) and ours.component_hash(name) != theirs.component_hash(name):
+            raise InputError(
+                f"{target} has another {name} than {theirs.folder}; leave `bundle` out to use its own, "
+                "or choose another --out"
+            )
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = temporary_beside(target)
+    shutil.copytree(source, part)
+    publish_folder(part, target)
+
+
+def _take_facts(theirs: ModelBundle, target: Path, copied: list[str]) -> None:
+    """Put what is known of the copied components into ``bundle.json``, and where they are from."""
+    fresh = not (target / "bundle.json").is_file()
+    taken = set(BundleInfo.model_fields) - _OF_MAKER
+    if not fresh:
+        taken &= (_OF_ENCODER if "encoder" in copied else set()) | (
+            taken - _OF_ENCODER if "denoiser" in copied else set()
+        )
+    facts = {name: getattr(theirs.info, name) for name in taken}
+    known = {} if fresh else ModelBundle(target).info.origins
+    origins = {name: _origin(theirs, name) for name in copied if name != "scheduler"}
+    scheduler = theirs.scheduler_config if "scheduler" in copied else None
+    update_info(target, scheduler=scheduler, **facts, origins={**known, **origins})
+
+
+def _origin(theirs: ModelBundle, name: str) -> Origin:
+    """Where the component is from; of one that was itself copied, the first."""
+    sha256 = theirs.component_hash(name)
+    first = theirs.info.origins.get(name)
+    if first is not None and first.sha256 == sha256:
+        return first
+    return Origin(bundle=theirs.info.name, licence=theirs.info.licence, sha256=sha256)
