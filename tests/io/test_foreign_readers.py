@@ -56,6 +56,7 @@ def _ome(said: str) -> ET.Element:
     return ET.fromstring(said[said.index("<OME ") : said.index("</OME>") + len("</OME>")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["jpeg", "deflate", "zstd"])
 def test_bio_formats_takes_it_for_ome_tiff_with_all_levels(
     tmp_path: Path, bio_formats: list[str], compression: str
@@ -84,6 +85,7 @@ def test_bio_formats_reads_the_shipped_sample(bio_formats: list[str]) -> None:
     assert 'PhysicalSizeX="0.499"' in said and 'PhysicalSizeXUnit="µm"' in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["jpeg", "deflate", "zstd"])
 def test_bio_formats_reads_the_pixels(tmp_path: Path, bio_formats: list[str], compression: str) -> None:
     image = np.kron(texture(75, 50), np.ones((8, 8, 1), np.uint8))
