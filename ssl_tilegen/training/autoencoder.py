@@ -29,7 +29,7 @@ from ssl_tilegen.training.objectives.reconstruction import (
     reconstruct,
 )
 from ssl_tilegen.training.stage import Stage, StageContext
-from ssl_tilegen.training.warm_start import fill_what_fits, freeze_encoder, still_module
+from ssl_tilegen.training.warm_start import fill_what_fits, freeze_encoder, said_of_start, still_module
 
 _START_CROPS = 600
 _SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
@@ -44,6 +44,7 @@ class AutoencoderStage(Stage):
     def __init__(self, settings: AutoencoderSettings, corpus: Corpus) -> None:
         self.settings, self.corpus = settings, corpus
         torch.manual_seed(settings.run.seed)
+        self.said_of_start = ""
         start: Any = ModelBundle.load(settings.start_from).autoencoder if settings.start_from else None
         network: Any = build_component(self._network(start))
         if settings.window_px % downscale(network):
@@ -69,7 +70,10 @@ class AutoencoderStage(Stage):
         """The stage. With an encoder that stays as it is, the other parts of its bundle are kept, too."""
         if settings.train_only == "decoder" and settings.start_from:
             context.take_over(find_bundle(settings.start_from))
-        return cls(settings, data)
+        stage = cls(settings, data)
+        if stage.said_of_start:
+            context.say(stage.said_of_start)
+        return stage
 
     def export(self, module: Any, context: StageContext) -> None:
         save_component(self.finished(module), context.bundle_folder / "autoencoder")
@@ -85,6 +89,7 @@ class AutoencoderStage(Stage):
         """Take the weights of ``start``; latents that it has not begin with what its own leave over."""
         whole, kept = self.settings.train_only == "all", start.config.latent_channels
         left = fill_what_fits(network, start.state_dict(), widen=whole)
+        self.said_of_start = said_of_start(str(self.settings.start_from), network, left)
         if whole and isinstance(network, LinearStartAutoencoder) and kept < network.latent_channels:
             network.start_from_blocks(self._blocks(), kept)
         if not whole:

@@ -36,8 +36,8 @@ from ssl_tilegen.training.data.corpus import Corpus, turned
 from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
+from ssl_tilegen.training.start import Start
 from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch, latent_deviation, latent_statistics
-from ssl_tilegen.training.warm_start import fill_what_fits
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
@@ -55,8 +55,11 @@ class DenoiserStage(Stage):
         held_out: list[Scene] | None = None,
         corpus: Corpus | None = None,
     ) -> None:
+        self._start = Start.of(settings, bundle)
+        settings = self._start.completed(settings) if self._start else settings
         self.settings, self.bundle, self.scenes, self.corpus = settings, bundle, scenes, corpus
-        self.latent_mean, self.latent_scale = latent_statistics(scenes, bundle, settings.latent_gain)
+        theirs = self._start.latent_statistics() if self._start and settings.start_statistics else None
+        self.latent_mean, self.latent_scale = theirs or latent_statistics(scenes, bundle, settings.latent_gain)
         self.target = Target.of(settings)
         torch.manual_seed(settings.run.seed)
         self.module: Any = build_component(self._network())
@@ -69,8 +72,7 @@ class DenoiserStage(Stage):
         self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(scenes))
         if self.local:
             self._set_statistics()
-        if settings.start_from:
-            self._start_from(settings.start_from)
+        self.said_of_start = self._start.fill(self.module, statistics=settings.start_statistics) if self._start else ""
         self._told: Told = self._make_told()
         self._windows = _Windows(scenes, self)
         shown = _Windows(held_out, self) if held_out else self._windows
@@ -84,7 +86,10 @@ class DenoiserStage(Stage):
         bundle = context.source_bundle(settings.bundle, "encoder", "autoencoder")
         say, cache = context.say, context.cache
         held_out = scenes_of(data.validation, bundle, settings, cache, say) if data.validation else None
-        return cls(settings, bundle, scenes_of(data, bundle, settings, cache, say), held_out, data.held_out)
+        stage = cls(settings, bundle, scenes_of(data, bundle, settings, cache, say), held_out, data.held_out)
+        if stage.said_of_start:
+            say(stage.said_of_start)
+        return stage
 
     def export(self, module: Any, context: StageContext) -> None:
         folder = context.bundle_folder
@@ -103,17 +108,11 @@ class DenoiserStage(Stage):
             training=json.loads(self.settings.run.model_dump_json()),
         )
 
-    def _start_from(self, name: str) -> None:
-        left = fill_what_fits(self.module, ModelBundle.load(name).denoiser.state_dict())
-        if len(left) == len(list(self.module.named_parameters())):
-            kind = type(self.module).__name__
-            raise SettingError(f"start_from {name}: nothing of its denoiser fits this {kind}; leave start_from out or "
-                               "take the [net] it was trained with")  # fmt: skip
-
     def _network(self) -> dict[str, Any]:
-        """The configuration of the network: what follows from the bundle, and the user's on top."""
+        """The configuration of the network: that of the start, what follows from the bundle, and the user's on top."""
         info, side = self.bundle.info.encoder, self.settings.window_lat
-        name = self.settings.net.get("_class_name", "FieldUNet")
+        start = self._start.net(self.settings.net) if self._start else {}
+        name = self.settings.net.get("_class_name", start.get("_class_name", "FieldUNet"))
         sketch = info.tile_px // self.bundle.factor if info.layout_dim else 0
         ours: dict[str, Any] = {"latent_channels": self.bundle.latent_channels, "condition_dim": info.dim}
         known: dict[str, dict[str, Any]] = {
@@ -122,7 +121,7 @@ class DenoiserStage(Stage):
         }
         diffusers = {"in_channels": self.bundle.latent_channels, "out_channels": self.bundle.latent_channels,
                      "sample_size": side, "encoder_hid_dim": info.dim, "encoder_hid_dim_type": "text_proj"}  # fmt: skip
-        config = {"_class_name": name, **known.get(name, diffusers), **self.settings.net}
+        config = {**start, "_class_name": name, **known.get(name, diffusers), **self.settings.net}
         if name == "FieldUNet" and self.target.prediction != "flow":
             config |= {"prediction_type": self.target.prediction, "scheduler": self.target.scheduler}
         return config

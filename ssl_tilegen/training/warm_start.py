@@ -37,6 +37,19 @@ def fill_what_fits(module: Any, weights: dict[str, Tensor], *, widen: bool = Tru
     return left
 
 
+def said_of_start(name: str, module: nn.Module, left: list[str]) -> str:
+    """How many of a network's weights a warm start filled, and which it left as they begin."""
+    sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}
+    total, missing = sum(sizes.values()), sum(sizes[key] for key in left)
+    line = f"start_from {name}: took {total - missing:,} of {total:,} weights ({100 * (1 - missing / total):.1f} %)"
+    if not left:
+        return line
+    shown = ", ".join(sorted(left, key=lambda key: -sizes[key])[:4])
+    return (
+        f"warning: {line}; {len(left)} of {len(sizes)} tensors begin anew ({shown}{', ...' if len(left) > 4 else ''})"
+    )
+
+
 def freeze_encoder(network: nn.Module, left: list[str]) -> None:
     """Only what makes pixels of latents learns; ``left`` are parameters that a warm start could not fill."""
     strange = [name for name in left if not name.startswith(_DECODING)]

@@ -19,7 +19,11 @@ class DenoiserSettings(StageSettings):
     bundle: str | None = None
     """Bundle whose encoder and autoencoder are used; left out: the one that the other stages made in ``--out``."""
     start_from: str | None = None
-    """Bundle whose denoiser's weights are the start (warm start), as far as they fit."""
+    """Bundle whose denoiser's weights are the start (warm start). What is left out of ``[net]``, ``window_lat``,
+    ``target`` and ``scheduler`` is taken from it too."""
+    start_statistics: bool = True
+    """With ``start_from``: take the statistics of latents and embeddings from the bundle too, where it has the same
+    autoencoder (and encoder); false: measure them on the images."""
     window_lat: int = Field(24, gt=0)
     """Side of the training window in latents."""
     margin_lat: int = Field(2, ge=0)
