@@ -9,21 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.schedule import check_times
+from ssl_tilegen.diffusion.steppers import UPDATES
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder, is_ours
@@ -39,34 +41,38 @@ SHARD = "14MB"
 SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
 """What our own denoisers are trained for: flow matching with x = (1 - t) clean + t noise."""
 _PIECE_LAT = 128
+_NAME, _MOST_PX, _MOST_CHANNELS, _MOST_STEPS, _MOST_GUIDANCE = 500, 1 << 16, 1 << 17, 100_000, 1000.0
+
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class EncoderInfo(BaseModel):
     """What is done to a tile before the encoder and to its tokens after it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    id: str
-    tile_px: int
-    dim: int
-    layout_dim: int = 0
+    id: str = Field(max_length=_NAME)
+    tile_px: int = Field(ge=0, le=_MOST_PX)
+    dim: int = Field(ge=0, le=_MOST_CHANNELS)
+    layout_dim: int = Field(0, ge=0, le=_MOST_CHANNELS)
     """How many of the ``dim`` numbers, the last ones, are a coarse picture of the tile."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    pooling: str = "head"
+    std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
+    pooling: str = Field("head", max_length=_NAME)
 
 
 class Sampling(BaseModel):
     """Defaults of `generate` that were measured best for this bundle."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    steps: int = 24
+    steps: int = Field(24, ge=1, le=_MOST_STEPS)
     times: tuple[float, ...] = ()
     """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even ladder of ``steps``."""
     update: str = "dpmpp_2m"
-    guidance: float = 1.5
-    guidance_interval: tuple[float, float] = (0.2, 0.8)
+    guidance: float = Field(1.5, ge=0, le=_MOST_GUIDANCE)
+    guidance_interval: tuple[Share, Share] = (0.2, 0.8)
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +81,13 @@ class Sampling(BaseModel):
         if not isinstance(given, dict) or not given.get("times"):
             return given
         return {"steps": len(given["times"]), "update": "renoise", "guidance": 1.0} | given
+
+    @field_validator("update")
+    @classmethod
+    def _known(cls, update: str) -> str:
+        if update not in UPDATES:
+            raise ValueError(f"unknown update rule {update[:40]!r}; known: {', '.join(UPDATES)}")
+        return update
 
     @field_validator("times")
     @classmethod
@@ -98,23 +111,23 @@ class Origin(BaseModel):
 class BundleInfo(BaseModel):
     """``bundle.json``."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     format: int = FORMAT
-    name: str
+    name: str = Field(max_length=_NAME)
     encoder: EncoderInfo = EncoderInfo(id="none", tile_px=0, dim=0)
     locality: Literal["local", "window"] = "local"
-    window_px: int = 0
-    stride_px: list[int] = []
+    window_px: int = Field(0, ge=0, le=_MOST_PX)
+    stride_px: list[Annotated[int, Field(gt=0, le=_MOST_PX)]] = []
     """Strides of the embedding grid that the denoiser was trained for."""
-    resolutions: dict[str, tuple[float, Literal["um", "m"]]] = {}
+    resolutions: dict[str, tuple[Positive, Literal["um", "m"]]] = {}
     """Domain -> (value, unit) per pixel that it was trained at."""
     latent_mean: list[float] = []
     latent_scale: list[float] = []
-    prediction_type: str = "flow"
+    prediction_type: Literal["flow", "v_prediction", "epsilon", "sample"] = "flow"
     l2_condition: bool = False
     """Whether the denoiser takes its condition at unit length, as the published one does."""
-    time_scale: float = 1.0
+    time_scale: float = Field(1.0, gt=0)
     """What times are multiplied by for a denoiser that sees one window (its own count of them is finer)."""
     sampling: Sampling = Sampling()
     training: dict[str, Any] = Field(default_factory=dict)
@@ -122,6 +135,16 @@ class BundleInfo(BaseModel):
     licence: str = "unknown"
     origins: dict[str, Origin] = Field(default_factory=dict)
     """Component -> the bundle that it was copied from; it holds while the component's hash is the same."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> BundleInfo:
+        if len(self.latent_mean) != len(self.latent_scale):
+            raise ValueError(f"{len(self.latent_mean)} values of latent_mean, {len(self.latent_scale)} of latent_scale")
+        if any(scale <= 0 for scale in self.latent_scale):
+            raise ValueError("latent_scale has values that are not positive")
+        if self.encoder.layout_dim > self.encoder.dim:
+            raise ValueError(f"layout_dim {self.encoder.layout_dim} of the encoder is more than dim {self.encoder.dim}")
+        return self
 
     def resolution(self, unit: str) -> Resolution | None:
         """The finest resolution it was trained at in ``unit`` (um, m), or None."""
@@ -153,10 +176,10 @@ class ModelBundle:
         folder = self.folder / "encoder"
         config = read_json(folder / "config.json")
         if not config.get("pretrained"):
-            return self._ready(_filled(build_encoder(config), folder))
+            return self._ready(_filled(lambda: build_encoder(config), folder))
         from ssl_tilegen.encoders.timm_encoder import rebuild
 
-        return self._ready(_filled(rebuild(config), folder))
+        return self._ready(_filled(lambda: rebuild(config), folder))
 
     @cached_property
     def autoencoder(self) -> Any:
@@ -424,21 +447,47 @@ def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
 
 def _component(folder: Path) -> nn.Module:
     config = read_json(folder / "config.json")
-    return _filled(build_component(config), folder)
+    return _filled(lambda: build_component(config), folder)
 
 
-def _filled(module: nn.Module, folder: Path) -> nn.Module:
-    """``module`` with the weights in ``folder``, strictly."""
+def _filled(build: Callable[[], nn.Module], folder: Path) -> nn.Module:
+    """The network that ``build`` makes with the weights in ``folder``, strictly; nothing of it is allocated before the
+    shapes are known to fit. FormatError where they do not, or where it cannot be built."""
     weights: dict[str, Tensor] = {}
     try:
-        for path in weight_files(folder):
+        files = weight_files(folder)
+        _check_shapes(build, files)
+        for path in files:
             weights |= load_file(path)
+        module = build()
         module.load_state_dict({key: value.float() if value.is_floating_point() else value
                                 for key, value in weights.items()})  # fmt: skip
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except FormatError as error:
+        raise error if str(folder) in str(error) else FormatError(f"{folder}: {error}") from None
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{folder}: the weights do not fit the configuration ({reason})") from None
     return module
+
+
+def _check_shapes(build: Callable[[], nn.Module], files: list[Path]) -> None:
+    """ValueError where the files hold other tensors than the network has, by their headers alone."""
+    found: dict[str, list[int]] = {}
+    for path in files:
+        with safe_open(path, "pt") as file:
+            found |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    try:
+        with torch.device("meta"):
+            wanted = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
+    except NotImplementedError:  # of a network that computes something while it is built
+        return
+    differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{len(differing)} tensors differ, the first {name}: {found.get(name)} in the file, {wanted.get(name)} in "
+            "the network"
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -26,7 +26,12 @@ class Strict(BaseModel):
     """Settings that are frozen, and whose unknown keys are errors. A docstring below a field is its description."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, defer_build=True, arbitrary_types_allowed=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
     renamed: ClassVar[Mapping[str, str]] = {}
     """Dotted keys that have another name today: old -> new. Files and ``--set`` may use either."""

@@ -13,6 +13,7 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ssl_tilegen.config.networks import check_timm
 from ssl_tilegen.encoders.base import Normalisation
 from ssl_tilegen.encoders.hf_keys import to_timm
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder
@@ -73,7 +74,8 @@ def recipe_of(name: str) -> dict[str, Any]:
 
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
-    """The network of a recipe, with random weights."""
+    """The network of a recipe, with random weights. FormatError for a name or argument that is not allowed."""
+    check_timm(recipe.get("arch"), recipe.get("arch_args"))
     return timm.create_model(recipe["arch"], pretrained=False, num_classes=0, **_resolved(recipe["arch_args"]))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_tilegen import __version__
 from ssl_tilegen.geometry import Lattice, Resolution, Size
@@ -113,20 +114,80 @@ class GridSpec:
 
     @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any], dim: int) -> GridSpec:
-        """The specification stored by `attributes`; KeyError, TypeError or ValueError where it is broken."""
-        source, encoder, resolution = attributes["source"], attributes["encoder"], attributes["resolution"]
+        """The specification stored by `attributes`; ValueError, in one line, where it is broken."""
+        try:
+            known = _Attributes.model_validate(dict(attributes))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         return cls(
-            source=SourceFacts(**_tuples(source) | {"size_px": Size(*source["size_px"])}),
-            lattice=_lattice(attributes),
+            source=SourceFacts(**dict(known.source) | {"size_px": Size(*known.source.size_px)}),
+            lattice=Lattice(Size(*known.size_px), known.tile_px, known.stride_px, known.partial_cells),
             dim=dim,
-            encoder=EncoderFacts(**_tuples(encoder)),
-            resolution=Resolution(**resolution) if resolution else None,
-            factor=float(attributes["factor"]),
-            crs=attributes.get("proj:code") or attributes.get("proj:wkt2"),
-            transform=_tupled(attributes.get("spatial:transform")),
-            background=_tupled(attributes["background"]),
-            bundle=attributes["bundle"],
+            encoder=EncoderFacts(**dict(known.encoder)),
+            resolution=Resolution(known.resolution.value, known.resolution.unit) if known.resolution else None,
+            factor=known.factor,
+            crs=known.code or known.wkt,
+            transform=known.transform,
+            background=known.background,
+            bundle=known.bundle,
         )
+
+
+_Text = Annotated[str, Field(max_length=10_000)]
+_Pixels = Annotated[int, Field(gt=0, lt=1 << 31, strict=True)]
+_Side = Annotated[int, Field(gt=0, le=1 << 16, strict=True)]
+_Positive = Annotated[float, Field(gt=0)]
+_Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Known(BaseModel):
+    """Part of a grid's attributes as they are read: complete, of the right types, finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _Source(_Known):
+    name: _Text
+    kind: Literal["slide", "georaster", "picture", "drawn"]
+    size_px: tuple[_Pixels, _Pixels]
+    fingerprint: _Text
+    bands: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    scale: tuple[tuple[float, float], ...] | None = None
+    remarks: tuple[_Text, ...] = ()
+
+
+class _Encoder(_Known):
+    id: _Text
+    weights_sha256: _Text
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pooling: _Text
+    versions: dict[str, _Text] = {}
+
+
+class _Measure(_Known):
+    value: _Positive
+    unit: Literal["um", "m"]
+
+
+class _Attributes(_Known):
+    """See `GridSpec.attributes`; what else is there is of another version or program, and left alone."""
+
+    source: _Source
+    size_px: tuple[_Pixels, _Pixels]
+    tile_px: _Side
+    stride_px: _Side
+    partial_cells: bool = False
+    """Whether the last tiles reach beyond the image and are mirrored there."""
+    factor: _Positive
+    resolution: _Measure | None
+    background: tuple[_Byte, _Byte, _Byte]
+    encoder: _Encoder
+    bundle: dict[str, _Text] | None
+    code: _Text | None = Field(None, alias="proj:code")
+    wkt: _Text | None = Field(None, alias="proj:wkt2")
+    transform: tuple[float, float, float, float, float, float] | None = Field(None, alias="spatial:transform")
 
 
 @dataclass(frozen=True)
@@ -150,12 +211,6 @@ class GridData:
         return (self.valid == Validity.OK) | ((self.valid == Validity.BACKGROUND) & self.embedding.any(axis=-1))
 
 
-def _lattice(attributes: Mapping[str, Any]) -> Lattice:
-    """The lattice of a grid; ``partial_cells`` where its last tiles reach beyond the image and are mirrored there."""
-    size, partial = Size(*attributes["size_px"]), bool(attributes.get("partial_cells", False))
-    return Lattice(size, attributes["tile_px"], attributes["stride_px"], partial)
-
-
 def georeference(crs: str | None, transform: tuple[float, ...] | None) -> dict[str, Any]:
     """CRS and affine transform by the names of the GeoZarr conventions; empty without either."""
     key = "proj:wkt2" if crs and not _is_code(crs) else "proj:code"
@@ -165,12 +220,3 @@ def georeference(crs: str | None, transform: tuple[float, ...] | None) -> dict[s
 
 def _is_code(crs: str) -> bool:
     return len(crs) < 32 and ":" in crs
-
-
-def _tuples(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _tupled(value) for key, value in facts.items()}
-
-
-def _tupled(value: Any) -> Any:
-    """JSON's lists as tuples, at any depth."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value

@@ -17,6 +17,7 @@ import numpy as np
 from ssl_tilegen.errors import InputError, OutputError
 
 Parts = Iterable[tuple[np.ndarray, np.ndarray]]
+_FARTHEST = 1 << 40
 SUFFIXES = (".h5", ".hdf5", ".npz")
 
 
@@ -39,6 +40,10 @@ def read_features(path: Path) -> Features:
         vectors = found.vectors[0] if found.vectors.ndim == 3 and len(found.vectors) == 1 else found.vectors
         if vectors.ndim != 2 or found.corners.shape != (len(vectors), 2) or not vectors.size:
             raise ValueError(f"features {found.vectors.shape} with coords {found.corners.shape}")
+        if vectors.dtype.kind not in "fiu" or found.corners.dtype.kind not in "fiu":
+            raise ValueError(f"features of {vectors.dtype} with coords of {found.corners.dtype}")
+        if not np.isfinite(found.corners).all() or np.abs(found.corners).max() > _FARTHEST:
+            raise ValueError("coords that are no pixels")
     except (OSError, KeyError, ValueError, TypeError) as error:
         text = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: no features with coords in it ({text}); give a file of TRIDENT or CLAM") from error

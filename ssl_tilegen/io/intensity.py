@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+
+from ssl_tilegen.errors import InputError
 
 PERCENTILES = (2.0, 98.0)
 SCALED_REMARK = f"values scaled from the {PERCENTILES[0]:g}-{PERCENTILES[1]:g} percentiles of each band"
@@ -25,6 +29,13 @@ def to_rgb(bands: np.ndarray, scaling: Scaling | None) -> np.ndarray:
         scaled = (np.nan_to_num(bands.astype(np.float64)) - low) / (high - low)
         bands = (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(bands.transpose(1, 2, 0), (*bands.shape[1:], 3)))
+
+
+def refuse_complex(path: object, dtypes: Iterable[str]) -> None:
+    """InputError where a band holds complex numbers: which part of them is meant is not ours to guess."""
+    for dtype in dtypes:
+        if "complex" in str(dtype):
+            raise InputError(f"{path}: has complex values ({dtype}); convert it to amplitude or to real bands first")
 
 
 def default_bands(count: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from ssl_tilegen.config.networks import DIFFUSERS, check_timm, check_values
 from ssl_tilegen.errors import FormatError
 
 _OURS = {
@@ -23,14 +24,17 @@ def is_ours(name: str) -> bool:
 
 
 def build_component(config: dict[str, Any]) -> Any:
-    """A network from its ``config.json``: ours or any diffusers model named by ``_class_name``; weights are random."""
-    name = config.get("_class_name", "")
+    """A network from its ``config.json``: ours, or one in ``config.networks.DIFFUSERS``, by ``_class_name``;
+    weights are random. FormatError for other classes and for arguments out of bounds."""
+    name = str(config.get("_class_name", ""))
     if name in _OURS:
         kind = getattr(import_module(f"{__name__}.{_OURS[name]}"), name)
     else:
-        kind = getattr(import_module("diffusers"), name, None)
+        kind = getattr(import_module("diffusers"), name, None) if name in DIFFUSERS else None
     if kind is None:
-        raise FormatError(f"unknown network class '{name}': use {', '.join(_OURS)} or a model class of diffusers")
+        known = ", ".join([*_OURS, *sorted(DIFFUSERS)])
+        raise FormatError(f"unknown network class '{name[:100]}': use one of {known}")
+    check_values({key: value for key, value in config.items() if key != "scheduler"})
     return kind.from_config(config)
 
 
@@ -39,6 +43,7 @@ def build_encoder(config: dict[str, Any]) -> Any:
 
     A timm network (``arch``, ``arch_args``) whose head is the embedding; with ``layout_dim`` a TileEncoder around it.
     """
+    check_values({key: value for key, value in config.items() if key != "arch_args"})
     layout = config.get("layout_dim", 0)
     if not layout:
         return timm_network(config["arch"], config["tile_px"], config["dim"], config["arch_args"])
@@ -54,6 +59,7 @@ def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, An
     (Swin and its like)."""
     import timm
 
+    check_timm(arch, arch_args)
     known = timm.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
     if not (known and known.fixed_input_size):
         return timm.create_model(arch, num_classes=features, **arch_args)

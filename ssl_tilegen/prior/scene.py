@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.system.table_cells import defused, restored_row
 
 _WIDTH_PX = 1024
 _AREAS = ("Polygon", "MultiPolygon")
@@ -77,7 +78,8 @@ def write_scene(path: Path, scene: Scene) -> None:
             lines = csv.writer(file)
             lines.writerow(["colour", "label", "text"])
             for (red, green, blue), region in zip(colours, scene.regions, strict=True):
-                lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", region.label or "", region.text or ""])
+                told = (defused(region.label or ""), defused(region.text or ""))
+                lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", *told])
         Image.fromarray(rgb).save(picture, "PNG")
         legend.replace(legend_of(path))
         picture.replace(path)
@@ -110,7 +112,7 @@ def _legend(path: Path) -> tuple[list[tuple[int, int, int]], list[Region]]:
     file = legend_of(path)
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [row for row in csv.DictReader(stream) if any(row.values())]
+            lines = [restored_row(row) for row in csv.DictReader(stream) if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error):
         raise InputError(
             f"--scene {path}: its legend {file} cannot be read; give a CSV with columns colour (#RRGGBB), label, text"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,39 +13,43 @@ from ssl_tilegen.geometry import Resolution
 
 FORMAT = 1
 _NEAREST = 3
+_NAME, _MOST = 500, 100_000
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class LabelFacts(_Frozen):
     """Of one label: the bundle's domain that it belongs to, the resolution per pixel it was seen at, and the colour
     of its ground where there is nothing."""
 
-    domain: str
-    resolution: tuple[float, Literal["um", "m"]]
-    background: tuple[int, int, int] = (255, 255, 255)
+    domain: str = Field(max_length=_NAME)
+    resolution: tuple[Annotated[float, Field(gt=0)], Literal["um", "m"]]
+    background: tuple[Byte, Byte, Byte] = (255, 255, 255)
 
 
 class TextFacts(_Frozen):
     """The text encoder: a name that transformers loads (or a built-in one), its vectors' length and its weights."""
 
-    name: str
-    dim: int
-    sha256: str
+    name: str = Field(max_length=_NAME)
+    dim: int = Field(gt=0, le=_MOST)
+    sha256: str = Field(max_length=_NAME)
 
 
 class PriorSampling(_Frozen):
     """How grids are drawn unless something else is asked for. ``overlap`` is what windows share with the next, for a
     network that sees windows; its last ``settle`` steps are averaged, those before are of shifted windows."""
 
-    steps: int = 24
-    update: str = "dpmpp_2m"
-    guidance: float = 1.5
-    guidance_interval: tuple[float, float] = (0.1, 0.9)
-    overlap: float = 0.5
-    settle: int = 8
+    steps: int = Field(24, ge=1, le=_MOST)
+    update: str = Field("dpmpp_2m", max_length=_NAME)
+    guidance: float = Field(1.5, ge=0, le=1000)
+    guidance_interval: tuple[Share, Share] = (0.1, 0.9)
+    overlap: float = Field(0.5, ge=0, lt=1)
+    settle: int = Field(8, ge=0)
 
 
 class PriorInfo(_Frozen):
@@ -53,11 +57,11 @@ class PriorInfo(_Frozen):
     its cells in pixels."""
 
     format: int = FORMAT
-    encoder_sha256: str
-    stride_px: int
-    labels: dict[str, LabelFacts]
+    encoder_sha256: str = Field(max_length=_NAME)
+    stride_px: int = Field(gt=0, le=1 << 16)
+    labels: dict[Annotated[str, Field(min_length=1, max_length=_NAME)], LabelFacts] = Field(max_length=10_000)
     text: TextFacts | None = None
-    vector_dim: int = 0
+    vector_dim: int = Field(0, ge=0, le=_MOST)
     sampling: PriorSampling = PriorSampling()
     training: dict[str, Any] = Field(default_factory=dict)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.image_files import is_image
+from ssl_tilegen.system.table_cells import restored_row
 
 MANIFEST = "manifest.csv"
 
@@ -67,7 +68,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return {row["path"]: row for row in csv.DictReader(file) if row.get("path")}
+            rows = [restored_row(row) for row in csv.DictReader(file)]
+            return {row["path"]: row for row in rows if row.get("path")}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
 
@@ -91,7 +93,7 @@ def _from_csv(path: Path) -> list[tuple[Path, str, str]]:
             reader = csv.DictReader(file)
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise InputError(f"{path}: its first line has no columns 'path' and 'label'; add them (and 'group')")
-            return [_row(path, reader.line_num, row) for row in reader if any(row.values())]
+            return [_row(path, reader.line_num, restored_row(row)) for row in reader if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a CSV with path, label, group") from error
 

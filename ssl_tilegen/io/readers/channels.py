@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, to_rgb
+from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, refuse_complex, to_rgb
 from ssl_tilegen.io.overviews import ProbedRaster
 from ssl_tilegen.io.raster import Options
 
@@ -32,6 +32,7 @@ class ChannelImage(ProbedRaster):
         self._bands = options.bands or default_bands(len(dtypes))
         if missing := [band for band in self._bands if not 1 <= band <= len(dtypes)]:
             raise InputError(f"{self.path}: has {len(dtypes)} channel(s), no channel {missing[0]}; choose with --bands")
+        refuse_complex(self.path, [str(dtypes[band - 1]) for band in self._bands])
         if options.scale is not None:
             self.scaling = (options.scale,) * len(self._bands)
         elif any(dtypes[band - 1] != np.uint8 for band in self._bands):

@@ -17,7 +17,7 @@ from rasterio.windows import Window as GdalWindow
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handle_pool import HandlePool
-from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, to_rgb
+from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, refuse_complex, to_rgb
 from ssl_tilegen.io.overviews import ProbedRaster
 from ssl_tilegen.io.raster import Kind, Options, ReadError
 from ssl_tilegen.io.uri import Source
@@ -91,6 +91,8 @@ class GeoTiff(ProbedRaster):
         if dataset.crs is not None:
             self.crs = dataset.crs.to_string()
         metres = _metres_per_pixel(dataset)
+        if not all(math.isfinite(value) for value in self.transform):
+            raise ResolutionError(f"{self.path}: its transform has values that are no numbers; mend its georeference")
         self.resolution = options.resolution() or (metres and Resolution(metres, "m")) or None
         if self.crs == "EPSG:3857" and options.gsd is None:
             true_share = math.cos(math.radians(_centre_latitude(dataset)))
@@ -103,6 +105,7 @@ class GeoTiff(ProbedRaster):
         self._bands = options.bands or default_bands(dataset.count)
         if missing := [band for band in self._bands if not 1 <= band <= dataset.count]:
             raise InputError(f"{self.path}: has {dataset.count} band(s), no band {missing[0]}; choose with --bands")
+        refuse_complex(self.path, [dataset.dtypes[band - 1] for band in self._bands])
         flags = [dataset.mask_flag_enums[band - 1] for band in self._bands]
         self._masked = any(MaskFlags.all_valid not in flag for flag in flags)
         palette = dataset.colorinterp[0] == ColorInterp.palette and options.bands is None
@@ -147,9 +150,10 @@ class GeoTiff(ProbedRaster):
 
 def _metres_per_pixel(dataset: rasterio.DatasetReader) -> float | None:
     """Side of the square with a pixel's area, in metres; None where the CRS does not tell."""
-    crs, side = dataset.crs, math.sqrt(abs(dataset.transform.determinant))
-    if crs is None or side == 0:
+    crs, area = dataset.crs, abs(dataset.transform.determinant)
+    if crs is None or not 0 < area < math.inf:
         return None
+    side = math.sqrt(area)
     if crs.is_geographic:
         latitude = math.radians(_centre_latitude(dataset))
         north = 111132.95 - 559.85 * math.cos(2 * latitude) + 1.17 * math.cos(4 * latitude)

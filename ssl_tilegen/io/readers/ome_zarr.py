@@ -36,7 +36,7 @@ class ZarrImage(ChannelImage):
         try:
             multiscale = attributes.get("ome", attributes)["multiscales"][0]
             self._axes = [axis if isinstance(axis, str) else axis["name"] for axis in multiscale["axes"]]
-            self._arrays = [_open(folder / item["path"]) for item in multiscale["datasets"]]
+            self._arrays = [_open(_inside(path, folder, item["path"])) for item in multiscale["datasets"]]
             if self._axes[-2:] != ["y", "x"] or any(a.ndim != len(self._axes) for a in self._arrays):
                 raise ValueError(f"axes {self._axes}")
         except Exception as error:
@@ -97,6 +97,16 @@ def image_attributes(path: Path) -> tuple[Path, dict[str, Any]] | None:
             except (OSError, ValueError, AttributeError, TypeError):
                 continue
     return None
+
+
+def _inside(store: Path, folder: Path, name: object) -> Path:
+    """The array that a dataset's path names; ValueError where it lies outside the store, by its name or by links."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"the path of a dataset is {name!r}")
+    array = folder / name
+    if not array.resolve().is_relative_to(store.resolve()):
+        raise ValueError(f"the path of a dataset, {name!r}, leaves its store")
+    return array
 
 
 def _open(path: Path) -> Any:

@@ -17,6 +17,7 @@ from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import reading_threads
+from ssl_tilegen.system.table_cells import restored
 from ssl_tilegen.workflows.labelled_images import read_labelled
 
 PATCH_PX = 1024
@@ -141,7 +142,7 @@ def _splits(source: Path, count: int) -> list[str]:
     if source.is_dir():
         return [""] * count
     with source.open(newline="", encoding="utf-8-sig") as file:
-        splits = [(row.get("split") or "").strip() for row in csv.DictReader(file) if any(row.values())]
+        splits = [restored(row.get("split") or "").strip() for row in csv.DictReader(file) if any(row.values())]
     for split in splits:
         if split:
             _check_label(source, split)

@@ -14,6 +14,7 @@ import numpy as np
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import PartialFailure
 from ssl_tilegen.metrics.votes import Votes, class_votes
+from ssl_tilegen.system.table_cells import defused_row
 from ssl_tilegen.workflows.augment.inputs import Failure, Original
 from ssl_tilegen.workflows.augment.plan import Sample, single_groups
 from ssl_tilegen.workflows.augment.store import Record
@@ -158,11 +159,12 @@ def write_manifest(
         table.writeheader()
         for index, where in sorted(real_files.items()):
             own = originals[index]
-            table.writerow({"path": where, "kind": "real", "source": own.name, "label": own.label, "group": own.group,
-                            "split": own.split})  # fmt: skip
+            facts = {"path": where, "kind": "real", "source": own.name, "label": own.label, "group": own.group,
+                     "split": own.split}  # fmt: skip
+            table.writerow(defused_row(facts))
         for index, sample in enumerate(samples):
             if not verdicts.reasons[index]:
-                table.writerow(_row(index, sample, verdicts, originals, settings))
+                table.writerow(defused_row(_row(index, sample, verdicts, originals, settings)))
 
 
 def _row(

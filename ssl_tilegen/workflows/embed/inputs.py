@@ -13,6 +13,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
 from ssl_tilegen.io.uri import Remote, Source, source_of
+from ssl_tilegen.system.table_cells import restored_row
 
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
@@ -70,7 +71,7 @@ def read_list(path: Path) -> list[Entry]:
             if "path" not in columns:
                 raise InputError(f"--list {path}: its first line has no column 'path'; known are {', '.join(_COLUMNS)}")
             reader.fieldnames = columns
-            entries = [_entry(path, reader.line_num, row) for row in reader if any(row.values())]
+            entries = [_entry(path, reader.line_num, restored_row(row)) for row in reader if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"--list {path}: cannot be read ({error}); give a CSV with a column 'path'") from error
     if not entries:

@@ -14,6 +14,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import OutputError, PartialFailure
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.uri import Source
+from ssl_tilegen.system.table_cells import defused_row
 
 _LISTED = 10  # failures told in the one line of the error
 _CODES = tuple(code.name.lower() for code in Validity)
@@ -98,7 +99,7 @@ def write_summary(path: Path, reports: Sequence[EmbedReport]) -> None:
             else:
                 table = csv.DictWriter(file, COLUMNS)
                 table.writeheader()
-                table.writerows(rows)
+                table.writerows(map(defused_row, rows))
         part.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another --summary") from error

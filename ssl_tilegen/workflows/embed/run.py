@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
-from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid, part_of
+from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, is_grid, part_of
 from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.system.atomic import remove
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.folders import sweep_leftovers
 from ssl_tilegen.system.launch import worker_share
@@ -106,6 +107,8 @@ def embed_one(
             writer.write_shard(index, cells)
         tiles = sum(writer.shards[index].size.area for index in pending)
         counts = writer.counts()
+        if not writer.pending():
+            _check_readable(job, counts, alone)
         grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
         if grid:
             write_companions(job, settings, view, tissue, grid)
@@ -120,6 +123,16 @@ def embed_one(
         counts=counts,
         resolution=str(spec.resolution) if spec.resolution else None,
     )
+
+
+def _check_readable(job: Job, counts: Mapping[str, int], alone: bool) -> None:
+    """InputError where not one cell of a finished grid could be read; nothing of it is kept."""
+    lost = counts.get(Validity.READ_ERROR.name.lower(), 0)
+    seen = counts.get(Validity.OK.name.lower(), 0) + counts.get(Validity.BACKGROUND.name.lower(), 0)
+    if lost and not seen:
+        if alone:
+            remove(part_of(job.grid))
+        raise InputError(f"{job.image}: none of its {lost} cells can be read; the file is damaged, copy it again")
 
 
 def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:

@@ -6,6 +6,7 @@ such patches go to the nearest cell, and the report says how far the farthest mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def import_features(
     with ExitStack() as stack:
         raster = stack.enter_context(open_raster(image)) if image else None
         patches = Patches.of(source, features, tile)
+        _check_corners(source, features, raster)
         spec = _spec(
             source, features, patches, raster, _measure(source, features.facts, patches, raster, mpp, gsd), encoder
         )
@@ -137,6 +139,13 @@ class Patches:
         """Level-0 pixels from one patch to the next."""
         return self.stride * self.factor
 
+    def __post_init__(self) -> None:
+        if self.tile <= 0 or self.stride <= 0 or not 0 < self.factor < math.inf:
+            raise InputError(
+                f"patches of {self.tile} px every {self.stride} px, {self.factor:g} level-0 pixels each: must all be "
+                "positive; mend the file's attributes or give --tile"
+            )
+
     @classmethod
     def of(cls, path: Path, features: Features, tile: int | None) -> Patches:
         """From the attributes of TRIDENT (or of our own export), of CLAM, else from ``tile`` and the corners."""
@@ -149,13 +158,30 @@ class Patches:
             if "downsample" in facts:
                 factor = float(np.ravel(facts["downsample"])[0])
                 return cls(tile, max(1, round(_step(features.corners) / factor)), factor)
-        except (KeyError, TypeError, ValueError):
-            if tile is None:
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            if not tile:
                 raise InputError(
                     f"{path}: does not say how large its patches are; give --tile (a patch's side in the pixels that "
                     "the encoder saw)"
                 ) from None
         return cls(tile, tile, _step(features.corners) / tile)
+
+
+def _check_corners(path: Path, features: Features, raster: Raster | None) -> None:
+    """InputError where a corner lies outside the image, as far as its size is known."""
+    facts = features.facts
+    known = (raster.size.cols, raster.size.rows) if raster else tuple(
+        int(facts.get(f"level0_{axis}") or 0) for axis in ("width", "height")
+    )  # fmt: skip
+    low, high = features.corners.min(0), features.corners.max(0)
+    outside = [axis for axis in (0, 1) if low[axis] < 0 or (known[axis] and high[axis] >= known[axis])]
+    if outside:
+        axis = outside[0]
+        worst = low[axis] if low[axis] < 0 else high[axis]
+        end = f"0 to {known[axis] - 1}" if known[axis] else "0 on"
+        raise InputError(
+            f"{path}: has a corner at {'xy'[axis]} = {worst}, outside its image ({end}); are its coords level-0 pixels?"
+        )
 
 
 def _step(corners: np.ndarray) -> float:
