@@ -55,11 +55,11 @@ class EncoderInfo(BaseModel):
     id: str = Field(max_length=_NAME)
     tile_px: int = Field(ge=0, le=_MOST_PX)
     dim: int = Field(ge=0, le=_MOST_CHANNELS)
-    layout_dim: int = Field(0, ge=0, le=_MOST_CHANNELS)
+    layout_dim: int = Field(default=0, ge=0, le=_MOST_CHANNELS)
     """How many of the ``dim`` numbers, the last ones, are a coarse picture of the tile."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
-    pooling: str = Field("head", max_length=_NAME)
+    pooling: str = Field(default="head", max_length=_NAME)
 
 
 class Sampling(BaseModel):
@@ -67,11 +67,11 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    steps: int = Field(24, ge=1, le=_MOST_STEPS)
+    steps: int = Field(default=24, ge=1, le=_MOST_STEPS)
     times: tuple[float, ...] = ()
     """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even ladder of ``steps``."""
     update: str = "dpmpp_2m"
-    guidance: float = Field(1.5, ge=0, le=_MOST_GUIDANCE)
+    guidance: float = Field(default=1.5, ge=0, le=_MOST_GUIDANCE)
     guidance_interval: tuple[Share, Share] = (0.2, 0.8)
 
     @model_validator(mode="before")
@@ -117,7 +117,7 @@ class BundleInfo(BaseModel):
     name: str = Field(max_length=_NAME)
     encoder: EncoderInfo = EncoderInfo(id="none", tile_px=0, dim=0)
     locality: Literal["local", "window"] = "local"
-    window_px: int = Field(0, ge=0, le=_MOST_PX)
+    window_px: int = Field(default=0, ge=0, le=_MOST_PX)
     stride_px: list[Annotated[int, Field(gt=0, le=_MOST_PX)]] = []
     """Strides of the embedding grid that the denoiser was trained for."""
     resolutions: dict[str, tuple[Positive, Literal["um", "m"]]] = {}
@@ -127,7 +127,7 @@ class BundleInfo(BaseModel):
     prediction_type: Literal["flow", "v_prediction", "epsilon", "sample"] = "flow"
     l2_condition: bool = False
     """Whether the denoiser takes its condition at unit length, as the published one does."""
-    time_scale: float = Field(1.0, gt=0)
+    time_scale: float = Field(default=1.0, gt=0)
     """What times are multiplied by for a denoiser that sees one window (its own count of them is finer)."""
     sampling: Sampling = Sampling()
     training: dict[str, Any] = Field(default_factory=dict)

@@ -185,9 +185,9 @@ class _Attributes(_Known):
     background: tuple[_Byte, _Byte, _Byte]
     encoder: _Encoder
     bundle: dict[str, _Text] | None
-    code: _Text | None = Field(None, alias="proj:code")
-    wkt: _Text | None = Field(None, alias="proj:wkt2")
-    transform: tuple[float, float, float, float, float, float] | None = Field(None, alias="spatial:transform")
+    code: _Text | None = Field(default=None, alias="proj:code")
+    wkt: _Text | None = Field(default=None, alias="proj:wkt2")
+    transform: tuple[float, float, float, float, float, float] | None = Field(default=None, alias="spatial:transform")
 
 
 @dataclass(frozen=True)

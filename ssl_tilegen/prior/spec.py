@@ -44,12 +44,12 @@ class PriorSampling(_Frozen):
     """How grids are drawn unless something else is asked for. ``overlap`` is what windows share with the next, for a
     network that sees windows; its last ``settle`` steps are averaged, those before are of shifted windows."""
 
-    steps: int = Field(24, ge=1, le=_MOST)
-    update: str = Field("dpmpp_2m", max_length=_NAME)
-    guidance: float = Field(1.5, ge=0, le=1000)
+    steps: int = Field(default=24, ge=1, le=_MOST)
+    update: str = Field(default="dpmpp_2m", max_length=_NAME)
+    guidance: float = Field(default=1.5, ge=0, le=1000)
     guidance_interval: tuple[Share, Share] = (0.1, 0.9)
-    overlap: float = Field(0.5, ge=0, lt=1)
-    settle: int = Field(8, ge=0)
+    overlap: float = Field(default=0.5, ge=0, lt=1)
+    settle: int = Field(default=8, ge=0)
 
 
 class PriorInfo(_Frozen):
@@ -61,7 +61,7 @@ class PriorInfo(_Frozen):
     stride_px: int = Field(gt=0, le=1 << 16)
     labels: dict[Annotated[str, Field(min_length=1, max_length=_NAME)], LabelFacts] = Field(max_length=10_000)
     text: TextFacts | None = None
-    vector_dim: int = Field(0, ge=0, le=_MOST)
+    vector_dim: int = Field(default=0, ge=0, le=_MOST)
     sampling: PriorSampling = PriorSampling()
     training: dict[str, Any] = Field(default_factory=dict)
 
