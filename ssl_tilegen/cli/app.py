@@ -15,6 +15,7 @@ import typer
 
 from ssl_tilegen import __version__
 from ssl_tilegen.cli.console import Console, plain
+from ssl_tilegen.cli.help import HelpCommand, HelpGroup, show_all
 from ssl_tilegen.config import (
     AugmentSettings,
     EmbedSettings,
@@ -30,7 +31,9 @@ from ssl_tilegen.system.signals import catching_signals, check_stop, stop_reques
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
 
-_PLAIN: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
+_PLAIN: dict[str, Any] = {
+    "add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True, "cls": HelpGroup
+}  # fmt: skip
 app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
 models = typer.Typer(help="The models at hand.", **_PLAIN)
 app.add_typer(models, name="models")
@@ -46,6 +49,10 @@ LogFormat = Annotated[
     Literal["text", "json"], typer.Option("--log-format", help="Form of the lines on stderr.", rich_help_panel="Common")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", help="Explain every option in full.", is_eager=True, callback=show_all),
+]
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
 ]
@@ -84,14 +91,14 @@ def command(settings: type[Settings] | None = None, group: typer.Typer = app) ->
     def register(body: Body) -> Body:
         def run(**given: Any) -> None:
             console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
-            debug = given.pop("debug")
+            debug, _ = given.pop("debug"), given.pop("help_all")
             with catching_signals():
                 knobs = _run(console, debug, lambda: _arguments(settings, given), usage=given.get("config") is None)
                 console.summary(*_run(console, debug, lambda: body(console, **knobs)))
 
         run.__signature__ = _signature(body, settings)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
-        group.command(body.__name__.rstrip("_"), help=inspect.getdoc(body))(run)
+        group.command(body.__name__.rstrip("_"), help=inspect.getdoc(body), cls=HelpCommand)(run)
         return body
 
     return register
@@ -113,6 +120,7 @@ def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> ins
         "json": (Json, False),
         "log_format": (LogFormat, "text"),
         "debug": (Debug, False),
+        "help_all": (HelpAll, False),
     }
     if settings is not None:
         options = [_option(settings, name) for name in settings.model_fields]
@@ -137,7 +145,8 @@ def _option(settings: type[Settings], name: str) -> inspect.Parameter:
     shown = extra["default_text"] or ("" if unset else str(field.default))
     option = typer.Option(
         *extra["options"],
-        help=f"{field.description}{' (required)' if required else f' (default: {shown})' if shown else ''}",
+        help=f"{field.description}{' [required]' if required else f' [{shown}]' if shown else ''}",
+        metavar=extra.get("metavar") or _metavar(field.annotation),
         show_default=False,
         rich_help_panel=extra["panel"] or None,
     )
@@ -156,6 +165,15 @@ def _kind(annotation: Any) -> Any:
         return annotation
     members = [member for member in get_args(annotation) if member is not type(None)] or [annotation]
     return members[0] if members[0] in _AS_TYPED or get_origin(members[0]) is Literal else str
+
+
+def _metavar(annotation: Any) -> str | None:
+    """How the value of an option is written in the help: the choices of a Literal, or a word for the type."""
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    inner = annotation if get_origin(annotation) is Literal or not members else members[0]
+    if get_origin(inner) is Literal:
+        return "|".join(get_args(inner))
+    return {bool: None, int: "N", float: "X", Path: "PATH"}.get(inner, "TEXT")
 
 
 def _run(console: Console, debug: bool, call: Callable[[], Any], *, usage: bool = False) -> Any:
@@ -200,6 +218,7 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
     """
     if not inputs and settings.list is None:
         raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
+    console.loading("PyTorch and the encoder")
     from ssl_tilegen.workflows.embed.run import embed as work
 
     reports = work(inputs or [], settings, console)
@@ -209,9 +228,10 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 @command(GenerateSettings)
 def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
     """Paint an image from a grid of embeddings, given or drawn from words, a label, a vector or a map."""
+    console.hush(distributed_environment().rank > 0)
+    console.loading(f"PyTorch and the model {settings.model}")
     from ssl_tilegen.workflows.generate.run import generate as work
 
-    console.hush(distributed_environment().rank > 0)
     report = work(settings, console)
     return report, report.line()
 
@@ -219,6 +239,7 @@ def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
 @command(AugmentSettings)
 def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tuple[Any, str]:
     """Make new pictures of labelled ones: same classes, same layout, and a manifest."""
+    console.loading(f"PyTorch and the model {settings.model}")
     from ssl_tilegen.workflows.augment.run import augment as work
 
     report = work(source, settings, console)
@@ -228,6 +249,7 @@ def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tu
 @command(EvaluateSettings)
 def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
     """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
+    console.loading("PyTorch and the encoders")
     from ssl_tilegen.workflows.evaluate.run import evaluate as work
     from ssl_tilegen.workflows.evaluate.table import table
 
@@ -259,6 +281,7 @@ def train(
     weights: Annotated[Path | None, typer.Option("--weights", help="Weights of --encoder from a local file.")] = None,
 ) -> tuple[Any, str]:
     """Train one part of a bundle; continues from its last checkpoint."""
+    console.loading("PyTorch and the images")
     from ssl_tilegen.workflows.train import train as work
 
     folder = out or config.parent / "run"

@@ -14,7 +14,11 @@ from typing import Any
 from ssl_tilegen.system.signals import check_stop
 
 _EVERY_S = 10.0  # between plain lines of one stage
-_UNITS = {"develop": " Mpx"}  # of stages that count something else than steps, tiles or images
+_UNITS = {
+    "develop": "Mpx", "paint": "steps", "draw": "steps", "sample": "steps", "training": "steps", "embed": "cells",
+    "images": "images", "augment": "images", "caching": "images",
+}  # fmt: skip
+"""What a stage counts, by the first word of its name."""
 
 
 class Console:
@@ -35,14 +39,14 @@ class Console:
         check_stop()
         if self._hushed:
             return
+        rate = self._rate(stage, done)
+        left = (total - done) / rate if rate and done < total else None
+        amount, speed = f"{_count(done)} of {_count(total)}{_unit(stage)}", _speed(rate, stage)
         if self._bars:
-            self._bars.update(stage, done, total)
+            self._bars.update(stage, done, total, ", ".join(filter(None, (amount, speed, _left(left)))))
         elif self._due(stage, done >= total):
-            percent, rate = 100 * done / total if total else 100, self._rate(stage, done)
-            left = (total - done) / rate if rate and done < total else None
-            unit = _UNITS.get(stage, "")
-            text = f"{stage}: {percent:.0f} % ({_count(done)} of {_count(total)}{unit})"
-            text += (f", {_count(rate)}{unit}/s" if rate else "") + (f", {left:.0f} s left" if left else "")
+            percent = 100 * done / total if total else 100
+            text = ", ".join(filter(None, (f"{stage}: {percent:.0f} % ({amount})", speed, _left(left))))
             figures = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
             self._line("progress", text, stage=stage, done=done, total=total, **figures)
 
@@ -64,12 +68,19 @@ class Console:
         """Say nothing but errors: another process of the same run speaks."""
         self._hushed = wanted
 
+    def loading(self, what: str) -> None:
+        """Show on a terminal what is being loaded, until the first progress; a log needs no such line."""
+        if self._bars and not self._hushed:
+            self._bars.loading(f"loading {what}")
+
     def facts(self, values: Mapping[str, Any]) -> None:
-        """A record of a long run, such as a step of training; ``message`` alone is a message in passing."""
+        """Show a record of a long run: a step of training, a ``message``, or progress as ``stage, done, total``."""
         if set(values) == {"message"}:
             return self.note(str(values["message"]))
+        if set(values) == {"stage", "done", "total"}:
+            return self(**values)
         if self._bars and "steps" in values:
-            self._bars.update("training", values["step"], values["steps"])
+            self("training", values["step"], values["steps"])
         shown = (f"{key} {_short(value)}" for key, value in values.items() if key != "steps")
         self._line("record", "  ".join(shown), **values)
 
@@ -105,22 +116,34 @@ class _Bars:
 
     def __init__(self) -> None:
         from rich.console import Console as Terminal
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        period = 3600.0  # seconds that a speed is told by: lines of a training may come minutes apart
-        self._progress = Progress(*columns, console=Terminal(stderr=True), speed_estimate_period=period)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+        self._progress = Progress(*columns, console=Terminal(stderr=True))
         self._tasks: dict[str, Any] = {}
+        self._loading: Any = None
 
-    def update(self, stage: str, done: float, total: float) -> None:
+    def loading(self, text: str) -> None:
+        """A bar without an end, until the first stage has one."""
+        self._progress.start()
+        self._loading = self._progress.add_task(text, total=None, amount="")
+
+    def update(self, stage: str, done: float, total: float, amount: str) -> None:
+        self._end_loading()
         if not self._tasks:
             self._progress.start()
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._tasks[stage], completed=done, total=total)
+            self._tasks[stage] = self._progress.add_task(stage, total=total, amount=amount)
+        self._progress.update(self._tasks[stage], completed=done, total=total, amount=amount)
 
     def stop(self) -> None:
+        self._end_loading()
         self._progress.stop()
+
+    def _end_loading(self) -> None:
+        if self._loading is not None:
+            self._progress.remove_task(self._loading)
+            self._loading = None
 
 
 def plain(value: Any) -> Any:
@@ -134,6 +157,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return plain(value.value)
     return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+
+
+def _unit(stage: str) -> str:
+    unit = _UNITS.get(stage.split()[0]) if stage.strip() else None
+    return f" {unit}" if unit else ""
+
+
+def _speed(rate: float | None, stage: str) -> str:
+    return f"{_count(rate)}{_unit(stage)}/s" if rate else ""
+
+
+def _left(seconds: float | None) -> str:
+    """The time left, in the unit that keeps it short."""
+    if not seconds:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 7200 else f"{seconds / 3600:.1f} h left"
 
 
 def _count(value: float) -> str:

@@ -44,4 +44,43 @@ def test_the_end_of_a_stage_is_always_said(clock: list[float], capsys: pytest.Ca
     say("embed s.svs", 64, 1_234_567)
     clock[0] += 1
     say("embed s.svs", 1_234_567, 1_234_567)
-    assert capsys.readouterr().err.splitlines()[-1] == ("embed s.svs: 100 % (1234567 of 1234567), 1234503/s")
+    assert capsys.readouterr().err.splitlines()[-1] == ("embed s.svs: 100 % (1234567 of 1234567 cells), 1234503 cells/s")
+
+
+def test_time_left_is_said_in_seconds_minutes_or_hours(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = Console()
+    for total in (100, 1000, 10_000):
+        say(f"paint {total}", 0, total)
+    clock[0] += 12
+    for total in (100, 1000, 10_000):
+        say(f"paint {total}", 10, total)
+    tails = [line.rsplit(", ", 1)[1] for line in capsys.readouterr().err.splitlines()[-3:]]
+    assert tails == ["108 s left", "20 min left", "3.3 h left"]
+
+
+def test_progress_among_the_records_of_training_has_a_rate(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    say = Console()
+    say.facts({"stage": "caching latents", "done": 0, "total": 400})
+    clock[0] += 20
+    say.facts({"stage": "caching latents", "done": 100, "total": 400})
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "caching latents: 25 % (100 of 400 images), 5 images/s, 60 s left"
+    )
+
+
+def test_a_bar_of_a_terminal_shows_megapixels_rate_and_time_left(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    say = Console()
+    say.loading("the model tiny")
+    say("develop", 0, 0.8)
+    clock[0] += 4
+    say("develop", 0.2, 0.8)
+    say.close()
+    assert "0.2 of 0.8 Mpx, 0.05 Mpx/s, 12 s left" in capsys.readouterr().err
