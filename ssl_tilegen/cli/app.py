@@ -16,6 +16,7 @@ import typer
 from ssl_tilegen import __version__
 from ssl_tilegen.cli.console import Console, plain
 from ssl_tilegen.cli.help import HelpCommand, HelpGroup, show_all
+from ssl_tilegen.cli.tables import facts_table
 from ssl_tilegen.config import (
     AugmentSettings,
     EmbedSettings,
@@ -313,7 +314,7 @@ def info(
     from ssl_tilegen.workflows.models import describe
 
     facts = describe(bundle)
-    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+    return facts, facts_table(facts)
 
 
 @command(group=grid)
@@ -322,7 +323,7 @@ def info_(console: Console, path: GridPath) -> tuple[Any, str]:
     from ssl_tilegen.workflows.grid.info import describe_grid
 
     facts = describe_grid(path)
-    return facts, "\n".join(f"{key}: {value}" for key, value in facts.items())
+    return facts, facts_table(facts)
 
 
 @command(group=grid)

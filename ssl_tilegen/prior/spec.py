@@ -83,14 +83,14 @@ class PriorInfo(_Frozen):
         return self.parts["vector"].stop
 
     def label_named(self, name: str) -> str:
-        """The label that a user means, in any case; SettingError with the nearest ones where there is none."""
+        """The label that a user means, in any case; SettingError with the known ones where there is none."""
         folded = {label.casefold(): label for label in self.labels}
         wanted = " ".join(name.split()).casefold()
         if wanted in folded:
             return folded[wanted]
         near = [folded[key] for key in _nearest(wanted, folded)]
-        hint = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(self.labels) or 'none'}"
-        raise SettingError(f"--label {name}: unknown to this model; {hint}")
+        hint = f"; do you mean {' or '.join(near)}?" if near else ""
+        raise SettingError(f"--label {name}: unknown to this model{hint} (known: {', '.join(self.labels) or 'none'})")
 
     def one_hot(self, label: str) -> np.ndarray:
         """What the network is told of a label: (labels,) float32."""
