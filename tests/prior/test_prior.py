@@ -226,7 +226,7 @@ def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"label": "dark rocks"}, "do you mean dark rock? (known: "), ({"text": "rock " * 30}, "fewer words"),
+    [({"label": "dark rocks"}, "do you mean dark rock. .known: "), ({"text": "rock " * 30}, "fewer words"),
      ({"vector": "long.npy"}, "has shape 4, this prior takes 3 numbers"),
      ({"vector": "none.npy"}, "no vector can be read"), ({"vector": "nan.npy"}, "finite"),
      ({"scene": "none.png"}, "cannot be read"), ({"scene": "bare.png"}, "legend")],
