@@ -35,7 +35,7 @@ def facts_table(facts: Mapping[str, Any]) -> str:
 def _rows(facts: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
     for key, value in facts.items():
         name = f"{indent}{key.replace('_', ' ') if indent == '' else key}"
-        if isinstance(value, Mapping) and value and (text := _resolution(value)) is None:
+        if isinstance(value, Mapping) and value and _resolution(value) is None:
             yield name, ""
             yield from _rows(value, indent + "  ")
         elif isinstance(value, Mapping):

@@ -44,7 +44,8 @@ def test_the_end_of_a_stage_is_always_said(clock: list[float], capsys: pytest.Ca
     say("embed s.svs", 64, 1_234_567)
     clock[0] += 1
     say("embed s.svs", 1_234_567, 1_234_567)
-    assert capsys.readouterr().err.splitlines()[-1] == ("embed s.svs: 100 % (1234567 of 1234567 cells), 1234503 cells/s")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "embed s.svs: 100 % (1234567 of 1234567 cells), 1234503 cells/s"
 
 
 def test_time_left_is_said_in_seconds_minutes_or_hours(
