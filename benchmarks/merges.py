@@ -95,7 +95,7 @@ def merges(job: Job) -> dict[str, SynthesisSettings]:
         "average": replace(job.how, merge="average", overlap=0.5),
         "published": replace(job.how, merge="average", overlap=0.75, feather=False),
     }
-    return {name: how for name, how in recipes.items() if name != "whole" or job.bundle.locality == "local"}
+    return {name: how for name, how in recipes.items() if name != "whole" or job.bundle.conditioning.is_field}
 
 
 def _told(values: np.ndarray, name: str = "distance", prefix: str = "") -> dict[str, float]:

@@ -118,7 +118,7 @@ def autoencoded(scene: Scene) -> np.ndarray:
 def singles(job: Job, how: SynthesisSettings, side: int, corners: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
     """Patches of ``side`` px painted each by itself, without any neighbourhood, from the same places of the field."""
     factor, region = job.bundle.factor, job.region_lat
-    step = job.bundle.field_stride_lat if job.bundle.locality == "local" else 1
+    step = job.bundle.conditioning.quantum_lat
     for number, (row, col) in enumerate(corners):
         at = [(start + offset // factor) // step * step for start, offset in ((region.row, row), (region.col, col))]
         window = Window(at[0], at[1], side // factor, side // factor)

@@ -24,12 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
+from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, FieldConditioning, TokenConditioning
+from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.schedule import check_times
 from ssl_tilegen.diffusion.steppers import UPDATES
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder, is_ours
-from ssl_tilegen.nets.window import at_unit_length, predict
+from ssl_tilegen.nets.window import attend, predict
 from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
 from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.device import fast_dtype
@@ -60,6 +62,8 @@ class EncoderInfo(BaseModel):
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     pooling: str = Field(default="head", max_length=_NAME)
+    input_px: int = Field(default=0, ge=0, le=_MOST_PX)
+    """Side that a tile is resized to before the encoder; 0 for ``tile_px``."""
 
 
 class Sampling(BaseModel):
@@ -117,6 +121,9 @@ class BundleInfo(BaseModel):
     name: str = Field(max_length=_NAME)
     encoder: EncoderInfo = EncoderInfo(id="none", tile_px=0, dim=0)
     locality: Literal["local", "window"] = "local"
+    """``local``: the denoiser is a convolution of finite reach; ``window``: it sees one window."""
+    conditioning: ConditioningSpec | None = None
+    """What the denoiser is told of a window; None in bundles that ``locality`` and ``l2_condition`` describe."""
     window_px: int = Field(default=0, ge=0, le=_MOST_PX)
     stride_px: list[Annotated[int, Field(gt=0, le=_MOST_PX)]] = []
     """Strides of the embedding grid that the denoiser was trained for."""
@@ -133,6 +140,12 @@ class BundleInfo(BaseModel):
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)
     licence: str = "unknown"
+    origin: str = ""
+    """Where the weights of an imported model come from."""
+    recipes: dict[str, Recipe] = Field(default_factory=dict)
+    """How the authors of an imported model sample it, by name."""
+    exact_autoencoder: bool = False
+    """Whether the autoencoder works in float32 throughout: a vector-quantised one looks for nearest neighbours."""
     origins: dict[str, Origin] = Field(default_factory=dict)
     """Component -> the bundle that it was copied from; it holds while the component's hash is the same."""
 
@@ -192,6 +205,16 @@ class ModelBundle:
         return self._ready(_component(self.folder / "denoiser"))
 
     @cached_property
+    def conditioner(self) -> Any:
+        """For denoisers of windows: conditions (N, K, D) -> the tokens that they attend to (``nets.conditioner``)."""
+        if self.has("conditioner"):
+            return self._ready(_component(self.folder / "conditioner"))
+        from ssl_tilegen.nets.conditioner import TokenConditioner
+
+        scaling = "unit_length" if self.info.l2_condition else "none"
+        return self._ready(TokenConditioner(self.info.encoder.dim, scaling=scaling))
+
+    @cached_property
     def prior(self) -> Any:
         """Draws grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
         module: Any = _component(self.folder / "prior").eval().requires_grad_(False)
@@ -218,7 +241,12 @@ class ModelBundle:
         parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
         joints = {"encoder", "locality", "window_px", "latent_mean", "latent_scale", "prediction_type", "l2_condition"}
         joints |= {"time_scale"} if self.info.time_scale != 1 else set()
-        parts.append(json.dumps(self.info.model_dump(include=joints), sort_keys=True))
+        joints |= {"conditioning"} if self.info.conditioning else set()
+        parts += [self.component_hash("conditioner")] if self.has("conditioner") else []
+        facts = self.info.model_dump(include=joints)
+        if not self.info.encoder.input_px:  # which older bundles have no word for
+            del facts["encoder"]["input_px"]
+        parts.append(json.dumps(facts, sort_keys=True))
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def _ready(self, module: nn.Module) -> Any:
@@ -227,9 +255,17 @@ class ModelBundle:
 
     # diffusion.protocols.Model
 
-    @property
-    def locality(self) -> Literal["local", "window"]:
-        return self.info.locality
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        spec = self.info.conditioning
+        if spec.kind == "field" if spec else self.info.locality == "local":
+            return self._field_conditioning()
+        return TokenConditioning.of(spec or ConditioningSpec(), self.window_lat)
+
+    def _field_conditioning(self) -> FieldConditioning:
+        stride, side = getattr(self.denoiser, "field_stride", 1), getattr(self.denoiser, "sketch_side", 0)
+        condition = LocalCondition(stride, self.info.encoder.layout_dim, side, self.denoiser.unfold if side else None)
+        return FieldConditioning(condition, quantum_lat=stride)
 
     @property
     def factor(self) -> int:
@@ -244,20 +280,6 @@ class ModelBundle:
     @property
     def halo_lat(self) -> int:
         return getattr(self.denoiser, "halo", 0)
-
-    @property
-    def field_stride_lat(self) -> int:
-        return getattr(self.denoiser, "field_stride", 1)
-
-    @property
-    def local_condition(self) -> LocalCondition:
-        side = getattr(self.denoiser, "sketch_side", 0)
-        unfold = self.denoiser.unfold if side else None
-        return LocalCondition(self.field_stride_lat, self.info.encoder.layout_dim, side, unfold)
-
-    @property
-    def align_lat(self) -> int:
-        return self.field_stride_lat
 
     @property
     def latent_channels(self) -> int:
@@ -277,10 +299,12 @@ class ModelBundle:
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents at times t; no condition = unconditional."""
-        if cond is not None and self.locality == "window" and self.info.l2_condition:
-            cond = at_unit_length(cond)
+        if self.conditioning.is_field:
+            with self._autocast():
+                return predict(self.denoiser, x, t, cond).float()
+        tokens = self.conditioner.unconditional(len(x)) if cond is None else self.conditioner(cond)
         with self._autocast():
-            raw = predict(self.denoiser, x, t, cond, dim=self.info.encoder.dim, time_scale=self.info.time_scale)
+            raw = attend(self.denoiser, x, t * self.info.time_scale, tokens)
         return raw.float()
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -290,7 +314,7 @@ class ModelBundle:
 
     def decode_raw(self, raw: Tensor) -> Tensor:
         """Latents as the autoencoder gives them (N, C, h, w) -> pixels (N, 3, factor h, factor w)."""
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(exact=self.info.exact_autoencoder):
             pixels = self.autoencoder.decode(raw.contiguous(memory_format=torch.channels_last))
         return getattr(pixels, "sample", pixels).float()
 
@@ -307,7 +331,7 @@ class ModelBundle:
             assert around is not None
             pixels = np.ascontiguousarray(rgb[around.scaled(self.factor).slices].transpose(2, 0, 1))
             image = torch.from_numpy(pixels).to(self.device)[None].float() / 127.5 - 1
-            with self._autocast():
+            with self._autocast(exact=self.info.exact_autoencoder):
                 encoded = self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last))
             mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else getattr(encoded, "latents", encoded)
             out[:, *core.slices] = mean[0][:, *core.within(around).slices].float().cpu().numpy()
@@ -325,8 +349,8 @@ class ModelBundle:
         scale = torch.tensor(self.info.latent_scale or [1.0] * channels, device=self.device)
         return mean[None, :, None, None], scale[None, :, None, None]
 
-    def _autocast(self) -> Any:
-        kind = fast_dtype(self.device)
+    def _autocast(self, *, exact: bool = False) -> Any:
+        kind = None if exact else fast_dtype(self.device)
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
 
 

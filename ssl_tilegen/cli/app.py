@@ -317,6 +317,50 @@ def info(
     return facts, facts_table(facts)
 
 
+@command(group=models)
+def import__(
+    console: Console,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder or checkpoint of a published model; recognised by content.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make.")],
+    vae: Annotated[
+        Path | None, typer.Option("--vae", help="Folder of the autoencoder, where the source does not bring it.")
+    ] = None,
+    training_config: Annotated[
+        Path | None, typer.Option("--config", help="YAML of the training run, where it is not beside the checkpoint.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Encoder of its embeddings, where it is not the published one.")
+    ] = None,
+    mpp: Annotated[float | None, typer.Option("--mpp", help="Um per pixel that it paints at.", min=0)] = None,
+    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel that it paints at.", min=0)] = None,
+    magnification: Annotated[
+        str | None, typer.Option("--magnification", help="Of a multi-scale model: which to paint at, as 5x.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    overwrite: Overwrite = False,
+) -> tuple[Any, str]:
+    """Make a bundle of a published model: Large-Image-Diffusion, PixCell, ZoomLDM, or a diffusers LDM folder.
+
+    Weights are not changed, and nothing that a checkpoint names is run. The licence is printed: read it.
+
+    The paper's: `models import brca_hipt_20x/ -o brca`
+
+    PixCell: `models import PixCell-1024/ --vae stable-diffusion-3.5-large/vae -o pixcell`
+    """
+    from ssl_tilegen.bundle.importers import ImportOptions
+    from ssl_tilegen.geometry import Resolution
+    from ssl_tilegen.workflows.models import import_model
+
+    if mpp and gsd:
+        raise typer.BadParameter("give --mpp or --gsd, not both")
+    resolution = Resolution(mpp, "um") if mpp else Resolution(gsd, "m") if gsd else None
+    options = ImportOptions(vae, training_config, encoder, resolution, magnification, name)
+    report = import_model(source, out, options, overwrite=overwrite, progress=console)
+    return report, report.line()
+
+
 @command(group=grid)
 def info_(console: Console, path: GridPath) -> tuple[Any, str]:
     """Show what a grid is: its source, lattice, encoder, and how many cells can be used."""

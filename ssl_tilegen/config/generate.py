@@ -93,6 +93,12 @@ class GenerateSettings(Settings):
     merge: Literal["auto", "whole", "shift", "average"] = knob(
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
+    recipe: str | None = knob(
+        None,
+        "How the authors of an imported model sample it, to the letter; `models info` lists a bundle's recipes.",
+        "--recipe",
+        default_text="our own fast sampling",
+    )
     overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
     canvas_mib: int = knob(
         512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
@@ -116,6 +122,15 @@ class GenerateSettings(Settings):
                 raise ValueError(f"--{name} is empty; say what the image is to show")
         if self.grid is not None and self.save_grid is not None:
             raise ValueError("--save-grid keeps a drawn grid; --grid is one already")
+        return self
+
+    @model_validator(mode="after")
+    def _recipe_alone(self) -> GenerateSettings:
+        fixed = ("steps", "guidance", "guidance_interval", "update")
+        given = [name for name in fixed if getattr(self, name) is not None]
+        given += ["merge"] if self.merge != "auto" else []
+        if self.recipe is not None and given:
+            raise ValueError(f"--recipe fixes how to sample; leave --{given[0].replace('_', '-')} out")
         return self
 
     @model_validator(mode="after")

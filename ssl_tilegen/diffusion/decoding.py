@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.tiles import exact_tiles
-from ssl_tilegen.diffusion.windows import Axis
+from ssl_tilegen.diffusion.windows import Axis, gaussian
 from ssl_tilegen.geometry import Window
 
 Decode = Callable[[Tensor], Tensor]
@@ -39,17 +39,19 @@ def exact_bands(decode: Decode, canvas: Canvas, *, factor: int, halo: int, rows:
 
 
 def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, batch: int,
-                  first: int = 0) -> Iterator[Pixels]:  # fmt: skip
+                  first: int = 0, hop: int = 0, sigma: float = 0.0) -> Iterator[Pixels]:  # fmt: skip
     """The core of a canvas as bands (any rows, width, 3), from feathered windows at half overlap.
 
+    With ``hop`` (latents) windows lie that far apart, and with ``sigma`` their weights are exp(-(x^2 + y^2) / sigma^2)
+    over [-1, 1], as published samplers decode.
     For decoders whose output depends on all they are given. The core is given from pixel row ``first`` on; windows
     above and below are passed by. Memory: ``12 * factor^2 * window * width`` bytes of sums (width in latents), and one
     batch.
     """
     whole, core = canvas.whole, canvas.core.within(canvas.whole)
     side = min(window, whole.rows, whole.cols)
-    down = _pixel_axis(whole.rows, side, factor)
-    across = _pixel_axis(whole.cols, side, factor)
+    down = _pixel_axis(whole.rows, side, factor, hop, sigma)
+    across = _pixel_axis(whole.cols, side, factor, hop, sigma)
     sums = torch.zeros(3, side * factor, whole.cols * factor, device=canvas.data.device)
     ends = [*down.starts[1:], whole.rows * factor]
     top = core.row * factor + first
@@ -70,10 +72,12 @@ def to_uint8(pixels: Tensor) -> Pixels:
     return scaled.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def _pixel_axis(length: int, side: int, factor: int) -> Axis:
-    """Windows of ``side`` latents at half overlap, in pixels; starts stay at whole latents."""
-    latents = Axis.covering(length, side, max(1, side // 2))
-    return Axis.at([start * factor for start in latents.starts], length * factor, side * factor, feather=True)
+def _pixel_axis(length: int, side: int, factor: int, hop: int = 0, sigma: float = 0.0) -> Axis:
+    """Windows of ``side`` latents at half overlap or every ``hop``, in pixels; starts stay at whole latents."""
+    latents = Axis.covering(length, side, hop or max(1, side // 2))
+    starts = [start * factor for start in latents.starts]
+    profile = gaussian(side * factor, sigma) if sigma else None
+    return Axis.at(starts, length * factor, side * factor, feather=True, profile=profile)
 
 
 def _add_row(sums: Tensor, decode: Decode, canvas: Canvas, row: int, side: int, across: Axis, row_share: Tensor,

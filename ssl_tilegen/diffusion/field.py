@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ssl_tilegen.diffusion.slerp import slerp
+from ssl_tilegen.diffusion.slerp import raw_slerp, slerp
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size, Window
 
@@ -23,7 +24,8 @@ class ConditionField:
     Positions are (row, col) in latents of the virtual canvas, edges at whole numbers: latent k has its centre at
     k + 0.5. Between cells the four nearest are interpolated on the sphere, along columns and then rows; beyond the
     outermost centres the field stays as it is there. ``blank`` (R, K) marks cells known to be background. ``share`` is
-    stride over tile: the part of its tile, on each axis, that is a cell's own.
+    stride over tile: the part of its tile, on each axis, that is a cell's own. ``raw``: vectors are interpolated as
+    they are, as published samplers do, not by direction and length.
     """
 
     embedding: Tensor
@@ -31,6 +33,7 @@ class ConditionField:
     spacing: tuple[float, float]
     blank: NDArray[np.bool_]
     share: float = 1.0
+    raw: bool = False
 
     @classmethod
     def of_grid(
@@ -77,9 +80,9 @@ class ConditionField:
         c0, c1, wc = self._between(cols, 1)
         used, place = np.unique(np.concatenate([r0, r1]), return_inverse=True)
         strip = self.embedding[used]
-        strip = slerp(strip[:, c0], strip[:, c1], wc)
+        strip = self._slerp(strip[:, c0], strip[:, c1], wc)
         above, below = place[: len(r0)], place[len(r0) :]
-        return slerp(strip[above], strip[below], wr[:, None]).permute(2, 0, 1)
+        return self._slerp(strip[above], strip[below], wr[:, None]).permute(2, 0, 1)
 
     def sample_window(self, window: Window, stride: int) -> Tensor:
         """The field (D, ceil(rows / stride), ceil(cols / stride)) at the centres of a window's blocks of latents."""
@@ -93,9 +96,13 @@ class ConditionField:
         points = np.asarray(positions, dtype=np.float64).reshape(-1, 2)
         r0, r1, wr = self._between(points[:, 0], 0)
         c0, c1, wc = self._between(points[:, 1], 1)
-        above = slerp(self.embedding[r0, c0], self.embedding[r0, c1], wc)
-        below = slerp(self.embedding[r1, c0], self.embedding[r1, c1], wc)
-        return slerp(above, below, wr)
+        above = self._slerp(self.embedding[r0, c0], self.embedding[r0, c1], wc)
+        below = self._slerp(self.embedding[r1, c0], self.embedding[r1, c1], wc)
+        return self._slerp(above, below, wr)
+
+    @property
+    def _slerp(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        return raw_slerp if self.raw else slerp
 
     def is_blank(self, window: Window) -> bool:
         """Whether every cell that has a say in this window is background."""

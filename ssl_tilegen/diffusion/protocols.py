@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ssl_tilegen.diffusion.coarse_latents import LocalCondition
+from ssl_tilegen.diffusion.conditioning import Conditioning
 
 Progress = Callable[[float, float], None]
 """``progress(done, total)``: called now and then, never from another thread; units are the callee's to ignore."""
@@ -18,9 +18,9 @@ class Model(Protocol):
     """A denoiser and its decoder (``bundle.ModelBundle`` is one). All lengths are in latents."""
 
     @property
-    def locality(self) -> Literal["local", "window"]:
-        """``local``: a convolution of finite reach, conditioned on a field. ``window``: sees exactly one window of
-        ``window_lat`` x ``window_lat`` latents, conditioned on the field at its centre."""
+    def conditioning(self) -> Conditioning:
+        """What it is told of a window, and where windows may begin. With a field it is a convolution of finite reach
+        that may be run over any canvas; with tokens it sees exactly one window of ``window_lat`` x ``window_lat``."""
         ...
 
     @property
@@ -31,21 +31,6 @@ class Model(Protocol):
     @property
     def halo_lat(self) -> int:
         """Context to each side that makes a piece of a local pass equal to that piece of the whole."""
-        ...
-
-    @property
-    def align_lat(self) -> int:
-        """A local pass starts at multiples of this on the virtual canvas (it computes on blocks of latents)."""
-        ...
-
-    @property
-    def field_stride_lat(self) -> int:
-        """Latents per sample of the condition field of a local pass, on each axis."""
-        ...
-
-    @property
-    def local_condition(self) -> LocalCondition:
-        """How a local model is told of a window."""
         ...
 
     @property

@@ -24,7 +24,8 @@ Floats = NDArray[np.float64]
 class Step:
     """One step down, from rung (alpha, sigma) to rung (next_alpha, next_sigma); ``t`` is what the network is told.
 
-    ``last_log_snr`` is log(alpha / sigma) of the rung before, -inf where there is none.
+    ``last_log_snr`` is log(alpha / sigma) of the rung before, -inf where there is none; ``beta`` the variance of the
+    one training step at ``t``, 0 for schedules that have none.
     """
 
     index: int
@@ -34,6 +35,7 @@ class Step:
     next_alpha: float
     next_sigma: float
     last_log_snr: float = -math.inf
+    beta: float = 0.0
 
     @property
     def noise_fraction(self) -> float:
@@ -48,6 +50,7 @@ class Ladder:
     alpha: Floats
     sigma: Floats
     t: Floats
+    beta: Floats | None = None
 
     def __len__(self) -> int:
         """The number of steps."""
@@ -57,7 +60,8 @@ class Ladder:
         """The step from rung ``index`` to the next."""
         a, s = self.alpha.tolist(), self.sigma.tolist()
         last = log_snr(a[index - 1], s[index - 1]) if index > 0 else -math.inf
-        return Step(index, float(self.t[index]), a[index], s[index], a[index + 1], s[index + 1], last)
+        beta = 0.0 if self.beta is None else float(self.beta[index])
+        return Step(index, float(self.t[index]), a[index], s[index], a[index + 1], s[index + 1], last, beta)
 
     def steps(self, start: int = 0) -> Iterator[Step]:
         """The steps from rung ``start`` down to clean."""
@@ -68,7 +72,8 @@ class Ladder:
         if not 0 < strength <= 1:
             raise SettingError(f"strength must lie in (0, 1], got {strength:g}: 1 repaints everything")
         start = len(self) - max(1, round(strength * len(self)))
-        return Ladder(self.alpha[start:], self.sigma[start:], self.t[start:])
+        beta = None if self.beta is None else self.beta[start:]
+        return Ladder(self.alpha[start:], self.sigma[start:], self.t[start:], beta)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Ladder:
@@ -139,8 +144,10 @@ def _flow(config: Mapping[str, Any], n_steps: int) -> Ladder:
 def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Ladder:
     alpha_bar = _alpha_bar(config)
     t = _timesteps(config, n_steps, len(alpha_bar))
-    kept = np.append(alpha_bar[t], 1.0)
-    return Ladder(np.sqrt(kept), np.sqrt(1 - kept), np.append(t, 0).astype(np.float64))
+    last = config.get("last_alpha_bar")  # of a recipe, as its told_offset
+    kept = np.append(alpha_bar[t], 1.0 if last is None else alpha_bar[last])
+    told = np.append(t + int(config.get("told_offset", 0)), 0).astype(np.float64)
+    return Ladder(np.sqrt(kept), np.sqrt(1 - kept), told, _betas(config)[t])
 
 
 def _alpha_bar(config: Mapping[str, Any]) -> Floats:

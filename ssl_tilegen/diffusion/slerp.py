@@ -7,6 +7,7 @@ from torch import Tensor
 
 _STRAIGHT = 1e-3
 """Below this sine of the angle the arc is taken as straight (an error of 1e-7 when parallel)."""
+_STRAIGHT_COSINE = 0.9995
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -24,6 +25,21 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     zero = product <= tiny
     of_a = torch.where(zero, 1 - weight, of_a * length / length_a.clamp_min(tiny))
     of_b = torch.where(zero, weight, of_b * length / length_b.clamp_min(tiny))
+    return of_a.to(a.dtype).unsqueeze(-1) * a + of_b.to(b.dtype).unsqueeze(-1) * b
+
+
+def raw_slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """As ``slerp``, but the arc's weights apply to the vectors as they are: other directions where lengths differ.
+
+    As published samplers interpolate. Straight where the cosine is above 0.9995 in size.
+    """
+    tiny = torch.finfo(a.dtype).tiny
+    weight = weight.double()
+    length_a, length_b = (torch.linalg.vector_norm(v, dim=-1, dtype=torch.float64) for v in (a, b))
+    cosine = (a * b).sum(-1, dtype=torch.float64) / (length_a * length_b).clamp_min(tiny)
+    of_a, of_b = _arc(cosine, weight)
+    straight = cosine.abs() > _STRAIGHT_COSINE
+    of_a, of_b = torch.where(straight, 1 - weight, of_a), torch.where(straight, weight, of_b)
     return of_a.to(a.dtype).unsqueeze(-1) * a + of_b.to(b.dtype).unsqueeze(-1) * b
 
 

@@ -71,10 +71,22 @@ def renoise(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Te
     return step.next_alpha * clean
 
 
+def ddim_beta(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
+    """DDIM with the fresh noise of one training step, however long the step is (Graikos et al. 2024, their code)."""
+    keep = math.sqrt(max(step.next_sigma**2 - beta_deviation(step) ** 2, 0.0)) / step.sigma
+    return keep * x + (step.next_alpha - keep * step.alpha) * clean
+
+
+def beta_deviation(step: Step) -> float:
+    """Deviation of the noise that ``ddim_beta`` adds: beta_t (1 - next alpha bar) / (1 - alpha bar), squared root."""
+    return math.sqrt(step.beta) * step.next_sigma / step.sigma
+
+
 UPDATES: dict[str, Update] = {
     "ddim": Update(ddim),
     "dpmpp_2m": Update(dpmpp_2m, looks_back=True),
     "ancestral": Update(ancestral, fresh_noise=posterior_deviation),
+    "ddim_beta": Update(ddim_beta, fresh_noise=beta_deviation),
     "renoise": Update(renoise, fresh_noise=lambda step: step.next_sigma),
 }
 

@@ -27,6 +27,7 @@ from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
 from ssl_tilegen.diffusion.inpainting import PinnedSweep
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
+from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Team, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
@@ -72,6 +73,7 @@ class SynthesisSettings:
     batch: int = 16
     call_lat: int = 300_000
     canvas_mib: int = 512
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         if self.times:
@@ -179,12 +181,13 @@ def develop(
     band_lat: int = 128,
     call_lat: int = 65_536,
     batch: int = 8,
+    recipe: Recipe | None = None,
 ) -> Iterator[Pixels]:
     """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights; from row ``first_px`` on.
 
     Exact for decoders of finite reach: the same pixels as one decoding of the whole, whatever ``band_lat`` and
     ``call_lat`` (up to the rounding of the chip, which for the same two is the same). Others are blended from
-    feathered windows. Memory: a band of ``band_lat`` rows, and one call.
+    feathered windows; with a ``recipe`` as that says. Memory: a band of ``band_lat`` rows, and one call.
     """
 
     def decode(latents: Tensor) -> Tensor:
@@ -192,7 +195,11 @@ def develop(
             return model.decode(latents.to(model.device))
 
     shared = {"factor": model.factor, "first": first_px}
-    if model.decoder_halo_lat is None:
+    if recipe and recipe.decode_hop_lat:
+        hop, sigma = min(recipe.decode_hop_lat, model.window_lat), recipe.decode_sigma
+        bands = blended_bands(decode, canvas, window=model.window_lat, batch=batch, hop=hop, sigma=sigma, **shared)
+        done = first_px
+    elif model.decoder_halo_lat is None:
         bands, done = blended_bands(decode, canvas, window=model.window_lat, batch=batch, **shared), first_px
     else:
         bands = exact_bands(decode, canvas, halo=model.decoder_halo_lat, rows=band_lat, budget=call_lat, **shared)
@@ -208,7 +215,8 @@ def ladder_of(model: Model, settings: SynthesisSettings, strength: float | None 
 
     A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their rungs.
     """
-    config, start = model.scheduler_config, 1.0 if strength is None else strength
+    config, start = dict(model.scheduler_config), 1.0 if strength is None else strength
+    config = settings.recipe.scheduler(config) if settings.recipe else config
     if settings.times:
         return Ladder.at_times(config, settings.times, settings.steps, start)
     ladder = Ladder.from_config(config, settings.steps)
@@ -222,7 +230,8 @@ def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: Sy
     merge = _merge(model, settings)
     if merge == "whole":
         condition = _field_of(model, field, settings.layout)
-        return LocalSweep(clean_of, condition, canvas, model.halo_lat, quantum(model), settings.call_lat, glass,
+        align = model.conditioning.quantum_lat
+        return LocalSweep(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, glass,
                           field.blank_blocks, area)  # fmt: skip
     lattice_of = _lattice_of(model, canvas, merge, settings)
     conditions = _conditions_of(model, field, settings.layout)
@@ -235,10 +244,11 @@ def band_of(model: Model, field: ConditionField, region: Window, settings: Synth
     whole = with_bleed(model, region, settings)
     if team.count == 1:
         return Band.alone(whole)
-    step = math.lcm(quantum(model), _BAND_STEP_LAT)
+    step = math.lcm(model.conditioning.quantum_lat, _BAND_STEP_LAT)
     blank = field.blank_blocks(whole, step)
     load = np.ones(len(blank)) if glass is None else (~blank).mean(1) + _BLANK_COST
-    sees = model.halo_lat + quantum(model) if _merge(model, settings) == "whole" else model.window_lat - 1
+    quantum = model.conditioning.quantum_lat
+    sees = model.halo_lat + quantum if _merge(model, settings) == "whole" else model.window_lat - 1
     reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)
     return Band(whole, balanced_edges(whole, region, step, load, team.count), reach, team)
 
@@ -258,15 +268,10 @@ def clean_estimator(model: Model) -> CleanOf:
 
 def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> CleanOf:
     """``clean_estimator`` under guidance, told of the layout as long as the settings say; ``dim`` of the vectors."""
-    clean_of, layout_dim = clean_estimator(model), model.local_condition.layout_dim
-    if settings.layout_above > 0 and layout_dim and model.locality == "local":
+    clean_of, layout_dim = clean_estimator(model), model.conditioning.layout_dim
+    if settings.layout_above > 0 and layout_dim:
         clean_of = told_while(clean_of, settings.layout_above, dim, layout_dim)
     return guided(clean_of, settings.guidance, settings.guidance_interval)
-
-
-def quantum(model: Model) -> int:
-    """Corners of what a local model is given lie at multiples of this many latents; anywhere for a window model."""
-    return math.lcm(model.align_lat, model.field_stride_lat) if model.locality == "local" else 1
 
 
 def with_bleed(model: Model, region: Window, settings: SynthesisSettings) -> Window:
@@ -276,21 +281,21 @@ def with_bleed(model: Model, region: Window, settings: SynthesisSettings) -> Win
         window = window.intersection(settings.extent.grown(min(settings.edge_lat, settings.bleed_lat))) or window
     rows, cols = max(0, least - window.rows), max(0, least - window.cols)
     window = Window(window.row - rows // 2, window.col - cols // 2, window.rows + rows, window.cols + cols)
-    return window.aligned(quantum(model))
+    return window.aligned(model.conditioning.quantum_lat)
 
 
 def _merge(model: Model, settings: SynthesisSettings) -> str:
     if settings.merge == "auto":
-        return "whole" if model.locality == "local" else "shift"
-    if settings.merge == "whole" and model.locality != "local":
+        return "whole" if model.conditioning.is_field else "shift"
+    if settings.merge == "whole" and not model.conditioning.is_field:
         raise SettingError("merge 'whole' needs a local model, this one sees windows: use 'shift' or 'average'")
     return settings.merge
 
 
 def _lattice_of(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> LatticeOf:
-    side, step = model.window_lat, quantum(model)
-    stride = max(step, round(side * (1 - settings.overlap)) // step * step)
-    average = overlapping(canvas, side, stride, feather=settings.feather)
+    side, step = model.window_lat, model.conditioning.quantum_lat
+    hop = min(settings.recipe.hop_lat, side) if settings.recipe else round(side * (1 - settings.overlap))
+    average = overlapping(canvas, side, max(step, hop // step * step), feather=settings.feather)
     if merge == "average":
         return average
     shift = shifting(canvas, side, quantum=step, seed=settings.seed)
@@ -298,14 +303,12 @@ def _lattice_of(model: Model, canvas: Window, merge: str, settings: SynthesisSet
 
 
 def _field_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Window], Tensor]:
-    return lru_cache(maxsize=1)(lambda window: model.local_condition(field, window, layout=layout))
+    """The condition of one window; the last one is kept, as a canvas of one tile asks for it at every step."""
+    return lru_cache(maxsize=1)(lambda window: model.conditioning.sample(field, [window], layout=layout)[0])
 
 
 def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Sequence[Window]], Tensor]:
-    """Conditions of windows: the field over each for a local model, at each one's centre otherwise."""
-    if model.locality == "local":
-        return lambda windows: torch.stack([model.local_condition(field, w, layout=layout) for w in windows])
-    return lambda windows: field.vectors([(w.row + w.rows / 2, w.col + w.cols / 2) for w in windows])
+    return lambda windows: model.conditioning.sample(field, windows, layout=layout)
 
 
 def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:

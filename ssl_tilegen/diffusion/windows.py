@@ -31,9 +31,12 @@ class Axis:
         return cls.at(starts(length, window, stride, offset), length, window, feather=feather)
 
     @classmethod
-    def at(cls, places: Sequence[int], length: int, window: int, *, feather: bool = False) -> Axis:
-        """Windows that start at ``places`` and cover ``length``."""
-        profile = hann(window) if feather else torch.ones(window, dtype=torch.float64)
+    def at(
+        cls, places: Sequence[int], length: int, window: int, *, feather: bool = False, profile: Tensor | None = None
+    ) -> Axis:
+        """Windows that start at ``places`` and cover ``length``, weighted by a ``profile`` (window,) if given."""
+        if profile is None:
+            profile = hann(window) if feather else torch.ones(window, dtype=torch.float64)
         total = torch.zeros(length, dtype=torch.float64)
         for start in places:
             total[start : start + window] += profile
@@ -84,6 +87,11 @@ LatticeOf = Callable[[Step], WindowLattice]
 def hann(window: int) -> Tensor:
     """sin^2 weights (window,), never zero; at a stride of window / 2 they already sum to 1."""
     return torch.sin((torch.arange(window, dtype=torch.float64) + 0.5) * torch.pi / window) ** 2
+
+
+def gaussian(window: int, sigma: float) -> Tensor:
+    """Weights exp(-x^2 / sigma^2) (window,) with x from -1 to 1."""
+    return torch.exp(-((torch.linspace(-1, 1, window, dtype=torch.float64) / sigma) ** 2))
 
 
 def overlapping(canvas: Window, window: int, stride: int, *, feather: bool) -> LatticeOf:

@@ -14,6 +14,8 @@ _OURS = {
     "WindowDiT": "window_dit",
     "GridPrior": "grid_prior",
     "GridTransformer": "grid_transformer",
+    "TokenConditioner": "conditioner",
+    "GridConditioner": "conditioner",
 }
 """Class -> its module here; only the one that is asked for is imported."""
 

@@ -1,11 +1,11 @@
-"""Calling a denoiser, whatever its kind; the condition of networks that see one window."""
+"""Calling a denoiser, whatever its kind."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def is_local(module: Any) -> bool:
@@ -13,24 +13,29 @@ def is_local(module: Any) -> bool:
     return hasattr(module, "field_stride")
 
 
-def predict(module: Any, x: Tensor, t: Tensor, told: Tensor | None, *, dim: int, time_scale: float = 1.0) -> Tensor:
-    """Raw prediction (N, C, h, w) of any denoiser for noisy latents at times t (N,).
+def predict(
+    module: Any, x: Tensor, t: Tensor, condition: Tensor | None, conditioner: Any = None, *, time_scale: float = 1.0
+) -> Tensor:
+    """Raw prediction (N, C, h, w) of any denoiser for noisy latents (N, C, h, w) at times t (N,).
 
-    ``told``: a field for local networks, vectors (N, ``dim``) for the others, which count times in units of
-    1 / ``time_scale`` and take the vector as one token.
+    Args:
+        module: The denoiser.
+        x: Noisy latents.
+        t: Times; networks that see one window count them in units of 1 / ``time_scale``.
+        condition: What ``Conditioning.sample`` gives; NaN throughout, or no condition at all, is one that is not told.
+        conditioner: For networks that see one window: makes the tokens of a condition (``nets.conditioner``).
+        time_scale: See ``t``.
+
     """
     if is_local(module):
-        return module(x.contiguous(memory_format=torch.channels_last), t, told)
-    return module(x, t * time_scale, tokens(x, told, dim)).sample
+        return module(x.contiguous(memory_format=torch.channels_last), t, condition)
+    tokens = conditioner.unconditional(len(x)) if condition is None else conditioner(condition)
+    return attend(module, x, t * time_scale, tokens)
 
 
-def tokens(x: Tensor, vectors: Tensor | None, dim: int) -> Tensor:
-    """Vectors (N, D) as one token each (N, 1, D); the zero vector is the unconditional token, and stands for NaN."""
-    if vectors is None:
-        return torch.zeros(len(x), 1, dim, device=x.device)
-    return torch.where(vectors.isnan(), 0.0, vectors)[:, None]
+def attend(module: Any, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+    """Raw prediction (N, C, h, w) of a network that attends to tokens (N, T, E).
 
-
-def at_unit_length(vectors: Tensor) -> Tensor:
-    """(N, D) -> (N, D)."""
-    return nn.functional.normalize(vectors, dim=-1)
+    A network with a learned variance returns twice the channels, of which the first half is the prediction.
+    """
+    return module(x, timestep=t, encoder_hidden_states=tokens).sample[:, : x.shape[1]]

@@ -20,16 +20,17 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_component, update_info
 from ssl_tilegen.config.train import DenoiserSettings
+from ssl_tilegen.diffusion.conditioning import Conditioning, dropped
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.schedule import Ladder
 from ssl_tilegen.diffusion.steppers import ddim
-from ssl_tilegen.errors import SettingError
+from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.noise_schedule import is_flow
 from ssl_tilegen.nets.window import is_local, predict
-from ssl_tilegen.training.conditioning import CentreTold, Told, forgotten, local_told
+from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of
 from ssl_tilegen.training.contact_sheet import save_strip
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, turned
@@ -41,6 +42,7 @@ from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch,
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
+_TRIES = 1000
 _STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
@@ -73,7 +75,8 @@ class DenoiserStage(Stage):
         if self.local:
             self._set_statistics()
         self.said_of_start = self._start.fill(self.module, statistics=settings.start_statistics) if self._start else ""
-        self._told: Told = self._make_told()
+        self.conditioning: Conditioning = conditioning_of(self.module, bundle, settings.window_lat)
+        self._conditioner = None if self.local else conditioner_of(bundle, unit_length=self.l2_condition)
         self._windows = _Windows(scenes, self)
         shown = _Windows(held_out, self) if held_out else self._windows
         rng = np.random.default_rng([settings.run.seed, 4])
@@ -98,6 +101,7 @@ class DenoiserStage(Stage):
             folder,
             scheduler=self.target.scheduler,
             locality="local" if self.local else "window",
+            conditioning=self.bundle.info.conditioning if not self.local and brings_conditioner(self.bundle) else None,
             window_px=self.settings.window_lat * self.bundle.factor,
             stride_px=[self.bundle.info.encoder.tile_px],
             latent_mean=[round(float(v), 6) for v in self.latent_mean],
@@ -136,11 +140,6 @@ class DenoiserStage(Stage):
             self.module.sketch.weight.copy_(torch.from_numpy(weight))
             self.module.sketch.bias.copy_(torch.from_numpy(bias))
 
-    def _make_told(self) -> Told:
-        if self.local:
-            return local_told(self.module, self.bundle.info.encoder.layout_dim)
-        return CentreTold(self.l2_condition)
-
     def normalised(self, raw: np.ndarray) -> np.ndarray:
         """Raw latents (C, ...) as the network sees them."""
         shape = (-1, *[1] * (raw.ndim - 1))
@@ -164,7 +163,8 @@ class DenoiserStage(Stage):
         return (weight * of_item).mean(), parts
 
     def _predict(self, module: Any, x: Tensor, t: Tensor, told: Tensor) -> Tensor:
-        return predict(module, x, t, told, dim=self.bundle.info.encoder.dim, time_scale=self.time_scale)
+        conditioner = None if self._conditioner is None else self._conditioner.to(x.device)
+        return predict(module, x, t, told, conditioner, time_scale=self.time_scale)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
@@ -225,22 +225,43 @@ class _Windows:
     def item(self, rng: np.random.Generator) -> Item:
         return self.item_and_place(rng)[0]
 
+    def _place(self, rng: np.random.Generator) -> tuple[int, Window, int]:
+        """A scene, a window of it and one of its grids; windows that land at whole cells do so in that grid."""
+        quantum = self.stage.conditioning.quantum_lat
+        for _ in range(_TRIES):
+            index, window = self._draw(rng)
+            scene = self.scenes[index]
+            of_grid = int(rng.integers(len(scene.grids)))
+            if self.stage.local or quantum == 1:
+                return index, window, of_grid
+            landed = _landed(window, scene.grids[of_grid].corner_px, self.stage.bundle.factor, quantum)
+            inside = Window(0, 0, *scene.dull.shape).contains(landed)
+            if inside and scene.valid[landed.slices].all():
+                return index, landed, of_grid
+        raise InputError(f"no training image holds {window.rows} latents at whole cells: take larger images")
+
     def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[Scene, Window]]:
         """A training item, and where it is from."""
         stage, s = self.stage, self.stage.settings
-        index, window = self._draw(rng)
+        index, window, of_grid = self._place(rng)
         scene = self.scenes[index]
         clean = stage.normalised(scene.latents[:, *window.slices])
-        field = self._field(index, int(rng.integers(len(scene.grids))))
+        field = self._field(index, of_grid)
         shake = s.embedding_noise * rng.random() * rng.standard_normal(field.dim, np.float32)
         field = replace(field, embedding=field.embedding + torch.from_numpy(shake) * stage._spread)
         chance = rng.random()
         with torch.inference_mode():
-            known = stage._told(field, window, layout=chance > s.drop + s.drop_layout)
-            told = (forgotten(known) if chance < s.drop else known).numpy()
+            known = stage.conditioning.sample(field, [window], layout=chance > s.drop + s.drop_layout)[0]
+            told = (dropped(known) if chance < s.drop else known).numpy()
         t = stage.target.draw(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
         return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
+
+
+def _landed(window: Window, corner_px: Any, factor: int, quantum: int) -> Window:
+    """``window`` moved up and left to where a cell of the grid that begins at ``corner_px`` begins."""
+    corner = [round(float(c) / factor) for c in corner_px]
+    return window.shifted(-((window.row - corner[0]) % quantum), -((window.col - corner[1]) % quantum))
 
 
 def flat_ground_counts(clean: Tensor, power: Tensor) -> Tensor:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.bundle import BUILT_IN, ModelBundle
+from ssl_tilegen.bundle.importers import ImportOptions, recognise
+from ssl_tilegen.bundle.importers.writing import check_place, write_bundle
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.errors import FormatError
+from ssl_tilegen.system.runtime import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,61 @@ def _row(card: EncoderCard) -> str:
         f"{card.name:<20}{card.dim:>6}{card.tile_px:>6}  {card.mpp or '-':<6} {card.pooling:<9} {card.licence:<22} "
         f"{card.source}{gated}"
     )
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `models import` made: the bundle, what it is, and what a user has to know of its licence."""
+
+    out: Path
+    family: str
+    name: str
+    encoder: str
+    mib: int
+    left_out: int
+    recipes: tuple[str, ...]
+    licence: str
+    origin: str
+    notes: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """The report as text, one fact a line."""
+        recipes = f", recipes: {', '.join(self.recipes)}" if self.recipes else ""
+        return "\n".join([
+            f"{self.out}: {self.name} ({self.family}), {self.mib} MiB, encoder {self.encoder}{recipes}",
+            f"origin: {self.origin}",
+            f"licence: {self.licence}",
+            *([f"left out: {self.left_out} tensors, listed in bundle.json"] if self.left_out else []),
+            *(f"note: {note}" for note in self.notes),
+        ])  # fmt: skip
+
+
+def import_model(
+    source: Path, out: Path, options: ImportOptions | None = None, *, overwrite: bool = False,
+    progress: Progress = silent,
+) -> ImportReport:  # fmt: skip
+    """Make the bundle ``out`` of a published model.
+
+    Args:
+        source: A folder or a checkpoint of Large-Image-Diffusion, PixCell or ZoomLDM, or a diffusers LDM folder.
+        out: The bundle's folder.
+        options: What the files do not say.
+        overwrite: Replace a bundle that is there.
+        progress: Told MiB written.
+
+    Returns:
+        What was made.
+
+    Raises:
+        InputError, FormatError, OutputError, SettingError: with one line each.
+
+    Example:
+        >>> import_model(Path("PixCell-1024"), Path("pixcell"), ImportOptions(vae=Path("sd3.5/vae")))  # doctest: +SKIP
+    """
+    check_place(source, out, overwrite)
+    imported = recognise(source, options)
+    write_bundle(imported, source, out, overwrite=overwrite,
+                 progress=lambda done, total: progress("import", done / 2**20, total / 2**20))  # fmt: skip
+    info = ModelBundle.load(out).info
+    return ImportReport(out, imported.family, info.name, info.encoder.id, imported.nbytes >> 20, len(imported.left_out),
+                        tuple(info.recipes), imported.licence, imported.origin, imported.notes)  # fmt: skip

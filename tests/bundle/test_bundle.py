@@ -31,9 +31,9 @@ def copied(bundles: dict[str, Path], tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_model_says_of_itself(kind: str, bundles: dict[str, Path]) -> None:
     model = ModelBundle.load(bundles[kind])
-    assert model.locality == kind and model.factor == 8 and model.window_lat == WINDOW_PX // 8
+    assert model.conditioning.is_field == (kind == "local") and model.factor == 8 and model.window_lat == WINDOW_PX // 8
     assert model.latent_channels == LATENTS and model.decoder_halo_lat == 6
-    assert (model.halo_lat, model.align_lat) == ((32, 4) if kind == "local" else (0, 1))
+    assert (model.halo_lat, model.conditioning.quantum_lat) == ((32, 4) if kind == "local" else (0, 1))
     assert model.info.encoder.dim == DIM and model.scheduler_config["_class_name"].startswith("FlowMatch")
 
 
@@ -41,7 +41,7 @@ def test_what_a_model_says_of_itself(kind: str, bundles: dict[str, Path]) -> Non
 def test_it_predicts_from_conditions_and_without(kind: str, bundles: dict[str, Path]) -> None:
     model, side = ModelBundle.load(bundles[kind]), WINDOW_PX // 8
     x, t = torch.randn(2, LATENTS, side, side), torch.full((2,), 0.5)
-    shape = (2, DIM, side // 4, side // 4) if kind == "local" else (2, DIM)
+    shape = (2, DIM, side // 4, side // 4) if kind == "local" else (2, 1, DIM)
     one, other = (model.predict(x, t, torch.randn(shape)) for _ in range(2))
     bare = model.predict(x, t, None)
     assert one.shape == bare.shape == x.shape and one.dtype == torch.float32

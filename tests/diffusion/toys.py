@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
+from ssl_tilegen.diffusion.conditioning import Conditioning, FieldConditioning, TokenConditioning
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.schedule import Step
 
@@ -43,10 +44,8 @@ class LocalToy:
     """Two levels of convolutions with zero padding; halves the lattice inside, so it must be aligned. Flow."""
 
     latent_channels: int = 3
-    locality: str = "local"
     window_lat: int = 16
     halo_lat: int = 8
-    align_lat: int = 2
     field_stride_lat: int = 4
     factor: int = 8
     decoder_halo_lat: int | None = 2
@@ -55,8 +54,8 @@ class LocalToy:
     device: torch.device = CPU
 
     @property
-    def local_condition(self) -> LocalCondition:
-        return LocalCondition(self.field_stride_lat)
+    def conditioning(self) -> Conditioning:
+        return FieldConditioning(LocalCondition(self.field_stride_lat), quantum_lat=self.field_stride_lat)
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         c = self.latent_channels
@@ -77,13 +76,15 @@ class LocalToy:
 class WindowToy(LocalToy):
     """Sees its whole window at once (subtracts its mean), and one condition vector."""
 
-    locality: str = "window"
-    align_lat: int = 1
     decoder_halo_lat: int | None = None
+
+    @property
+    def conditioning(self) -> Conditioning:
+        return TokenConditioning()
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         assert x.shape[2:] == (self.window_lat, self.window_lat)
-        shift = 0 if cond is None else cond[:, : self.latent_channels, None, None]
+        shift = 0 if cond is None else cond[:, 0, : self.latent_channels, None, None]
         return x - 0.5 * x.mean((2, 3), keepdim=True) - shift
 
 

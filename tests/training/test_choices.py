@@ -130,7 +130,7 @@ def test_every_target_and_network_trains_and_paints(base, tmp_path, net, target)
     train("denoiser", config, tmp_path, device="cpu")
     assert Image.open(tmp_path / "denoiser" / "sample-0000004.png").size == (8 * 64, 3 * 64)
     bundle = ModelBundle.load(tmp_path / "bundle")
-    assert bundle.locality == ("local" if net == "local" else "window")
+    assert bundle.conditioning.is_field == (net == "local")
     assert bundle.scheduler_config.get("prediction_type", "flow") == bundle.prediction_type
     image = painted(base, tmp_path)
     assert image.shape == (136, 160, 3) and image.std() > 1
@@ -194,5 +194,5 @@ def test_the_paper_s_networks_are_of_its_size_and_train_when_shrunken(base, tmp_
         config.write_text((PAPER / f"{stage}.toml").read_text())
         train(stage, config, tmp_path, overrides=over, device="cpu")
     bundle = ModelBundle.load(tmp_path / "bundle")
-    assert (bundle.factor, bundle.locality, bundle.prediction_type) == (4, "window", "epsilon")
+    assert (bundle.factor, bundle.conditioning.is_field, bundle.prediction_type) == (4, False, "epsilon")
     assert painted(base, tmp_path).std() > 1

@@ -47,11 +47,13 @@ def paint_stack(
     """
     settings = replace(settings, extent=None)
     region, window = frame(model, size_px, settings)
-    if model.locality != "local":
+    if not model.conditioning.is_field:
         return _one_by_one(model, fields, region, seeds, settings, sources, strength, tick)
     update, ladder = update_named(settings.update), ladder_of(model, settings, None if sources is None else strength)
     clean_of = guided_estimate(model, fields[0].dim, settings)
-    condition = torch.stack([model.local_condition(f.to(model.device), window, layout=settings.layout) for f in fields])
+    condition = torch.cat(
+        [model.conditioning.sample(f.to(model.device), [window], layout=settings.layout) for f in fields]
+    )
     x = _noise(model, window, seeds)
     if sources is not None:
         x = float(ladder.alpha[0]) * sources.to(x) + float(ladder.sigma[0]) * x

@@ -16,7 +16,7 @@ _PROBE_LAT = 128
 def estimated_seconds(job: Job, planned: Plan, processes: int) -> float:
     """Of painting and developing, start-up and files aside: rates of one call each, times what is planned."""
     bundle, device = job.bundle, job.bundle.device
-    local = bundle.locality == "local"
+    local = bundle.conditioning.is_field
     side, batch = (_PROBE_LAT, 1) if local else (bundle.window_lat, min(job.how.batch, 4))
     x = torch.zeros(batch, bundle.latent_channels, side, side, device=device)
     t = torch.full((batch,), 0.5, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,9 +13,10 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
+from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.errors import FormatError, InputError
+from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
@@ -82,6 +84,7 @@ def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
     kept = keep(settings.keep, placement.window, grid.spec) if settings.keep else None
     facts = provenance(bundle, grid, cells, placement, how, kept)
     field = condition_field(grid.spec, cells, bundle, placement)
+    field = replace(field, raw=how.recipe is not None and how.recipe.interpolation == "raw")
     out = settings.out or default_output(grid)
     if kept:
         check_lossless(out)
@@ -138,28 +141,42 @@ def sampling(
     settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, drawn: bool
 ) -> SynthesisSettings:
     """The settings given, and the bundle's for the others; ``drawn``: a prior drew the grid."""
-    own, window = bundle.info.sampling, bundle.window_lat
-    chosen = {
+    own, window, recipe = bundle.info.sampling, bundle.window_lat, _recipe(settings, bundle)
+    chosen: dict[str, Any] = {
         name: getattr(own, name) if getattr(settings, name) is None else getattr(settings, name)
         for name in ("steps", "update", "guidance", "guidance_interval")
     }
+    if recipe:
+        chosen = {"steps": recipe.steps, "update": recipe.update, "guidance": recipe.guidance}
+        chosen |= {"guidance_interval": (0.0, 1.0), "feather": False}
     layout = settings.layout if settings.layout != "auto" else _layout(placement, drawn)
     call = settings.batch * window**2 if settings.batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
     return SynthesisSettings(
         **chosen,
-        times=own.times,
-        merge=settings.merge,
+        times=() if recipe else own.times,
+        merge="average" if recipe else settings.merge,
         overlap=settings.overlap,
         layout=layout != "free",
         layout_above=LOOSE_ABOVE if layout == "loose" else 0.0,
         seed=settings.seed,
-        bleed_lat=_bleed_lat(bundle, neighbours=settings.region is not None),
-        edge_lat=_EDGE_LAT,
+        bleed_lat=0 if recipe else _bleed_lat(bundle, neighbours=settings.region is not None),
+        edge_lat=0 if recipe else _EDGE_LAT,
         extent=placement.canvas_lat(bundle.factor),
         batch=settings.batch or 16,
         call_lat=max(1, call),
         canvas_mib=settings.canvas_mib,
+        recipe=recipe,
     )
+
+
+def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
+    """The bundle's recipe of the name asked for. SettingError where it has none of that name."""
+    if settings.recipe is None:
+        return None
+    if settings.recipe not in bundle.info.recipes:
+        known = ", ".join(bundle.info.recipes) or "none"
+        raise SettingError(f"--recipe {settings.recipe}: {bundle.info.name} brings no such recipe; it has: {known}")
+    return bundle.info.recipes[settings.recipe]
 
 
 def _layout(placement: Placement, drawn: bool) -> str:

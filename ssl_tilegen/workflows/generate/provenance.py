@@ -41,6 +41,7 @@ def provenance(
         "region_px": [window.col, window.row, window.cols, window.rows],
         **sampling,
         **({"times": list(how.times)} if how.times else {}),
+        **({"recipe": how.recipe.model_dump()} if how.recipe else {}),
         **merging,
         **_layout(how),
         **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),

@@ -222,6 +222,7 @@ def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iter
         lambda done, total: progress("develop", done * mpx_of_row, total * mpx_of_row),
         first_px=window.row - core.row + first,
         band_lat=_band_lat(core, job.bundle.factor),
+        recipe=job.how.recipe,
     )
     return _trimmed(bands, window.col - core.col, Size(last - first, window.cols))
 

@@ -1,0 +1,103 @@
+"""A published model written as a bundle: weights streamed from file to file, and a card that says whose they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl_tilegen.bundle.importers.base import Imported
+from ssl_tilegen.bundle.importers.weights import Component, write_safetensors
+from ssl_tilegen.bundle.model_bundle import BundleInfo, write_info
+from ssl_tilegen.errors import InputError, OutputError
+from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside
+
+_SPARE_BYTES = 64 << 20
+
+
+def write_bundle(
+    imported: Imported,
+    source: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> None:
+    """Write the bundle ``out``; it gets its name when it is whole.
+
+    Args:
+        imported: The model.
+        source: Where it was read from, which is never written to.
+        out: The bundle's folder.
+        overwrite: Replace a bundle that is there; anything else is never replaced.
+        progress: Told bytes done and bytes in all.
+
+    Raises:
+        InputError: ``out`` is the source, or one lies in the other.
+        OutputError: something is there already, or the disk is full or cannot be written to.
+    """
+    check_place(source, out, overwrite)
+    part = temporary_beside(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out.parent).free
+        if free < imported.nbytes + _SPARE_BYTES:
+            raise OutputError(f"{out}: needs {imported.nbytes >> 20} MiB, the disk has {free >> 20} MiB free")
+        _write(imported, part, progress)
+        publish_folder(part, out, replace=overwrite)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); choose another -o") from None
+    finally:
+        if part.exists():
+            remove(part)
+
+
+def check_place(source: Path, out: Path, overwrite: bool) -> None:
+    """Raises InputError or OutputError where a bundle may not be written to ``out``."""
+    here, there = source.resolve(), out.resolve()
+    if here == there or here.is_relative_to(there) or (there.is_relative_to(here) and here.is_dir()):
+        raise InputError(f"{out}: lies in the source or holds it; choose another -o")
+    if not out.exists():
+        return
+    if not (out / "bundle.json").is_file():
+        raise OutputError(f"{out}: exists and is no bundle; choose another -o")
+    if not overwrite:
+        raise OutputError(f"{out}: exists; choose another -o or give --overwrite")
+
+
+def _write(imported: Imported, folder: Path, progress: Callable[[float, float], None]) -> None:
+    done = 0
+    for name, component in imported.components.items():
+        _write_component(component, folder / name)
+        done += component.nbytes
+        progress(done, imported.nbytes)
+    licence, training = imported.licence, {"imported_from": imported.family, "left_out": imported.left_out}
+    info = BundleInfo(**imported.info, locality="window", licence=licence, origin=imported.origin, training=training)
+    write_info(folder, info, imported.scheduler)
+    (folder / "CARD.md").write_text(card(imported, info), encoding="utf-8")
+
+
+def _write_component(component: Component, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(component.config, indent=2) + "\n", encoding="utf-8")
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", component.weights)
+
+
+def card(imported: Imported, info: BundleInfo) -> str:
+    """The bundle's card: what it is, whose it is, what was left out."""
+    at = ", ".join(f"{value:g} {unit}/px ({domain})" for domain, (value, unit) in info.resolutions.items())
+    reasons = sorted(set(imported.left_out.values()))
+    lines = [
+        f"# {info.name}",
+        "",
+        f"{imported.family}, imported by ssl-tilegen. Windows of {info.window_px} px at {at or 'unknown resolution'}, "
+        f"conditioned on embeddings of {info.encoder.id} ({info.encoder.dim} numbers).",
+        "",
+        f"- Origin: {imported.origin}",
+        f"- Licence: {imported.licence}",
+        f"- Recipes of its authors: {', '.join(info.recipes) or 'none'}",
+    ]
+    if reasons:
+        lines.append(f"- Left out: {len(imported.left_out)} tensors ({'; '.join(reasons)})")
+    return "\n".join([*lines, *(f"- Note: {note}" for note in imported.notes), ""])
