@@ -399,7 +399,7 @@ def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n")
     index: dict[str, Any] = {"_class_name": "ModelBundle", "_bundle_format": info.format}
-    for component in ("encoder", "autoencoder", "denoiser", "prior"):
+    for component in ("encoder", "autoencoder", "denoiser", "conditioner", "prior"):
         path = folder / component / "config.json"
         if path.is_file():
             config = read_json(path)
