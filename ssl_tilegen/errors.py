@@ -32,6 +32,10 @@ class SettingError(TilegenError):
     """An option or a key of a configuration file is unknown or out of range."""
 
 
+class BudgetError(TilegenError):
+    """More memory or more pixels than are allowed; the message gives the figure and the option that allows it."""
+
+
 class PartialFailure(TilegenError):
     """Some of many inputs failed; the others are done."""
 

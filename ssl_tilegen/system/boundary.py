@@ -1,0 +1,145 @@
+"""The error boundary: whatever is raised becomes one line and an exit code, and no name can break the line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from typing import IO
+
+from ssl_tilegen.errors import TilegenError
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some room or write elsewhere, then run it again",
+    errno.EDQUOT: "the disk quota is used up; free some room or write elsewhere, then run it again",
+    errno.EFBIG: "the file is larger than is allowed here (see `ulimit -f`); write elsewhere",
+    errno.ENAMETOOLONG: "the name is too long for this file system; give a shorter one",
+    errno.EACCES: "permission denied; check the rights of the file and its folder",
+    errno.EPERM: "not permitted; check the rights of the file and its folder",
+    errno.EROFS: "the file system is read-only; write elsewhere",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EISDIR: "is a folder; give a file",
+    errno.ENOTDIR: "a part of the path is no folder; check the path",
+    errno.EEXIST: "exists; give another name",
+    errno.ELOOP: "links in a circle; check the path",
+    errno.EMFILE: "too many open files; raise `ulimit -n`",
+    errno.ENFILE: "too many open files on this machine; try again later",
+    errno.EIO: "the disk reports an error; check it, then run it again",
+    errno.ENOMEM: "not enough memory; make the work smaller or use a larger machine",
+    errno.ESTALE: "the network file system lost the file; check the mount, then run it again",
+    errno.ETIMEDOUT: "timed out; check the network or the mount, then run it again",
+}
+_BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
+_MOST_CHARACTERS = 2000
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """(one line, exit code) of any error: what, which value, what to do."""
+    text, code = _explained(error)
+    return printable(text), code
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows as it is: control characters, line ends, characters that turn the direction of
+    writing and bytes of no character are escaped; what is longer than 2,000 characters is cut in the middle."""
+    shown = "".join(character if _is_plain(character) else _escaped(character) for character in text)
+    if len(shown) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        shown = f"{shown[:half]} ... {shown[-half:]}"
+    return shown
+
+
+def _is_plain(character: str) -> bool:
+    point = ord(character)
+    return not (point < 32 or 127 <= point < 160 or 0xD800 <= point < 0xE000 or point in _BIDIRECTIONAL)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, TilegenError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return f"not enough memory ({_first_line(error)}); make the work smaller (--size, --batch), or free some", 1
+    if isinstance(error, RecursionError):
+        return "a file that was given is nested too deeply to be read; check where it comes from", 1
+    if isinstance(error, UnicodeError):
+        return _of_text(error), 1
+    if isinstance(error, OSError):
+        return _of_system(error), 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues", 130
+    kind = type(error).__name__
+    return f"internal error, {kind}: {_first_line(error)}; run it again with --debug and report what that shows", 1
+
+
+def _of_system(error: OSError) -> str:
+    place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or _first_line(error)}; check the file and its folder"
+    return f"{place}: {reason}" if place else reason
+
+
+def _of_text(error: UnicodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        where = f"byte {error.object[error.start]:#04x} at {error.start}"
+        return f"a text that was given is not {error.encoding} ({where}); save it as UTF-8"
+    return f"a text cannot be written here ({_first_line(error)}); use plain letters in names"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """torch's errors of a full card or a refused allocation, which are no MemoryError."""
+    kind, text = type(error).__name__, str(error)
+    return kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and "can't allocate memory" in text)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def write_line(text: str, stream: IO[str] | None) -> None:
+    """Print and flush. OSError where the stream takes no more, which is then silenced for the rest of the process (the
+    interpreter would complain of it again at its end)."""
+    if stream is None or stream.closed:
+        raise OSError(errno.EBADF, "is closed")
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError:
+        silence(stream)
+        raise
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what is still to come to nowhere."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def hold_standard_files() -> None:
+    """Where a shell closed input, output or errors, open nowhere in their place: a file that is opened later would get
+    their number, and with it whatever a library prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def make_safe(stream: IO[str] | None) -> None:
+    """Have a text stream escape what its encoding does not know instead of raising."""
+    with suppress(OSError, ValueError, AttributeError):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def prepare_streams() -> None:
+    """To be called first in a program: both streams take every text, and no file gets the number of a closed one."""
+    hold_standard_files()
+    make_safe(sys.stdout)
+    make_safe(sys.stderr)

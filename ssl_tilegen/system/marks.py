@@ -1,0 +1,214 @@
+"""Whether a file or folder was made by this program. Each mark says what is missing, None where all is there.
+
+A mark is looked for in the content, never in a name. Marks of folders also refuse what somebody else has put in.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen import __version__
+from ssl_tilegen.system.atomic import is_temporary
+from ssl_tilegen.system.hashing import sha256_of_json
+
+Mark = Callable[[Path], str | None]
+"""The missing mark of an existing path, in words that follow "it has"; None for an output of this program."""
+
+SOFTWARE = f"ssl-tilegen {__version__}"
+WORK_FILE = ".ssl-tilegen.json"
+_OURS = "ssl-tilegen"
+_ZARR_NAMES = re.compile(r"zarr\.json|c|\d+")
+_MOST_JSON_BYTES = 256 << 20
+
+
+def image(path: Path) -> str | None:
+    """A picture or pyramid: ``Software`` of its metadata, or the group's attribute ``ssl_tilegen``."""
+    if path.is_dir():
+        return _zarr(path, "ssl_tilegen", r"\d+")
+    name = _software_of(path)
+    return None if name.startswith(_OURS) else "no 'Software: ssl-tilegen' in its metadata"
+
+
+def grid(path: Path) -> str | None:
+    """A grid of embeddings, whole or not."""
+    return _zarr(path, "kind", "embedding|valid|tissue|done", "ssl-tilegen/embedding-grid")
+
+
+def sidecar(path: Path) -> str | None:
+    """``NAME.json`` beside an image."""
+    facts = _json(path)
+    is_ours = isinstance(facts, dict) and facts.get("synthetic") is True and {"file", "provenance"} <= facts.keys()
+    return None if is_ours else "no 'synthetic: true' with file and provenance"
+
+
+def report_json(path: Path) -> str | None:
+    """The JSON of a report of `evaluate`; an empty file is nobody's."""
+    facts = _json(path)
+    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)
+    return None if is_ours else "no 'software: ssl-tilegen'"
+
+
+def report_html(path: Path) -> str | None:
+    """The page of a report of `evaluate`."""
+    return None if b'content="ssl-tilegen' in _head(path) else "no 'generator: ssl-tilegen' in its head"
+
+
+def table(columns: Sequence[str]) -> Mark:
+    """A CSV (or a JSON list) with just these columns."""
+
+    def mark(path: Path) -> str | None:
+        missing = f"no columns {', '.join(columns[:3])}, ..."
+        if path.suffix.lower() == ".json":
+            rows = _json(path)
+            rows = rows if isinstance(rows, list) else []
+            is_ours = bool(rows) and all(isinstance(row, dict) and set(row) == set(columns) for row in rows)
+        else:
+            is_ours = _csv_head(path) == list(columns)
+        return None if is_ours else missing
+
+    return mark
+
+
+def geojson(path: Path) -> str | None:
+    """Outlines as `embed` wrote them, not edited since."""
+    tree = _json(path)
+    own = tree.get("ssl_tilegen") if isinstance(tree, dict) else None
+    if not isinstance(own, dict):
+        return "no 'ssl_tilegen' in it"
+    return None if own.get("sha256") == sha256_of_json(tree.get("features")) else "other features than were written"
+
+
+def geojson_mark(features: Any) -> dict[str, str]:
+    """What a GeoJSON file of ours has under ``ssl_tilegen``."""
+    return {"software": SOFTWARE, "sha256": sha256_of_json(features)}
+
+
+def features(path: Path) -> str | None:
+    """A file of features as `grid export` writes it: ``software`` among its facts."""
+    try:
+        if path.suffix.lower() == ".npz":
+            import numpy as np
+
+            with np.load(path, allow_pickle=False) as file:
+                facts = json.loads(str(file["attributes"]))
+        else:
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                facts = dict(file["coords"].attrs)
+        return None if str(facts.get("software", "")).startswith(_OURS) else "no 'software: ssl-tilegen'"
+    except Exception:  # whatever a foreign file does to a reader
+        return "no features with 'software: ssl-tilegen'"
+
+
+def work(path: Path) -> str | None:
+    """The folder of an unfinished run: it holds `WORK_FILE`, or nothing at all."""
+    if not path.is_dir() or path.is_symlink():
+        return f"no {WORK_FILE}: it is no folder"
+    if not any(path.iterdir()):
+        return None
+    facts = _json(path / WORK_FILE)
+    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)
+    return None if is_ours else f"no {WORK_FILE}"
+
+
+def one_of(*marks: Mark) -> Mark:
+    """Any of several marks; the first one's words where none is there."""
+
+    def mark(path: Path) -> str | None:
+        missing = [each(path) for each in marks]
+        return None if None in missing else missing[0]
+
+    return mark
+
+
+def never(path: Path) -> str | None:
+    """Of what is never replaced."""
+    return "no mark that lets it be replaced"
+
+
+def foreign_in(folder: Path, known: str) -> str | None:
+    """The first name in a folder that is none of ``known`` (a regular expression), nor a temporary file of ours."""
+    pattern = re.compile(known)
+    names = sorted(entry.name for entry in os.scandir(folder))
+    return next((name for name in names if not pattern.fullmatch(name) and not is_temporary(name)), None)
+
+
+def _zarr(path: Path, key: str, members: str, value: str | None = None) -> str | None:
+    """A Zarr v3 group with an attribute, which holds arrays called ``members`` and nothing else at all."""
+    group = _json(path / "zarr.json") if path.is_dir() else None
+    attributes = group.get("attributes") if isinstance(group, dict) else None
+    found = attributes.get(key) if isinstance(attributes, dict) else None
+    if found is None or (value is not None and found != value):
+        return f"no attribute '{key}{f': {value}' if value else ''}' in a zarr.json"
+    strange = foreign_in(path, f"zarr\\.json|{members}")
+    if strange:
+        return f"'{strange}' in it, which is no part of it"
+    for place, folders, files in os.walk(path):
+        inner = place != str(path)
+        for name in (*folders, *files) if inner else ():
+            if not _ZARR_NAMES.fullmatch(name) and not is_temporary(name) and not name.endswith(".partial"):
+                return f"'{Path(place, name).relative_to(path)}' in it, which is no part of it"
+    return None
+
+
+def _software_of(path: Path) -> str:
+    """What an image's metadata say of the program that made it; empty where nothing can be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        return _tiff_software(path) if start[:2] in (b"II", b"MM") else _pillow_software(path)
+    except Exception:  # whatever a foreign file does to a reader
+        return ""
+
+
+def _tiff_software(path: Path) -> str:
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        tag = file.pages.first.tags.get(305)
+    return str(tag.value) if tag is not None else ""
+
+
+def _pillow_software(path: Path) -> str:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        facts = dict(image.info)
+    if "Software" in facts:
+        return str(facts["Software"])
+    comment = facts.get("comment", b"")
+    told = json.loads(comment if isinstance(comment, (bytes, str)) else b"")
+    return _OURS if isinstance(told, dict) and told.get("synthetic") is True else ""
+
+
+def _json(path: Path) -> Any:
+    """The content of a JSON file; None where there is none, or one too large to be ours."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_JSON_BYTES:
+            return None
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4096)
+    except OSError:
+        return b""
+
+
+def _csv_head(path: Path) -> list[str]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []

@@ -1,0 +1,34 @@
+"""What is too large is refused by arithmetic, with the figure and the option that allows it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ssl_tilegen.errors import BudgetError
+from ssl_tilegen.system.budget import GIB, check_memory, check_pixels, free_memory
+
+
+@pytest.mark.parametrize("side", [400_000, 1 << 20, 1_000_000_000, float("inf"), float("nan")])
+def test_too_many_pixels_name_the_option_that_allows_them(side: float) -> None:
+    with pytest.raises(BudgetError, match="--max-gpx") as caught:
+        check_pixels(side, side, "--size", 100)
+    line = str(caught.value)
+    assert "\n" not in line and "gigapixels" in line
+    allowed = float(re.findall(r"--max-gpx (\S+)", line)[0])
+    if side < float("inf"):
+        check_pixels(side, side, "--size", allowed)
+
+
+def test_what_is_allowed_passes() -> None:
+    check_pixels(100_000, 100_000, "--size", 100)
+    check_memory(GIB, "it", limit_gib=1)
+    check_memory(1, "it")
+
+
+def test_memory_is_held_against_what_is_free_or_allowed() -> None:
+    for need, limit in ((2 * free_memory(), None), (2 * GIB, 1)):
+        with pytest.raises(BudgetError, match="GiB of memory") as caught:
+            check_memory(need, "the grid", limit)
+        check_memory(need, "the grid", float(re.findall(r"--max-gib (\S+)", str(caught.value))[0]))
