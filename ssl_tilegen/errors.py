@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class TilegenError(Exception):
     """Base of all errors that are reported as one line, without a traceback.
@@ -37,7 +39,7 @@ class BudgetError(TilegenError):
 
 
 class PartialFailure(TilegenError):
-    """Some of many inputs failed; the others are done."""
+    """Some of many inputs failed; the message says how many, how many are done, and each cause once."""
 
     exit_code = 3
 
@@ -51,3 +53,23 @@ class Interrupted(TilegenError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+_CAUSES, _NAMES = 10, 3  # told in the one line
+
+
+def told_failures(failed: Sequence[tuple[str, str]], total: int, done: int, noun: str) -> str:
+    """One line for (name, error) of each that failed of ``total``: how many are ``done``, and every cause once.
+
+    An error that begins with its name is told without it, and names with the same cause stand together.
+    """
+    causes: dict[str, list[str]] = {}
+    for name, error in failed:
+        causes.setdefault(error.removeprefix(f"{name}: "), []).append(name)
+    told = []
+    for cause, names in list(causes.items())[:_CAUSES]:
+        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+        told.append(f"{', '.join(names[:_NAMES])}{more}: {cause}")
+    if len(causes) > _CAUSES:
+        told.append(f"and {len(causes) - _CAUSES} other causes (see --summary or --json)")
+    return f"{len(failed)} of {total} {noun} failed, {done or 'none'} done: {'; '.join(told)}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -25,7 +26,17 @@ from ssl_tilegen.config import (
     Settings,
     load_settings,
 )
-from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.config.options import MAX_GIB_MEANING, MAX_GPX_MEANING
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.system.boundary import (
+    explain,
+    hold_standard_files,
+    make_safe,
+    printable,
+    silence,
+    write_line,
+)
+from ssl_tilegen.system.budget import MAX_GPX, limits
 from ssl_tilegen.system.launch import distributed_environment
 from ssl_tilegen.system.signals import catching_signals, check_stop, stop_requested
 
@@ -54,6 +65,19 @@ HelpAll = Annotated[
     bool,
     typer.Option("--help-all", help="Explain every option in full.", is_eager=True, callback=show_all),
 ]
+MaxGpx = Annotated[
+    float | None,
+    typer.Option(
+        "--max-gpx", help=f"{MAX_GPX_MEANING} (default: {MAX_GPX:g})", show_default=False, rich_help_panel="Common"
+    ),
+]
+MaxGib = Annotated[
+    float | None,
+    typer.Option(
+        "--max-gib", help=f"{MAX_GIB_MEANING} (default: most of what is free)", show_default=False,
+        rich_help_panel="Common",
+    ),
+]  # fmt: skip
 Inputs = Annotated[
     list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
 ]
@@ -93,9 +117,12 @@ def command(settings: type[Settings] | None = None, group: typer.Typer = app) ->
         def run(**given: Any) -> None:
             console = Console(as_json=given.pop("json"), log_format=given.pop("log_format"))
             debug, _ = given.pop("debug"), given.pop("help_all")
+            given_limits = {} if settings else {name: given.pop(name) for name in ("max_gpx", "max_gib")}
             with catching_signals():
-                knobs = _run(console, debug, lambda: _arguments(settings, given), usage=given.get("config") is None)
-                console.summary(*_run(console, debug, lambda: body(console, **knobs)))
+                own = _run(console, debug, lambda: _arguments(settings, given), usage=given.get("config") is None)
+                with _limits_of(own.get("settings"), given_limits):
+                    result = _run(console, debug, lambda: body(console, **own))
+                _run(console, debug, lambda: console.summary(*result))
 
         run.__signature__ = _signature(body, settings)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
@@ -103,6 +130,12 @@ def command(settings: type[Settings] | None = None, group: typer.Typer = app) ->
         return body
 
     return register
+
+
+def _limits_of(settings: Settings | None, given: dict[str, float | None]) -> AbstractContextManager[None]:
+    """The limits on sizes that the options (and the configuration file) say."""
+    gpx, gib = (settings.max_gpx, settings.max_gib) if settings else (given["max_gpx"], given["max_gib"])
+    return limits(gpx, gib)
 
 
 def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +160,8 @@ def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> ins
         options = [_option(settings, name) for name in settings.model_fields]
         parameters += sorted(options, key=lambda option: option.name in Settings.model_fields)  # common ones last
         common = {"config": (Config, None)} | common
+    else:
+        common |= {"max_gpx": (MaxGpx, None), "max_gib": (MaxGib, None)}
     for name, (annotation, default) in common.items():
         parameters.append(
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -181,15 +216,11 @@ def _run(console: Console, debug: bool, call: Callable[[], Any], *, usage: bool 
     """The result of ``call``, with errors turned into one line and an exit code: 2 where the options are wrong."""
     try:
         return call()
-    except SettingError as error:
-        _fail(console, error, str(error), 2 if usage else 1, debug)
-    except TilegenError as error:
-        _fail(console, error, str(error), error.exit_code, debug)
     except (typer.Exit, typer.BadParameter, typer.Abort):
         raise
     except Exception as error:
-        text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-        _fail(console, error, f"{text} (unexpected: run again with --debug and report it)", 1, debug)
+        text, code = explain(error)
+        _fail(console, error, text, 2 if usage and isinstance(error, SettingError) else code, debug)
 
 
 def _fail(console: Console, error: Exception, text: str, code: int, debug: bool) -> None:
@@ -201,7 +232,8 @@ def _fail(console: Console, error: Exception, text: str, code: int, debug: bool)
     console.error(text)
     if console.as_json:
         reports = getattr(error, "reports", [])
-        console.summary({"error": text, "exit_code": code} | ({"reports": plain(reports)} if reports else {}), "")
+        with suppress(OSError):  # of a stdout that takes nothing: the line above stands
+            console.summary({"error": text, "exit_code": code} | ({"reports": plain(reports)} if reports else {}), "")
     raise typer.Exit(code)
 
 
@@ -294,7 +326,7 @@ def train(
     options: dict[str, Any] = {"overrides": overrides, "device": device, "restart": restart}
     report = work(stage, config, folder, report=console.facts, stop=stop_requested, **options)
     check_stop()
-    return report, f"{report['bundle']}: {stage} trained; the log is in {report['run']}"
+    return report, printable(f"{report['bundle']}: {stage} trained; the log is in {report['run']}")
 
 
 @command(group=models)
@@ -376,14 +408,15 @@ def preview(
     path: GridPath,
     image: Annotated[str | None, typer.Option("--image", help="The image it was made from, to show beside it.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG.", show_default="GRID.preview.png beside the grid")
+        Path | None, typer.Option("--out", "-o", help="PNG.", show_default="GRID.grid-preview.png beside the grid")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
     """Draw a grid: principal components of its vectors as colour, and why cells are not valid."""
     from ssl_tilegen.workflows.grid.info import draw_grid
 
-    drawn = draw_grid(path, image, out)
-    return {"preview": drawn}, f"{drawn}: drawn"
+    drawn = draw_grid(path, image, out, overwrite=overwrite)
+    return {"preview": drawn}, printable(f"{drawn}: drawn")
 
 
 @command(group=grid)
@@ -420,6 +453,21 @@ def import_(
     return report, report.line()
 
 
+def _listed(facts: dict[str, Any]) -> str:
+    """Facts as text, one a line."""
+    return "\n".join(printable(f"{key}: {value}") for key, value in facts.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `ssl-tilegen` and `python -m ssl_tilegen`; ends the process with the command's exit code."""
-    app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")
+    hold_standard_files()
+    make_safe(sys.stdout)
+    make_safe(sys.stderr)
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")
+    except OSError as error:  # of a help text; commands have told theirs
+        silence(sys.stdout)
+        write_line(f"error: stdout: {explain(error)[0]}", sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -7,10 +7,13 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
+from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system.boundary import printable, write_line
 from ssl_tilegen.system.signals import check_stop
 
 _EVERY_S = 10.0  # between plain lines of one stage
@@ -98,7 +101,12 @@ class Console:
         self.close()
         if self._hushed:
             return
-        print(json.dumps(plain(value), indent=None) if self.as_json else text, flush=True)
+        try:
+            write_line(json.dumps(plain(value), indent=None) if self.as_json else text, sys.stdout)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            lost = f"stdout: takes no more ({reason}); the work itself is done, its result was not shown"
+            raise OutputError(lost) from None
 
     def close(self) -> None:
         """Take the bars down."""
@@ -108,7 +116,8 @@ class Console:
     def _line(self, event: str, text: str, /, **values: Any) -> None:
         if self._log_json:
             text = json.dumps({"event": event, "time": round(time.time(), 3)} | plain(values))
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody listens; the work goes on
+            write_line(text if self._log_json else printable(text), sys.stderr)
 
 
 class _Bars:

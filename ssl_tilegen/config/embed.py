@@ -28,7 +28,7 @@ class EmbedSettings(Reading, Settings):
         None, "Folder for the grids of many inputs, and their summary.", "--out-dir", panel=OUTPUT
     )
     preview: bool = knob(
-        False, "Write a picture of the image beside its embedding as NAME.preview.png.", "--preview", panel=OUTPUT
+        False, "Write a picture of the image beside its embedding as NAME.embed-preview.png.", "--preview", panel=OUTPUT
     )
     geojson: bool = knob(
         False, "Write the outlines of the tissue as NAME.geojson beside the grid.", "--geojson", panel=OUTPUT

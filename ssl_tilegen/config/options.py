@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.system.budget import MAX_GPX
 from ssl_tilegen.system.resources import reading_threads
 
 
@@ -20,6 +21,8 @@ def knob(
 
 
 COMMON = "Common"
+MAX_GPX_MEANING = "Largest image or canvas that is taken on, in gigapixels."
+MAX_GIB_MEANING = "Most memory that is planned for, in GiB."
 
 
 class Strict(BaseModel):
@@ -46,6 +49,12 @@ class Settings(Strict):
     )
     restart: bool = knob(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
     overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
+    max_gpx: float | None = knob(
+        None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0
+    )
+    max_gib: float | None = knob(
+        None, MAX_GIB_MEANING, "--max-gib", default_text="most of what is free", panel=COMMON, gt=0
+    )
 
 
 class Reading:

@@ -7,7 +7,6 @@ that read it again.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +20,7 @@ from ssl_tilegen.diffusion.canvas import Canvas, bands_of
 from ssl_tilegen.diffusion.sampler import State
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.system import atomic
 
 FORMAT = 2
 
@@ -29,20 +29,16 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
     """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the rung before.
 
     The file (``path`` with rung and first row) is a line of JSON, then x and, if kept, the previous clean estimate:
-    raw float32, little-endian, in bands. ``key`` says which run it belongs to. Temporary file, fsync, rename.
+    raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
     piece = _Piece(path.with_name(f"{path.name}.{state.rung}.{own.row}"), key, state.rung, own, state.x.channels,
                    state.previous is not None)  # fmt: skip
-    unfinished = path.with_name(f"part.{piece.file.name}")
-    with unfinished.open("wb") as file:
+    with atomic.writing(piece.file) as unfinished, unfinished.open("wb") as file:
         file.write(piece.header())
         for canvas in filter(None, (state.x, state.previous)):
             for band in bands_of(own, canvas.channels):
                 file.write(canvas[band].contiguous().cpu().numpy().astype("<f4", copy=False).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(piece.file)
 
 
 def drop_older_states(path: Path, rung: int) -> None:

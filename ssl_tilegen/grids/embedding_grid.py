@@ -10,8 +10,7 @@ grid as long as they take different shards.
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ssl_tilegen.grids.spec import (
     Validity,
     georeference,
 )
-from ssl_tilegen.system.folders import replace_folder
+from ssl_tilegen.system import atomic, marks
 
 SHARD_CELLS = 32
 CHUNK_CELLS = 16
@@ -52,9 +51,11 @@ class EmbeddingGrid:
         return cls(path, group, spec)
 
     @staticmethod
-    def create(path: str | os.PathLike[str], spec: GridSpec, *, restart: bool = False) -> GridWriter:
-        """A writer for a grid that is to be at ``path``; continues an unfinished one unless ``restart``."""
-        return GridWriter.start(Path(path), spec, restart=restart)
+    def create(
+        path: str | os.PathLike[str], spec: GridSpec, *, restart: bool = False, heal: bool = False
+    ) -> GridWriter:
+        """A writer for a grid that is to be at ``path``; continues an unfinished one, see `GridWriter.start`."""
+        return GridWriter.start(Path(path), spec, restart=restart, heal=heal)
 
     @property
     def shape(self) -> Size:
@@ -86,11 +87,11 @@ class EmbeddingGrid:
         valid = np.asarray(_array(self._group, "valid")[:])
         lost = []
         for index, window in enumerate(shards(self.shape)):
-            place = f"c/{window.row // SHARD_CELLS}/{window.col // SHARD_CELLS}"
-            needed = ["valid/" + place]
+            of_valid, of_embedding, _ = _files_of(self.path, window)
+            needed = [of_valid]
             if (valid[window.slices] == Validity.OK).any():
-                needed.append(f"embedding/{place}/0")
-            if not all(_has_bytes(self.path / name) for name in needed):
+                needed.append(of_embedding)
+            if not all(map(_has_bytes, needed)):
                 lost.append(index)
         return lost
 
@@ -103,14 +104,19 @@ class GridWriter:
         self.shards: tuple[Window, ...] = shards(spec.shape)
 
     @classmethod
-    def start(cls, path: Path, spec: GridSpec, *, restart: bool = False) -> GridWriter:
-        """Make or take up the unfinished grid of ``path``. OutputError where another run's is in the way."""
+    def start(cls, path: Path, spec: GridSpec, *, restart: bool = False, heal: bool = False) -> GridWriter:
+        """Make or take up the unfinished grid of ``path``; ``restart`` begins anew, and so does ``heal`` where the
+        source was replaced by another file of its name since. OutputError where another run's is in the way.
+        """
         part = part_of(path)
-        if restart and part.exists():
-            shutil.rmtree(part)
+        if restart:
+            _discard(part)
         if not part.exists():
             _create(part, spec)
         group, found = _load(part)
+        if heal and found != spec and _source_was_replaced(found, spec):
+            _discard(part)
+            return cls.start(path, spec)
         if found != spec:
             raise OutputError(
                 f"{part}: an unfinished run with other settings ({_difference(found, spec)}); "
@@ -129,6 +135,8 @@ class GridWriter:
             raise ValueError(f"shard {index} has {window.rows} x {window.cols} cells, got {data.valid.shape}")
         for name in ("embedding", "valid", "tissue"):
             _array(self._group, name)[window.slices] = getattr(data, name)
+        for file in _files_of(self._part, window):
+            _flush_with_folders(file, self._part)
         _array(self._group, "done")[index] = 1
 
     def counts(self) -> dict[str, int]:
@@ -138,12 +146,20 @@ class GridWriter:
     def finish(self, *, overwrite: bool = False) -> EmbeddingGrid | None:
         """Give the grid its name if every shard is there, else return None (other writers are still at work).
 
-        OutputError where ``path`` already exists and ``overwrite`` is not set.
+        OutputError where ``path`` already exists and ``overwrite`` is not set, or is no grid of this program.
         """
         if self.pending():
             return None
-        replace_folder(self._part, self.path, overwrite=overwrite)
+        for leftover in self._part.rglob("*.partial"):  # of a writer that was killed
+            leftover.unlink(missing_ok=True)
+        if overwrite and self._part.exists():
+            _refuse_foreign(self.path)
+        atomic.publish_folder(self._part, self.path, replace=overwrite)
         return EmbeddingGrid.open(self.path)
+
+    def discard(self) -> None:
+        """Remove the unfinished grid."""
+        _discard(self._part)
 
 
 def shards(cells: Size) -> tuple[Window, ...]:
@@ -152,13 +168,20 @@ def shards(cells: Size) -> tuple[Window, ...]:
 
 
 def write_grid(
-    path: str | os.PathLike[str], spec: GridSpec, data: GridData, *, overwrite: bool = False
+    path: str | os.PathLike[str],
+    spec: GridSpec,
+    data: GridData,
+    *,
+    overwrite: bool = False,
+    before: Callable[[], None] = lambda: None,
 ) -> EmbeddingGrid:
-    """Write a whole grid from memory, for importers, edited grids and samples of a prior."""
+    """Write a whole grid from memory, for importers, edited grids and samples of a prior; ``before`` it gets its name,
+    that is asked whether it still may."""
     writer = EmbeddingGrid.create(path, spec, restart=True)
     for index, window in enumerate(writer.shards):
         rows, cols = window.slices
         writer.write_shard(index, GridData(*(a[rows, cols] for a in (data.embedding, data.valid, data.tissue))))
+    before()
     grid = writer.finish(overwrite=overwrite)
     assert grid is not None
     return grid
@@ -191,17 +214,54 @@ def is_grid(path: Path) -> bool:
 
 def _create(part: Path, spec: GridSpec) -> None:
     """Make the empty group under a name of its own and rename it, so that only one of many processes makes it."""
-    mine = part.with_name(f".{part.name}.{uuid.uuid4().hex[:8]}")
+    mine = atomic.temporary_beside(part)
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         _layout(zarr.create_group(mine, zarr_format=3, attributes=spec.attributes()), spec)
     except OSError as error:
-        shutil.rmtree(mine, ignore_errors=True)
+        atomic.remove(mine)
         raise OutputError(f"{part.parent}: cannot write here ({error.strerror}); choose another -o") from error
     try:
         mine.rename(part)
     except OSError:  # another process was first: its folder is not empty
-        shutil.rmtree(mine)
+        atomic.remove(mine)
+
+
+def _discard(part: Path) -> None:
+    """Remove an unfinished grid; OutputError where something else has its name."""
+    if os.path.lexists(part):
+        _refuse_foreign(part)
+        atomic.remove(part)
+
+
+def _refuse_foreign(path: Path) -> None:
+    missing = marks.grid(path) if os.path.lexists(path) else None
+    if missing:
+        raise OutputError(f"{path}: was not made by this program (it has {missing}); it is left as it is: move it away")
+
+
+def _source_was_replaced(found: GridSpec, wanted: GridSpec) -> bool:
+    """Whether an unfinished grid is of another file than there is by now, of the same name and by the same encoder."""
+    old, new = found.source, wanted.source
+    same = old.name == new.name and found.encoder == wanted.encoder and found.lattice.stride == wanted.lattice.stride
+    return same and old.fingerprint != new.fingerprint
+
+
+def _files_of(grid: Path, window: Window) -> tuple[Path, Path, Path]:
+    """Where a shard's validity, embeddings and tissue lie on the disk."""
+    place = f"c/{window.row // SHARD_CELLS}/{window.col // SHARD_CELLS}"
+    return grid / "valid" / place, grid / "embedding" / place / "0", grid / "tissue" / place
+
+
+def _flush_with_folders(file: Path, root: Path) -> None:
+    """Have a file and the names of its folders reach the disk; zeros have no file."""
+    if not file.exists():
+        return
+    atomic.flush(file)
+    for folder in file.parents:
+        atomic.flush(folder)
+        if folder == root:
+            return
 
 
 def _layout(group: zarr.Group, spec: GridSpec) -> None:

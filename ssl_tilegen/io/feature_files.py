@@ -7,14 +7,14 @@ same two arrays, and the facts as JSON text in ``attributes``.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_tilegen.errors import InputError, OutputError
+from ssl_tilegen.system import atomic
 
 Parts = Iterable[tuple[np.ndarray, np.ndarray]]
 _FARTHEST = 1 << 40
@@ -50,20 +50,20 @@ def read_features(path: Path) -> Features:
     return Features(vectors, found.corners.astype(np.int64), found.facts)
 
 
-def write_features(path: Path, parts: Parts, dim: int, facts: Mapping[str, Any]) -> int:
-    """Write (vectors (n, D), corners (n, 2)) after each other; how many there were. The file appears when whole."""
-    part = path.with_name(f".{os.getpid()}.{path.name}")
+def write_features(
+    path: Path, parts: Parts, dim: int, facts: Mapping[str, Any], before: Callable[[], None] = lambda: None
+) -> int:
+    """Write (vectors (n, D), corners (n, 2)) after each other; how many there were. The file appears when whole, once
+    ``before`` has been asked whether it still may."""
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path}: unknown suffix; use {', '.join(SUFFIXES)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write = _write_npz if path.suffix.lower() == ".npz" else _write_h5
-        count = write(part, parts, dim, facts)
-        part.replace(path)
+        with atomic.writing(path) as part:
+            count = write(part, parts, dim, facts)
+            before()
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error
-    finally:
-        part.unlink(missing_ok=True)
     return count
 
 

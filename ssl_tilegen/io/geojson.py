@@ -7,7 +7,6 @@ longitude and latitude, or the file's own ``crs`` member (old GeoJSON, as GIS pr
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from rasterio.warp import transform_geom
 
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.system import atomic, marks
 
 _AREAS = ("Polygon", "MultiPolygon")
 _TISSUE = {"name": "Tissue", "color": [196, 60, 140]}
@@ -89,10 +89,9 @@ def write_regions(path: Path, geometries: Iterable[Geometry]) -> Path:
         }
         for index, geometry in enumerate(geometries)
     ]
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    tree = {"type": "FeatureCollection", "ssl_tilegen": marks.geojson_mark(features), "features": features}
     try:
-        part.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-        part.replace(path)
+        atomic.write_text(path, json.dumps(tree))
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another -o") from error
     return path

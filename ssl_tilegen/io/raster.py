@@ -24,6 +24,8 @@ from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
 from ssl_tilegen.io.tiff.probe import check_whole
 from ssl_tilegen.io.uri import Remote, Source, source_of
+from ssl_tilegen.system.budget import check_pixels
+from ssl_tilegen.system.outputs import require_plain
 
 Kind = Literal["slide", "georaster", "picture"]
 Rgb = tuple[int, int, int]
@@ -233,7 +235,7 @@ def open_raster(
     ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``bands``
     (from 1; three, or one to repeat) and ``scale`` (values that become 0 and 255) concern rasters that GDAL reads.
     Raises InputError where the file is missing, cut short or of no known kind, ResolutionError for a resolution that
-    does not fit it.
+    does not fit it, BudgetError where it says to be larger than is taken on (``system.budget.limits``).
     """
     path = source_of(path)
     options = _checked_options(path, mpp, gsd, bands, scale)
@@ -243,10 +245,20 @@ def open_raster(
         reader: type[Raster] = getattr(import_module(module), name)
         if reader.claims(path):
             make: Callable[[Any, Options], Raster] = reader
-            return make(path, options)
+            return _affordable(make(path, options))
     if isinstance(path, Remote):
         raise InputError(f"{path}: GDAL cannot open it; check the address, the network and its credentials")
     raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")
+
+
+def _affordable(raster: Raster) -> Raster:
+    """``raster``, closed again with BudgetError where it says to be larger than is taken on."""
+    try:
+        check_pixels(raster.size.rows, raster.size.cols, str(raster.path))
+    except BaseException:
+        raster.close()
+        raise
+    return raster
 
 
 def _checked_options(
@@ -271,6 +283,7 @@ def _checked_options(
 def _check_readable(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path}: no such file; check the path")
+    require_plain(path)
     if path.is_dir():
         if path.suffix == ".zarr":
             return

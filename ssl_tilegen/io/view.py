@@ -15,8 +15,10 @@ from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import Pixels, Raster, ReadError
 from ssl_tilegen.io.resample import Axis
+from ssl_tilegen.system.budget import check_pixels
 
 SNAP = 0.01
+_LEAST_PX = 0.5  # of a view; a smaller one would be a fraction of a pixel
 _EDGE = 1e-6  # view pixels that a rounding error may cost do not count
 
 
@@ -108,7 +110,8 @@ def view_at(raster: Raster, resolution: Resolution, *, snap: float = SNAP) -> Ra
 
     A factor within ``snap`` of a whole number is taken as whole: pixels are then all averaged alike (a factor of
     1.002 would blur in beats); ``view.resolution`` says what it came to. ``snap=0`` resamples to the very value.
-    Raises ResolutionError where the raster's own resolution is unknown or in the other unit.
+    Raises ResolutionError where the raster's own resolution is unknown or in the other unit, or nothing is left of it;
+    BudgetError where the view is larger than is taken on.
     """
     own = raster.resolution
     if own is None:
@@ -117,5 +120,10 @@ def view_at(raster: Raster, resolution: Resolution, *, snap: float = SNAP) -> Ra
         option = "--mpp" if resolution.unit == "um" else "--gsd"
         raise ResolutionError(f"{raster.path}: {own} cannot be read at {resolution}; give its resolution with {option}")
     factor = resolution.value / own.value
+    if not min(raster.size.rows, raster.size.cols) / factor >= _LEAST_PX:
+        raise ResolutionError(f"{raster.path}: {raster.size} px at {own} are less than a pixel at {resolution}; "
+                              "give a finer resolution")  # fmt: skip
     whole = max(1, round(factor))
-    return RasterView(raster, float(whole) if abs(factor / whole - 1) <= snap else factor)
+    view = RasterView(raster, float(whole) if abs(factor / whole - 1) <= snap else factor)
+    check_pixels(view.size.rows, view.size.cols, f"{raster.path} at {resolution}")
+    return view

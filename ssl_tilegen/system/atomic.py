@@ -137,14 +137,14 @@ def temporary_beside(path: Path, kind: str = "tmp") -> Path:
     return path.with_name(f".{stem}{end}")
 
 
-def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove temporary files and folders that ended processes left in ``folder``: those of the output ``name`` and of
-    what lies beside it (``name.json``, ``name.part``), by default all. For the one job that holds the lock."""
+def sweep(folder: Path, *names: str) -> None:
+    """Remove temporary files and folders that ended processes left in ``folder``: those of the outputs ``names`` and of
+    what lies beside them (``NAME.json``, ``NAME.part``), by default all. For the one job that holds the lock."""
     if not folder.is_dir():
         return
     for entry in list(folder.iterdir()):
         match = _MARK.fullmatch(entry.name)
-        if not match or not _is_of(match["name"], name):
+        if not match or not _is_of(match["name"], names):
             continue
         needed = match["kind"] == "old" and not any(map(os.path.lexists, _successors(folder, match["name"])))
         if not needed and _is_litter(entry, match["host"], int(match["pid"])):
@@ -161,7 +161,8 @@ def remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def flush(path: Path) -> None:
@@ -221,8 +222,8 @@ def _successors(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / name, folder / f"{name}.part"
 
 
-def _is_of(found: str, name: str | None) -> bool:
-    return name is None or found == name or found.startswith(f"{name}.")
+def _is_of(found: str, names: Sequence[str]) -> bool:
+    return not names or any(found == name or found.startswith(f"{name}.") for name in names)
 
 
 def _is_litter(entry: Path, host: str, pid: int) -> bool:

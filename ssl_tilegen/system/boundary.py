@@ -130,16 +130,11 @@ def hold_standard_files() -> None:
         except OSError:
             with suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)  # the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
 
 
 def make_safe(stream: IO[str] | None) -> None:
     """Have a text stream escape what its encoding does not know instead of raising."""
     with suppress(OSError, ValueError, AttributeError):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-
-
-def prepare_streams() -> None:
-    """To be called first in a program: both streams take every text, and no file gets the number of a closed one."""
-    hold_standard_files()
-    make_safe(sys.stdout)
-    make_safe(sys.stderr)

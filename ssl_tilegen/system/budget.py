@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssl_tilegen.errors import BudgetError
@@ -14,23 +16,45 @@ MAX_GPX = 100.0
 _FREE_SHARE = 0.8
 
 
-def check_pixels(rows: float, cols: float, what: str, limit_gpx: float, option: str = "--max-gpx") -> None:
+@dataclass
+class Limits:
+    """What is taken on: gigapixels of an image or canvas, GiB of memory of one step (None: what is free)."""
+
+    gpx: float = MAX_GPX
+    gib: float | None = None
+
+
+_limits = Limits()
+
+
+@contextmanager
+def limits(gpx: float | None = None, gib: float | None = None) -> Iterator[None]:
+    """Other limits for the body, of the whole process (--max-gpx, --max-gib); None leaves one as it is."""
+    before = replace(_limits)
+    _limits.gpx, _limits.gib = gpx or before.gpx, gib or before.gib
+    try:
+        yield
+    finally:
+        _limits.gpx, _limits.gib = before.gpx, before.gib
+
+
+def check_pixels(rows: float, cols: float, what: str) -> None:
     """BudgetError where ``what`` has more gigapixels than allowed."""
     gpx = rows * cols / 1e9
-    if not gpx <= limit_gpx:
+    if not gpx <= _limits.gpx:
         raise BudgetError(
-            f"{what}: {cols:,.0f} x {rows:,.0f} px are {_number(gpx)} gigapixels, more than the {limit_gpx:g} that are "
-            f"taken on; check the size and the resolution, or allow it with {option} {_rounded_up(gpx)}"
+            f"{what}: {cols:,.0f} x {rows:,.0f} px are {_number(gpx)} gigapixels, more than the {_limits.gpx:g} that "
+            f"are taken on; check the size and the resolution, or allow it with --max-gpx {_rounded_up(gpx)}"
         )
 
 
-def check_memory(need: float, what: str, limit_gib: float | None = None, option: str = "--max-gib") -> None:
-    """BudgetError where ``what`` takes more bytes of memory than allowed: ``limit_gib``, else what is free."""
-    limit = limit_gib * GIB if limit_gib else _FREE_SHARE * free_memory()
+def check_memory(need: float, what: str) -> None:
+    """BudgetError where ``what`` takes more bytes of memory than allowed."""
+    limit = _limits.gib * GIB if _limits.gib else _FREE_SHARE * free_memory()
     if not need <= limit:
         raise BudgetError(
             f"{what}: takes {_number(need / GIB)} GiB of memory, {_number(limit / GIB)} GiB are allowed; make it "
-            f"smaller, or allow it with {option} {_rounded_up(need / GIB)}"
+            f"smaller, or allow it with --max-gib {_rounded_up(need / GIB)}"
         )
 
 

@@ -35,6 +35,23 @@ def image(path: Path) -> str | None:
     return None if name.startswith(_OURS) else "no 'Software: ssl-tilegen' in its metadata"
 
 
+def preview(command: str, of: str) -> Mark:
+    """A preview that ``command`` made of the output called ``of``."""
+
+    def mark(path: Path) -> str | None:
+        missing = image(path)
+        if missing or _title_of(path) == preview_title(command, of):
+            return missing
+        return f"another title than '{preview_title(command, of)}'"
+
+    return mark
+
+
+def preview_title(command: str, of: str) -> str:
+    """What the PNG text ``Title`` of a preview says."""
+    return f"preview of {of} by {command}"
+
+
 def grid(path: Path) -> str | None:
     """A grid of embeddings, whole or not."""
     return _zarr(path, "kind", "embedding|valid|tissue|done", "ssl-tilegen/embedding-grid")
@@ -186,6 +203,16 @@ def _pillow_software(path: Path) -> str:
     comment = facts.get("comment", b"")
     told = json.loads(comment if isinstance(comment, (bytes, str)) else b"")
     return _OURS if isinstance(told, dict) and told.get("synthetic") is True else ""
+
+
+def _title_of(path: Path) -> str:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Title", ""))
+    except Exception:  # whatever a foreign file does to a reader
+        return ""
 
 
 def _json(path: Path) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,7 +49,7 @@ def check_paths(inputs: Iterable[Input], outputs: Iterable[Output], *, overwrite
     read, written = list(inputs), list(outputs)
     for each in read:
         require_plain(each.path, each.option)
-    _refuse_meetings(read, written)
+    refuse_meetings(read, written)
     for output in written:
         check_output(output, overwrite=overwrite)
 
@@ -105,8 +105,8 @@ def _check_place(path: Path, option: str) -> None:
         raise OutputError(f"{path}: cannot be written ({there} is no folder to write to); choose another {option}")
 
 
-def _refuse_meetings(inputs: list[Input], outputs: list[Output]) -> None:
-    """Outputs that are an input, hold one or lie in one; and the same of other outputs."""
+def refuse_meetings(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
+    """OutputError for outputs that are an input, hold one or lie in one; and the same of other outputs."""
     read: dict[object, Input] = {}
     above_read: dict[object, Input] = {}
     for each in inputs:

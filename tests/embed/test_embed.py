@@ -243,7 +243,7 @@ def test_finished_grids_are_refused_skipped_or_replaced(bundle: Path, tmp_path: 
     assert run(source, bundle, skip_existing=True)[0].status == "skipped"
     assert run(source, bundle, overwrite=True)[0].status == "done"
     (tmp_path / "b.zarr").mkdir()
-    with pytest.raises(OutputError, match="is no grid"):
+    with pytest.raises(OutputError, match="not made by this program"):
         run(source, bundle, out=tmp_path / "b.zarr", skip_existing=True)
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import socket
 import subprocess
 import sys
-import time
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +17,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, TilegenError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, part_of
-from ssl_tilegen.system.legacy_locks import STALE_S, Busy, Owner, lock
+from ssl_tilegen.system.locks import Busy
 from ssl_tilegen.workflows.embed.inputs import find_jobs, read_list
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport
 from tests.bundles import encoder_bundle
@@ -115,7 +112,7 @@ def test_what_is_missing_beside_a_finished_grid_is_made_by_the_same_command(bund
     """As after a kill between naming the grid and drawing it."""
     source = samples.write_slide(tmp_path / "a.ome.tif", samples.texture(300, 400))
     wanted = {"preview": True, "geojson": True, "out": tmp_path / "a.zarr"}
-    beside = [tmp_path / name for name in ("a.preview.png", "a.geojson")]
+    beside = [tmp_path / name for name in ("a.embed-preview.png", "a.geojson")]
     run(source, bundle, **wanted)
     drawn = [path.read_bytes() for path in beside]
     for lost, options in ((0, {}), (1, {"skip_existing": True})):
@@ -146,17 +143,24 @@ def test_one_bad_tile_does_not_hide_the_tissue_around_it(bundle: Path, tmp_path:
     assert (damaged.valid == whole.valid)[read].mean() > 0.97, "at most the nearest neighbours"
 
 
-def test_of_many_failures_the_first_are_told(tmp_path: Path) -> None:
-    failed = [EmbedReport(tmp_path / "a", tmp_path / "b", "failed", error=f"e{index}.") for index in range(30)]
+def test_of_many_failures_each_cause_is_told_once(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.tif" for index in range(30)]
+    failed = [EmbedReport(path, tmp_path / "b", "failed", error=f"{path}: is empty") for path in paths]
+    others = [EmbedReport(path, tmp_path / "b", "failed", error=f"{path}: e{k}.") for k, path in enumerate(paths)]
+    done = EmbedReport(paths[0], tmp_path / "b", "done")
     text = str(EmbedIncomplete(failed))
-    assert text.startswith("30 of 30") and "e9." in text and "e10." not in text and "and 20 more" in text
+    assert text.startswith("30 of 30 inputs failed, none done: ") and text.count("is empty") == 1 and len(text) < 999
+    assert "and 27 more" in text
+    text = str(EmbedIncomplete([*others, done]))
+    assert text.startswith("30 of 31 inputs failed, 1 done: ") and "e9." in text and "e10." not in text
+    assert "20 other causes" in text
 
 
 def test_what_is_not_ours_is_never_replaced_by_skip_existing(bundle: Path, tmp_path: Path) -> None:
     source = raster(tmp_path / "a.tif", 100, 100)
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr" / "precious").write_text("x")
-    with pytest.raises(OutputError, match="is no grid"):
+    with pytest.raises(OutputError, match="not made by this program"):
         run(source, bundle, skip_existing=True)
     assert (tmp_path / "a.zarr" / "precious").exists()
 
@@ -172,78 +176,6 @@ def test_a_grid_that_another_process_writes_is_left_to_it(bundle: Path, tmp_path
         assert not (tmp_path / "a.zarr").exists() and not part_of(tmp_path / "a.zarr").exists()
     assert run(tmp_path / "a.tif", bundle)[0].status == "done", "its process is gone: the lock is stale"
     assert not list(tmp_path.glob("*.lock"))
-
-
-def test_shares_of_one_grid_do_not_clash_and_all_else_does(tmp_path: Path) -> None:
-    with lock(tmp_path / "g", (0, 3)) as alone:
-        assert alone
-        with lock(tmp_path / "g", (2, 3)) as second, lock(tmp_path / "other") as third:
-            assert not second and third
-        for share in ((0, 3), (0, 1), (1, 2)):
-            with pytest.raises(Busy), lock(tmp_path / "g", share):
-                pass
-    with lock(tmp_path / "g"):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("change", "stale"),
-    [
-        ({"pid": 2**22 + 5}, True),
-        ({"began": "7"}, True),
-        ({"host": "elsewhere"}, False),
-        ({"host": "elsewhere", "pid": 2**22 + 5}, False),
-        ({"space": "pid:[1]", "pid": 2**22 + 5}, False),
-        ({}, False),
-    ],
-)
-def test_a_lock_is_stale_when_its_process_is_known_to_be_gone(
-    tmp_path: Path, change: dict[str, object], stale: bool
-) -> None:
-    file = tmp_path / "g.lock"
-    file.write_text(json.dumps(asdict(replace(Owner.me(), **change))))  # type: ignore[arg-type]
-    if stale:
-        with lock(tmp_path / "g"):
-            assert json.loads(file.read_text()) == asdict(
-                replace(Owner.me(), since=json.loads(file.read_text())["since"])
-            )
-    else:
-        with pytest.raises(Busy), lock(tmp_path / "g"):
-            pass
-        old = time.time() - STALE_S - 60
-        os.utime(file, (old, old))
-        with lock(tmp_path / "g"):
-            pass
-    assert not file.exists()
-
-
-def test_a_half_written_lock_holds_until_it_is_old(tmp_path: Path) -> None:
-    (tmp_path / "g.lock").write_text('{"host": "e')
-    with pytest.raises(Busy), lock(tmp_path / "g"):
-        pass
-    os.utime(tmp_path / "g.lock", (0, 0))
-    with lock(tmp_path / "g"):
-        pass
-
-
-@pytest.mark.slow
-def test_of_many_that_start_together_one_at_a_time_gets_in(tmp_path: Path) -> None:
-    program = (
-        "import sys, time\nfrom pathlib import Path\nfrom ssl_tilegen.system.legacy_locks import lock, Busy\n"
-        "end = time.time() + 3\nn = 0\n"
-        "while time.time() < end:\n"
-        "    try:\n"
-        "        with lock(Path(sys.argv[1])):\n"
-        "            Path(sys.argv[1]).open('x').close(); time.sleep(0.002); Path(sys.argv[1]).unlink(); n += 1\n"
-        "    except Busy: pass\n"
-        "print(n)"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path / "g")]
-    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    results = [job.communicate() for job in jobs]
-    assert all(job.returncode == 0 for job in jobs), results
-    assert sum(int(out) for out, _ in results) > 3
 
 
 def test_bad_paths_of_outputs_are_one_line(bundle: Path, tmp_path: Path) -> None:
@@ -266,7 +198,7 @@ class _held_by_another_process:  # noqa: N801
 
     def __init__(self, path: Path) -> None:
         program = (
-            "import sys, time\nfrom pathlib import Path\nfrom ssl_tilegen.system.legacy_locks import lock\n"
+            "import sys, time\nfrom pathlib import Path\nfrom ssl_tilegen.system.locks import lock\n"
             "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
         )
         self._job = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)

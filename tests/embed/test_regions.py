@@ -141,7 +141,7 @@ def test_components_are_those_of_greatest_spread(tmp_path: Path) -> None:
 
 def test_a_preview_is_a_picture_of_image_and_grid(bundle: Path, tmp_path: Path) -> None:
     run(raster(tmp_path / "a.tif", 300, 500, nodata=0, blank=100), bundle, preview=True)
-    with Image.open(tmp_path / "a.preview.png") as picture:
+    with Image.open(tmp_path / "a.embed-preview.png") as picture:
         assert picture.format == "PNG" and picture.width > 2 * 500 and picture.height > 300
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels == COLOURS[Validity.NODATA]).all(axis=-1).sum() > 128 * 256

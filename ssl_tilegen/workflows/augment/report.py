@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_tilegen.config import AugmentSettings
-from ssl_tilegen.errors import PartialFailure
+from ssl_tilegen.errors import PartialFailure, told_failures
 from ssl_tilegen.metrics.votes import Votes, class_votes
 from ssl_tilegen.system.table_cells import defused_row
+from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.workflows.augment.inputs import Failure, Original
 from ssl_tilegen.workflows.augment.plan import Sample, single_groups
 from ssl_tilegen.workflows.augment.store import Record
@@ -65,10 +66,11 @@ class AugmentReport:
     def line(self) -> str:
         """The report as text."""
         if self.status == "finished before":
-            return f"{self.out}: finished before"
+            return printable(f"{self.out}: finished before")
         rate = f"{self.seconds:.1f} s, {self.per_s:.2f} pictures/s"
         if self.status != "done":
-            return f"{self.out}: {self.status}, {self.painted} pictures painted here in {rate}; others hold the rest"
+            told = f"{self.out}: {self.status}, {self.painted} pictures painted here in {rate}; others hold the rest"
+            return printable(told)
         kept = ", ".join(f"{count} {label}" for label, count in self.kept.items())
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
         gone = f", dropped {dropped}" if dropped else ""
@@ -76,11 +78,11 @@ class AugmentReport:
         if self.in_class is not None and self.real_in_class is not None:
             found += f", in class {100 * self.in_class:.0f} % (real ones {100 * self.real_in_class:.0f} %)"
         bare = [label for label, count in self.kept.items() if not count]
-        note = f"\nnote: nothing is left of {', '.join(bare)}; loosen the gate" if bare else ""
-        return (
+        note = f"note: nothing is left of {', '.join(bare)}; loosen the gate" if bare else ""
+        return printable(
             f"{self.out}: done, {sum(self.kept.values())} pictures ({kept}) of {sum(self.originals.values())}{gone}; "
-            f"{found}; {rate}{note}"
-        )
+            f"{found}; {rate}"
+        ) + (f"\n{printable(note)}" if note else "")
 
 
 class AugmentIncomplete(PartialFailure):
@@ -88,8 +90,8 @@ class AugmentIncomplete(PartialFailure):
 
     def __init__(self, report: AugmentReport) -> None:
         total = len(report.failed) + sum(report.originals.values())
-        listed = "; ".join(failure.error for failure in report.failed)
-        super().__init__(f"{len(report.failed)} of {total} pictures could not be used, the others are done: {listed}")
+        failed = [(failure.name, failure.error) for failure in report.failed]
+        super().__init__(told_failures(failed, total, total - len(failed), "pictures"))
         self.reports = [report]
 
 

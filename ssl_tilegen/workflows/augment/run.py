@@ -20,7 +20,7 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_share
-from ssl_tilegen.system.legacy_locks import Busy, Share, lock
+from ssl_tilegen.system.locks import Busy, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.augment.images import paint_image
 from ssl_tilegen.workflows.augment.inputs import Original, Originals, read_originals

@@ -7,7 +7,9 @@ from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.system.marks import preview_title
 from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.paths import OUTLINES, PREVIEW
 from ssl_tilegen.workflows.embed.regions import regions_for, write_outlines
 from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
 
@@ -16,9 +18,10 @@ def write_companions(
     job: Job, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
 ) -> bool:
     """Write what was asked for beside the grid; whether there was anything to write."""
-    written = bool(settings.geojson and write_outlines(tissue, view, job.beside(".geojson")))
+    written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
     if settings.preview:
-        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(".preview.png"))
+        title = preview_title("embed", job.grid.name)
+        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(PREVIEW), title)
     return written or settings.preview
 
 
@@ -27,8 +30,11 @@ def add_companions(job: Job, settings: EmbedSettings) -> bool:
 
     A run that was killed after its grid had got its name left them out, and so did one that was not asked for them.
     """
-    wanted = {".geojson": settings.geojson, ".preview.png": settings.preview}
-    if all(job.beside(suffix).exists() for suffix, asked in wanted.items() if asked):
+    wanted = {
+        "geojson": settings.geojson and not job.beside(OUTLINES).exists(),
+        "preview": settings.preview and not job.beside(PREVIEW).exists(),
+    }
+    if not any(wanted.values()):
         return False
     grid = EmbeddingGrid.open(job.grid)
     own, factor = grid.spec.resolution, grid.spec.factor
@@ -37,4 +43,4 @@ def add_companions(job: Job, settings: EmbedSettings) -> bool:
     with open_raster(job.image, bands=settings.bands, scale=settings.scale, **measure) as raster:
         view = RasterView(raster, factor)
         tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
-        return write_companions(job, settings, view, tissue, grid)
+        return write_companions(job, settings.model_copy(update=wanted), view, tissue, grid)

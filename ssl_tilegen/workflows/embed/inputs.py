@@ -129,7 +129,8 @@ def _grid_of(entry: Entry, folder: Path | None) -> Path:
     folder = folder or (Path() if isinstance(image, Remote) else image.parent)
     stem = entry.id or image.name.removesuffix(image.suffix).removesuffix(".ome")
     grid = folder / f"{stem}.zarr"
-    return grid if grid != image else folder / f"{stem}.grid.zarr"
+    same = isinstance(image, Path) and grid.resolve() == image.resolve()
+    return folder / f"{stem}.grid.zarr" if same else grid
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:

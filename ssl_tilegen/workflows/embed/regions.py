@@ -17,11 +17,22 @@ def regions_for(given: Path | None, job: Job) -> Regions | None:
         return None
     if not given.is_dir():
         return read_regions(given)
-    names = dict.fromkeys((job.beside(".geojson").name, f"{job.image.name}.geojson"))
-    for name in names:
-        if (given / name).is_file():
-            return read_regions(given / name)
+    found = region_files(given, job)
+    if found:
+        return read_regions(found[0])
+    names = _names(job)
     raise InputError(f"--regions {given}: has no {' or '.join(names)}; add it, or leave {job.image.name} out")
+
+
+def region_files(given: Path | None, job: Job) -> list[Path]:
+    """The files of regions that there are for an image, the first of which is read."""
+    if given is None or not given.is_dir():
+        return [given] if given else []
+    return [given / name for name in _names(job) if (given / name).is_file()]
+
+
+def _names(job: Job) -> list[str]:
+    return list(dict.fromkeys((job.beside(".geojson").name, f"{job.image.name}.geojson")))
 
 
 def write_outlines(tissue: TissueMap, view: RasterView, path: Path) -> Path | None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.config import EmbedSettings
-from ssl_tilegen.errors import OutputError, PartialFailure
+from ssl_tilegen.errors import OutputError, PartialFailure, told_failures
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.uri import Source
 from ssl_tilegen.system.table_cells import defused_row
+from ssl_tilegen.system import atomic
+from ssl_tilegen.system.boundary import printable
 
-_LISTED = 10  # failures told in the one line of the error
 _CODES = tuple(code.name.lower() for code in Validity)
 COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds", "tiles_per_s", "error")
 
@@ -54,12 +54,12 @@ class EmbedReport:
     def line(self) -> str:
         """The report as one line of text."""
         if self.status == "skipped":
-            return f"{self.grid}: finished before, skipped"
+            return printable(f"{self.grid}: finished before, skipped")
         if self.error:
-            return f"{self.grid}: {self.status}: {self.error}"
+            return printable(f"{self.grid}: {self.status}: {self.error}")
         shares = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
         pace = f" in {self.seconds:.1f} s, {self.tiles_per_s}/s" if self.seconds else ", finished before"
-        return f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}"
+        return printable(f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}")
 
     def row(self) -> dict[str, Any]:
         """The report as a row of the table."""
@@ -71,11 +71,10 @@ class EmbedIncomplete(PartialFailure):
     """Some of many inputs failed; ``reports`` has all of them."""
 
     def __init__(self, reports: Sequence[EmbedReport]) -> None:
-        failed = [report for report in reports if report.status == "failed"]
-        listed = "; ".join(str(report.error) for report in failed[:_LISTED])
-        if len(failed) > _LISTED:
-            listed += f"; and {len(failed) - _LISTED} more, all in the table of --summary or --json"
-        super().__init__(f"{len(failed)} of {len(reports)} inputs failed, the others are done: {listed}")
+        lost = [report for report in reports if report.status == "failed"]
+        failed = [(str(report.input), str(report.error).replace(str(report.grid), "the grid")) for report in lost]
+        done = sum(report.status in ("done", "skipped") for report in reports)
+        super().__init__(told_failures(failed, len(reports), done, "inputs"))
         self.reports = list(reports)
 
 
@@ -89,17 +88,14 @@ def summary_path(settings: EmbedSettings, share: tuple[int, int]) -> Path | None
 
 def write_summary(path: Path, reports: Sequence[EmbedReport]) -> None:
     """The reports as CSV, or JSON where the suffix says so; appears when whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     rows = [report.row() for report in reports]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="") as file:
+        with atomic.writing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             if path.suffix.lower() == ".json":
                 json.dump(rows, file, indent=1, default=str)
             else:
                 table = csv.DictWriter(file, COLUMNS)
                 table.writeheader()
                 table.writerows(map(defused_row, rows))
-        part.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another --summary") from error

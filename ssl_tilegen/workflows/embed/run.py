@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
-from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, is_grid, part_of
+from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete, is_grid
 from ssl_tilegen.io.tissue_map import TissueMap
-from ssl_tilegen.system.atomic import remove
+from ssl_tilegen.system.atomic import sweep
+from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.folders import sweep_leftovers
 from ssl_tilegen.system.launch import worker_share
-from ssl_tilegen.system.legacy_locks import Busy, Share, lock
+from ssl_tilegen.system.locks import Busy, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed.paths import check_job, check_run, outputs_of
 from ssl_tilegen.workflows.embed.regions import regions_for
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport, summary_path, write_summary
 from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards
@@ -43,6 +44,7 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     jobs = find_jobs(inputs, settings)
     many = len(jobs) > 1 or settings.list is not None
     share = settings.shard or worker_share(array=many)
+    check_run(jobs, settings, share)
     mine, split = _deal(jobs, share)
     attempt = _attempt if many else _outright
     reports: dict[Job, EmbedReport] = {}
@@ -93,22 +95,22 @@ def embed_one(
 ) -> EmbedReport:
     """Embed one image, or the share ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
-    with open_view(job, encoder, settings) as view, lock(job.grid, split) as alone:
+    with open_view(job, encoder, settings) as view, lock(job.grid, split) as held:
         if report := settled(job, settings):
             return report
         tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
         spec = spec_of(view, encoder, settings, tissue.background)
-        if alone:
-            sweep_leftovers(job.grid, part_of(job.grid))
-        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and alone)
+        if held.alone:
+            sweep(job.grid.parent, *(output.path.name for output in outputs_of(job, settings)))
+        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and held.alone, heal=held.alone)
         pending = [index for index in writer.pending() if index % split[1] == split[0]]
         rules = Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads)
         for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
             writer.write_shard(index, cells)
         tiles = sum(writer.shards[index].size.area for index in pending)
         counts = writer.counts()
-        if not writer.pending():
-            _check_readable(job, counts, alone)
+        _refuse_unreadable(job, writer, counts)
+        held.check()
         grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
         if grid:
             write_companions(job, settings, view, tissue, grid)
@@ -125,13 +127,11 @@ def embed_one(
     )
 
 
-def _check_readable(job: Job, counts: Mapping[str, int], alone: bool) -> None:
-    """InputError where not one cell of a finished grid could be read; nothing of it is kept."""
-    lost = counts.get(Validity.READ_ERROR.name.lower(), 0)
-    seen = counts.get(Validity.OK.name.lower(), 0) + counts.get(Validity.BACKGROUND.name.lower(), 0)
-    if lost and not seen:
-        if alone:
-            remove(part_of(job.grid))
+def _refuse_unreadable(job: Job, writer: GridWriter, counts: dict[str, int]) -> None:
+    """InputError for a finished grid of nothing but cells that could not be read; it is not kept."""
+    lost, *seen = (counts[code.name.lower()] for code in (Validity.READ_ERROR, Validity.OK, Validity.BACKGROUND))
+    if lost and not any(seen) and not writer.pending():
+        writer.discard()
         raise InputError(f"{job.image}: none of its {lost} cells can be read; the file is damaged, copy it again")
 
 
@@ -148,6 +148,7 @@ def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
     """
     if isinstance(job.image, Path) and not job.image.exists():
         raise InputError(f"{job.image}: no such file; check the path")
+    check_job(job, settings)
     if not job.grid.exists() or settings.overwrite:
         return None
     complete = is_complete(job.grid)
@@ -175,8 +176,7 @@ def _attempt(work: Callable[..., Any], job: Job, *args: Any) -> Any:
         raise
     except Busy as error:
         return EmbedReport(job.image, job.grid, "busy", error=str(error))
-    except (TilegenError, OSError) as error:
+    except TilegenError as error:
         return EmbedReport(job.image, job.grid, "failed", error=str(error))
     except Exception as error:  # a surprise in one of ten thousand must not end the run
-        text = f"{job.image}: unexpected {type(error).__name__}: {error}".splitlines()[0]
-        return EmbedReport(job.image, job.grid, "failed", error=text)
+        return EmbedReport(job.image, job.grid, "failed", error=f"{job.image}: {explain(error)[0]}")

@@ -17,7 +17,7 @@ from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.metrics.distances import nearest, radii
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.legacy_locks import lock
+from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.features import (

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system import atomic
 
 _SUFFIX = ".rows.npy"
 
@@ -24,11 +25,9 @@ class Shards:
     def put(self, first: int, rows: np.ndarray) -> None:
         """Leave rows that begin at row ``first`` of the picture. OutputError where they cannot be stored."""
         file = self._folder / f"{first}-{first + len(rows)}{_SUFFIX}"
-        unfinished = file.with_name(f"part.{file.name}")
         try:
-            with unfinished.open("wb") as handle:
-                np.save(handle, rows)
-            unfinished.replace(file)
+            with atomic.writing(file) as unfinished:
+                np.save(unfinished, rows)
         except OSError as error:
             raise OutputError(f"{file}: cannot be written ({error.strerror}); free some room, or choose another place "
                               "with -o") from error  # fmt: skip
@@ -48,7 +47,7 @@ class Shards:
 
     def _with(self, row: int) -> tuple[int, int, Path] | None:
         """The shard that holds a row; of several the one that reaches furthest."""
-        every = (self._placed(file) for file in self._folder.glob(f"*{_SUFFIX}") if not file.name.startswith("part."))
+        every = (self._placed(file) for file in self._folder.glob(f"*{_SUFFIX}") if not atomic.is_temporary(file.name))
         return max((s for s in every if s[0] <= row < s[1]), key=lambda s: s[1], default=None)
 
     @staticmethod

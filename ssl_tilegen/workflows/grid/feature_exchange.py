@@ -16,14 +16,30 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.encoders.registry import ENCODERS
-from ssl_tilegen.errors import InputError, OutputError
+from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size
-from ssl_tilegen.grids import EmbeddingGrid, EncoderFacts, GridData, GridSpec, SourceFacts, Validity, shards, write_grid
+from ssl_tilegen.grids import (
+    EmbeddingGrid,
+    EncoderFacts,
+    GridData,
+    GridSpec,
+    SourceFacts,
+    Validity,
+    part_of,
+    shards,
+    write_grid,
+)
 from ssl_tilegen.io.feature_files import Features, read_features, write_features
 from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.boundary import printable
+from ssl_tilegen.system.budget import check_memory, check_pixels
+from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.outputs import Input, Output, check_paths
 from ssl_tilegen.workflows.embed.view import source_facts
 
 _NOMINAL = 10.0  # magnification times um/px
+_CELL_BYTES = 3  # validity and tissue of a cell in memory
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class ExchangeReport:
 
     def line(self) -> str:
         """The report as one line of text."""
-        text = f"{self.path}: {self.features} features of {self.dim} values, {self.cells} cells"
+        text = printable(f"{self.path}: {self.features} features of {self.dim} values, {self.cells} cells")
         if self.moved_px > 1:
             text += f"; corners off the lattice moved by up to {self.moved_px:.0f} px"
         return text + (f"; {self.dropped} left out, they shared a cell with a nearer one" if self.dropped else "")
@@ -47,11 +63,12 @@ class ExchangeReport:
 
 def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
     """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
-    grid = EmbeddingGrid.open(source)
     out = out or source.with_suffix(".h5")
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists; choose another -o or give --overwrite")
-    count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec))
+    check_paths([Input(source, "the grid")], [Output(out, marks.features)], overwrite=overwrite)
+    grid = EmbeddingGrid.open(source)
+    with lock(out) as held:
+        atomic.sweep(out.parent, out.name)
+        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before=held.check)
     return ExchangeReport(out, count, grid.dim, grid.shape.area)
 
 
@@ -77,6 +94,7 @@ def facts_of(spec: GridSpec) -> dict[str, Any]:
         "name": spec.source.name.rpartition(".")[0] or spec.source.name,
         "encoder": spec.encoder.id,
         "factor": factor,
+        "software": marks.SOFTWARE,
     }
     if lattice.partial:
         facts["partial_cells"] = True
@@ -112,8 +130,10 @@ def import_features(
     ``image`` (the slide they were taken from) does. ``tile``: a patch's side in those pixels, where the file does not
     say it. Cells without a patch are background.
     """
-    features = read_features(source)
     out = out or source.with_suffix(".zarr")
+    read = [Input(source, "the file of features"), *([Input(image, "--image")] if image else [])]
+    check_paths(read, [Output(out, marks.grid), Output(part_of(out), marks.grid, role="work")], overwrite=overwrite)
+    features = read_features(source)
     with ExitStack() as stack:
         raster = stack.enter_context(open_raster(image)) if image else None
         patches = Patches.of(source, features, tile)
@@ -121,8 +141,12 @@ def import_features(
         spec = _spec(
             source, features, patches, raster, _measure(source, features.facts, patches, raster, mpp, gsd), encoder
         )
+    check_pixels(spec.lattice.size.rows, spec.lattice.size.cols, f"{source}: the image that its corners span")
+    check_memory(spec.shape.area * (_CELL_BYTES + 2 * spec.dim), f"{source}: a grid of {spec.shape} cells")
     data, moved, dropped = _cells(features, patches, spec)
-    write_grid(out, spec, data, overwrite=overwrite)
+    with lock(out) as held:
+        atomic.sweep(out.parent, out.name)
+        write_grid(out, spec, data, overwrite=overwrite, before=held.check)
     return ExchangeReport(out, len(features.vectors), spec.dim, spec.shape.area, moved, dropped)
 
 
@@ -192,7 +216,8 @@ def _step(corners: np.ndarray) -> float:
     if not len(along):
         across = np.diff(np.unique(corners[:, 1]))
         along = across[across > 0]
-    return float(np.bincount(along).argmax()) if len(along) else 1.0
+    steps, counts = np.unique(along, return_counts=True)
+    return float(steps[counts.argmax()]) if len(steps) else 1.0
 
 
 def _measure(

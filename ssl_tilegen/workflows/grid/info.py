@@ -8,9 +8,15 @@ from typing import Any
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.uri import source_of
 from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.outputs import Input, Output, check_paths
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
+
+PREVIEW = ".grid-preview.png"
 
 
 def describe_grid(path: Path) -> dict[str, Any]:
@@ -21,16 +27,27 @@ def describe_grid(path: Path) -> dict[str, Any]:
     return shape | {"cells": grid.counts()} | lost | grid.attributes
 
 
-def draw_grid(path: Path, image: str | None = None, out: Path | None = None) -> Path:
+def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
     """The picture of a grid as PNG, beside the image it was made from if that is given."""
-    grid = EmbeddingGrid.open(path)
-    out = out or path.with_name(path.name.removesuffix(".zarr") + ".preview.png")
-    if image is None:
-        return write_picture(grid, None, out)
-    with open_raster(image) as raster:
-        wanted = grid.spec.source.size_px
-        if raster.size != wanted:
-            raise InputError(
-                f"--image {image}: is {raster.size} px, the grid was made from {wanted} px; give that image"
-            )
-        return write_picture(grid, thumbnail(RasterView(raster, 1.0), reading_threads()), out)
+    out = out or path.with_name(path.name.removesuffix(".zarr") + PREVIEW)
+    check_paths(_inputs(path, image), [Output(out, marks.preview("grid preview", path.name))], overwrite=overwrite)
+    grid, title = EmbeddingGrid.open(path), marks.preview_title("grid preview", path.name)
+    with lock(out) as held:
+        atomic.sweep(out.parent, out.name)
+        if image is None:
+            return write_picture(grid, None, out, title)
+        with open_raster(image) as raster:
+            wanted = grid.spec.source.size_px
+            if raster.size != wanted:
+                raise InputError(
+                    f"--image {image}: is {raster.size} px, the grid was made from {wanted} px; give that image"
+                )
+            seen = thumbnail(RasterView(raster, 1.0), reading_threads())
+        held.check()
+        return write_picture(grid, seen, out, title)
+
+
+def _inputs(path: Path, image: str | None) -> list[Input]:
+    found = [Input(path, "the grid")]
+    source = source_of(image) if image else None
+    return [*found, Input(source, "--image")] if isinstance(source, Path) else found

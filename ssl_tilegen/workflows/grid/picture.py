@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, GridSpec, Validity, shards
+from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.io.tissue_map import overview_of, read_whole
 from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.system import atomic
 
 PANEL_PX = 1024
 _SAMPLED_SHARDS, _SAMPLED_CELLS = 64, 4_096
@@ -31,14 +32,13 @@ def thumbnail(view: RasterView, threads: int) -> np.ndarray:
     return read_whole(overview_of(view, PANEL_PX, 0.0), threads)
 
 
-def write_picture(grid: EmbeddingGrid, image: np.ndarray | None, path: Path) -> Path:
-    """The picture of ``grid`` beside ``image`` (H, W, 3), if there is one, as PNG."""
+def write_picture(grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str) -> Path:
+    """The picture of ``grid`` beside ``image`` (H, W, 3), if there is one, as PNG with a ``title`` in it."""
     size = Size(*image.shape[:2]) if image is not None else _panel_size(grid.spec)
     panels = ([image] if image is not None else []) + [grid_panel(grid, size)]
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _compose(panels, grid).save(part, "PNG")
-        part.replace(path)
+        with atomic.writing(path) as part:
+            _compose(panels, grid).save(part, "PNG", pnginfo=png_text(Title=title))
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error
     return path
