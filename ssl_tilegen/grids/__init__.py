@@ -3,6 +3,7 @@
 from ssl_tilegen.grids.embedding_grid import (
     EmbeddingGrid,
     GridWriter,
+    PlannedGrid,
     is_complete,
     is_grid,
     part_of,
@@ -18,6 +19,7 @@ __all__ = [
     "GridData",
     "GridSpec",
     "GridWriter",
+    "PlannedGrid",
     "SourceFacts",
     "Validity",
     "is_complete",

@@ -10,7 +10,7 @@ grid as long as they take different shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,20 @@ class EmbeddingGrid:
 
     def read(self, window: Window | None = None) -> GridData:
         """The cells of ``window`` (default: all), read into memory."""
+        return GridData(*self.read_only(("embedding", "valid", "tissue"), window))
+
+    def read_only(self, names: Sequence[str], window: Window | None = None) -> list[np.ndarray]:
+        """Some of the arrays of the cells of ``window`` (default: all)."""
         rows, cols = (window or Window.of(self.shape)).slices
         try:
-            arrays = (np.asarray(_array(self._group, name)[rows, cols]) for name in ("embedding", "valid", "tissue"))
-            return GridData(*arrays)
+            return [np.asarray(_array(self._group, name)[rows, cols]) for name in names]
         except Exception as error:
             raise FormatError(f"{self.path}: damaged grid ({_line(error)}); embed the source again") from error
+
+    def read_codes(self) -> GridData:
+        """All cells without their embeddings: one zero stands for each."""
+        cells = self.read_only(("valid", "tissue"))
+        return GridData(np.broadcast_to(np.float16(0), (*cells[0].shape, 1)), *cells)
 
     def counts(self) -> dict[str, int]:
         """How many cells there are of each validity, by lower-case name."""
@@ -94,6 +102,18 @@ class EmbeddingGrid:
             if not all(map(_has_bytes, needed)):
                 lost.append(index)
         return lost
+
+
+class PlannedGrid(EmbeddingGrid):
+    """A grid that is not there yet, for plans: all its cells are usable."""
+
+    def __init__(self, path: Path, spec: GridSpec) -> None:
+        self.path, self.spec = path, spec
+
+    def read_codes(self) -> GridData:
+        shape = (self.shape.rows, self.shape.cols)
+        valid, tissue = np.full(shape, Validity.OK, np.uint8), np.zeros(shape, np.float16)
+        return GridData(np.broadcast_to(np.float16(0), (*shape, 1)), valid, tissue)
 
 
 class GridWriter:

@@ -11,14 +11,18 @@ from ssl_tilegen.errors import InputError
 
 def load_vector(name: str, folder: Path = Path()) -> np.ndarray:
     """A vector (V,) float32 from ``FILE.npy`` or ``FILE.npz:KEY`` (its first entry where no key is given)."""
-    file, _, key = name.partition(":") if ".npz:" in name else (name, "", "")
-    path = folder / file
+    path, key = folder / file_of(name), name.partition(".npz:")[2]
     try:
         stored = np.load(path, allow_pickle=False)
         array = stored[key or stored.files[0]] if hasattr(stored, "files") else stored
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"{path}: no vector can be read ({error}); give .npy, or .npz:KEY") from None
     return finite(np.squeeze(np.asarray(array, np.float32)), str(path))
+
+
+def file_of(name: str) -> Path:
+    """The file of ``FILE.npy`` or ``FILE.npz:KEY``."""
+    return Path(f"{name.partition('.npz:')[0]}.npz" if ".npz:" in name else name)
 
 
 def finite(vector: np.ndarray, name: str) -> np.ndarray:

@@ -14,15 +14,12 @@ compressed; a PNG or JPEG is in memory as a whole at its end.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,8 +27,29 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.pyramid_builder import Cascade
 from ssl_tilegen.io.writers.format import Format, ImageSpec
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.locks import Held, lock
+from ssl_tilegen.system.outputs import Output, check_output, check_paths
 
-__all__ = ["FORMATS", "ImageSpec", "PyramidWriter", "check_output", "open_writer", "output_suffixes", "part_of"]
+__all__ = [
+    "FORMATS",
+    "PART_NAMES",
+    "ImageSpec",
+    "PyramidWriter",
+    "check_format",
+    "check_suffix",
+    "open_writer",
+    "output_suffixes",
+    "outputs_of",
+    "part_of",
+    "sidecar_of",
+]
+
+PART_NAMES = (
+    r"state\.npz|whole|arrays|rows\.raw|level\d+\.tiles|latents\.state\.\d+\.-?\d+|\d+-\d+\.rows\.npy|"
+    r"lock|old|state\.new|sidecar\.json"
+)
+"""What the folder of an unfinished image may hold (the last line: of earlier versions)."""
 
 _NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
 
@@ -57,33 +75,56 @@ def output_suffixes() -> tuple[str, ...]:
     return tuple(FORMATS)
 
 
-def open_writer(path: str | Path, spec: ImageSpec, *, overwrite: bool = False, restart: bool = False) -> PyramidWriter:
+def open_writer(
+    path: str | Path, spec: ImageSpec, *, overwrite: bool = False, restart: bool = False, held: Held | None = None
+) -> PyramidWriter:
     """A writer for ``path``, in the format its suffix names.
 
-    Goes on with an interrupted run of the same ``spec`` unless ``restart``. Raises OutputError, before anything is
-    written, where the output exists (unless ``overwrite``), its folder cannot be written to, its suffix is unknown,
-    the format cannot hold the image, or the interrupted run was another one.
+    Goes on with an interrupted run of the same ``spec`` unless ``restart``. Holds the lock of ``path`` until it is
+    closed, unless the caller already does (``held``). Raises OutputError, before anything is written, where the output
+    exists (unless ``overwrite``, and it is of this program), its folder cannot be written to, its suffix is unknown,
+    the format cannot hold the image, or the interrupted run was another one; Busy where another job writes it.
     """
     path = Path(path)
-    kind = check_output(path, spec, overwrite=overwrite)
-    part = part_of(path)
-    with _output_errors(path):
-        if restart and part.exists():
-            shutil.rmtree(part)
-        part.mkdir(parents=True, exist_ok=True)
-        return PyramidWriter(path, part, spec, kind(path, part, spec))
+    kind = check_format(path, spec)
+    check_paths((), outputs_of(path), overwrite=overwrite)
+    with ExitStack() as stack, _output_errors(path):
+        held = held or stack.enter_context(lock(path))
+        part = part_of(path)
+        atomic.sweep(path.parent, path.name)
+        if restart:
+            marks.remove_work(part, PART_NAMES)
+        marks.open_work(part, PART_NAMES)
+        return PyramidWriter(path, part, spec, kind(path, part, spec), held, stack.pop_all(), overwrite=overwrite)
 
 
-def check_output(path: Path, spec: ImageSpec, *, overwrite: bool = False) -> type[Format]:
-    """The format that ``path`` names; OutputError where ``spec`` cannot be written there. Writes nothing."""
+def check_format(path: Path, spec: ImageSpec) -> type[Format]:
+    """The format that ``path`` names; OutputError where it cannot hold ``spec``. Writes nothing."""
     kind = _format_of(path, spec)
     kind.check(path, spec)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; give --overwrite or another name")
-    there = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise OutputError(f"{path}: cannot be written ({there} is no folder to write to); choose another place with -o")
     return kind
+
+
+def check_suffix(path: Path) -> str:
+    """The suffix that says the format of an output; OutputError where there is none of that kind."""
+    suffix = max((s for s in FORMATS if path.name.lower().endswith(s)), key=len, default=None)
+    if suffix is None:
+        raise OutputError(f"{path}: unknown kind of output; end its name in one of {' '.join(FORMATS)}")
+    return suffix
+
+
+def outputs_of(path: Path, option: str = "-o") -> list[Output]:
+    """The image, the facts beside it, and its unfinished form, for the gate."""
+    return [
+        Output(path, marks.image, option),
+        Output(sidecar_of(path), marks.sidecar, option, "side"),
+        Output(part_of(path), marks.work(PART_NAMES), option, "work"),
+    ]
+
+
+def sidecar_of(path: Path) -> Path:
+    """``NAME.json`` beside an image: its facts."""
+    return path.with_name(path.name + ".json")
 
 
 def part_of(path: Path) -> Path:
@@ -92,17 +133,16 @@ def part_of(path: Path) -> Path:
 
 
 def _format_of(path: Path, spec: ImageSpec) -> type[Format]:
-    suffix = max((s for s in FORMATS if path.name.lower().endswith(s)), key=len, default=None)
-    if suffix is None:
-        raise OutputError(f"{path}: unknown kind of output; end its name in one of {' '.join(FORMATS)}")
-    module, name = FORMATS[suffix][spec.crs is not None]
+    module, name = FORMATS[check_suffix(path)][spec.crs is not None]
     return getattr(import_module(module), name)
 
 
 class PyramidWriter:
     """See ``open_writer``. A context manager: a clean exit makes the file, any other keeps ``.part`` for a resume."""
 
-    def __init__(self, path: Path, part: Path, spec: ImageSpec, kind: Format) -> None:
+    def __init__(
+        self, path: Path, part: Path, spec: ImageSpec, kind: Format, held: Held, lent: ExitStack, *, overwrite: bool
+    ) -> None:
         self.path, self.spec = path, spec
         self.rows_done = 0
         self._part, self._format = part, kind
@@ -110,7 +150,7 @@ class PyramidWriter:
         self._cascade = Cascade(kind.sizes, spec.tile_px, kind.put, part)
         self._saved_rows = 0
         self._consistent = True
-        self._lock = _locked(part, path)
+        self._held, self._lent, self._overwrite = held, lent, overwrite
         try:
             self._resume_or_start()
         except BaseException:
@@ -169,12 +209,8 @@ class PyramidWriter:
         self._consistent = False
         state = {**self._format.state(), **self._cascade.state()}
         state |= {"digest": np.array(self._digest), "rows_done": np.array(self.rows_done)}
-        fresh = self._part / "state.new"
-        with fresh.open("wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._part / "state.npz")
+        with atomic.writing(self._part / "state.npz") as fresh:
+            np.savez(fresh, **state)  # type: ignore[arg-type]
         self._saved_rows, self._consistent = self.rows_done, True
 
     def _finish(self) -> None:
@@ -184,31 +220,37 @@ class PyramidWriter:
             )
         with _output_errors(self.path):
             target = self._part / "whole"
-            _remove(target)
+            atomic.remove(target)
             self._format.finish(target)
             self._format.close()
-            self._write_sidecar()
-            if self.path.is_dir():
-                self.path.rename(self._part / "old")
-            target.replace(self.path)
-        self._lock.close()
-        shutil.rmtree(self._part, ignore_errors=True)
+            self._publish(target)
+        marks.remove_work(self._part, PART_NAMES)
 
-    def _write_sidecar(self) -> None:
+    def _publish(self, target: Path) -> None:
+        """Give the whole image its name, and the facts beside it theirs; both or none."""
+        self._held.check()
+        for output in outputs_of(self.path):
+            check_output(output, overwrite=self._overwrite)
+        is_new, sidecar = not self.path.exists(), sidecar_of(self.path)
+        self._write_sidecar(sidecar)
+        try:
+            publish = atomic.publish_folder if target.is_dir() or self.path.is_dir() else atomic.publish_file
+            publish(target, self.path, replace=self._overwrite)
+        except BaseException:
+            if is_new and not self.path.exists():
+                sidecar.unlink(missing_ok=True)
+            raise
+
+    def _write_sidecar(self, path: Path) -> None:
         facts = {k: v for k, v in asdict(self.spec).items() if k not in _NOT_IN_SIDECAR}
         facts |= {"compression": self._format.compression, "levels": [[s.rows, s.cols] for s in self.level_sizes]}
         if self._format.compression == "jpeg":
             facts["quality"] = self.spec.quality
-        fresh = self._part / "sidecar.json"
-        text = json.dumps(
-            {"file": self.path.name, "synthetic": True, **facts, "provenance": self.spec.record}, indent=2
-        )
-        fresh.write_text(text + "\n")
-        fresh.replace(self.path.with_name(self.path.name + ".json"))
+        atomic.write_json(path, {"file": self.path.name, "synthetic": True, **facts, "provenance": self.spec.record})
 
     def _release(self) -> None:
         self._format.close()
-        self._lock.close()
+        self._lent.close()
 
 
 @contextlib.contextmanager
@@ -221,21 +263,6 @@ def _output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({reason}); mend that or choose another place with -o") from error
 
 
-def _locked(part: Path, path: Path) -> Any:
-    """An open file that bars a second process from ``part`` until it is closed, where the system can."""
-    lock = (part / "lock").open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise OutputError(f"{path}: another process is writing it; wait for it or choose another name") from None
-    except (ImportError, OSError):
-        pass
-    return lock
-
-
 def _load_state(file: Path, path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(file) as state:
@@ -244,10 +271,3 @@ def _load_state(file: Path, path: Path) -> dict[str, np.ndarray] | None:
         return None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise OutputError(f"{file}: the unfinished run cannot be read; give --restart to begin {path} anew") from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

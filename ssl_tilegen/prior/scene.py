@@ -18,6 +18,9 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.io.png_text import png_text
+from ssl_tilegen.system import atomic
+from ssl_tilegen.system.hashing import sha256_of_file
 from ssl_tilegen.system.table_cells import defused, restored_row
 
 _WIDTH_PX = 1024
@@ -72,20 +75,23 @@ def write_scene(path: Path, scene: Scene) -> None:
     colours = [tuple(round(255 * v) for v in hsv_to_rgb(k / len(scene.regions), 0.6, 0.8))
                for k in range(len(scene.regions))]  # fmt: skip
     rgb = np.array([*colours, (255, 255, 255)], np.uint8)[scene.index]
-    legend, picture = (target.with_name(f".{target.name}.part") for target in (legend_of(path), path))
+    legend, picture = (atomic.temporary_beside(target) for target in (legend_of(path), path))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with legend.open("w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
             lines.writerow(["colour", "label", "text"])
             for (red, green, blue), region in zip(colours, scene.regions, strict=True):
                 told = (defused(region.label or ""), defused(region.text or ""))
                 lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", *told])
-        Image.fromarray(rgb).save(picture, "PNG")
-        legend.replace(legend_of(path))
-        picture.replace(path)
+        Image.fromarray(rgb).save(picture, "PNG", pnginfo=png_text(Legend=sha256_of_file(legend)))
+        atomic.publish_files([(legend, legend_of(path)), (picture, path)])
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path}: cannot be written ({reason}); choose another --save-grid") from error
+    finally:
+        atomic.remove(legend)
+        atomic.remove(picture)
 
 
 def _of_picture(path: Path, size: Size | None) -> Scene:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tilegen import __version__
-from ssl_tilegen.system.atomic import is_temporary
-from ssl_tilegen.system.hashing import sha256_of_json
+from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system.atomic import is_temporary, remove, write_json
+from ssl_tilegen.system.hashing import sha256_of_file, sha256_of_json
 
 Mark = Callable[[Path], str | None]
 """The missing mark of an existing path, in words that follow "it has"; None for an output of this program."""
@@ -40,7 +41,7 @@ def preview(command: str, of: str) -> Mark:
 
     def mark(path: Path) -> str | None:
         missing = image(path)
-        if missing or _title_of(path) == preview_title(command, of):
+        if missing or _png_texts(path).get("Title") == preview_title(command, of):
             return missing
         return f"another title than '{preview_title(command, of)}'"
 
@@ -124,15 +125,45 @@ def features(path: Path) -> str | None:
         return "no features with 'software: ssl-tilegen'"
 
 
-def work(path: Path) -> str | None:
-    """The folder of an unfinished run: it holds `WORK_FILE`, or nothing at all."""
-    if not path.is_dir() or path.is_symlink():
-        return f"no {WORK_FILE}: it is no folder"
-    if not any(path.iterdir()):
-        return None
-    facts = _json(path / WORK_FILE)
-    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)
-    return None if is_ours else f"no {WORK_FILE}"
+def work(known: str = ".*") -> Mark:
+    """The folder of an unfinished run: it holds `WORK_FILE` and what is ``known`` (a regular expression of names), or
+    nothing at all."""
+
+    def mark(path: Path) -> str | None:
+        if not path.is_dir() or path.is_symlink():
+            return f"no {WORK_FILE}: it is no folder"
+        if all(is_temporary(entry.name) for entry in path.iterdir()):
+            return None
+        facts = _json(path / WORK_FILE)
+        if not (isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)):
+            return f"no {WORK_FILE} in it"
+        strange = foreign_in(path, f"{re.escape(WORK_FILE)}|{known}")
+        return f"'{strange}' in it, which is no part of it" if strange else None
+
+    return mark
+
+
+def open_work(path: Path, known: str = ".*") -> None:
+    """Make the folder of an unfinished run, and sign it. OutputError where a foreign one is there."""
+    missing = work(known)(path) if os.path.lexists(path) else None
+    if missing:
+        raise OutputError(f"{path}: was not made by this program (it has {missing}); it is left as it is: move it away")
+    path.mkdir(parents=True, exist_ok=True)
+    if not (path / WORK_FILE).exists():
+        write_json(path / WORK_FILE, {"software": SOFTWARE, "what": "an unfinished run; the same command continues it"})
+
+
+def remove_work(path: Path, known: str = ".*") -> None:
+    """Remove the folder of an unfinished run with all that is ``known`` in it; what is foreign stays, and the folder
+    with it."""
+    if not path.is_dir() or path.is_symlink() or not (path / WORK_FILE).exists():
+        return
+    pattern = re.compile(known)
+    for entry in list(path.iterdir()):
+        if entry.name != WORK_FILE and (pattern.fullmatch(entry.name) or is_temporary(entry.name)):
+            remove(entry)
+    if [entry.name for entry in path.iterdir()] == [WORK_FILE]:
+        remove(path)
 
 
 def one_of(*marks: Mark) -> Mark:
@@ -143,6 +174,26 @@ def one_of(*marks: Mark) -> Mark:
         return None if None in missing else missing[0]
 
     return mark
+
+
+def legend_of(picture: Path) -> Mark:
+    """The legend of a map that was written with it: the picture has its hash, as the PNG text ``Legend``."""
+
+    def mark(path: Path) -> str | None:
+        try:
+            same = _png_texts(picture).get("Legend") == sha256_of_file(path)
+        except OSError:
+            same = False
+        return None if same else f"another content than was written with {picture.name}"
+
+    return mark
+
+
+def lock(path: Path) -> str | None:
+    """A lock: who holds it."""
+    facts = _json(path)
+    is_ours = isinstance(facts, dict) and {"host", "pid", "since"} <= facts.keys()
+    return None if is_ours or (path.is_file() and not path.stat().st_size) else "no holder of a lock"
 
 
 def never(path: Path) -> str | None:
@@ -205,14 +256,14 @@ def _pillow_software(path: Path) -> str:
     return _OURS if isinstance(told, dict) and told.get("synthetic") is True else ""
 
 
-def _title_of(path: Path) -> str:
+def _png_texts(path: Path) -> dict[Any, Any]:
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return str(image.info.get("Title", ""))
+            return dict(image.info)
     except Exception:  # whatever a foreign file does to a reader
-        return ""
+        return {}
 
 
 def _json(path: Path) -> Any:

@@ -117,7 +117,7 @@ def test_what_is_no_file_is_refused_at_once(make: Callable[[Path], None], place:
 @pytest.mark.parametrize(
     "mark",
     [marks.image, marks.grid, marks.sidecar, marks.report_json, marks.report_html, marks.geojson, marks.features,
-     marks.work, marks.table(("a", "b", "c"))],
+     marks.work(), marks.table(("a", "b", "c"))],
 )  # fmt: skip
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"[" * 10**6, b"II*\0garbage", b"\x89PNG\r\n\x1a\n", b"\xff"])
 @pytest.mark.parametrize("suffix", [".png", ".json", ".h5", ".npz", ".csv"])
@@ -128,7 +128,7 @@ def test_a_foreign_file_lacks_every_mark(mark: marks.Mark, content: bytes, suffi
     assert missing is not None and "\n" not in missing
 
 
-@pytest.mark.parametrize("mark", [marks.image, marks.grid, marks.work])
+@pytest.mark.parametrize("mark", [marks.image, marks.grid, marks.work()])
 def test_a_foreign_folder_lacks_every_mark(mark: marks.Mark, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')

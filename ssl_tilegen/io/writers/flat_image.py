@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.io.writers.format import Format, ImageSpec
 from ssl_tilegen.io.writers.tiled_tiff import software
+from ssl_tilegen.system import atomic
 
 LARGEST_PX = 100_000_000
 _JPEG_SIDE_PX = 65_500  # libjpeg's own limit
@@ -44,6 +45,10 @@ class _SmallPicture(Format):
         with self._rows_file.open("r+b") as file:
             file.seek(first_row * self.spec.size.cols * 3)
             file.write(rows.tobytes())
+
+    def state(self) -> dict[str, np.ndarray]:
+        atomic.flush(self._rows_file)
+        return {}
 
     def _image(self) -> Image.Image:
         rows = np.fromfile(self._rows_file, np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from zarr.codecs import GzipCodec, ZstdCodec
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.writers.format import Format, ImageSpec
 from ssl_tilegen.io.writers.tiled_tiff import software
+from ssl_tilegen.system import atomic
 
 _TILES_PER_SHARD = 8  # along a row: a shard is one tile high, so that a row of tiles owns whole shards
 _SHARDS_AHEAD = 4  # that are written while the next are made, 6 MiB each
@@ -58,6 +58,9 @@ class OmeZarr(Format):
         return 3, side, side * min(_TILES_PER_SHARD, -(-size.cols // side))
 
     def resume(self, state: object) -> None:
+        whole = self.part / "whole"
+        if whole.is_dir() and not self._store.exists():  # killed when all was there but the name
+            whole.rename(self._store)
         self._open()
 
     def _open(self) -> None:
@@ -85,9 +88,7 @@ class OmeZarr(Format):
     def state(self) -> dict[str, np.ndarray]:
         self._settle()
         for level, number in self._fresh:
-            for shard in (self._store / str(level) / "c" / "0" / str(number)).iterdir():
-                with shard.open("rb") as file:
-                    os.fsync(file.fileno())
+            atomic.flush_tree(self._store / str(level) / "c" / "0" / str(number))
         self._fresh.clear()
         return {}
 

@@ -20,6 +20,7 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.tiff.layout import Page, Tag, ascii_tag, long_tag, rational_tag, short_tag, write_tiff
 from ssl_tilegen.io.writers.format import Format, ImageSpec
+from ssl_tilegen.system import atomic
 
 try:
     from isal import isal_zlib
@@ -108,8 +109,7 @@ class TiledTiff(Format):
     def state(self) -> dict[str, np.ndarray]:
         self._store()
         for file in self._files:
-            with file.open("ab") as handle:
-                os.fsync(handle.fileno())
+            atomic.flush(file)
         return {f"tile_bytes{level}": np.array(sizes, np.int64) for level, sizes in enumerate(self._tile_bytes)}
 
     def resume(self, state: Mapping[str, np.ndarray]) -> None:

@@ -47,7 +47,7 @@ def check_job(job: Job, settings: EmbedSettings) -> None:
 def outputs_of(job: Job, settings: EmbedSettings, option: str = "-o") -> Iterator[Output]:
     """The grid of an image, its unfinished form, and what is asked for beside it."""
     yield Output(job.grid, marks.grid, option)
-    yield Output(part_of(job.grid), marks.one_of(marks.grid, marks.work), option, "work")
+    yield Output(part_of(job.grid), marks.grid, option, "work")
     if settings.preview:
         yield Output(job.beside(PREVIEW), marks.preview("embed", job.grid.name), "--preview", "side")
     if settings.geojson:

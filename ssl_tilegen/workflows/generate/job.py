@@ -20,6 +20,7 @@ from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
+from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.workflows.generate.inpainting import Kept, check_lossless, keep
 from ssl_tilegen.workflows.generate.placement import Placement, place
@@ -28,6 +29,7 @@ from ssl_tilegen.workflows.generate.provenance import provenance
 LOOSE_ABOVE = 0.85
 """A loose layout is told while the noise is at least this part of what the network sees."""
 _EDGE_LAT = 8
+_CELL_BYTES, _VALUE_BYTES = 40, 14  # of a grid laid over a canvas: codes and distances, embeddings and their copies
 _TRUE_TO_SCALE = 1.25
 _CALL_LAT = {"cpu": 160_000, "cuda": 1_500_000}
 _CALL_BYTES_PER_LATENT = 9_000  # measured: FieldUNet of widths 96, 160, 256 in float32 on a CPU
@@ -69,21 +71,28 @@ class Job:
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings, local_rank: int = 0) -> Job:
-    """Open and check all that the settings name, on a device for this process of its host. Writes nothing."""
+def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingGrid | None = None) -> Job:
+    """Open and check all that the settings name, on a device for this process of its host. Writes nothing.
+
+    A dry run reads no embeddings, so that large ones are planned in little memory; ``planned`` is its grid where there
+    is none yet.
+    """
     assert settings.grid is not None  # drawn before
-    grid = EmbeddingGrid.open(settings.grid)
+    grid = planned or EmbeddingGrid.open(settings.grid)
+    size, view = settings.size or grid.spec.lattice.size, grid.spec.lattice.size
+    check_pixels(size.rows, size.cols, "--size" if settings.size else str(grid.path))
+    check_pixels(view.rows, view.cols, str(grid.path))
     bundle = ModelBundle.load(settings.model, pick_device(settings.device, local_rank))
     _check_encoder(grid, bundle)
-    cells = _usable_cells(grid)
+    cells = _usable_cells(grid, codes_only=settings.dry_run)
     placement = place(
         grid.spec, cells, size=settings.size or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
         least_px=bundle.info.window_px,
     )  # fmt: skip
     how = sampling(settings, bundle, placement, drawn=grid.spec.source.kind == DRAWN)
     kept = keep(settings.keep, placement.window, grid.spec) if settings.keep else None
-    facts = provenance(bundle, grid, cells, placement, how, kept)
-    field = condition_field(grid.spec, cells, bundle, placement)
+    facts = {} if settings.dry_run else provenance(bundle, grid, cells, placement, how, kept)
+    field = condition_field(grid.spec, cells, bundle, placement, codes_only=settings.dry_run)
     field = replace(field, raw=how.recipe is not None and how.recipe.interpolation == "raw")
     out = settings.out or default_output(grid)
     if kept:
@@ -122,8 +131,11 @@ def _check_encoder(grid: EmbeddingGrid, bundle: ModelBundle) -> None:
         )
 
 
-def _usable_cells(grid: EmbeddingGrid) -> GridData:
-    cells = grid.read()
+def _usable_cells(grid: EmbeddingGrid, *, codes_only: bool) -> GridData:
+    """The cells; ``codes_only``: with one zero for each embedding, which takes no memory."""
+    values = 0 if codes_only else grid.dim
+    check_memory(grid.shape.area * (_CELL_BYTES + _VALUE_BYTES * values), f"{grid.path}: {grid.shape} cells")
+    cells = grid.read_codes() if codes_only else grid.read()
     if not np.isin(cells.valid, (Validity.OK, Validity.BACKGROUND)).any():
         raise InputError(f"{grid.path}: no cell shows anything; embed a source with readable content")
     if not np.isfinite(cells.embedding).all():
@@ -194,12 +206,14 @@ def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
     return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least
 
 
-def condition_field(spec: GridSpec, cells: GridData, bundle: ModelBundle, placement: Placement) -> ConditionField:
+def condition_field(
+    spec: GridSpec, cells: GridData, bundle: ModelBundle, placement: Placement, *, codes_only: bool = False
+) -> ConditionField:
     """The grid laid over the canvas. Cells without pixels become their nearest cell's like, background or not."""
     embedding = cells.embedding.astype(np.float32)
     background = cells.valid == Validity.BACKGROUND
     bare = background & ~cells.embedding.any(axis=-1)  # `embed --tissue-only` left these out
-    if bare.any():
+    if bare.any() and not codes_only:
         embedding[bare] = _plain_embedding(bundle, spec)
     known = background | (cells.valid == Validity.OK)
     blank = fill_invalid(background[..., None].astype(np.float32), known)[..., 0] > 0

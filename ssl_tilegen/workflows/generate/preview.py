@@ -11,8 +11,11 @@ from PIL import Image
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.io.pyramid import output_suffixes
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.system import atomic
+from ssl_tilegen.system.marks import preview_title
 
 LONGEST_PX = 1024
 
@@ -28,7 +31,8 @@ def write_preview(out: Path) -> Path:
     target = preview_of(out)
     rgb = _small_zarr(out) if out.is_dir() else _small_raster(out)
     try:
-        Image.fromarray(rgb).save(target)
+        with atomic.writing(target) as part:
+            Image.fromarray(rgb).save(part, "PNG", pnginfo=png_text(Title=preview_title("generate", out.name)))
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror}); the picture itself is whole") from error
     return target

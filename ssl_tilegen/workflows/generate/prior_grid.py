@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from ssl_tilegen.grids import (
     EncoderFacts,
     GridData,
     GridSpec,
+    PlannedGrid,
     SourceFacts,
     Validity,
     is_grid,
@@ -34,17 +34,34 @@ from ssl_tilegen.prior.sampling import draw
 from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import distributed_environment
+from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import versions
 from ssl_tilegen.system.signals import check_stop
+from ssl_tilegen.workflows.generate.paths import check_run, hidden_grid, scene_beside, sweep_run
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
 _PATIENCE_S = 3600
-Report = TypeVar("Report")
-Paint = Callable[[GenerateSettings, Progress], Report]
+_COPIES = 4  # of the conditions of all cells, while a grid is drawn
+Report = TypeVar("Report", covariant=True)
+
+
+class Paint(Protocol[Report]):
+    """`generate`, of a grid that is there."""
+
+    def __call__(
+        self,
+        settings: GenerateSettings,
+        progress: Progress,
+        *,
+        held: Held | None = None,
+        planned_grid: EmbeddingGrid | None = None,
+    ) -> Report: ...
 
 
 @dataclass(frozen=True)
@@ -76,30 +93,36 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
     """Draw the grid that the settings describe and ``paint`` it.
 
     The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
-    on. A dry run draws nothing: its plan is that of a grid without blank cells.
+    on. A dry run draws nothing and writes nothing: its plan is that of a grid without blank cells.
     """
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
+    if settings.size:
+        check_pixels(settings.size.rows, settings.size.cols, "--size")
     request = asked(settings, bundle)
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
-    path = settings.save_grid or out.with_name(f".{out.name}.grid.zarr")
-    rank = distributed_environment().rank
-    if settings.dry_run:
-        path = out.with_name(f".{out.name}.plan{rank}.zarr")
-    if out.exists() and not (settings.overwrite or settings.dry_run):
-        raise OutputError(f"{out}: exists already; give --overwrite or another name")
-    _make_grid(request, bundle, path, settings, progress)
+    check_run(settings.model_copy(update={"overwrite": settings.overwrite or settings.dry_run}), out)
+    path, who = settings.save_grid or hidden_grid(out), distributed_environment()
     same = {"grid": path, "out": out, "size": request.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    wanted = path == settings.save_grid or (rank > 0 and not settings.dry_run)
-    try:
-        report = paint(settings.model_copy(update=same | plain), progress)
-    except Interrupted:
-        wanted = True
-        raise
-    finally:
-        if not wanted:
-            shutil.rmtree(path, ignore_errors=True)
-    return report
+    wanted = settings.model_copy(update=same | plain)
+    if settings.dry_run:
+        return paint(wanted, progress, planned_grid=PlannedGrid(path, _spec(request, bundle)))
+    with ExitStack() as stack:
+        held = stack.enter_context(lock(out)) if who.rank == 0 else None
+        if settings.save_grid and who.rank == 0:
+            stack.enter_context(lock(settings.save_grid, option="--save-grid"))
+        if held:
+            sweep_run(settings, out)
+        is_needed = path == settings.save_grid or who.rank > 0
+        try:
+            _make_grid(request, bundle, path, settings, progress)
+            return paint(wanted, progress, held=held)
+        except Interrupted:
+            is_needed = True
+            raise
+        finally:
+            if not is_needed and marks.grid(path) is None:
+                atomic.remove(path)
 
 
 def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
@@ -110,12 +133,17 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     told, label = teller(base)
     scene, remarks = _scene(settings, info, teller)
     size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
+    check_pixels(size.rows, size.cols, "--size" if settings.size else "the scene")
     cells = size.ceil_div(info.stride_px)
-    told_cells = spread(told, cells)
+    if not settings.dry_run:
+        check_memory(_COPIES * told.nbytes * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
+    told_cells = spread(told, Size(1, 1) if settings.dry_run else cells)
     if scene is not None:
         if settings.scene is None:
             told, label = teller(Region(settings.label))
-        told_cells, label = teller.scene(scene.regions, scene.masks(cells), told, label)
+        masks = scene.masks(cells)
+        masks = np.unique(masks)[None] if settings.dry_run else masks
+        told_cells, label = teller.scene(scene.regions, masks, told, label)
     if label is None:
         raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
     lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
@@ -149,20 +177,17 @@ def _make_grid(
 ) -> None:
     """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
     spec = _spec(request, bundle)
-    if distributed_environment().rank > 0 and not settings.dry_run:
+    if distributed_environment().rank > 0:
         return _await_grid(path, spec)
-    if path.exists() and not settings.restart:
+    is_kept = path == settings.save_grid
+    if path.exists() and (is_kept or not settings.restart):
         if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
             return
-        if path == settings.save_grid and not settings.overwrite:
+        if is_kept and not settings.overwrite:
             raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
-    if settings.dry_run:
-        cells = GridData.empty(spec.shape, spec.dim)
-        cells.valid[:] = Validity.OK
-    else:
-        cells = _drawn(request, bundle, progress)
-    if request.scene and path == settings.save_grid and not settings.dry_run:
-        write_scene(path.with_suffix(".scene.png"), request.scene)  # first: where the grid is, its map is too
+    cells = _drawn(request, bundle, progress)
+    if request.scene and is_kept:
+        write_scene(scene_beside(path), request.scene)  # first: where the grid is, its map is too
     write_grid(path, spec, cells, overwrite=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,13 +18,21 @@ from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.diffusion.row_parallel import Team
 from ssl_tilegen.diffusion.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.pyramid import PyramidWriter, check_output, open_writer, part_of
+from ssl_tilegen.grids import EmbeddingGrid
+from ssl_tilegen.io.pyramid import PyramidWriter, check_format, open_writer, part_of, sidecar_of
+from ssl_tilegen.system import marks
+from ssl_tilegen.system.boundary import printable
+from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.system.device import tune_allocator
 from ssl_tilegen.system.launch import Distributed, distributed_environment, process_group
+from ssl_tilegen.system.locks import Held, lock
+from ssl_tilegen.system.marks import preview as preview_mark
+from ssl_tilegen.system.outputs import Output, check_output
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.generate.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate.job import Job, Repaint, prepare
-from ssl_tilegen.workflows.generate.preview import write_preview
+from ssl_tilegen.workflows.generate.paths import check_run, sweep_run
+from ssl_tilegen.workflows.generate.preview import preview_of, write_preview
 from ssl_tilegen.workflows.generate.prior_grid import generate_drawn
 from ssl_tilegen.workflows.generate.row_store import Shards
 
@@ -75,7 +84,8 @@ class GenerateReport:
             end = f"{self.windows} windows a step, {end}, about {_spoken(self.estimated_s or 0)}; nothing was written"
         else:
             end = f"{self.seconds:.1f} s, {self.mpx_per_s:.2f} Mpx/s"
-        return "\n".join([f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks])
+        lines = [f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks]
+        return "\n".join(map(printable, lines))
 
     def _layout(self) -> str:
         if self.kept:
@@ -93,13 +103,16 @@ def generate(
     progress: Progress = silent,
     repaint: Repaint | None = None,
     who: Distributed | None = None,
+    held: Held | None = None,
+    planned_grid: EmbeddingGrid | None = None,
 ) -> GenerateReport:
     """Paint the picture that the settings ask for, of a grid given or drawn for it, or ``repaint`` one that exists;
     returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
-    a band of it, in one shared folder, unless ``who`` says that this one is alone. Raises InputError, FormatError,
+    a band of it, in one shared folder, unless ``who`` says that this one is alone. ``held``: the caller holds the lock
+    of the output; ``planned_grid``: what a dry run is of, instead of a file. Raises InputError, FormatError,
     SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
     beside the output.
     """
@@ -108,16 +121,23 @@ def generate(
     started = time.perf_counter()
     tune_allocator()
     who = who or distributed_environment()
-    job = prepare(settings, who.local_rank)
+    job = prepare(settings, who.local_rank, planned_grid)
     job = repaint.of(job) if repaint else job
-    check_output(job.out, job.image, overwrite=settings.overwrite)
+    check_format(job.out, job.image)
+    if settings.preview and not settings.overwrite and _lacks_its_preview(job):
+        check_output(Output(preview_of(job.out), preview_mark("generate", job.out.name), "--preview", "side"))
+        return _previewed(job, who)
+    check_run(settings, job.out)
     planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
     report = _planned(job, planned)
     if settings.dry_run:
         return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 3))
-    with process_group(who, job.bundle.device):
-        paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress)
-    preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
+    check_memory(job.memory_bytes(planned), f"{job.out}: painting {job.image.size} px")
+    with _locked(job.out, who, held) as own, process_group(who, job.bundle.device):
+        if who.rank == 0:
+            sweep_run(settings, job.out)
+        paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress, own)
+        preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
     seconds = time.perf_counter() - started
     return replace(
         report,
@@ -136,10 +156,36 @@ def _spoken(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _make(job: Job, settings: GenerateSettings, team: Team, progress: Progress) -> tuple[float, float]:
+def _locked(out: Path, who: Distributed, held: Held | None) -> AbstractContextManager[Held | None]:
+    """The lock of an output, which the first of many processes holds for all of them."""
+    return nullcontext(held) if held or who.rank > 0 else lock(out)
+
+
+def _lacks_its_preview(job: Job) -> bool:
+    """Whether the very picture is there already, but the small one that is asked for is not."""
+    if not job.out.exists() or preview_of(job.out).exists():
+        return False
+    try:
+        facts = json.loads(sidecar_of(job.out).read_bytes())
+        return marks.image(job.out) is None and facts["provenance"] == json.loads(json.dumps(job.image.record))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _previewed(job: Job, who: Distributed) -> GenerateReport:
+    """The report of a picture that was whole, once its preview is there."""
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
+    with _locked(job.out, who, None):
+        preview = write_preview(job.out) if who.rank == 0 else None
+    return replace(_planned(job, planned), status="done", preview=preview)
+
+
+def _make(
+    job: Job, settings: GenerateSettings, team: Team, progress: Progress, held: Held | None
+) -> tuple[float, float]:
     """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file, the
     others leave it their rows."""
-    with _writer(job, settings, team) as writer:
+    with _writer(job, settings, team, held) as writer:
         begun = time.perf_counter()
         written = team.tell(writer.rows_done if writer else 0)
         first = max(0, written - job.placement.window.row) if job.kept else written
@@ -172,10 +218,12 @@ def _all_rows(job: Job, canvas: Canvas, team: Team, shards: Shards, first: int, 
     yield from shards.rows_from(first)
 
 
-def _writer(job: Job, settings: GenerateSettings, team: Team) -> AbstractContextManager[PyramidWriter | None]:
+def _writer(
+    job: Job, settings: GenerateSettings, team: Team, held: Held | None
+) -> AbstractContextManager[PyramidWriter | None]:
     if team.rank > 0:
         return nullcontext()
-    return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart)
+    return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart, held=held)
 
 
 def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
