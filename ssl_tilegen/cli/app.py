@@ -287,6 +287,8 @@ def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
     from ssl_tilegen.workflows.evaluate.table import table
 
     report = work(settings, console)
+    if settings.report:
+        console.note(f"report: {settings.report}, its figures as JSON: {settings.json_path}")
     for line in report.warnings:
         console.note(f"warning: {line}")
     if report.skipped:

@@ -27,10 +27,13 @@ class EvaluateSettings(Reading, Settings):
     )
     report: Path | None = knob(
         None,
-        "HTML page to write, with a .json of the same name beside it. Until it is there, vectors, "
+        "HTML page to write, and its figures as JSON (see --report-json). Until it is there, vectors, "
         "and what slow classifiers of a --task said, are kept in REPORT.part beside it: the same command goes on.",
         "--report",
         default_text="none",
+    )
+    report_json: Path | None = knob(
+        None, "Where the figures of --report go as JSON.", "--report-json", default_text="beside it, page.html.json"
     )
     metrics: Names = knob(
         ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
@@ -68,11 +71,18 @@ class EvaluateSettings(Reading, Settings):
     seed: int = knob(0, "Of all random draws.", "--seed", ge=0)
     threads: int | None = knob(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
 
+    @property
+    def json_path(self) -> Path | None:
+        """Where the JSON of the report goes."""
+        return self.report_json or (self.report and self.report.with_name(f"{self.report.name}.json"))
+
     @model_validator(mode="after")
     def _fits(self) -> EvaluateSettings:
         exclusive(self, "mpp", "gsd")
         if (self.real is None) != (self.synthetic is None):
             raise ValueError("--real and --synthetic go together; give both")
+        if self.report_json and not self.report:
+            raise ValueError("--report-json goes with --report; give both")
         if self.real is None and self.task is None:
             raise ValueError("nothing to evaluate; give --real and --synthetic, or --task")
         choose_from("--metrics", self.metrics, ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"))

@@ -36,6 +36,34 @@ def image(path: Path) -> str | None:
     return None if name.startswith(_OURS) else "no 'Software: ssl-tilegen' in its metadata"
 
 
+def augmented(path: Path) -> str | None:
+    """The folder that `augment` makes: its ``augment.json``, and nothing that its ``manifest.csv`` does not name."""
+    facts = _json(path / "augment.json") if path.is_dir() else None
+    if not (isinstance(facts, dict) and facts.get("synthetic") is True and "key" in facts):
+        return "no augment.json with 'synthetic: true'"
+    try:
+        with (path / "manifest.csv").open(newline="", encoding="utf-8-sig") as file:
+            named = {str(row["path"]) for row in csv.DictReader(file) if row.get("path")}
+    except (OSError, ValueError, KeyError, csv.Error):
+        return "no manifest.csv"
+    named |= {f"{name}.json" for name in named} | {"augment.json", "manifest.csv"}
+    strange = _not_named(path, named)
+    return f"'{strange}' in it, which its manifest.csv does not name" if strange else None
+
+
+def _not_named(folder: Path, named: set[str]) -> str | None:
+    """The first file in a folder, from its root on, that is not named and lies in no folder that is."""
+    for place, folders, files in os.walk(folder):
+        within = os.path.relpath(place, folder)
+        inside = {name: name if within == "." else f"{within}/{name}" for name in (*folders, *files)}
+        links = {name for name in folders if Path(place, name).is_symlink()}
+        for name in (*files, *links):
+            if inside[name] not in named and not is_temporary(name):
+                return inside[name]
+        folders[:] = [name for name in folders if inside[name] not in named and name not in links]
+    return None
+
+
 def preview(command: str, of: str) -> Mark:
     """A preview that ``command`` made of the output called ``of``."""
 

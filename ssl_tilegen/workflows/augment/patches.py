@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ssl_tilegen import __version__
@@ -22,7 +21,8 @@ from ssl_tilegen.diffusion.slerp import slerp
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.io.writers.tiled_tiff import software
+from ssl_tilegen.io.png_text import png_text
+from ssl_tilegen.system import atomic
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.augment.inputs import Original, read_pixels
@@ -124,17 +124,12 @@ def facts_of(painter: Painter, sample: Sample) -> dict[str, Any]:
 
 def save_patch(path: Path, picture: np.ndarray, facts: Mapping[str, Any]) -> None:
     """Write uint8 (H, W, 3) as PNG or JPEG with its facts inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(facts, sort_keys=True)
-    part = path.with_name(f".{path.name}.part")
-    if path.suffix == ".png":
-        info = PngInfo()
-        info.add_text("Software", software())
-        info.add_text("Description", text)
-        Image.fromarray(picture).save(part, format="PNG", pnginfo=info)
-    else:
-        Image.fromarray(picture).save(part, format="JPEG", quality=_JPEG_QUALITY, subsampling=0, comment=text.encode())
-    part.replace(path)
+    text, image = json.dumps(facts, sort_keys=True), Image.fromarray(picture)
+    with atomic.writing(path) as part:
+        if path.suffix == ".png":
+            image.save(part, format="PNG", pnginfo=png_text(Description=text))
+        else:
+            image.save(part, format="JPEG", quality=_JPEG_QUALITY, subsampling=0, comment=text.encode())
 
 
 def _paint(

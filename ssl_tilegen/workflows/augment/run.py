@@ -18,9 +18,12 @@ from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.system import marks
+from ssl_tilegen.system.atomic import sweep, write_json
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_share
-from ssl_tilegen.system.locks import Busy, Share, lock
+from ssl_tilegen.system.locks import Busy, Share, lock, lock_file
+from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_plain
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.augment.images import paint_image
 from ssl_tilegen.workflows.augment.inputs import Original, Originals, read_originals
@@ -34,7 +37,8 @@ from ssl_tilegen.workflows.augment.report import (
     summarise,
     write_manifest,
 )
-from ssl_tilegen.workflows.augment.store import Store
+from ssl_tilegen.workflows.augment.store import PART_NAMES, Store, part_of
+from ssl_tilegen.workflows.model_paths import model_inputs
 
 FACTS = "augment.json"
 _STACK_PX = {"cpu": 32 * 224**2, "cuda": 512 * 224**2}
@@ -50,8 +54,12 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
     out, share = settings.out or default_output(source), settings.shard or worker_share()
+    _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, share)
+    check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
+    if not source.is_dir():
+        _check_paths([Input(picture.path, "a picture of the data set") for picture in originals.pictures], out, share)
     if settings.gated:
         check_groups(originals.pictures)
     painter = _painter(originals.pictures, settings)
@@ -59,15 +67,28 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     key = _key(painter, originals, sheets)
     report = AugmentReport(out, "finished before", originals.classes(), 0, failed=originals.failed)
     if not _finished(out, key, settings, share):
-        with lock(out, share) as alone:
-            store = Store(out, key, restart=settings.restart and alone)
+        with lock(out, share) as held:
+            if held.alone:
+                sweep(out.parent, out.name)
+            store = Store(out, key, restart=settings.restart and held.alone)
             painted = _paint_all(painter, sheets, store, share, progress)
+            held.check()
             report = _finish(report, painter, sheets, store, key)
         seconds = time.perf_counter() - started
         report = replace(report, painted=painted, seconds=round(seconds, 2), per_s=round(painted / seconds, 3))
     if originals.failed:
         raise AugmentIncomplete(report)
     return report
+
+
+def _check_paths(inputs: Sequence[Input], out: Path, share: Share) -> None:
+    """Errors of one line where the output would meet what is read, or something foreign is in its way."""
+    part = Output(part_of(out), marks.work(PART_NAMES), role="work")
+    own_lock = Output(lock_file(out, share), marks.lock, role="work")
+    refuse_meetings(inputs, [Output(out, marks.augmented), part, own_lock])
+    check_output(part)
+    for each in inputs:
+        require_plain(each.path, each.option)
 
 
 def default_output(source: Path) -> Path:
@@ -132,7 +153,7 @@ def _finish(
             write_manifest(store.folder / MANIFEST, verdicts, samples, originals, settings, real_files)
             found = summarise(verdicts, samples, originals)
             facts = _facts(painter) | {"key": key} | found
-            (store.folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+            write_json(store.folder / FACTS, facts)
             drop = [sample.file for sample, why in zip(samples, verdicts.reasons, strict=True) if why]
             store.finish(drop, overwrite=settings.overwrite)
     except Busy:

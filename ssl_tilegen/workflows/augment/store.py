@@ -7,8 +7,6 @@ pictures) and ``out`` (the pictures). Any number of processes may work at it as 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.system.folders import replace_folder
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.outputs import Output, check_output
+
+PART_NAMES = r"out|sheets|grids|plan\.json"
 
 
 class Record(NamedTuple):
@@ -40,8 +41,9 @@ class Store:
         self.folder, self._records = self.part / "out", self.part / "sheets"
         plan = self.part / "plan.json"
         try:
-            if restart and self.part.exists():
-                shutil.rmtree(self.part)
+            if restart:
+                marks.remove_work(self.part, PART_NAMES)
+            marks.open_work(self.part, PART_NAMES)
             if plan.exists() and _key_of(plan) != key:
                 raise OutputError(
                     f"{self.part}: an unfinished run with other settings or pictures; finish that one, or start over "
@@ -50,7 +52,7 @@ class Store:
             for folder in (self.folder, self._records):
                 folder.mkdir(parents=True, exist_ok=True)
             if not plan.exists():
-                _write(plan, json.dumps({"key": key}).encode())
+                atomic.write_json(plan, {"key": key})
         except OSError as error:
             raise OutputError(f"{self.part}: cannot write here ({error.strerror}); choose another -o") from error
 
@@ -60,9 +62,8 @@ class Store:
 
     def put(self, index: int, record: Record) -> None:
         """Say that sheet ``index`` is finished; its pictures are there."""
-        part = self._records / f".{index}.{os.getpid()}.npz"
-        np.savez(part, **record._asdict())
-        part.replace(self._records / f"{index}.npz")
+        with atomic.writing(self._records / f"{index}.npz") as part:
+            np.savez(part, **record._asdict())
 
     def get(self, index: int) -> Record:
         try:
@@ -73,13 +74,15 @@ class Store:
 
     def finish(self, drop: Sequence[str], *, overwrite: bool) -> None:
         """Leave out the pictures ``drop``, and give the folder its name."""
-        for leftover in self.folder.rglob(".*.part"):  # of a killed run
-            _remove(leftover)
+        for path in list(self.folder.rglob("*")):  # of a killed run
+            if atomic.is_temporary(path.name) or path.suffix in (".part", ".lock"):
+                atomic.remove(path)
         for file in drop:
-            _remove(self.folder / file)
-            _remove(self.folder / f"{file}.json")
-        replace_folder(self.folder, self.out, overwrite=overwrite)
-        shutil.rmtree(self.part, ignore_errors=True)
+            atomic.remove(self.folder / file)
+            atomic.remove(self.folder / f"{file}.json")
+        check_output(Output(self.out, marks.augmented), overwrite=overwrite)
+        atomic.publish_folder(self.folder, self.out, replace=overwrite)
+        marks.remove_work(self.part, PART_NAMES)
 
 
 def part_of(out: Path) -> Path:
@@ -92,16 +95,3 @@ def _key_of(plan: Path) -> str:
         return str(json.loads(plan.read_text())["key"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

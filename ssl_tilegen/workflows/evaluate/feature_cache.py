@@ -6,7 +6,6 @@ which windows of which files were seen by which encoders; a changed file has ano
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system import atomic, marks
+
+PART_NAMES = r"[0-9a-f]{32}"
 
 
 class Volume:
@@ -35,12 +37,11 @@ class Volume:
         """Add the windows ``index`` (N,), which follow those that are there; vectors (N, D) by encoder."""
         if self._folder:
             path = self._folder / f"{len(self._index)}.npz"
-            part = path.with_name(f".{path.name}")
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                marks.open_work(self._folder.parent, PART_NAMES)
                 arrays: dict[str, Any] = {f"v{i}": vectors[name] for i, name in enumerate(self._names)}
-                np.savez(part, index=index, **arrays)
-                part.replace(path)
+                with atomic.writing(path) as part:
+                    np.savez(part, index=index, **arrays)
             except OSError as error:
                 raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --report") from error
         self._append(index, vectors)
@@ -90,4 +91,4 @@ class Shelf:
     def clear(self) -> None:
         """Nothing is needed any more."""
         if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            marks.remove_work(self.folder, PART_NAMES)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system import atomic
+from ssl_tilegen.system.marks import SOFTWARE
 from ssl_tilegen.workflows.evaluate import svg
 from ssl_tilegen.workflows.evaluate.gallery import gallery
-from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, json_beside
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence
 from ssl_tilegen.workflows.evaluate.scores import Figure
 from ssl_tilegen.workflows.evaluate.table import asked, number, span, with_span
 from ssl_tilegen.workflows.evaluate.task import TaskReport
@@ -26,10 +26,20 @@ _HEADLINES = ("fd", "kid", "precision", "recall", "coverage", "copy_nearer", "cr
 
 
 def write_report(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings) -> None:
-    """Write the page and the JSON beside it, each under a temporary name first."""
-    assert settings.report is not None
-    _write(json_beside(settings.report), json.dumps(report.facts(), indent=1, allow_nan=False) + "\n")
-    _write(settings.report, page(report, evidence, settings))
+    """Write the page and its JSON, both or none. OutputError where they cannot be written."""
+    assert settings.report is not None and settings.json_path is not None
+    paths = settings.report, settings.json_path
+    html, facts = page(report, evidence, settings), json.dumps(report.facts(), indent=1, allow_nan=False) + "\n"
+    parts = [(atomic.temporary_beside(path), path) for path in paths]
+    try:
+        for (part, _), text in zip(parts, (html, facts), strict=True):
+            part.write_text(text, encoding="utf-8")
+        atomic.publish_files(parts[::-1])
+    except OSError as error:
+        raise OutputError(f"--report {paths[0]}: cannot write here ({error.strerror}); choose another place") from error
+    finally:
+        for part, _ in parts:
+            atomic.remove(part)
 
 
 def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings) -> str:
@@ -49,6 +59,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>ssl-tilegen evaluate</title>'
+        f'<meta name="generator" content="{SOFTWARE}">'
         f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>'
         f"{''.join(sections)}</main></body></html>\n"
     )
@@ -204,13 +215,3 @@ def _footer(report: EvaluateReport, settings: EvaluateSettings) -> str:
 
 def _said(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"--report {path}: cannot write here ({error.strerror}); choose another place") from error

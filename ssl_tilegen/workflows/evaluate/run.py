@@ -12,12 +12,13 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.errors import InputError, Interrupted, OutputError, SettingError
+from ssl_tilegen.errors import InputError, Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.metrics.distances import nearest, radii
+from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
 from ssl_tilegen.workflows.evaluate.features import (
@@ -38,7 +39,8 @@ from ssl_tilegen.workflows.evaluate.image_sets import (
 )
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, large_figures
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_figures, pair_scores
-from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts, json_beside
+from ssl_tilegen.workflows.evaluate.paths import check_run, part_of
+from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
 from ssl_tilegen.workflows.evaluate.scores import Figure, copy_figures, figures, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
 
@@ -54,9 +56,9 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
     be compared; OutputError where the report exists or cannot be written; Interrupted says what is kept.
     """
     started = time.perf_counter()
-    _check_report(settings)
+    check_run(settings)
     evidence = Evidence()
-    with _held(settings) as shelf:
+    with _held(settings) as (shelf, held):
         try:
             found = _compare(settings, evidence, progress, shelf) if settings.real else _nothing()
             task = run_task(settings, progress, shelf) if settings.task else None
@@ -72,20 +74,23 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
         if settings.report:
             from ssl_tilegen.workflows.evaluate.page import write_report
 
+            if held:
+                held.check()
             write_report(report, evidence, settings)
         shelf.clear()
     return report
 
 
 @contextmanager
-def _held(settings: EvaluateSettings) -> Iterator[Shelf]:
+def _held(settings: EvaluateSettings) -> Iterator[tuple[Shelf, Held | None]]:
     """The shelf beside the report, which no other job may use meanwhile; one in memory where there is no report."""
     path = settings.report
     if path is None:
-        yield Shelf()
+        yield Shelf(), None
         return
-    with lock(path, option="--report"):
-        yield Shelf(path.with_name(f"{path.name}.part"), restart=settings.restart)
+    with lock(path, option="--report") as held:
+        sweep(path.parent, path.name)
+        yield Shelf(part_of(path), restart=settings.restart), held
 
 
 def _where_it_stopped(shelf: Shelf) -> str:
@@ -239,17 +244,3 @@ def _facts(part: ImageSet, features: dict[str, Features]) -> SetFacts:
 def _stated(part: ImageSet) -> str:
     known: Sequence[Resolution] = [image.resolution for image in part.images if image.resolution]
     return str(known[0]) if known else "as stored"
-
-
-def _check_report(settings: EvaluateSettings) -> None:
-    """Before the long work: the report can be written."""
-    path = settings.report
-    if path is None:
-        return
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise OutputError(f"--report {path}: expected a name that ends in .html")
-    for own in (path, json_beside(path)):
-        if own.exists() and not settings.overwrite:
-            raise OutputError(f"{own}: exists; give --overwrite or another --report")
-    if not path.resolve().parent.is_dir():
-        raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
