@@ -49,9 +49,7 @@ class Settings(Strict):
     )
     restart: bool = knob(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
     overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
-    max_gpx: float | None = knob(
-        None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0
-    )
+    max_gpx: float | None = knob(None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0)
     max_gib: float | None = knob(
         None, MAX_GIB_MEANING, "--max-gib", default_text="most of what is free", panel=COMMON, gt=0
     )

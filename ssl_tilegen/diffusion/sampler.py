@@ -10,7 +10,7 @@ import torch
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Progress
-from ssl_tilegen.diffusion.schedule import Ladder, Step
+from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import Update
 from ssl_tilegen.diffusion.tiled_denoise import Sweep
 
@@ -20,13 +20,13 @@ class State:
     """Where a run stands: a ``rung``, the latents ``x`` there, and the last clean estimate if it matters."""
 
     x: Canvas
-    rung: int = 0
+    step_index: int = 0
     previous: Canvas | None = None
 
 
 def run(
     state: State,
-    ladder: Ladder,
+    schedule: Schedule,
     sweep: Sweep,
     update: Update,
     *,
@@ -40,15 +40,15 @@ def run(
     ``exchange`` fills the parts of a step's result that other processes answer for.
     """
     clean = state.x.like()
-    for step in ladder.steps(state.rung):
-        sweep(state.x, step, clean, lambda part, rung=step.index: progress(rung + part, len(ladder)))  # type: ignore[misc]
+    for step in schedule.steps(state.step_index):
+        sweep(state.x, step, clean, lambda part, step_index=step.index: progress(step_index + part, len(schedule)))  # type: ignore[misc]
         _advance(state, clean, update, step, seed)
         if update.looks_back:
             state.previous, clean = clean, state.previous or clean.like()
         exchange(state.x)
-        state.rung = step.index + 1
+        state.step_index = step.index + 1
         checkpoint(state)
-        progress(state.rung, len(ladder))
+        progress(state.step_index, len(schedule))
     return state.x
 
 
@@ -58,9 +58,9 @@ def fill_with_noise(x: Canvas, seed: int) -> None:
         x[band].copy_(torch.from_numpy(addressed_noise(band, x.channels, seed)))
 
 
-def add_noise(x: Canvas, ladder: Ladder, seed: int) -> None:
+def add_noise(x: Canvas, schedule: Schedule, seed: int) -> None:
     """Take clean latents up to the ladder's first rung: where the tail of a ladder starts."""
-    alpha, sigma = float(ladder.alpha[0]), float(ladder.sigma[0])
+    alpha, sigma = float(schedule.alpha[0]), float(schedule.sigma[0])
     for band in x.bands():
         noise = torch.from_numpy(addressed_noise(band, x.channels, seed)).to(x.data.device)
         x[band].mul_(alpha).add_(noise, alpha=sigma)

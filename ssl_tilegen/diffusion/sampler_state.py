@@ -32,8 +32,14 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
     raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
-    piece = _Piece(path.with_name(f"{path.name}.{state.rung}.{own.row}"), key, state.rung, own, state.x.channels,
-                   state.previous is not None)  # fmt: skip
+    piece = _Piece(
+        path.with_name(f"{path.name}.{state.step_index}.{own.row}"),
+        key,
+        state.step_index,
+        own,
+        state.x.channels,
+        state.previous is not None,
+    )
     with atomic.writing(piece.file) as unfinished, unfinished.open("wb") as file:
         file.write(piece.header())
         for canvas in filter(None, (state.x, state.previous)):
@@ -41,10 +47,10 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
                 file.write(canvas[band].contiguous().cpu().numpy().astype("<f4", copy=False).tobytes())
 
 
-def drop_older_states(path: Path, rung: int) -> None:
+def drop_older_states(path: Path, step_index: int) -> None:
     """Remove what was saved at other rungs than this, once all processes have saved this one."""
     for file in path.parent.glob(f"{path.name}.*.*"):
-        if file.name.split(".")[-2] != str(rung):
+        if file.name.split(".")[-2] != str(step_index):
             file.unlink(missing_ok=True)
 
 
@@ -52,8 +58,8 @@ def load_state(path: Path, state: State, key: str) -> bool:
     """Fill ``state`` from the latest rung that all rows of its whole canvas were saved at; whether there is one."""
     cols, channels = (state.x.whole.col, state.x.whole.cols), state.x.channels
     pieces = [p for p in _pieces(path, key) if (p.window.col, p.window.cols) == cols and p.channels == channels]
-    for rung in sorted({piece.rung for piece in pieces}, reverse=True):
-        here = [piece for piece in pieces if piece.rung == rung]
+    for step_index in sorted({piece.step_index for piece in pieces}, reverse=True):
+        here = [piece for piece in pieces if piece.step_index == step_index]
         if _cover([piece.window for piece in here], state.x.whole):
             _fill(state, here)
             return True
@@ -66,14 +72,14 @@ class _Piece:
 
     file: Path
     key: str
-    rung: int
+    step_index: int
     window: Window
     channels: int
     previous: bool
 
     def header(self) -> bytes:
         w = self.window
-        facts = {"format": FORMAT, "key": self.key, "rung": self.rung, "window": [w.row, w.col, w.rows, w.cols],
+        facts = {"format": FORMAT, "key": self.key, "rung": self.step_index, "window": [w.row, w.col, w.rows, w.cols],
                  "channels": self.channels, "previous": self.previous}  # fmt: skip
         return json.dumps(facts).encode() + b"\n"
 
@@ -127,4 +133,4 @@ def _fill(state: State, pieces: list[_Piece]) -> None:
             file.readline()
             for canvas in filter(None, (state.x, state.previous)):
                 piece.read(file, canvas)
-    state.rung = pieces[0].rung
+    state.step_index = pieces[0].step_index

@@ -44,7 +44,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Ladder:
+class Schedule:
     """``alpha``, ``sigma`` and network time ``t`` of n_steps + 1 rungs, noisiest first; the last sigma is 0."""
 
     alpha: Floats
@@ -67,16 +67,16 @@ class Ladder:
         """The steps from rung ``start`` down to clean."""
         return map(self.step, range(start, len(self)))
 
-    def tail(self, strength: float) -> Ladder:
+    def tail(self, strength: float) -> Schedule:
         """The last ``strength`` of the ladder's steps (at least one), to repaint a latent that exists already."""
         if not 0 < strength <= 1:
             raise SettingError(f"strength must lie in (0, 1], got {strength:g}: 1 repaints everything")
         start = len(self) - max(1, round(strength * len(self)))
         beta = None if self.beta is None else self.beta[start:]
-        return Ladder(self.alpha[start:], self.sigma[start:], self.t[start:], beta)
+        return Schedule(self.alpha[start:], self.sigma[start:], self.t[start:], beta)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Ladder:
+    def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Schedule:
         """The ladder of ``n_steps`` steps of a diffusers scheduler configuration."""
         if n_steps < 1:
             raise SettingError(f"steps must be at least 1, got {n_steps}")
@@ -85,7 +85,7 @@ class Ladder:
     @classmethod
     def at_times(
         cls, config: Mapping[str, Any], times: Sequence[float], n_steps: int | None = None, start: float = 1.0
-    ) -> Ladder:
+    ) -> Schedule:
         """The ladder of a few-step model: its own ``times`` (noise fractions, falling), spread over ``n_steps`` steps.
 
         By default as many steps as times, and exactly these; else the times are interpolated. ``start``: the noise
@@ -133,21 +133,21 @@ def _is_flow(config: Mapping[str, Any]) -> bool:
     return str(config.get("_class_name", "")).startswith("FlowMatch")
 
 
-def _flow(config: Mapping[str, Any], n_steps: int) -> Ladder:
+def _flow(config: Mapping[str, Any], n_steps: int) -> Schedule:
     """Rectified flow: sigma falls evenly from 1 to 0, bent by ``shift`` (Esser et al. 2024, eq. 23)."""
     shift = float(config.get("shift", 1.0))
     even = np.linspace(1.0, 0.0, n_steps + 1)
     sigma = shift * even / (1 + (shift - 1) * even)
-    return Ladder(1 - sigma, sigma, sigma.copy())
+    return Schedule(1 - sigma, sigma, sigma.copy())
 
 
-def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Ladder:
+def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Schedule:
     alpha_bar = _alpha_bar(config)
     t = _timesteps(config, n_steps, len(alpha_bar))
     last = config.get("last_alpha_bar")  # of a recipe, as its told_offset
     kept = np.append(alpha_bar[t], 1.0 if last is None else alpha_bar[last])
     told = np.append(t + int(config.get("told_offset", 0)), 0).astype(np.float64)
-    return Ladder(np.sqrt(kept), np.sqrt(1 - kept), told, _betas(config)[t])
+    return Schedule(np.sqrt(kept), np.sqrt(1 - kept), told, _betas(config)[t])
 
 
 def _alpha_bar(config: Mapping[str, Any]) -> Floats:

@@ -31,7 +31,7 @@ from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Team, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
-from ssl_tilegen.diffusion.schedule import Ladder, Step, check_times
+from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
 from ssl_tilegen.diffusion.steppers import update_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.windows import LatticeOf, overlapping, settling, shifting
@@ -107,17 +107,17 @@ class Plan:
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
          glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
     """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
-    ladder = ladder_of(model, settings)
+    schedule = schedule_of(model, settings)
     parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
     sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
-    passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in ladder.steps()]
-    loads = [[sweep.load(step) for sweep in sweeps] for step in ladder.steps()]
+    passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in schedule.steps()]
+    loads = [[sweep.load(step) for sweep in sweeps] for step in schedule.steps()]
     held = max((part.held for part in parts), key=lambda window: window.rows)
     need = _canvas_bytes(model, held, settings, pinned)
     return Plan(
         canvas=held,
-        steps=len(ladder),
-        windows=max(sum(sweep.windows(step) for sweep in sweeps) for step in ladder.steps()),
+        steps=len(schedule),
+        windows=max(sum(sweep.windows(step) for sweep in sweeps) for step in schedule.steps()),
         network_calls=sum(n * sum(calls for calls, _ in each) for n, each in zip(passes, loads, strict=True)),
         network_latents=sum(n * sum(latents for _, latents in each) for n, each in zip(passes, loads, strict=True)),
         canvas_bytes=need,
@@ -156,19 +156,21 @@ def paint(
     are not in memory where they are mapped; and one network call.
     """
     band = band_of(model, field, region, settings, glass, team)
-    update, ladder = update_named(settings.update), ladder_of(model, settings, None if source is None else strength)
-    sweep = make_sweep(model, field.to(model.device), band.whole, replace(settings, steps=len(ladder)), glass, band.own)
+    update, schedule = update_named(settings.update), schedule_of(model, settings, None if source is None else strength)
+    sweep = make_sweep(
+        model, field.to(model.device), band.whole, replace(settings, steps=len(schedule)), glass, band.own
+    )
     state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
     if source is not None and only is not None:
         known = _filled(state.x.like(), source)
         sweep, source = PinnedSweep(sweep, known, _open_ended(only, settings.extent, band.whole)), known.__getitem__
     key = _fingerprint(model, field, region, settings, strength, key, only)
     if state_file is None or not load_state(state_file, state, key):
-        _start(state.x, ladder, settings.seed, source)
-    if team.tell(state.rung) != state.rung:
+        _start(state.x, schedule, settings.seed, source)
+    if team.tell(state.step_index) != state.step_index:
         raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
     save = _saving(state_file, key, band) if state_file else (lambda state: None)
-    return run(state, ladder, sweep, update, seed=settings.seed, progress=progress, exchange=band.exchange,
+    return run(state, schedule, sweep, update, seed=settings.seed, progress=progress, exchange=band.exchange,
                checkpoint=save)  # fmt: skip
 
 
@@ -210,7 +212,7 @@ def develop(
         progress(done, canvas.core.rows * model.factor)
 
 
-def ladder_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Ladder:
+def schedule_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Schedule:
     """The noise ladder of these settings; with ``strength`` its tail, to repaint latents that exist.
 
     A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their rungs.
@@ -218,9 +220,9 @@ def ladder_of(model: Model, settings: SynthesisSettings, strength: float | None 
     config, start = dict(model.scheduler_config), 1.0 if strength is None else strength
     config = settings.recipe.scheduler(config) if settings.recipe else config
     if settings.times:
-        return Ladder.at_times(config, settings.times, settings.steps, start)
-    ladder = Ladder.from_config(config, settings.steps)
-    return ladder if strength is None else ladder.tail(strength)
+        return Schedule.at_times(config, settings.times, settings.steps, start)
+    schedule = Schedule.from_config(config, settings.steps)
+    return schedule if strength is None else schedule.tail(strength)
 
 
 def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
@@ -347,15 +349,15 @@ def _saving(file: Path, key: str, band: Band) -> Callable[[State], None]:
         save_state(file, state, key, band.own)
         band.team.wait()
         if band.team.rank == 0:
-            drop_older_states(file, state.rung)
+            drop_older_states(file, state.step_index)
 
     return save
 
 
-def _start(x: Canvas, ladder: Ladder, seed: int, source: Callable[[Window], Tensor] | None) -> None:
+def _start(x: Canvas, schedule: Schedule, seed: int, source: Callable[[Window], Tensor] | None) -> None:
     if source is None:
         return fill_with_noise(x, seed)
-    return add_noise(_filled(x, source), ladder, seed)
+    return add_noise(_filled(x, source), schedule, seed)
 
 
 def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:

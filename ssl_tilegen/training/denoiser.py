@@ -23,7 +23,7 @@ from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.diffusion.conditioning import Conditioning, dropped
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.parameterization import to_clean
-from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import ddim
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Window
@@ -176,7 +176,7 @@ class DenoiserStage(Stage):
             for key in ("clean", "field", "noise")
         )
         convert = to_clean(self.target.prediction)
-        for step in Ladder.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
+        for step in Schedule.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
             t = torch.full((len(x),), step.t, device=device)
             x = ddim(x, convert(self._predict(module, x, t, told).float(), x, step), None, step)
         save_strip(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])

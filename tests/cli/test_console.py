@@ -48,9 +48,7 @@ def test_the_end_of_a_stage_is_always_said(clock: list[float], capsys: pytest.Ca
     assert last == "embed s.svs: 100 % (1234567 of 1234567 cells), 1234503 cells/s"
 
 
-def test_time_left_is_said_in_seconds_minutes_or_hours(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_time_left_is_said_in_seconds_minutes_or_hours(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     say = Console()
     for total in (100, 1000, 10_000):
         say(f"paint {total}", 0, total)

@@ -11,13 +11,13 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
-from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import UPDATES
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import FLOW, Gaussian
 
-LADDER = Ladder.from_config(FLOW, 12)
+SCHEDULE = Schedule.from_config(FLOW, 12)
 PLACE = Window(-5, 3, 30, 70)
 
 
@@ -35,7 +35,7 @@ def started(**kind) -> State:
 @pytest.mark.parametrize("name", UPDATES)
 def test_a_mapped_canvas_gives_the_same_bits(name, tmp_path):
     in_memory, mapped = (
-        run(started(**kind), LADDER, gaussian_sweep, UPDATES[name], seed=4) for kind in ({}, {"scratch": tmp_path})
+        run(started(**kind), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4) for kind in ({}, {"scratch": tmp_path})
     )
     assert torch.equal(in_memory.data, mapped.data) and not list(tmp_path.iterdir())
 
@@ -44,7 +44,7 @@ def test_the_loop_finds_the_gaussian_and_reports_progress():
     seen, state = [], started()
     start = state.x.data.clone()
     x = run(
-        state, LADDER, gaussian_sweep, UPDATES["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
+        state, SCHEDULE, gaussian_sweep, UPDATES["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
     )
     torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
     assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 24
@@ -61,16 +61,16 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
 
     def stop(state: State) -> None:
         save_state(file, state, "key")
-        drop_older_states(file, state.rung)
-        if state.rung == stop_after:
+        drop_older_states(file, state.step_index)
+        if state.step_index == stop_after:
             raise StoppedError
 
-    straight = run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4)
+    straight = run(started(), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4)
     with pytest.raises(StoppedError):
-        run(started(), LADDER, gaussian_sweep, UPDATES[name], seed=4, checkpoint=stop)
+        run(started(), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4, checkpoint=stop)
     state = State(Canvas(PLACE, 2))
-    assert load_state(file, state, "key") and state.rung == stop_after
-    assert torch.equal(run(state, LADDER, gaussian_sweep, UPDATES[name], seed=4).data, straight.data)
+    assert load_state(file, state, "key") and state.step_index == stop_after
+    assert torch.equal(run(state, SCHEDULE, gaussian_sweep, UPDATES[name], seed=4).data, straight.data)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -92,23 +92,23 @@ def test_a_state_of_another_run_is_not_taken_and_a_broken_one_is_named(tmp_path)
 def test_bands_saved_by_many_are_one_state_for_any_number(tmp_path):
     """Three files of one rung, two of the next: the complete rung is taken, and a part of the canvas reads its part."""
     state, file = started(), tmp_path / "state"
-    state.rung, state.previous = 4, state.x.like()
+    state.step_index, state.previous = 4, state.x.like()
     state.previous.data.normal_()
     cuts = [PLACE.row, PLACE.row + 5, PLACE.row + 11, PLACE.row_end]
     rows = [Window(a, PLACE.col, b - a, PLACE.cols) for a, b in pairwise(cuts)]
     for own in rows:
         save_state(file, state, "key", own)
-    state.rung = 5
+    state.step_index = 5
     for own in rows[:2]:
         save_state(file, state, "key", own)
-    state.rung = 4
+    state.step_index = 4
     held = Window(PLACE.row + 3, PLACE.col, 10, PLACE.cols)
     part = State(Canvas(held, 2, whole=PLACE))
-    assert load_state(file, part, "key") and part.rung == 4
+    assert load_state(file, part, "key") and part.step_index == 4
     assert torch.equal(part.x.data, state.x[held]) and torch.equal(part.previous.data, state.previous[held])
-    state.rung = 5
+    state.step_index = 5
     save_state(file, state, "key", rows[2])
-    assert load_state(file, part, "key") and part.rung == 5
+    assert load_state(file, part, "key") and part.step_index == 5
     drop_older_states(file, 5)
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -130,7 +130,7 @@ class Recorder:
     (3.0, (0.4, 0.6), 2, 3.0),
 ])  # fmt: skip
 def test_guidance_calls_twice_only_where_it_acts(weight, interval, calls, value):
-    step, net = LADDER.step(6), Recorder()  # half noise
+    step, net = SCHEDULE.step(6), Recorder()  # half noise
     out = guided(net, weight, interval)(torch.ones(2, 1, 3, 3), torch.ones(2, 4), step)
     assert len(net.conds) == calls and (out == value).all()
 

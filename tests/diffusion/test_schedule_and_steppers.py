@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from ssl_tilegen.diffusion.parameterization import PREDICTIONS, to_clean
-from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import UPDATES, update_named
 from ssl_tilegen.errors import FormatError, SettingError
 from tests.diffusion.toys import FLOW, Gaussian
@@ -37,7 +37,7 @@ def raw_for(kind: str, x: torch.Tensor, clean: torch.Tensor, alpha: float, sigma
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_every_prediction_type_gives_the_clean_estimate_back(kind):
     config = FLOW if kind == "flow" else {"beta_schedule": "scaled_linear"}
-    step = Ladder.from_config(config, 10).step(4)
+    step = Schedule.from_config(config, 10).step(4)
     x, clean = torch.randn(2, 1, 3, 4, 4, dtype=torch.float64)
     raw = raw_for(kind, x, clean, step.alpha, step.sigma)
     torch.testing.assert_close(to_clean(kind)(raw, x, step), clean)
@@ -49,7 +49,7 @@ def test_every_prediction_type_gives_the_clean_estimate_back(kind):
 def test_rungs_are_those_of_diffusers_ddim(schedule, spacing, steps):
     theirs = DDIMScheduler(**SCHEDULES[schedule], timestep_spacing=spacing, **SPACINGS[spacing], set_alpha_to_one=True)
     theirs.set_timesteps(steps)
-    ours = Ladder.from_config(config_of(theirs), steps)
+    ours = Schedule.from_config(config_of(theirs), steps)
     np.testing.assert_array_equal(ours.t[:-1], theirs.timesteps)
     np.testing.assert_allclose(ours.alpha[:-1] ** 2, theirs.alphas_cumprod[theirs.timesteps], rtol=3e-3, atol=1e-6)
     assert len(ours) == steps and ours.sigma[-1] == 0 and ours.alpha[-1] == 1
@@ -60,9 +60,9 @@ def test_rungs_are_those_of_diffusers_ddim(schedule, spacing, steps):
 def test_ddim_and_ancestral_equal_diffusers_ddim(eta):
     theirs = DDIMScheduler(**SCHEDULES["scaled"], timestep_spacing="trailing", clip_sample=False)
     theirs.set_timesteps(10)  # it counts back by 1000 // steps, right only where that divides
-    ladder, update = Ladder.from_config(config_of(theirs), 10), UPDATES["ancestral" if eta else "ddim"]
+    schedule, update = Schedule.from_config(config_of(theirs), 10), UPDATES["ancestral" if eta else "ddim"]
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
-    for step, t in zip(ladder.steps(), theirs.timesteps, strict=True):
+    for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean, fresh = torch.randn(2, *x.shape, dtype=torch.float64)
         raw = raw_for("epsilon", x, clean, step.alpha, step.sigma)
         expected = theirs.step(raw, t, x, eta=eta, variance_noise=fresh if eta else None).prev_sample
@@ -74,10 +74,10 @@ def test_ddim_and_ancestral_equal_diffusers_ddim(eta):
 def test_ddim_on_a_flow_ladder_equals_diffusers_euler(shift):
     theirs = FlowMatchEulerDiscreteScheduler(shift=shift)
     theirs.set_timesteps(sigmas=np.linspace(1, 1 / 12, 12).tolist())
-    ladder = Ladder.from_config(config_of(theirs), 12)
-    np.testing.assert_allclose(ladder.t, theirs.sigmas, atol=1e-6)
+    schedule = Schedule.from_config(config_of(theirs), 12)
+    np.testing.assert_allclose(schedule.t, theirs.sigmas, atol=1e-6)
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
-    for step, t in zip(ladder.steps(), theirs.timesteps, strict=True):
+    for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean = torch.randn_like(x)
         expected = theirs.step(raw_for("flow", x, clean, step.alpha, step.sigma), t, x).prev_sample
         x = UPDATES["ddim"].rule(x, clean, None, step)
@@ -91,9 +91,9 @@ def test_dpmpp_2m_equals_diffusers(steps):
         solver_order=2, solver_type="midpoint", lower_order_final=True,
     )  # fmt: skip
     theirs.set_timesteps(steps)
-    ladder = Ladder.from_config(config_of(theirs), steps)
+    schedule = Schedule.from_config(config_of(theirs), steps)
     x, previous = torch.randn(1, 3, 4, 4, dtype=torch.float64), None
-    for step, t in zip(ladder.steps(), theirs.timesteps, strict=True):
+    for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean = torch.randn_like(x)
         expected = theirs.step(raw_for("epsilon", x, clean, step.alpha, step.sigma), t, x).prev_sample
         x = UPDATES["dpmpp_2m"].rule(x, clean, previous, step)
@@ -101,13 +101,13 @@ def test_dpmpp_2m_equals_diffusers(steps):
         torch.testing.assert_close(x, expected.double(), rtol=2e-3, atol=2e-3)
 
 
-def walk(config: dict, name: str, steps: int, x: torch.Tensor, truth: Gaussian) -> tuple[torch.Tensor, Ladder]:
-    ladder, update, previous = Ladder.from_config(config, steps), update_named(name), None
-    for step in ladder.steps():
+def walk(config: dict, name: str, steps: int, x: torch.Tensor, truth: Gaussian) -> tuple[torch.Tensor, Schedule]:
+    schedule, update, previous = Schedule.from_config(config, steps), update_named(name), None
+    for step in schedule.steps():
         clean = truth.clean(x, None, step)
         x = update.rule(x, clean, previous, step) + update.fresh_noise(step) * torch.randn_like(x)
         previous = clean
-    return x, ladder
+    return x, schedule
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_the_flow_of_a_gaussian_is_found_and_looking_back_finds_it_sooner(config
     truth, start, errors = Gaussian(), torch.linspace(-3, 3, 101, dtype=torch.float64), {}
     for name in ("ddim", "dpmpp_2m"):
         for steps in (20, 80):
-            x, ladder = walk(config, name, steps, start, truth)
-            exact = truth.flowed(start, ladder.alpha[0], ladder.sigma[0])
+            x, schedule = walk(config, name, steps, start, truth)
+            exact = truth.flowed(start, schedule.alpha[0], schedule.sigma[0])
             errors[name, steps] = (x - exact).abs().max().item()
         assert errors[name, 80] < errors[name, 20] / 3  # first order or better
     assert errors["dpmpp_2m", 80] < 0.02
@@ -149,41 +149,41 @@ TIMES = [1.0, 0.75, 0.5, 0.25]
     ([1.0, 0.9, 0.4], 3, 0.4, [0.4]),
 ])  # fmt: skip
 def test_few_times_are_met_exactly_and_interpolated_for_other_steps(times, steps, start, expected):
-    ladder = Ladder.at_times(FLOW | {"shift": 3.0}, times, steps, start)
-    np.testing.assert_allclose(ladder.sigma, [*expected, 0.0], atol=1e-12)
-    np.testing.assert_array_equal(ladder.t, ladder.sigma)
-    np.testing.assert_allclose(ladder.alpha + ladder.sigma, 1)
+    schedule = Schedule.at_times(FLOW | {"shift": 3.0}, times, steps, start)
+    np.testing.assert_allclose(schedule.sigma, [*expected, 0.0], atol=1e-12)
+    np.testing.assert_array_equal(schedule.t, schedule.sigma)
+    np.testing.assert_allclose(schedule.alpha + schedule.sigma, 1)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_other_schedules_take_the_trained_steps_nearest_to_the_times(schedule):
-    ladder, every = Ladder.at_times(SCHEDULES[schedule], TIMES), Ladder.from_config(SCHEDULES[schedule], 1000)
-    fractions = [step.noise_fraction for step in ladder.steps()]
+    schedule, every = Schedule.at_times(SCHEDULES[schedule], TIMES), Schedule.from_config(SCHEDULES[schedule], 1000)
+    fractions = [step.noise_fraction for step in schedule.steps()]
     np.testing.assert_allclose(fractions[1:], TIMES[1:], atol=2e-3)
-    assert ladder.t[0] == 999 and ladder.sigma[-1] == 0 and ladder.alpha[-1] == 1
-    for t, alpha in zip(ladder.t[:-1].astype(int), ladder.alpha, strict=False):
+    assert schedule.t[0] == 999 and schedule.sigma[-1] == 0 and schedule.alpha[-1] == 1
+    for t, alpha in zip(schedule.t[:-1].astype(int), schedule.alpha, strict=False):
         assert alpha == pytest.approx(every.alpha[999 - t])
 
 
 @pytest.mark.parametrize("times", [[], [0.9, 0.5], [1.0, 0.5, 0.5], [1.0, 0.0], [1.0, 0.2, 0.3]])
 def test_times_that_do_not_fall_from_1_are_refused(times):
     with pytest.raises(SettingError, match="times"):
-        Ladder.at_times(FLOW, times)
+        Schedule.at_times(FLOW, times)
 
 
 def test_renoise_keeps_nothing_but_the_clean_estimate():
-    step, update = Ladder.at_times(FLOW, TIMES).step(1), UPDATES["renoise"]
+    step, update = Schedule.at_times(FLOW, TIMES).step(1), UPDATES["renoise"]
     x, clean = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(update.rule(x, clean, None, step), 0.5 * clean)
-    assert update.fresh_noise(step) == 0.5 and update.fresh_noise(Ladder.at_times(FLOW, TIMES).step(3)) == 0
+    assert update.fresh_noise(step) == 0.5 and update.fresh_noise(Schedule.at_times(FLOW, TIMES).step(3)) == 0
 
 
 def test_renoise_gives_the_gaussian_when_the_model_samples_it():
     """A few-step model's clean estimate is a sample of the data given x, not their mean."""
     torch.manual_seed(0)
-    truth, ladder, update = Gaussian(), Ladder.at_times(FLOW, TIMES), UPDATES["renoise"]
+    truth, schedule, update = Gaussian(), Schedule.at_times(FLOW, TIMES), UPDATES["renoise"]
     x = torch.randn(40_000, dtype=torch.float64)
-    for step in ladder.steps():
+    for step in schedule.steps():
         spread = (truth.deviation**-2 + step.alpha**2 / step.sigma**2) ** -0.5
         clean = truth.clean(x, None, step) + spread * torch.randn_like(x)
         x = update.rule(x, clean, None, step) + update.fresh_noise(step) * torch.randn_like(x)
@@ -191,8 +191,8 @@ def test_renoise_gives_the_gaussian_when_the_model_samples_it():
 
 
 def test_a_tail_keeps_the_last_rungs_and_starts_in_first_order():
-    ladder = Ladder.from_config(FLOW, 10)
-    tail = ladder.tail(0.3)
+    schedule = Schedule.from_config(FLOW, 10)
+    tail = schedule.tail(0.3)
     assert len(tail) == 3 and tail.sigma[0] == pytest.approx(0.3)
     assert tail.step(0).last_log_snr == -np.inf
 
@@ -205,11 +205,11 @@ def test_a_tail_keeps_the_last_rungs_and_starts_in_first_order():
 ])  # fmt: skip
 def test_bad_ladders_are_named(config, steps, error, says):
     with pytest.raises(error, match=says):
-        Ladder.from_config(config, steps)
+        Schedule.from_config(config, steps)
 
 
 def test_noise_prediction_without_signal_is_refused():
-    step = Ladder.from_config(SCHEDULES["zero snr"] | {"timestep_spacing": "trailing"}, 5).step(0)
+    step = Schedule.from_config(SCHEDULES["zero snr"] | {"timestep_spacing": "trailing"}, 5).step(0)
     with pytest.raises(FormatError, match="epsilon"):
         to_clean("epsilon")(torch.ones(1), torch.ones(1), step)
     assert to_clean("v_prediction")(torch.ones(1), torch.zeros(1), step).item() == pytest.approx(-1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.sampler import fill_with_noise
-from ssl_tilegen.diffusion.schedule import Ladder
+from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings, clean_estimator, make_sweep
 from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, WindowSweep
 from ssl_tilegen.diffusion.tiles import exact_tiles, live_tiles
@@ -19,7 +19,7 @@ from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import FLOW, LocalToy, WindowToy, random_field
 
 SIDE = 8
-STEP = Ladder.from_config(FLOW, 10).step(3)
+STEP = Schedule.from_config(FLOW, 10).step(3)
 canvases = st.builds(Window, st.integers(-30, 30), st.integers(-30, 30), st.integers(8, 40), st.integers(8, 40))
 
 
@@ -90,7 +90,7 @@ def centre_vectors(field):
 def test_shifted_lattices_move_in_both_axes_and_agree_between_regions():
     here, there = Window(0, 0, 64, 64), Window(16, 24, 64, 64)
     inside_both, seen = Window(24, 32, 32, 24), set()
-    for step in Ladder.from_config(FLOW, 10).steps():
+    for step in Schedule.from_config(FLOW, 10).steps():
         left, right = ({spot.window for spot in shifting(canvas, SIDE, seed=3)(step)} for canvas in (here, there))
         shared = {window for window in left if inside_both.contains(window)}
         assert shared and shared <= right

@@ -124,15 +124,15 @@ def test_stopped_and_killed_runs_go_on_with_any_number(world: Path, tmp_path: Pa
     out, straight, how = tmp_path / "a.png", tmp_path / "straight.png", ("--steps", "40")
     finish(start(world, straight, 1, *how), straight)
     stopped = start(world, out, 3, *how)
-    wait_for(out, lambda rung: rung >= 5)
+    wait_for(out, lambda step_index: step_index >= 5)
     for process in stopped:
         os.kill(process.pid, signal.SIGTERM)
     for process in stopped:
         process.join(60)
     assert [process.exitcode for process in stopped] == [143] * 3 and not out.exists()
-    begun = rung_of(out)
+    begun = step_index_of(out)
     killed = start(world, out, 2, *how)
-    wait_for(out, lambda rung: rung > begun)
+    wait_for(out, lambda step_index: step_index > begun)
     killed[1].kill()
     for process in killed:
         process.join(60)
@@ -141,14 +141,14 @@ def test_stopped_and_killed_runs_go_on_with_any_number(world: Path, tmp_path: Pa
     assert np.abs(pixels_of(out) - pixels_of(straight)).max() <= 1
 
 
-def rung_of(out: Path) -> int:
-    rungs = [int(file.name.split(".")[-2]) for file in part_of(out).glob("latents.state.*")]
-    return min(rungs, default=0)
+def step_index_of(out: Path) -> int:
+    step_indices = [int(file.name.split(".")[-2]) for file in part_of(out).glob("latents.state.*")]
+    return min(step_indices, default=0)
 
 
 def wait_for(out: Path, ready) -> None:
     for _ in range(1200):
-        if ready(rung_of(out)):
+        if ready(step_index_of(out)):
             return
         time.sleep(0.05)
     raise AssertionError("the run did not come so far")

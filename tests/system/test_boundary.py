@@ -80,6 +80,6 @@ def test_a_stream_that_takes_no_more_is_one_error(target: str) -> None:
         "except OSError as error: print(explain(error)[0], file=sys.stderr); raise SystemExit(1)"
     )
     redirect = {"/dev/full": "> /dev/full", "closed": ">&-", "pipe": "| true"}[target]
-    command = f"{sys.executable} -c \"$CODE\" {redirect}; exit ${{PIPESTATUS[0]}}"
+    command = f'{sys.executable} -c "$CODE" {redirect}; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", command], env=os.environ | {"CODE": code}, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done

@@ -114,8 +114,8 @@ class RunSettings(Strict):
 
     @property
     def cut(self) -> bool:
-        """Whether many processes are to shard the weights: by ``sharding``, or as `accelerate launch --use_fsdp` asks.
-        """
+        """Whether many processes are to shard the weights: by ``sharding``, or as `accelerate launch --use_fsdp`
+        asks."""
         return self.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
 
 

@@ -18,7 +18,7 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Model
 from ssl_tilegen.diffusion.steppers import update_named
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, guided_estimate, ladder_of, paint, with_bleed
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings, guided_estimate, paint, schedule_of, with_bleed
 from ssl_tilegen.geometry import Size, Window
 
 
@@ -49,22 +49,25 @@ def paint_stack(
     region, window = frame(model, size_px, settings)
     if not model.conditioning.is_field:
         return _one_by_one(model, fields, region, seeds, settings, sources, strength, tick)
-    update, ladder = update_named(settings.update), ladder_of(model, settings, None if sources is None else strength)
+    update, schedule = (
+        update_named(settings.update),
+        schedule_of(model, settings, None if sources is None else strength),
+    )
     clean_of = guided_estimate(model, fields[0].dim, settings)
     condition = torch.cat(
         [model.conditioning.sample(f.to(model.device), [window], layout=settings.layout) for f in fields]
     )
     x = _noise(model, window, seeds)
     if sources is not None:
-        x = float(ladder.alpha[0]) * sources.to(x) + float(ladder.sigma[0]) * x
+        x = float(schedule.alpha[0]) * sources.to(x) + float(schedule.sigma[0]) * x
     previous: Tensor | None = None
-    for step in ladder.steps():
+    for step in schedule.steps():
         clean = clean_of(x, condition, step)
         x = update.rule(x, clean, previous, step)
         if (deviation := update.fresh_noise(step)) > 0:
             x = x + deviation * _noise(model, window, seeds, step.index + 1)
         previous = clean
-        tick((step.index + 1) / len(ladder))
+        tick((step.index + 1) / len(schedule))
     return x
 
 

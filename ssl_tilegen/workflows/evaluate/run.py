@@ -115,7 +115,8 @@ def _compare(
     found, warnings = _figures(evidence, settings, progress)
     warnings += [
         f"{part.left_out} images of {part.path} are not {name}, says its manifest, and were left out"
-        for name, part in sets.items() if part.left_out
+        for name, part in sets.items()
+        if part.left_out
     ]
     if set(images) >= {"real", "synthetic"} and side:
         found += _of_images(images, encoders, side, resolution, settings, evidence, progress, shelf, warnings)
@@ -143,7 +144,8 @@ def _read_sets(settings: EvaluateSettings) -> dict[str, ImageSet]:
     given = {"real": settings.real, "synthetic": settings.synthetic, "train": settings.train}
     sets = {
         name: read_set(path, kind=_KINDS[name], mpp=settings.mpp, gsd=settings.gsd)
-        for name, path in given.items() if path
+        for name, path in given.items()
+        if path
     }
     if any(part.grids for part in sets.values()) and BUNDLE not in settings.encoder:
         raise SettingError("--encoder: grids hold vectors of their own encoder; name `bundle` to compare them")
