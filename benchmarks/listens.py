@@ -24,7 +24,7 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.prior.prompt_encoder import Teller, prior_of
@@ -102,7 +102,7 @@ def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int)
     window = Window(-before, -before, side, side)
     x, previous = torch.stack([first_noise(prior, window, first_seed + k) for k in range(len(told))]), None
     field = torch.from_numpy(told)[:, :, None, None].expand(-1, -1, side, side)
-    clean_of, update = guided(clean_of_grid(prior), how.guidance, how.guidance_interval), update_named(how.update)
+    clean_of, update = guided(clean_of_grid(prior), how.guidance, how.guidance_interval), stepper_named(how.update)
     for step in Schedule.from_config(SCHEDULER, how.steps).steps():
         clean = clean_of(x, field, step)
         x, previous = update.rule(x, clean, previous, step), clean

@@ -24,7 +24,7 @@ from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 
 STEPS, GUIDANCE = (8, 12, 16, 24), (1.0, 1.5, 2.0, 3.0, 4.0)
-INTERVALS, UPDATES = ((0.0, 1.0), (0.2, 0.8), (0.2, 1.0), (0.4, 0.8)), ("dpmpp_2m", "ddim", "ancestral")
+INTERVALS, STEPPERS = ((0.0, 1.0), (0.2, 0.8), (0.2, 1.0), (0.4, 0.8)), ("dpmpp_2m", "ddim", "ancestral")
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
 def recipes(start: SynthesisSettings, only: list[str] | None) -> Iterator[tuple[str, SynthesisSettings]]:
     """``start``, and each of its knobs turned alone."""
     yield "start", start
-    knobs = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": UPDATES}
+    knobs = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": STEPPERS}
     for name, values in knobs.items():
         for value in values if only is None or name in only else ():
             if value != getattr(start, name):

@@ -27,7 +27,7 @@ from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, FieldConditioning, TokenConditioning
 from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.schedule import check_times
-from ssl_tilegen.diffusion.steppers import UPDATES
+from ssl_tilegen.diffusion.steppers import STEPPERS
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.nets import build_component, build_encoder, is_ours
@@ -89,8 +89,8 @@ class Sampling(BaseModel):
     @field_validator("update")
     @classmethod
     def _known(cls, update: str) -> str:
-        if update not in UPDATES:
-            raise ValueError(f"unknown update rule {update[:40]!r}; known: {', '.join(UPDATES)}")
+        if update not in STEPPERS:
+            raise ValueError(f"unknown update rule {update[:40]!r}; known: {', '.join(STEPPERS)}")
         return update
 
     @field_validator("times")

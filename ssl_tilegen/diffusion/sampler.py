@@ -11,7 +11,7 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Progress
 from ssl_tilegen.diffusion.schedule import Schedule, Step
-from ssl_tilegen.diffusion.steppers import Update
+from ssl_tilegen.diffusion.steppers import Stepper
 from ssl_tilegen.diffusion.tiled_denoise import Sweep
 
 
@@ -28,7 +28,7 @@ def run(
     state: State,
     schedule: Schedule,
     sweep: Sweep,
-    update: Update,
+    update: Stepper,
     *,
     seed: int,
     progress: Progress = lambda done, total: None,
@@ -66,7 +66,7 @@ def add_noise(x: Canvas, schedule: Schedule, seed: int) -> None:
         x[band].mul_(alpha).add_(noise, alpha=sigma)
 
 
-def _advance(state: State, clean: Canvas, update: Update, step: Step, seed: int) -> None:
+def _advance(state: State, clean: Canvas, update: Stepper, step: Step, seed: int) -> None:
     """One update of ``state.x``, band by band, in place. Stream 0 is the first noise, stream k + 1 that of step k."""
     deviation = update.fresh_noise(step)
     for band in state.x.bands():

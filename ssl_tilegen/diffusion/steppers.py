@@ -15,14 +15,14 @@ from torch import Tensor
 from ssl_tilegen.diffusion.schedule import Step, log_snr
 from ssl_tilegen.errors import SettingError
 
-Rule = Callable[[Tensor, Tensor, Tensor | None, Step], Tensor]
+StepRule = Callable[[Tensor, Tensor, Tensor | None, Step], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Stepper:
     """A rule, whether it looks back at the last clean estimate, and the deviation of the fresh noise it wants after."""
 
-    rule: Rule
+    rule: StepRule
     looks_back: bool = False
     fresh_noise: Callable[[Step], float] = lambda step: 0.0
 
@@ -82,17 +82,17 @@ def beta_deviation(step: Step) -> float:
     return math.sqrt(step.beta) * step.next_sigma / step.sigma
 
 
-UPDATES: dict[str, Update] = {
-    "ddim": Update(ddim),
-    "dpmpp_2m": Update(dpmpp_2m, looks_back=True),
-    "ancestral": Update(ancestral, fresh_noise=posterior_deviation),
-    "ddim_beta": Update(ddim_beta, fresh_noise=beta_deviation),
-    "renoise": Update(renoise, fresh_noise=lambda step: step.next_sigma),
+STEPPERS: dict[str, Stepper] = {
+    "ddim": Stepper(ddim),
+    "dpmpp_2m": Stepper(dpmpp_2m, looks_back=True),
+    "ancestral": Stepper(ancestral, fresh_noise=posterior_deviation),
+    "ddim_beta": Stepper(ddim_beta, fresh_noise=beta_deviation),
+    "renoise": Stepper(renoise, fresh_noise=lambda step: step.next_sigma),
 }
 
 
-def update_named(name: str) -> Update:
+def stepper_named(name: str) -> Stepper:
     """The registered update rule, or an error that lists them."""
-    if name not in UPDATES:
-        raise SettingError(f"unknown update rule {name!r}; known: {', '.join(UPDATES)}")
-    return UPDATES[name]
+    if name not in STEPPERS:
+        raise SettingError(f"unknown update rule {name!r}; known: {', '.join(STEPPERS)}")
+    return STEPPERS[name]

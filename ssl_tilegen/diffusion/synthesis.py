@@ -32,7 +32,7 @@ from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Team, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
-from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.windows import LatticeOf, overlapping, settling, shifting
 from ssl_tilegen.errors import SettingError, TilegenError
@@ -156,7 +156,10 @@ def paint(
     are not in memory where they are mapped; and one network call.
     """
     band = band_of(model, field, region, settings, glass, team)
-    update, schedule = update_named(settings.update), schedule_of(model, settings, None if source is None else strength)
+    update, schedule = (
+        stepper_named(settings.update),
+        schedule_of(model, settings, None if source is None else strength),
+    )
     sweep = make_sweep(
         model, field.to(model.device), band.whole, replace(settings, steps=len(schedule)), glass, band.own
     )
@@ -314,7 +317,7 @@ def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callabl
 
 
 def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:
-    return (2 + update_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
+    return (2 + stepper_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
 
 
 def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:

@@ -23,7 +23,7 @@ from ssl_tilegen.diffusion.noise import coherent_noise
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.sampler import State, run
 from ssl_tilegen.diffusion.schedule import Schedule, Step
-from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
 from ssl_tilegen.diffusion.windows import overlapping, settling, shifting
 from ssl_tilegen.geometry import Window
@@ -73,7 +73,9 @@ def draw(
     canvas[window].copy_(first_noise(prior, window, seed))
     sweep = _sweep(prior, field, window, sampling, seed, call_cells)
     schedule = Schedule.from_config(SCHEDULER, sampling.steps)
-    done = run(State(canvas), schedule, sweep, update_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress)
+    done = run(
+        State(canvas), schedule, sweep, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
+    )
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
     return Drawing(cells[..., :-1], cells[..., -1] > 0)
 

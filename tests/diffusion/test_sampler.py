@@ -12,7 +12,7 @@ from ssl_tilegen.diffusion.guidance import guided
 from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.steppers import UPDATES
+from ssl_tilegen.diffusion.steppers import STEPPERS
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import FLOW, Gaussian
@@ -32,10 +32,10 @@ def started(**kind) -> State:
     return State(x)
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", STEPPERS)
 def test_a_mapped_canvas_gives_the_same_bits(name, tmp_path):
     in_memory, mapped = (
-        run(started(**kind), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4) for kind in ({}, {"scratch": tmp_path})
+        run(started(**kind), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4) for kind in ({}, {"scratch": tmp_path})
     )
     assert torch.equal(in_memory.data, mapped.data) and not list(tmp_path.iterdir())
 
@@ -44,7 +44,7 @@ def test_the_loop_finds_the_gaussian_and_reports_progress():
     seen, state = [], started()
     start = state.x.data.clone()
     x = run(
-        state, SCHEDULE, gaussian_sweep, UPDATES["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
+        state, SCHEDULE, gaussian_sweep, STEPPERS["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
     )
     torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
     assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 24
@@ -54,7 +54,7 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", STEPPERS)
 @pytest.mark.parametrize("stop_after", [1, 5, 11])
 def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
     file = tmp_path / "state"
@@ -65,12 +65,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
         if state.step_index == stop_after:
             raise StoppedError
 
-    straight = run(started(), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4)
+    straight = run(started(), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4)
     with pytest.raises(StoppedError):
-        run(started(), SCHEDULE, gaussian_sweep, UPDATES[name], seed=4, checkpoint=stop)
+        run(started(), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4, checkpoint=stop)
     state = State(Canvas(PLACE, 2))
     assert load_state(file, state, "key") and state.step_index == stop_after
-    assert torch.equal(run(state, SCHEDULE, gaussian_sweep, UPDATES[name], seed=4).data, straight.data)
+    assert torch.equal(run(state, SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4).data, straight.data)
     assert len(list(tmp_path.iterdir())) == 1
 
 

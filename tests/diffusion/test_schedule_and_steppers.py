@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEuler
 
 from ssl_tilegen.diffusion.parameterization import PREDICTIONS, to_clean
 from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.steppers import UPDATES, update_named
+from ssl_tilegen.diffusion.steppers import STEPPERS, stepper_named
 from ssl_tilegen.errors import FormatError, SettingError
 from tests.diffusion.toys import FLOW, Gaussian
 
@@ -60,7 +60,7 @@ def test_rungs_are_those_of_diffusers_ddim(schedule, spacing, steps):
 def test_ddim_and_ancestral_equal_diffusers_ddim(eta):
     theirs = DDIMScheduler(**SCHEDULES["scaled"], timestep_spacing="trailing", clip_sample=False)
     theirs.set_timesteps(10)  # it counts back by 1000 // steps, right only where that divides
-    schedule, update = Schedule.from_config(config_of(theirs), 10), UPDATES["ancestral" if eta else "ddim"]
+    schedule, update = Schedule.from_config(config_of(theirs), 10), STEPPERS["ancestral" if eta else "ddim"]
     x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
     for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean, fresh = torch.randn(2, *x.shape, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_ddim_on_a_flow_ladder_equals_diffusers_euler(shift):
     for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean = torch.randn_like(x)
         expected = theirs.step(raw_for("flow", x, clean, step.alpha, step.sigma), t, x).prev_sample
-        x = UPDATES["ddim"].rule(x, clean, None, step)
+        x = STEPPERS["ddim"].rule(x, clean, None, step)
         torch.testing.assert_close(x, expected.double(), rtol=1e-4, atol=1e-4)
 
 
@@ -96,13 +96,13 @@ def test_dpmpp_2m_equals_diffusers(steps):
     for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
         clean = torch.randn_like(x)
         expected = theirs.step(raw_for("epsilon", x, clean, step.alpha, step.sigma), t, x).prev_sample
-        x = UPDATES["dpmpp_2m"].rule(x, clean, previous, step)
+        x = STEPPERS["dpmpp_2m"].rule(x, clean, previous, step)
         previous = clean
         torch.testing.assert_close(x, expected.double(), rtol=2e-3, atol=2e-3)
 
 
 def walk(config: dict, name: str, steps: int, x: torch.Tensor, truth: Gaussian) -> tuple[torch.Tensor, Schedule]:
-    schedule, update, previous = Schedule.from_config(config, steps), update_named(name), None
+    schedule, update, previous = Schedule.from_config(config, steps), stepper_named(name), None
     for step in schedule.steps():
         clean = truth.clean(x, None, step)
         x = update.rule(x, clean, previous, step) + update.fresh_noise(step) * torch.randn_like(x)
@@ -172,7 +172,7 @@ def test_times_that_do_not_fall_from_1_are_refused(times):
 
 
 def test_renoise_keeps_nothing_but_the_clean_estimate():
-    step, update = Schedule.at_times(FLOW, TIMES).step(1), UPDATES["renoise"]
+    step, update = Schedule.at_times(FLOW, TIMES).step(1), STEPPERS["renoise"]
     x, clean = torch.randn(2, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(update.rule(x, clean, None, step), 0.5 * clean)
     assert update.fresh_noise(step) == 0.5 and update.fresh_noise(Schedule.at_times(FLOW, TIMES).step(3)) == 0
@@ -181,7 +181,7 @@ def test_renoise_keeps_nothing_but_the_clean_estimate():
 def test_renoise_gives_the_gaussian_when_the_model_samples_it():
     """A few-step model's clean estimate is a sample of the data given x, not their mean."""
     torch.manual_seed(0)
-    truth, schedule, update = Gaussian(), Schedule.at_times(FLOW, TIMES), UPDATES["renoise"]
+    truth, schedule, update = Gaussian(), Schedule.at_times(FLOW, TIMES), STEPPERS["renoise"]
     x = torch.randn(40_000, dtype=torch.float64)
     for step in schedule.steps():
         spread = (truth.deviation**-2 + step.alpha**2 / step.sigma**2) ** -0.5
@@ -217,6 +217,6 @@ def test_noise_prediction_without_signal_is_refused():
 
 def test_unknown_names_list_the_known():
     with pytest.raises(SettingError, match="dpmpp_2m"):
-        update_named("euler")
+        stepper_named("euler")
     with pytest.raises(FormatError, match="v_prediction"):
         to_clean("magic")

@@ -17,7 +17,7 @@ from ssl_tilegen.diffusion.decoding import to_uint8
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Model
-from ssl_tilegen.diffusion.steppers import update_named
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings, guided_estimate, paint, schedule_of, with_bleed
 from ssl_tilegen.geometry import Size, Window
 
@@ -50,7 +50,7 @@ def paint_stack(
     if not model.conditioning.is_field:
         return _one_by_one(model, fields, region, seeds, settings, sources, strength, tick)
     update, schedule = (
-        update_named(settings.update),
+        stepper_named(settings.update),
         schedule_of(model, settings, None if sources is None else strength),
     )
     clean_of = guided_estimate(model, fields[0].dim, settings)
