@@ -34,7 +34,7 @@ from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, s
 from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
-from ssl_tilegen.diffusion.windows import LatticeOf, overlapping, settling, shifting
+from ssl_tilegen.diffusion.windows import WindowsAt, overlapping, settling, shifting
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.geometry import Window
 
@@ -238,9 +238,9 @@ def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: Sy
         align = model.conditioning.quantum_lat
         return LocalSweep(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, glass,
                           field.blank_blocks, area)  # fmt: skip
-    lattice_of = _lattice_of(model, canvas, merge, settings)
+    windows_at = _windows_at(model, canvas, merge, settings)
     conditions = _conditions_of(model, field, settings.layout)
-    return WindowSweep(clean_of, conditions, lattice_of, settings.batch, glass, field.is_blank, area)
+    return WindowSweep(clean_of, conditions, windows_at, settings.batch, glass, field.is_blank, area)
 
 
 def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
@@ -297,7 +297,7 @@ def _merge(model: Model, settings: SynthesisSettings) -> str:
     return settings.merge
 
 
-def _lattice_of(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> LatticeOf:
+def _windows_at(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> WindowsAt:
     side, step = model.window_lat, model.conditioning.quantum_lat
     hop = min(settings.recipe.hop_lat, side) if settings.recipe else round(side * (1 - settings.overlap))
     average = overlapping(canvas, side, max(step, hop // step * step), feather=settings.feather)

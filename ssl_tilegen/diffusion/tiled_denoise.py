@@ -22,7 +22,7 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.diffusion.tiles import Tile, exact_tiles, live_tiles
-from ssl_tilegen.diffusion.windows import LatticeOf, Spot
+from ssl_tilegen.diffusion.windows import WeightedWindow, WindowsAt
 from ssl_tilegen.geometry import Window
 
 _EDGE_BLOCKS = 2
@@ -134,7 +134,7 @@ class WindowSweep:
 
     clean_of: CleanOf
     conditions: Callable[[Sequence[Window]], Tensor]
-    lattice_of: LatticeOf
+    windows_at: WindowsAt
     batch: int
     glass: Tensor | None = None
     is_blank: Callable[[Window], bool] = never_blank
@@ -142,34 +142,38 @@ class WindowSweep:
 
     def load(self, step: Step) -> tuple[int, int]:
         windows = self.windows(step)
-        return -(-windows // self.batch), windows * self.lattice_of(step).side ** 2
+        return -(-windows // self.batch), windows * self.windows_at(step).side ** 2
 
     def windows(self, step: Step) -> int:
-        return len(self.lattice_of(step)) if self.glass is self.area is None else len(self._parted(step)[0])
+        return len(self.windows_at(step)) if self.glass is self.area is None else len(self._parted(step)[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, blank = self._parted(step)
         out.data.zero_()
-        for spot in blank:
-            out[spot.window].add_(spot.weigh(_plain(self.glass).to(out.data)))
+        for weighted in blank:
+            out[weighted.window].add_(weighted.weigh(_plain(self.glass).to(out.data)))
         for first in range(0, len(live), self.batch):
-            spots = live[first : first + self.batch]
-            windows = [spot.window for spot in spots]
+            weighted_windows = live[first : first + self.batch]
+            windows = [weighted.window for weighted in weighted_windows]
             noisy = torch.stack([x[window] for window in windows])
             clean = self.clean_of(noisy, self.conditions(windows), step).to(out.data)
-            for spot, estimate in zip(spots, clean, strict=True):
-                out[spot.window].add_(spot.weigh(estimate))
-            tick((first + len(spots)) / len(live))
+            for weighted, estimate in zip(weighted_windows, clean, strict=True):
+                out[weighted.window].add_(weighted.weigh(estimate))
+            tick((first + len(weighted_windows)) / len(live))
 
-    def _parted(self, step: Step) -> tuple[list[Spot], list[Spot]]:
+    def _parted(self, step: Step) -> tuple[list[WeightedWindow], list[WeightedWindow]]:
         """Windows to compute, and blank windows."""
-        spots = [spot for spot in self.lattice_of(step) if self.area is None or spot.window.intersection(self.area)]
+        weighted_windows = [
+            weighted
+            for weighted in self.windows_at(step)
+            if self.area is None or weighted.window.intersection(self.area)
+        ]
         if self.glass is None:
-            return spots, []
-        blank = [self.is_blank(spot.window) for spot in spots]
+            return weighted_windows, []
+        blank = [self.is_blank(weighted.window) for weighted in weighted_windows]
         return (
-            [spot for spot, skip in zip(spots, blank, strict=True) if not skip],
-            [spot for spot, skip in zip(spots, blank, strict=True) if skip],
+            [weighted for weighted, skip in zip(weighted_windows, blank, strict=True) if not skip],
+            [weighted for weighted, skip in zip(weighted_windows, blank, strict=True) if skip],
         )
 
 

@@ -45,7 +45,7 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
-class Spot:
+class WeightedWindow:
     """A window (absolute) and its shares: the product of ``row_share`` (W,) and ``col_share`` (W,)."""
 
     window: Window
@@ -58,7 +58,7 @@ class Spot:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowLattice:
+class WindowLayout:
     """All windows of one step over ``canvas``."""
 
     canvas: Window
@@ -73,15 +73,17 @@ class WindowLattice:
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.cols.starts)
 
-    def __iter__(self) -> Iterator[Spot]:
+    def __iter__(self) -> Iterator[WeightedWindow]:
         """Row by row."""
         side = self.side
         for row, row_share in zip(self.rows.starts, self.rows.shares, strict=True):
             for col, col_share in zip(self.cols.starts, self.cols.shares, strict=True):
-                yield Spot(Window(row + self.canvas.row, col + self.canvas.col, side, side), row_share, col_share)
+                yield WeightedWindow(
+                    Window(row + self.canvas.row, col + self.canvas.col, side, side), row_share, col_share
+                )
 
 
-LatticeOf = Callable[[Step], WindowLattice]
+WindowsAt = Callable[[Step], WindowLayout]
 
 
 def hann(window: int) -> Tensor:
@@ -94,7 +96,7 @@ def gaussian(window: int, sigma: float) -> Tensor:
     return torch.exp(-((torch.linspace(-1, 1, window, dtype=torch.float64) / sigma) ** 2))
 
 
-def overlapping(canvas: Window, window: int, stride: int, *, feather: bool) -> LatticeOf:
+def overlapping(canvas: Window, window: int, stride: int, *, feather: bool) -> WindowsAt:
     """The same overlapping windows at every step (Bar-Tal et al. 2023; uniform at window / 4: Graikos et al. 2024).
 
     They lie on the virtual canvas' own lattice, so neighbouring regions share their windows.
@@ -103,25 +105,25 @@ def overlapping(canvas: Window, window: int, stride: int, *, feather: bool) -> L
     return lambda step: lattice
 
 
-def shifting(canvas: Window, window: int, *, quantum: int = 1, seed: int) -> LatticeOf:
+def shifting(canvas: Window, window: int, *, quantum: int = 1, seed: int) -> WindowsAt:
     """Windows side by side, on a lattice that moves in both axes at every step (cf. SpotDiffusion, Frolov et al. 2024).
 
     They overlap only where the canvas' border pushes them inside, so the cost is that of one pass.
     """
 
     @lru_cache(maxsize=1)
-    def at(index: int) -> WindowLattice:
+    def at(index: int) -> WindowLayout:
         return _lattice(canvas, window, window, addressed_offset(window, quantum, seed, index), feather=False)
 
     return lambda step: at(step.index)
 
 
-def settling(first: LatticeOf, last: LatticeOf, since: int) -> LatticeOf:
+def settling(first: WindowsAt, last: WindowsAt, since: int) -> WindowsAt:
     """``first`` before step ``since``, ``last`` from there on."""
     return lambda step: (first if step.index < since else last)(step)
 
 
-def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLattice:
+def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLayout:
     rows = Axis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
     cols = Axis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)
-    return WindowLattice(canvas, rows, cols)
+    return WindowLayout(canvas, rows, cols)

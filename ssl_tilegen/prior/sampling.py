@@ -102,12 +102,12 @@ def _sweep(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, s
     if side is None:
         return LocalSweep(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
     stride = max(1, round(side * (1 - sampling.overlap)))
-    lattice_of = settling(
+    windows_at = settling(
         shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
         sampling.steps - sampling.settle,
     )  # fmt: skip
     batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
-    return WindowSweep(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), lattice_of, batch)
+    return WindowSweep(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), windows_at, batch)
 
 
 def clean_of_grid(prior: Any) -> CleanOf:

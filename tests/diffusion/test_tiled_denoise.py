@@ -60,9 +60,9 @@ def slow_corners(start: int, length: int, stride: int, offset: int) -> list[int]
 @given(canvas=canvases, stride=st.integers(1, 8), feather=st.booleans(), batch=st.integers(1, 7))
 def test_average_equals_the_slow_reference(canvas, stride, feather, batch):
     field, x = random_field(), noisy(canvas)
-    lattice_of, out = overlapping(canvas, SIDE, stride, feather=feather), x.like()
-    WindowSweep(bent, centre_vectors(field), lattice_of, batch)(x, STEP, out)
-    corners = [(spot.window.row, spot.window.col) for spot in lattice_of(STEP)]
+    windows_at, out = overlapping(canvas, SIDE, stride, feather=feather), x.like()
+    WindowSweep(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
+    corners = [(weighted.window.row, weighted.window.col) for weighted in windows_at(STEP)]
     rows, cols = ({corner[k] for corner in corners} for k in (0, 1))
     assert set(slow_corners(canvas.row, canvas.rows, stride, 0)) <= rows
     assert set(slow_corners(canvas.col, canvas.cols, stride, 0)) <= cols
@@ -75,9 +75,9 @@ def test_average_equals_the_slow_reference(canvas, stride, feather, batch):
 @given(canvas=canvases, seed=st.integers(0, 99), batch=st.integers(1, 7))
 def test_shift_equals_the_slow_reference_at_the_cost_of_one_pass(canvas, seed, batch):
     field, x = random_field(), noisy(canvas)
-    lattice_of, out = shifting(canvas, SIDE, seed=seed), x.like()
-    WindowSweep(bent, centre_vectors(field), lattice_of, batch)(x, STEP, out)
-    corners = [(spot.window.row, spot.window.col) for spot in lattice_of(STEP)]
+    windows_at, out = shifting(canvas, SIDE, seed=seed), x.like()
+    WindowSweep(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
+    corners = [(weighted.window.row, weighted.window.col) for weighted in windows_at(STEP)]
     expected = slow_merge(x, field, corners, np.ones((SIDE, SIDE)))
     np.testing.assert_allclose(out.data.numpy(), expected, rtol=1e-4, atol=1e-4)
     assert len(corners) <= (-(-canvas.rows // SIDE) + 1) * (-(-canvas.cols // SIDE) + 1)
@@ -91,7 +91,9 @@ def test_shifted_lattices_move_in_both_axes_and_agree_between_regions():
     here, there = Window(0, 0, 64, 64), Window(16, 24, 64, 64)
     inside_both, seen = Window(24, 32, 32, 24), set()
     for step in Schedule.from_config(FLOW, 10).steps():
-        left, right = ({spot.window for spot in shifting(canvas, SIDE, seed=3)(step)} for canvas in (here, there))
+        left, right = (
+            {weighted.window for weighted in shifting(canvas, SIDE, seed=3)(step)} for canvas in (here, there)
+        )
         shared = {window for window in left if inside_both.contains(window)}
         assert shared and shared <= right
         seen |= {(window.row % SIDE, window.col % SIDE) for window in shared}
@@ -166,19 +168,19 @@ def half_blank():
     return random_field(8, 8, blank=blank)
 
 
-@pytest.mark.parametrize("lattice_of", [
+@pytest.mark.parametrize("windows_at", [
     overlapping(Window(0, 0, 64, 64), SIDE, 4, feather=True), shifting(Window(0, 0, 64, 64), SIDE, seed=1),
 ])  # fmt: skip
-def test_blank_windows_cost_nothing_and_become_glass(lattice_of):
+def test_blank_windows_cost_nothing_and_become_glass(windows_at):
     field, x = half_blank(), noisy(Window(0, 0, 64, 64))
     clean_of, out = Counting(bent), x.like()
-    sweep = WindowSweep(clean_of, centre_vectors(field), lattice_of, 4, GLASS, field.is_blank)
+    sweep = WindowSweep(clean_of, centre_vectors(field), windows_at, 4, GLASS, field.is_blank)
     sweep(x, STEP, out)
     assert sweep.load(STEP) == (clean_of.calls, clean_of.windows * SIDE * SIDE)
-    assert clean_of.windows < len(lattice_of(STEP)) / 2
+    assert clean_of.windows < len(windows_at(STEP)) / 2
     torch.testing.assert_close(out.data[:, 40:], GLASS[:, None, None].expand(3, 24, 64))
     full = x.like()
-    WindowSweep(bent, centre_vectors(field), lattice_of, 4)(x, STEP, full)
+    WindowSweep(bent, centre_vectors(field), windows_at, 4)(x, STEP, full)
     torch.testing.assert_close(out.data[:, :16], full.data[:, :16])  # tissue is always denoised
 
 
@@ -214,11 +216,11 @@ sides, budgets = st.integers(5, 90), st.sampled_from([400, 2000, 10**5])
 @given(st.integers(0, 10_000), sides, sides, st.integers(1, 4), budgets)
 @example(502, 9, 45, 3, 2000)  # at an edge the halo of the whole is shorter than that of its parts
 @settings(deadline=None)
-def test_live_tiles_hold_all_live_ground_once_and_compute_no_more_than_all(seed, rows, cols, spots, budget):
+def test_live_tiles_hold_all_live_ground_once_and_compute_no_more_than_all(seed, rows, cols, weighted_windows, budget):
     rng, area, outer = np.random.default_rng(seed), Window(-8, 4, rows, cols), Window(-8, 4, rows + 7, cols)
     blocks = area.size.ceil_div(4)
     mask = np.zeros((blocks.rows, blocks.cols), bool)
-    for _ in range(spots):
+    for _ in range(weighted_windows):
         row, col = rng.integers(0, blocks.rows), rng.integers(0, blocks.cols)
         mask[row : row + rng.integers(1, 8), col : col + rng.integers(1, 8)] = True
 
