@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.schedule import Step
-from ssl_tilegen.diffusion.tiled_denoise import Sweep, Tick
+from ssl_tilegen.diffusion.tiled_denoise import Tick, TiledDenoiser
 from ssl_tilegen.geometry import Window
 
 BLEND_LAT = 6
 
 
 @dataclass(frozen=True, eq=False)
-class PinnedSweep:
+class MaskedDenoiser:
     """A sweep whose clean estimate is the ``known`` latents outside of ``free``, and goes over to them at its border.
 
     With the known as clean estimate every update rule keeps a place at alpha * known + sigma * noise, its own noise:
@@ -24,18 +24,18 @@ class PinnedSweep:
     meets them. Beyond ``known.whole`` nothing is known: a free window that reaches its edge has no border there.
     """
 
-    sweep: Sweep
+    denoise: TiledDenoiser
     known: Canvas
     free: Window
 
     def load(self, step: Step) -> tuple[int, int]:
-        return self.sweep.load(step)
+        return self.denoise.load(step)
 
     def windows(self, step: Step) -> int:
-        return self.sweep.windows(step)
+        return self.denoise.windows(step)
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = lambda part: None) -> None:
-        self.sweep(x, step, out, tick)
+        self.denoise(x, step, out, tick)
         whole = self.known.whole
         down = border_ramp(whole.row, whole.row_end, self.free.row, self.free.row_end, BLEND_LAT)
         across = border_ramp(whole.col, whole.col_end, self.free.col, self.free.col_end, BLEND_LAT)

@@ -12,7 +12,7 @@ from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Progress
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import Stepper
-from ssl_tilegen.diffusion.tiled_denoise import Sweep
+from ssl_tilegen.diffusion.tiled_denoise import TiledDenoiser
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class State:
 def run(
     state: State,
     schedule: Schedule,
-    sweep: Sweep,
+    denoise: TiledDenoiser,
     update: Stepper,
     *,
     seed: int,
@@ -41,7 +41,7 @@ def run(
     """
     clean = state.x.like()
     for step in schedule.steps(state.step_index):
-        sweep(state.x, step, clean, lambda part, step_index=step.index: progress(step_index + part, len(schedule)))  # type: ignore[misc]
+        denoise(state.x, step, clean, lambda part, step_index=step.index: progress(step_index + part, len(schedule)))  # type: ignore[misc]
         _advance(state, clean, update, step, seed)
         if update.looks_back:
             state.previous, clean = clean, state.previous or clean.like()

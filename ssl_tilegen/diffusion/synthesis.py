@@ -24,7 +24,7 @@ from ssl_tilegen.diffusion.coarse_latents import told_while
 from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
-from ssl_tilegen.diffusion.inpainting import PinnedSweep
+from ssl_tilegen.diffusion.inpainting import MaskedDenoiser
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
 from ssl_tilegen.diffusion.recipe import Recipe
@@ -33,7 +33,7 @@ from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
+from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser, WindowTiledDenoiser
 from ssl_tilegen.diffusion.windows import WindowsAt, overlapping, settling, shifting
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.geometry import Window
@@ -105,19 +105,19 @@ class Plan:
 
 
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
-         glass: Tensor | None = None, processes: int = 1, pinned: bool = False) -> Plan:  # fmt: skip
+         glass: Tensor | None = None, processes: int = 1, masked: bool = False) -> Plan:  # fmt: skip
     """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
     schedule = schedule_of(model, settings)
     parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
-    sweeps = [make_sweep(model, field, part.whole, settings, glass, part.own) for part in parts]
+    denoisers = [tiled_denoiser(model, field, part.whole, settings, glass, part.own) for part in parts]
     passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in schedule.steps()]
-    loads = [[sweep.load(step) for sweep in sweeps] for step in schedule.steps()]
+    loads = [[denoise.load(step) for denoise in denoisers] for step in schedule.steps()]
     held = max((part.held for part in parts), key=lambda window: window.rows)
-    need = _canvas_bytes(model, held, settings, pinned)
+    need = _canvas_bytes(model, held, settings, masked)
     return Plan(
         canvas=held,
         steps=len(schedule),
-        windows=max(sum(sweep.windows(step) for sweep in sweeps) for step in schedule.steps()),
+        windows=max(sum(denoise.windows(step) for denoise in denoisers) for step in schedule.steps()),
         network_calls=sum(n * sum(calls for calls, _ in each) for n, each in zip(passes, loads, strict=True)),
         network_latents=sum(n * sum(latents for _, latents in each) for n, each in zip(passes, loads, strict=True)),
         canvas_bytes=need,
@@ -160,20 +160,23 @@ def paint(
         stepper_named(settings.update),
         schedule_of(model, settings, None if source is None else strength),
     )
-    sweep = make_sweep(
+    denoise = tiled_denoiser(
         model, field.to(model.device), band.whole, replace(settings, steps=len(schedule)), glass, band.own
     )
-    state = State(_blank_canvas(model, band, region, settings, scratch, pinned=only is not None))
+    state = State(_blank_canvas(model, band, region, settings, scratch, masked=only is not None))
     if source is not None and only is not None:
         known = _filled(state.x.like(), source)
-        sweep, source = PinnedSweep(sweep, known, _open_ended(only, settings.extent, band.whole)), known.__getitem__
+        denoise, source = (
+            MaskedDenoiser(denoise, known, _open_ended(only, settings.extent, band.whole)),
+            known.__getitem__,
+        )
     key = _fingerprint(model, field, region, settings, strength, key, only)
     if state_file is None or not load_state(state_file, state, key):
         _start(state.x, schedule, settings.seed, source)
     if team.tell(state.step_index) != state.step_index:
         raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
     save = _saving(state_file, key, band) if state_file else (lambda state: None)
-    return run(state, schedule, sweep, update, seed=settings.seed, progress=progress, exchange=band.exchange,
+    return run(state, schedule, denoise, update, seed=settings.seed, progress=progress, exchange=band.exchange,
                checkpoint=save)  # fmt: skip
 
 
@@ -228,19 +231,19 @@ def schedule_of(model: Model, settings: SynthesisSettings, strength: float | Non
     return schedule if strength is None else schedule.tail(strength)
 
 
-def make_sweep(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
-               glass: Tensor | None = None, area: Window | None = None) -> Sweep:  # fmt: skip
+def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
+               glass: Tensor | None = None, area: Window | None = None) -> TiledDenoiser:  # fmt: skip
     """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
     clean_of = guided_estimate(model, field.dim, settings)
     merge = _merge(model, settings)
     if merge == "whole":
         condition = _field_of(model, field, settings.layout)
         align = model.conditioning.quantum_lat
-        return LocalSweep(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, glass,
+        return LocalTiledDenoiser(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, glass,
                           field.blank_blocks, area)  # fmt: skip
     windows_at = _windows_at(model, canvas, merge, settings)
     conditions = _conditions_of(model, field, settings.layout)
-    return WindowSweep(clean_of, conditions, windows_at, settings.batch, glass, field.is_blank, area)
+    return WindowTiledDenoiser(clean_of, conditions, windows_at, settings.batch, glass, field.is_blank, area)
 
 
 def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
@@ -316,8 +319,8 @@ def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callabl
     return lambda windows: model.conditioning.sample(field, windows, layout=layout)
 
 
-def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, pinned: bool = False) -> int:
-    return (2 + stepper_named(settings.update).looks_back + pinned) * 4 * model.latent_channels * window.size.area
+def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, masked: bool = False) -> int:
+    return (2 + stepper_named(settings.update).looks_back + masked) * 4 * model.latent_channels * window.size.area
 
 
 def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:
@@ -332,9 +335,9 @@ def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:
 
 
 def _blank_canvas(model: Model, band: Band, region: Window, settings: SynthesisSettings, scratch: Path | None,
-                  pinned: bool) -> Canvas:  # fmt: skip
+                  masked: bool) -> Canvas:  # fmt: skip
     """On the model's device while all canvases fit the budget, else in a mapped file if there is a folder for it."""
-    fits = scratch is None or _canvas_bytes(model, band.held, settings, pinned) <= settings.canvas_mib << 20
+    fits = scratch is None or _canvas_bytes(model, band.held, settings, masked) <= settings.canvas_mib << 20
     return Canvas(
         band.held,
         model.latent_channels,

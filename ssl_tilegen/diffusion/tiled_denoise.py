@@ -44,7 +44,7 @@ def no_blank_blocks(window: Window, side: int) -> NDArray[np.bool_]:
     return np.zeros((blocks.rows, blocks.cols), dtype=bool)
 
 
-class Sweep(Protocol):
+class TiledDenoiser(Protocol):
     """A clean estimate of the whole canvas at one step."""
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None: ...
@@ -59,7 +59,7 @@ class Sweep(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LocalSweep:
+class LocalTiledDenoiser:
     """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
 
     ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
@@ -125,7 +125,7 @@ class LocalSweep:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowSweep:
+class WindowTiledDenoiser:
     """Square windows on a lattice, ``batch`` at a time, their clean estimates added by shares that sum to one.
 
     ``conditions`` gives the windows' conditions (N, ...). Windows that are wholly ``is_blank`` take ``glass`` (C,)

@@ -24,7 +24,7 @@ from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.sampler import State, run
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, Sweep, WindowSweep
+from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser, WindowTiledDenoiser
 from ssl_tilegen.diffusion.windows import overlapping, settling, shifting
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.prior.spec import PriorSampling
@@ -71,10 +71,10 @@ def draw(
     field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
     canvas[window].copy_(first_noise(prior, window, seed))
-    sweep = _sweep(prior, field, window, sampling, seed, call_cells)
+    denoise = _denoiser(prior, field, window, sampling, seed, call_cells)
     schedule = Schedule.from_config(SCHEDULER, sampling.steps)
     done = run(
-        State(canvas), schedule, sweep, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
+        State(canvas), schedule, denoise, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
     )
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
     return Drawing(cells[..., :-1], cells[..., -1] > 0)
@@ -91,7 +91,9 @@ def _framed(core: Window, least: int) -> Window:
     return Window(window.row, window.col, max(window.rows, least), max(window.cols, least))
 
 
-def _sweep(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, seed: int, call_cells: int) -> Sweep:
+def _denoiser(
+    prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, seed: int, call_cells: int
+) -> TiledDenoiser:
     """One convolution for a local network; windows that move at every step and are averaged at last for others."""
     clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
     side = prior.window
@@ -100,14 +102,14 @@ def _sweep(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, s
         return field[:, *part.within(canvas).slices]
 
     if side is None:
-        return LocalSweep(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
+        return LocalTiledDenoiser(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
     stride = max(1, round(side * (1 - sampling.overlap)))
     windows_at = settling(
         shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
         sampling.steps - sampling.settle,
     )  # fmt: skip
     batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
-    return WindowSweep(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), windows_at, batch)
+    return WindowTiledDenoiser(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), windows_at, batch)
 
 
 def clean_of_grid(prior: Any) -> CleanOf:

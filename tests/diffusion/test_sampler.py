@@ -21,7 +21,7 @@ SCHEDULE = Schedule.from_config(FLOW, 12)
 PLACE = Window(-5, 3, 30, 70)
 
 
-def gaussian_sweep(x, step, out, tick):
+def gaussian_denoiser(x, step, out, tick):
     out.data.copy_(Gaussian().clean(x.data, None, step))
     tick(1.0)
 
@@ -35,7 +35,8 @@ def started(**kind) -> State:
 @pytest.mark.parametrize("name", STEPPERS)
 def test_a_mapped_canvas_gives_the_same_bits(name, tmp_path):
     in_memory, mapped = (
-        run(started(**kind), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4) for kind in ({}, {"scratch": tmp_path})
+        run(started(**kind), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4)
+        for kind in ({}, {"scratch": tmp_path})
     )
     assert torch.equal(in_memory.data, mapped.data) and not list(tmp_path.iterdir())
 
@@ -44,7 +45,12 @@ def test_the_loop_finds_the_gaussian_and_reports_progress():
     seen, state = [], started()
     start = state.x.data.clone()
     x = run(
-        state, SCHEDULE, gaussian_sweep, STEPPERS["dpmpp_2m"], seed=4, progress=lambda done, of: seen.append(done / of)
+        state,
+        SCHEDULE,
+        gaussian_denoiser,
+        STEPPERS["dpmpp_2m"],
+        seed=4,
+        progress=lambda done, of: seen.append(done / of),
     )
     torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
     assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 24
@@ -65,12 +71,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
         if state.step_index == stop_after:
             raise StoppedError
 
-    straight = run(started(), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4)
+    straight = run(started(), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4)
     with pytest.raises(StoppedError):
-        run(started(), SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4, checkpoint=stop)
+        run(started(), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4, checkpoint=stop)
     state = State(Canvas(PLACE, 2))
     assert load_state(file, state, "key") and state.step_index == stop_after
-    assert torch.equal(run(state, SCHEDULE, gaussian_sweep, STEPPERS[name], seed=4).data, straight.data)
+    assert torch.equal(run(state, SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4).data, straight.data)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.sampler import fill_with_noise
 from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, clean_estimator, make_sweep
-from ssl_tilegen.diffusion.tiled_denoise import LocalSweep, WindowSweep
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings, clean_estimator, tiled_denoiser
+from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, WindowTiledDenoiser
 from ssl_tilegen.diffusion.tiles import exact_tiles, live_tiles
 from ssl_tilegen.diffusion.windows import hann, overlapping, shifting
 from ssl_tilegen.geometry import Window
@@ -61,7 +61,7 @@ def slow_corners(start: int, length: int, stride: int, offset: int) -> list[int]
 def test_average_equals_the_slow_reference(canvas, stride, feather, batch):
     field, x = random_field(), noisy(canvas)
     windows_at, out = overlapping(canvas, SIDE, stride, feather=feather), x.like()
-    WindowSweep(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
+    WindowTiledDenoiser(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
     corners = [(weighted.window.row, weighted.window.col) for weighted in windows_at(STEP)]
     rows, cols = ({corner[k] for corner in corners} for k in (0, 1))
     assert set(slow_corners(canvas.row, canvas.rows, stride, 0)) <= rows
@@ -76,7 +76,7 @@ def test_average_equals_the_slow_reference(canvas, stride, feather, batch):
 def test_shift_equals_the_slow_reference_at_the_cost_of_one_pass(canvas, seed, batch):
     field, x = random_field(), noisy(canvas)
     windows_at, out = shifting(canvas, SIDE, seed=seed), x.like()
-    WindowSweep(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
+    WindowTiledDenoiser(bent, centre_vectors(field), windows_at, batch)(x, STEP, out)
     corners = [(weighted.window.row, weighted.window.col) for weighted in windows_at(STEP)]
     expected = slow_merge(x, field, corners, np.ones((SIDE, SIDE)))
     np.testing.assert_allclose(out.data.numpy(), expected, rtol=1e-4, atol=1e-4)
@@ -114,7 +114,7 @@ def test_local_tiles_equal_the_whole(rows, cols, row, col, budget):
     field, x = random_field(), noisy(canvas)
     whole, tiled = x.like(), x.like()
     for out, call_lat in ((whole, canvas.size.area), (tiled, budget)):
-        make_sweep(LocalToy(), field, canvas, SynthesisSettings(call_lat=call_lat, guidance=1.5))(x, STEP, out)
+        tiled_denoiser(LocalToy(), field, canvas, SynthesisSettings(call_lat=call_lat, guidance=1.5))(x, STEP, out)
     torch.testing.assert_close(tiled.data, whole.data, rtol=1e-5, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_a_halo_that_is_too_small_is_noticed():
     whole, tiled = x.like(), x.like()
     for out, budget in ((whole, 64 * 64), (tiled, 1200)):
         model = LocalToy(halo_lat=2)
-        make_sweep(model, field, canvas, SynthesisSettings(call_lat=budget))(x, STEP, out)
+        tiled_denoiser(model, field, canvas, SynthesisSettings(call_lat=budget))(x, STEP, out)
     assert (tiled.data - whole.data).abs().max() > 1e-3
 
 
@@ -174,13 +174,13 @@ def half_blank():
 def test_blank_windows_cost_nothing_and_become_glass(windows_at):
     field, x = half_blank(), noisy(Window(0, 0, 64, 64))
     clean_of, out = Counting(bent), x.like()
-    sweep = WindowSweep(clean_of, centre_vectors(field), windows_at, 4, GLASS, field.is_blank)
-    sweep(x, STEP, out)
-    assert sweep.load(STEP) == (clean_of.calls, clean_of.windows * SIDE * SIDE)
+    denoise = WindowTiledDenoiser(clean_of, centre_vectors(field), windows_at, 4, GLASS, field.is_blank)
+    denoise(x, STEP, out)
+    assert denoise.load(STEP) == (clean_of.calls, clean_of.windows * SIDE * SIDE)
     assert clean_of.windows < len(windows_at(STEP)) / 2
     torch.testing.assert_close(out.data[:, 40:], GLASS[:, None, None].expand(3, 24, 64))
     full = x.like()
-    WindowSweep(bent, centre_vectors(field), windows_at, 4)(x, STEP, full)
+    WindowTiledDenoiser(bent, centre_vectors(field), windows_at, 4)(x, STEP, full)
     torch.testing.assert_close(out.data[:, :16], full.data[:, :16])  # tissue is always denoised
 
 
@@ -189,17 +189,17 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
     field, canvas, model = half_blank(), Window(0, 0, 64, 64), LocalToy(halo_lat=8)
     clean_of, x = Counting(clean_estimator(model)), noisy(canvas)
     condition, out = lambda w: field.sample_window(w, 4), x.like()
-    sweep = LocalSweep(clean_of, condition, canvas, 8, 4, budget, GLASS, field.blank_blocks)
-    sweep(x, STEP, out)
+    denoise = LocalTiledDenoiser(clean_of, condition, canvas, 8, 4, budget, GLASS, field.blank_blocks)
+    denoise(x, STEP, out)
     whole = x.like()
-    LocalSweep(clean_estimator(model), condition, canvas, 8, 4, 64 * 64)(x, STEP, whole)
+    LocalTiledDenoiser(clean_estimator(model), condition, canvas, 8, 4, 64 * 64)(x, STEP, whole)
     rows, cols = range(-8, 72, 4), range(-8, 72, 4)
     blank = np.array([[field.is_blank(Window(row, col, 4, 4)) for col in cols] for row in rows])
     mean = np.array([[blank[i : i + 5, j : j + 5].mean() for j in range(16)] for i in range(16)])
     share = torch.from_numpy(np.kron((2 * mean - 1).clip(0, 1), np.ones((4, 4))).astype(np.float32))
     assert ((share > 0) & (share < 1)).any() and (share == 1).any() and (share == 0).any()
     torch.testing.assert_close(out.data, whole.data.lerp(GLASS[:, None, None], share), rtol=1e-4, atol=1e-4)
-    assert sweep.load(STEP)[0] == clean_of.calls and sweep.tiles[1]
+    assert denoise.load(STEP)[0] == clean_of.calls and denoise.tiles[1]
     assert (out.data[:, 40:] == GLASS[:, None, None]).all()
 
 
@@ -257,5 +257,5 @@ def test_window_model_sees_only_its_windows():
     x, field = noisy(canvas), random_field()
     for merge in ("shift", "average"):
         out = x.like()
-        make_sweep(model, field, canvas, SynthesisSettings(merge=merge))(x, STEP, out)
+        tiled_denoiser(model, field, canvas, SynthesisSettings(merge=merge))(x, STEP, out)
         assert (out.data != 0).all()
