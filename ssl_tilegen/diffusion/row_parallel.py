@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class Ranks:
     """The processes that paint one canvas: this one is number ``rank`` of ``count``. By default it is alone."""
 
     rank: int = 0
@@ -43,7 +43,7 @@ class Team:
         return values[0]  # type: ignore[return-value]
 
 
-ALONE = Team()
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Band:
     whole: Window
     edges: tuple[int, ...]
     reach: int = 0
-    team: Team = ALONE
+    ranks: Ranks = ALONE
 
     @classmethod
     def alone(cls, whole: Window) -> Band:
@@ -62,15 +62,15 @@ class Band:
 
     @property
     def own(self) -> Window:
-        return self._own(self.team.rank)
+        return self._own(self.ranks.rank)
 
     @property
     def held(self) -> Window:
-        return self._held(self.team.rank)
+        return self._held(self.ranks.rank)
 
     def exchange(self, x: Canvas) -> None:
         """Fill the rows of ``x`` that others own, and give them those of its own that they hold."""
-        if self.team.count == 1:
+        if self.ranks.count == 1:
             return
         sends, receipts = self._meetings(lambda q: (self.own, self._held(q))), self._meetings(
             lambda q: (self._own(q), self.held))  # fmt: skip
@@ -94,10 +94,10 @@ class Band:
 
     def _meetings(self, pair: Callable[[int], tuple[Window, Window]]) -> Iterator[tuple[int, Window]]:
         """The other ranks, and the rows that both windows of each pair have."""
-        for rank in range(self.team.count):
+        for rank in range(self.ranks.count):
             first, second = pair(rank)
             shared = first.intersection(second)
-            if rank != self.team.rank and shared is not None:
+            if rank != self.ranks.rank and shared is not None:
                 yield rank, shared
 
 

@@ -28,7 +28,7 @@ from ssl_tilegen.diffusion.inpainting import MaskedDenoiser
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.protocols import Model, Progress
 from ssl_tilegen.diffusion.recipe import Recipe
-from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Team, balanced_edges
+from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Ranks, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
@@ -108,7 +108,7 @@ def plan(model: Model, field: ConditionField, region: Window, settings: Synthesi
          glass: Tensor | None = None, processes: int = 1, masked: bool = False) -> Plan:  # fmt: skip
     """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
     schedule = schedule_of(model, settings)
-    parts = [band_of(model, field, region, settings, glass, Team(rank, processes)) for rank in range(processes)]
+    parts = [band_of(model, field, region, settings, glass, Ranks(rank, processes)) for rank in range(processes)]
     denoisers = [tiled_denoiser(model, field, part.whole, settings, glass, part.own) for part in parts]
     passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in schedule.steps()]
     loads = [[denoise.load(step) for denoise in denoisers] for step in schedule.steps()]
@@ -140,7 +140,7 @@ def paint(
     scratch: Path | None = None,
     state_file: Path | None = None,
     key: str = "",
-    team: Team = ALONE,
+    ranks: Ranks = ALONE,
 ) -> Canvas:
     """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
 
@@ -155,7 +155,7 @@ def paint(
     Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
     are not in memory where they are mapped; and one network call.
     """
-    band = band_of(model, field, region, settings, glass, team)
+    band = band_of(model, field, region, settings, glass, ranks)
     update, schedule = (
         stepper_named(settings.update),
         schedule_of(model, settings, None if source is None else strength),
@@ -173,7 +173,7 @@ def paint(
     key = _fingerprint(model, field, region, settings, strength, key, only)
     if state_file is None or not load_state(state_file, state, key):
         _start(state.x, schedule, settings.seed, source)
-    if team.tell(state.step_index) != state.step_index:
+    if ranks.tell(state.step_index) != state.step_index:
         raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
     save = _saving(state_file, key, band) if state_file else (lambda state: None)
     return run(state, schedule, denoise, update, seed=settings.seed, progress=progress, exchange=band.exchange,
@@ -247,10 +247,10 @@ def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings
 
 
 def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
-            team: Team) -> Band:  # fmt: skip
+            ranks: Ranks) -> Band:  # fmt: skip
     """The rows that each of a team of processes paints of ``region`` and its bleed: of about the same work."""
     whole = with_bleed(model, region, settings)
-    if team.count == 1:
+    if ranks.count == 1:
         return Band.alone(whole)
     step = math.lcm(model.conditioning.quantum_lat, _BAND_STEP_LAT)
     blank = field.blank_blocks(whole, step)
@@ -258,7 +258,7 @@ def band_of(model: Model, field: ConditionField, region: Window, settings: Synth
     quantum = model.conditioning.quantum_lat
     sees = model.halo_lat + quantum if _merge(model, settings) == "whole" else model.window_lat - 1
     reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)
-    return Band(whole, balanced_edges(whole, region, step, load, team.count), reach, team)
+    return Band(whole, balanced_edges(whole, region, step, load, ranks.count), reach, ranks)
 
 
 def clean_estimator(model: Model) -> CleanOf:
@@ -353,8 +353,8 @@ def _saving(file: Path, key: str, band: Band) -> Callable[[State], None]:
 
     def save(state: State) -> None:
         save_state(file, state, key, band.own)
-        band.team.wait()
-        if band.team.rank == 0:
+        band.ranks.wait()
+        if band.ranks.rank == 0:
             drop_older_states(file, state.step_index)
 
     return save

@@ -15,7 +15,7 @@ from torch import Tensor
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.decoding import Pixels
-from ssl_tilegen.diffusion.row_parallel import Team
+from ssl_tilegen.diffusion.row_parallel import Ranks
 from ssl_tilegen.diffusion.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
@@ -136,7 +136,7 @@ def generate(
     with _locked(job.out, who, held) as own, process_group(who, job.bundle.device):
         if who.rank == 0:
             sweep_run(settings, job.out)
-        paint_s, develop_s = _make(job, settings, Team(who.rank, who.count), progress, own)
+        paint_s, develop_s = _make(job, settings, Ranks(who.rank, who.count), progress, own)
         preview = write_preview(job.out) if settings.preview and who.rank == 0 else None
     seconds = time.perf_counter() - started
     return replace(
@@ -181,22 +181,22 @@ def _previewed(job: Job, who: Distributed) -> GenerateReport:
 
 
 def _make(
-    job: Job, settings: GenerateSettings, team: Team, progress: Progress, held: Held | None
+    job: Job, settings: GenerateSettings, ranks: Ranks, progress: Progress, held: Held | None
 ) -> tuple[float, float]:
     """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file, the
     others leave it their rows."""
-    with _writer(job, settings, team, held) as writer:
+    with _writer(job, settings, ranks, held) as writer:
         begun = time.perf_counter()
-        written = team.tell(writer.rows_done if writer else 0)
+        written = ranks.tell(writer.rows_done if writer else 0)
         first = max(0, written - job.placement.window.row) if job.kept else written
-        canvas = _painted(job, team, progress)
+        canvas = _painted(job, ranks, progress)
         painted = time.perf_counter()
         shards = Shards(part_of(job.out))
         if writer is None:
             _leave_rows(job, canvas, shards, first, progress)
-            team.wait()
+            ranks.wait()
         else:
-            rows = _all_rows(job, canvas, team, shards, first, progress)
+            rows = _all_rows(job, canvas, ranks, shards, first, progress)
             for band in job.kept.around(rows, written) if job.kept else rows:
                 writer.write(band)
     return painted - begun, time.perf_counter() - painted
@@ -209,24 +209,26 @@ def _leave_rows(job: Job, canvas: Canvas, shards: Shards, first: int, progress: 
         first += len(band)
 
 
-def _all_rows(job: Job, canvas: Canvas, team: Team, shards: Shards, first: int, progress: Progress) -> Iterator[Pixels]:
+def _all_rows(
+    job: Job, canvas: Canvas, ranks: Ranks, shards: Shards, first: int, progress: Progress
+) -> Iterator[Pixels]:
     """What was painted, from row ``first`` on: this process's rows, then those of the others."""
     for band in _developed(job, canvas, first, progress):
         yield band
         first += len(band)
-    team.wait()
+    ranks.wait()
     yield from shards.rows_from(first)
 
 
 def _writer(
-    job: Job, settings: GenerateSettings, team: Team, held: Held | None
+    job: Job, settings: GenerateSettings, ranks: Ranks, held: Held | None
 ) -> AbstractContextManager[PyramidWriter | None]:
-    if team.rank > 0:
+    if ranks.rank > 0:
         return nullcontext()
     return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart, held=held)
 
 
-def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
+def _painted(job: Job, ranks: Ranks, progress: Progress) -> Canvas:
     folder = part_of(job.out)
     return paint(
         job.bundle,
@@ -238,7 +240,7 @@ def _painted(job: Job, team: Team, progress: Progress) -> Canvas:
         scratch=folder,
         state_file=folder / STATE,
         key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
-        team=team,
+        ranks=ranks,
         source=_source(job),
         strength=job.repaint.strength if job.repaint else 1.0,
         only=job.region_lat if job.kept else None,
