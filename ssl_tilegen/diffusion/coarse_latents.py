@@ -21,7 +21,7 @@ from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.geometry import Window
 
-Unfold = Callable[[Tensor], Tensor]
+DecodeCells = Callable[[Tensor], Tensor]
 """Vectors (..., D) -> their pictures (..., C, side, side)."""
 
 
@@ -36,7 +36,7 @@ class LocalCondition:
     stride: int
     layout_dim: int = 0
     side: int = 0
-    unfold: Unfold | None = None
+    unfold: DecodeCells | None = None
 
     def __call__(self, field: ConditionField, window: Window, *, layout: bool = True) -> Tensor:
         """(D [+ C * stride^2], rows / stride, cols / stride); without ``layout`` all that tells of it is NaN."""
@@ -46,12 +46,14 @@ class LocalCondition:
         if self.unfold is None or not self.side:
             return values
         if layout:
-            return torch.cat([values, pixel_unshuffle(sketch(field, self.unfold, self.side, window), self.stride)])
+            return torch.cat(
+                [values, pixel_unshuffle(coarse_latents(field, self.unfold, self.side, window), self.stride)]
+            )
         channels = self.unfold(field.embedding[:1, :1]).shape[2] * self.stride**2
         return torch.cat([values, values.new_full((channels, *values.shape[1:]), torch.nan)])
 
 
-def told_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) -> CleanOf:
+def condition_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) -> CleanOf:
     """``clean_of`` that is told of the layout only while the noise fraction is at least ``above``.
 
     So the layout says where things lie, and what they look like there is the network's own. ``dim``: length of the
@@ -67,7 +69,7 @@ def told_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) -> Cl
     return clean
 
 
-def sketch(field: ConditionField, unfold: Unfold, side: int, window: Window) -> Tensor:
+def coarse_latents(field: ConditionField, unfold: DecodeCells, side: int, window: Window) -> Tensor:
     """The sketch (C, rows, cols) at the latents of ``window``: the cells' pictures, each over its own part of the
     plane, read bilinearly; beyond the grid its edge goes on. Of tiles that overlap the inner part is used.
 

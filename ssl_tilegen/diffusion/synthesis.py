@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.coarse_latents import told_while
+from ssl_tilegen.diffusion.coarse_latents import condition_while
 from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
@@ -278,7 +278,7 @@ def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> Clea
     """``clean_estimator`` under guidance, told of the layout as long as the settings say; ``dim`` of the vectors."""
     clean_of, layout_dim = clean_estimator(model), model.conditioning.layout_dim
     if settings.layout_above > 0 and layout_dim:
-        clean_of = told_while(clean_of, settings.layout_above, dim, layout_dim)
+        clean_of = condition_while(clean_of, settings.layout_above, dim, layout_dim)
     return guided(clean_of, settings.guidance, settings.guidance_interval)
 
 

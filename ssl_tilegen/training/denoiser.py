@@ -38,7 +38,12 @@ from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.start import Start
-from ssl_tilegen.training.statistics import condition_statistics, fitted_sketch, latent_deviation, latent_statistics
+from ssl_tilegen.training.statistics import (
+    condition_statistics,
+    fitted_cell_decoder,
+    latent_deviation,
+    latent_statistics,
+)
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
@@ -136,7 +141,9 @@ class DenoiserStage(Stage):
         self.module.condition_std.copy_(self._spread)
         self.module.latent_std.copy_(torch.from_numpy(latent_deviation(self.scenes, self.latent_scale)))
         if self.module.sketch_side:
-            weight, bias = fitted_sketch(self.scenes, self.module.sketch_side, self.bundle.factor, self.normalised)
+            weight, bias = fitted_cell_decoder(
+                self.scenes, self.module.sketch_side, self.bundle.factor, self.normalised
+            )
             self.module.sketch.weight.copy_(torch.from_numpy(weight))
             self.module.sketch.bias.copy_(torch.from_numpy(bias))
 

@@ -32,7 +32,7 @@ def latent_deviation(scenes: list[Scene], scale: np.ndarray) -> np.ndarray:
     return (raw.astype(np.float32).std(1) * scale).astype(np.float32)
 
 
-def fitted_sketch(
+def fitted_cell_decoder(
     scenes: list[Scene], side: int, factor: int, normalised: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The linear map from a cell's vector (D,) to its clean latents (C * side * side,) of least square error:
