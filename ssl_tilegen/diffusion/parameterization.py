@@ -22,7 +22,7 @@ def _some_signal(step: Step) -> float:
     return step.alpha
 
 
-PREDICTIONS: dict[str, ToClean] = {
+PARAMETERIZATIONS: dict[str, ToClean] = {
     "flow": lambda raw, x, step: x - step.sigma * raw,  # raw = noise - clean, alpha = 1 - sigma
     "epsilon": lambda raw, x, step: (x - step.sigma * raw) / _some_signal(step),  # raw = noise
     "v_prediction": lambda raw, x, step: step.alpha * x - step.sigma * raw,  # raw = alpha noise - sigma clean
@@ -33,6 +33,6 @@ PREDICTIONS: dict[str, ToClean] = {
 def to_clean(kind: str) -> ToClean:
     """``(raw, x, step) -> clean`` for a prediction type; all arrays are (N, C, h, w)."""
     try:
-        return PREDICTIONS[kind]
+        return PARAMETERIZATIONS[kind]
     except KeyError:
-        raise FormatError(f"unknown prediction type {kind!r}; known: {', '.join(PREDICTIONS)}") from None
+        raise FormatError(f"unknown prediction type {kind!r}; known: {', '.join(PARAMETERIZATIONS)}") from None

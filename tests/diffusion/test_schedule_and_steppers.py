@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
-from ssl_tilegen.diffusion.parameterization import PREDICTIONS, to_clean
+from ssl_tilegen.diffusion.parameterization import PARAMETERIZATIONS, to_clean
 from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import STEPPERS, stepper_named
 from ssl_tilegen.errors import FormatError, SettingError
@@ -34,7 +34,7 @@ def raw_for(kind: str, x: torch.Tensor, clean: torch.Tensor, alpha: float, sigma
     ]
 
 
-@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("kind", PARAMETERIZATIONS)
 def test_every_prediction_type_gives_the_clean_estimate_back(kind):
     config = FLOW if kind == "flow" else {"beta_schedule": "scaled_linear"}
     step = Schedule.from_config(config, 10).step(4)

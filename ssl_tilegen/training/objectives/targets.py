@@ -16,7 +16,7 @@ from ssl_tilegen.bundle import SCHEDULER
 from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.nets.noise_schedule import NoiseLevels
 
-_PREDICTIONS = {"flow": "flow", "v": "v_prediction", "epsilon": "epsilon"}
+_PARAMETERIZATIONS = {"flow": "flow", "v": "v_prediction", "epsilon": "epsilon"}
 _PUBLISHED = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
@@ -47,11 +47,11 @@ class Target:
         if s.target == "flow":
             scheduler = SCHEDULER
         else:
-            scheduler = {**_PUBLISHED, **s.scheduler, "prediction_type": _PREDICTIONS[s.target]}
+            scheduler = {**_PUBLISHED, **s.scheduler, "prediction_type": _PARAMETERIZATIONS[s.target]}
         times = s.times or ("logit_normal" if s.target == "flow" else "uniform")
         gamma = s.min_snr_gamma if s.weighting == "min_snr" else None
         levels = NoiseLevels(scheduler)
-        return cls(_PREDICTIONS[s.target], scheduler, times, s.time_mean, s.time_spread, gamma, levels)
+        return cls(_PARAMETERIZATIONS[s.target], scheduler, times, s.time_mean, s.time_spread, gamma, levels)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """A time as the network counts: in (0, 1) for flow, else a whole step of the schedule."""
