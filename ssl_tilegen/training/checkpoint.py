@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError
-from ssl_tilegen.training.ema import Average
+from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.sharding import cut_like, whole
 
 _FOLDER = "checkpoint"
@@ -25,10 +25,10 @@ def save_checkpoint(
     out: Path,
     step: int,
     module: nn.Module,
-    average: Average,
+    ema: EMA,
     optimiser: torch.optim.Optimizer,
     *,
-    others: Sequence[Average] = (),
+    others: Sequence[EMA] = (),
     write: bool = True,
     **more: Any,
 ) -> None:
@@ -39,7 +39,7 @@ def save_checkpoint(
     do nothing else.
     """
     weights, of_optimiser = whole(_dense(module)), whole(optimiser.state_dict())
-    averaged = [_dense(each.gather()) for each in (average, *others)]
+    averaged = [_dense(each.gather()) for each in (ema, *others)]
     if not write:
         return
     fresh, old, final = (out / f"{_FOLDER}{suffix}" for suffix in (".new", ".old", ""))
@@ -49,7 +49,7 @@ def save_checkpoint(
     for number, dense in enumerate(averaged):
         save_file(dense, fresh / _average_file(number))
     torch.save(of_optimiser, fresh / "optimiser.pt")
-    counts = {"updates": average.updates, "others": [each.updates for each in others]}
+    counts = {"updates": ema.updates, "others": [each.updates for each in others]}
     state = {"step": step} | counts | {name: part.state_dict() for name, part in more.items()}
     (fresh / "state.json").write_text(json.dumps(state))
     _reach_the_disk(fresh)
@@ -63,10 +63,10 @@ def save_checkpoint(
 def load_checkpoint(
     out: Path,
     module: nn.Module,
-    average: Average,
+    ema: EMA,
     optimiser: torch.optim.Optimizer,
     *,
-    others: Sequence[Average] = (),
+    others: Sequence[EMA] = (),
     **more: Any,
 ) -> int:
     """Load the newest whole checkpoint of ``out`` and return its step, 0 where there is none."""
@@ -77,7 +77,7 @@ def load_checkpoint(
         state = json.loads((folder / "state.json").read_text())
         _load_cut(module, load_file(folder / "weights.safetensors"))
         counts = [state["updates"], *state.get("others", [])]  # others that were not kept yet start from here
-        for number, (each, updates) in enumerate(zip((average, *others), counts, strict=False)):
+        for number, (each, updates) in enumerate(zip((ema, *others), counts, strict=False)):
             each.module.load_state_dict(load_file(folder / _average_file(number)))
             each.updates = updates
         kept = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
@@ -90,7 +90,7 @@ def load_checkpoint(
         raise FormatError(
             f"the checkpoint {folder} does not fit this configuration ({reason}); use --restart"
         ) from None
-    for each in (average, *others):
+    for each in (ema, *others):
         each.follow(module)
     return state["step"]
 

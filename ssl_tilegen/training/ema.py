@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_tilegen.training.sharding import cut_like, own_part, whole
 
 
-class Average:
+class EMA:
     """Exponential moving average of the weights, with the short horizon at first that the early steps need.
 
     ``module`` is a whole network. Where the weights it follows are cut over the processes, so is the average, and

@@ -17,9 +17,9 @@ from ssl_tilegen.system.device import fast_dtype
 from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data.batches import Batch, Batches
 from ssl_tilegen.training.distributed import Processes
-from ssl_tilegen.training.ema import Average
+from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.log import Log, Progress
-from ssl_tilegen.training.posthoc_ema import Horizons
+from ssl_tilegen.training.posthoc_ema import EMAWidths
 from ssl_tilegen.training.sharding import shard, whole
 from ssl_tilegen.training.stage import Stage
 
@@ -36,34 +36,34 @@ def train_stage(
     places = team.places(run)
     layout = torch.contiguous_format if team.cuts(run) else torch.channels_last
     module = stage.module.to(team.device, memory_format=layout)
-    average, horizons = Average(module, run.ema), Horizons(module, run, out)
+    ema, ema_widths = EMA(module, run.ema), EMAWidths(module, run, out)
     stepper = Stepper(stage, run, team)
-    average.follow(module)
-    horizons.follow(module)
-    kept: dict[str, Any] = {"others": horizons.averages, "scaler": stepper.scaler}
-    start = load_checkpoint(out, module, average, stepper.optimiser, **kept)
+    ema.follow(module)
+    ema_widths.follow(module)
+    kept: dict[str, Any] = {"others": ema_widths.averages, "scaler": stepper.scaler}
+    start = load_checkpoint(out, module, ema, stepper.optimiser, **kept)
     stepper.prepare(compiled=run.compile and start < run.steps)
     log = Log(out, run, progress, start) if team.is_first else None
     with Batches(stage, run, start, places, team.device) as batches:
         for step, parts in batches:
             figures, stopping = stepper.step(step, parts, out, stop)
-            average.update(module)
-            horizons.update(module)
+            ema.update(module)
+            ema_widths.update(module)
             done, number = step + 1 == run.steps, step + 1
             if log:
                 log.add(number, figures, batches.waited_s, run.lr * rate(step, run))
             if done or number % run.sample_every == 0:
-                averaged = average.gather()
+                averaged = ema.gather()
                 if log:
                     log.write(number, stage.sample(averaged, out / f"sample-{number:07d}.png"))
                     log.draw()
-            horizons.keep(number, write=team.is_first)
+            ema_widths.keep(number, write=team.is_first)
             if done or number % run.save_every == 0 or stopping:
-                save_checkpoint(out, number, module, average, stepper.optimiser, write=team.is_first, **kept)
+                save_checkpoint(out, number, module, ema, stepper.optimiser, write=team.is_first, **kept)
             if stopping:
                 break
     team.wait()
-    return horizons.chosen(average.gather())
+    return ema_widths.chosen(ema.gather())
 
 
 class Stepper:

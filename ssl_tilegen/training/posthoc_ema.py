@@ -16,13 +16,13 @@ from torch import nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import FormatError, SettingError
-from ssl_tilegen.training.ema import Average
+from ssl_tilegen.training.ema import EMA
 
 WIDTHS = (0.05, 0.1)
 _FOLDER = "snapshots"
 
 
-class PowerAverage(Average):
+class PowerEMA(EMA):
     """Weights up to now, each counted in proportion to a power of its time; ``width``: the standard deviation of that
     profile relative to the time trained."""
 
@@ -34,44 +34,44 @@ class PowerAverage(Average):
         return (1 - 1 / self.updates) ** (self._exponent + 1)
 
 
-class Horizons:
+class EMAWidths:
     """The two averages of a run and their snapshots in ``out``; nothing at all where ``run.snapshots`` is 0."""
 
     def __init__(self, module: nn.Module, run: RunSettings, out: Path) -> None:
         self.run, self.folder = run, out / _FOLDER
-        self.averages = [PowerAverage(module, width) for width in WIDTHS] if run.snapshots else []
+        self.averages = [PowerEMA(module, width) for width in WIDTHS] if run.snapshots else []
         self._every = max(1, -(-run.steps // max(run.snapshots, 1)))
         self._still = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
         if run.ema_width is not None and not run.snapshots and not self._found():
             raise self._nothing()
 
     def follow(self, module: nn.Module) -> None:
-        for average in self.averages:
-            average.follow(module)
+        for ema in self.averages:
+            ema.follow(module)
 
     def update(self, module: nn.Module) -> None:
-        for average in self.averages:
-            average.update(module)
+        for ema in self.averages:
+            ema.update(module)
 
     def keep(self, step: int, *, write: bool) -> None:
         """A snapshot where one is due, and no more of them than ``run.snapshots`` allows. All processes call it."""
         if not self.averages or (step % self._every and step != self.run.steps):
             return
-        for average in self.averages:
-            module = average.gather()
+        for ema in self.averages:
+            module = ema.gather()
             if write:
-                self._write(module, average, step)
+                self._write(module, ema, step)
         if write:
             for path in self.folder.glob("*.safetensors"):
                 of = int(path.name.split("-")[0])
                 if of > step or (of % self._every and of != step):  # of a run that was told another length
                     path.unlink()
 
-    def _write(self, module: nn.Module, average: PowerAverage, step: int) -> None:
+    def _write(self, module: nn.Module, ema: PowerEMA, step: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{step:08d}-{average.width:g}.safetensors"
+        path = self.folder / f"{step:08d}-{ema.width:g}.safetensors"
         weights = {name: value.detach().cpu().half().contiguous() for name, value in module.named_parameters()}
-        facts = {"updates": average.updates, "width": average.width}
+        facts = {"updates": ema.updates, "width": ema.width}
         save_file(weights, path.with_suffix(".part"), {"profile": json.dumps(facts)})
         path.with_suffix(".part").replace(path)
 
@@ -82,7 +82,7 @@ class Horizons:
         if self.run.ema_width is None:
             return module
         found = self._found()
-        if not found and any(average.updates for average in self.averages):
+        if not found and any(ema.updates for ema in self.averages):
             return module
         if not found:
             raise self._nothing()

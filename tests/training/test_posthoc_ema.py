@@ -12,7 +12,7 @@ from torch import nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
-from ssl_tilegen.training.posthoc_ema import Horizons, PowerAverage, combination, exponent_of, width_of
+from ssl_tilegen.training.posthoc_ema import EMAWidths, PowerEMA, combination, exponent_of, width_of
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -35,23 +35,23 @@ def averaged(values: list[float], width: float) -> float:
 @pytest.mark.parametrize("width", [0.05, 0.1])
 def test_the_running_average_has_the_profile_of_its_width(width):
     module = nn.Linear(1, 1)
-    average = PowerAverage(module, width)
+    ema = PowerEMA(module, width)
     for value in walk(300):
         nn.init.constant_(module.weight, value)
-        average.update(module)
-    assert average.module.weight.item() == pytest.approx(averaged(walk(300), width), rel=1e-4)
+        ema.update(module)
+    assert ema.module.weight.item() == pytest.approx(averaged(walk(300), width), rel=1e-4)
 
 
 @pytest.mark.parametrize("width", [0.03, 0.07, 0.15])
 def test_a_width_chosen_afterwards_is_near_what_would_have_been_kept(tmp_path, width):
     module, run = nn.Linear(1, 1), RunSettings(steps=400, snapshots=20, ema_width=width)
-    horizons, values = Horizons(module, run, tmp_path), walk(400)
+    ema_widths, values = EMAWidths(module, run, tmp_path), walk(400)
     for step, value in enumerate(values):
         nn.init.constant_(module.weight, value)
-        horizons.update(module)
-        horizons.keep(step + 1, write=True)
+        ema_widths.update(module)
+        ema_widths.keep(step + 1, write=True)
     assert len(list((tmp_path / "snapshots").iterdir())) == 2 * 20
-    error = abs(horizons.chosen(module).weight.item() - averaged(values, width))
+    error = abs(ema_widths.chosen(module).weight.item() - averaged(values, width))
     assert error < 0.05 * float(np.std(values))
 
 
@@ -63,10 +63,10 @@ def test_a_snapshot_s_own_width_is_that_snapshot():
 def test_snapshots_stay_bounded_when_a_run_is_lengthened(tmp_path):
     module = nn.Linear(1, 1)
     for steps in (40, 90):
-        horizons = Horizons(module, RunSettings(steps=steps, snapshots=8), tmp_path)
+        ema_widths = EMAWidths(module, RunSettings(steps=steps, snapshots=8), tmp_path)
         for step in range(1, steps + 1):
-            horizons.update(module)
-            horizons.keep(step, write=True)
+            ema_widths.update(module)
+            ema_widths.keep(step, write=True)
     kept = {path.name.split("-")[0] for path in (tmp_path / "snapshots").iterdir()}
     assert len(kept) <= 9 and "00000090" in kept
 
@@ -100,20 +100,20 @@ def test_a_run_without_snapshots_has_no_choice_and_says_so_before_it_trains(tmp_
 
 def test_a_run_stopped_before_its_first_snapshot_keeps_what_it_has(tmp_path):
     module = nn.Linear(1, 1)
-    horizons = Horizons(module, RunSettings(steps=40, snapshots=4, ema_width=0.1), tmp_path)
-    horizons.update(module)
-    horizons.keep(1, write=True)
+    ema_widths = EMAWidths(module, RunSettings(steps=40, snapshots=4, ema_width=0.1), tmp_path)
+    ema_widths.update(module)
+    ema_widths.keep(1, write=True)
     before = module.weight.clone()
-    assert torch.equal(horizons.chosen(module).weight, before)
+    assert torch.equal(ema_widths.chosen(module).weight, before)
 
 
 def test_weights_that_do_not_learn_stay_to_the_bit(tmp_path):
     module = nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Linear(3, 3))
-    horizons = Horizons(module, RunSettings(steps=8, snapshots=4, ema_width=0.07), tmp_path)
+    ema_widths = EMAWidths(module, RunSettings(steps=8, snapshots=4, ema_width=0.07), tmp_path)
     for step in range(8):
         nn.init.normal_(module[1].weight)
-        horizons.update(module)
-        horizons.keep(step + 1, write=True)
+        ema_widths.update(module)
+        ema_widths.keep(step + 1, write=True)
     before = [part.weight.clone() for part in module]
-    chosen = horizons.chosen(module)
+    chosen = ema_widths.chosen(module)
     assert torch.equal(chosen[0].weight, before[0]) and not torch.equal(chosen[1].weight, before[1])

@@ -21,7 +21,7 @@ from ssl_tilegen.training.autoencoder import AutoencoderStage
 from ssl_tilegen.training.checkpoint import load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data.corpus import load_corpus
 from ssl_tilegen.training.distributed import Processes
-from ssl_tilegen.training.ema import Average
+from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.loop import train_stage
 from ssl_tilegen.training.stage import Stage
 from ssl_tilegen.workflows.train import train
@@ -113,13 +113,13 @@ def test_half_precision_trains_and_continues_with_its_scale(config, tmp_path):
 def test_the_scaler_s_state_is_kept_with_the_checkpoint(config, tmp_path):
     """Loss scaling itself, on the processor at hand: its scale survives a checkpoint."""
     module = nn.Linear(2, 1)
-    average, optimiser = Average(module, 0.9), torch.optim.AdamW(module.parameters())
+    ema, optimiser = EMA(module, 0.9), torch.optim.AdamW(module.parameters())
     scaler, again = (torch.amp.GradScaler("cpu", init_scale=scale) for scale in (256.0, 2.0))
     scaler.scale(module(torch.ones(1, 2)).sum()).backward()
     scaler.step(optimiser)
     scaler.update(512.0)
-    save_checkpoint(tmp_path, 3, module, average, optimiser, scaler=scaler)
-    assert load_checkpoint(tmp_path, module, average, optimiser, scaler=again) == 3
+    save_checkpoint(tmp_path, 3, module, ema, optimiser, scaler=scaler)
+    assert load_checkpoint(tmp_path, module, ema, optimiser, scaler=again) == 3
     assert again.get_scale() == 512.0
 
 
