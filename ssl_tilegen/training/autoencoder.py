@@ -19,8 +19,8 @@ from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.training.contact_sheet import save_strip
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import Corpus, to_signed
-from ssl_tilegen.training.objectives.adversarial import PatchCritic, hinge_game
-from ssl_tilegen.training.objectives.perceptual_loss import FeatureSpace
+from ssl_tilegen.training.objectives.adversarial import PatchDiscriminator, adversarial_losses
+from ssl_tilegen.training.objectives.perceptual_loss import PerceptualLoss
 from ssl_tilegen.training.objectives.reconstruction import (
     downscale,
     gradient_difference,
@@ -55,10 +55,10 @@ class AutoencoderStage(Stage):
             network.start_from_blocks(self._blocks())
         self.module: Any = network
         if settings.discriminator_weight:
-            self.module = _WithCritic(network, PatchCritic(settings.discriminator_width))
+            self.module = _WithDiscriminator(network, PatchDiscriminator(settings.discriminator_width))
         self._channels = network.config.latent_channels
         self._latents = latent_side(network, settings.window_px)
-        self._space = FeatureSpace(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None
+        self._space = PerceptualLoss(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None
         if settings.feature_weight and self._space is None:
             raise SettingError("feature_weight: name the feature_bundle whose encoder compares the images")
         shown = np.random.default_rng([settings.run.seed, 1])
@@ -122,10 +122,10 @@ class AutoencoderStage(Stage):
             features = self._space.to(image.device).difference(restored, image)
             loss, parts["features"] = loss + s.feature_weight * features, features.detach()
         if s.discriminator_weight:
-            of_maker, of_critic = hinge_game(module.critic, restored, image)
+            generator_loss, discriminator_loss = adversarial_losses(module.discriminator, restored, image)
             has_say = float(int(module.parts) >= s.discriminator_from * s.run.accumulate)
-            loss = loss + has_say * s.discriminator_weight * of_maker + of_critic
-            parts |= {"maker": of_maker.detach(), "critic": of_critic.detach()}
+            loss = loss + has_say * s.discriminator_weight * generator_loss + discriminator_loss
+            parts |= {"maker": generator_loss.detach(), "critic": discriminator_loss.detach()}
             module.parts.add_(1)
         return loss, parts
 
@@ -167,12 +167,12 @@ class AutoencoderStage(Stage):
         return {"rfd": round(frechet_distance(a, b), 5)}
 
 
-class _WithCritic(nn.Module):
+class _WithDiscriminator(nn.Module):
     """An autoencoder and the critic of its reconstructions, trained as one; ``parts`` of batches seen so far."""
 
-    def __init__(self, network: nn.Module, critic: nn.Module) -> None:
+    def __init__(self, network: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
-        self.network, self.critic = network, critic
+        self.network, self.discriminator = network, discriminator
         self.register_buffer("parts", torch.zeros((), dtype=torch.long))
 
     def forward(self, image: Tensor) -> Tensor:

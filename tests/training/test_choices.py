@@ -154,17 +154,19 @@ def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base
 
 
 def test_a_critic_and_its_maker_leave_each_other_s_weights_alone():
-    from ssl_tilegen.training.objectives.adversarial import PatchCritic, hinge_game
+    from ssl_tilegen.training.objectives.adversarial import PatchDiscriminator, adversarial_losses
 
     torch.manual_seed(0)
-    critic = PatchCritic(8)
+    discriminator = PatchDiscriminator(8)
     made, real = torch.randn(2, 3, 32, 32, requires_grad=True), torch.randn(2, 3, 32, 32)
-    of_maker, of_critic = hinge_game(critic, made, real)
-    of_maker.backward()
-    assert made.grad is not None and made.grad.abs().sum() > 0 and all(p.grad is None for p in critic.parameters())
+    generator_loss, discriminator_loss = adversarial_losses(discriminator, made, real)
+    generator_loss.backward()
+    assert (
+        made.grad is not None and made.grad.abs().sum() > 0 and all(p.grad is None for p in discriminator.parameters())
+    )
     made.grad = None
-    of_critic.backward()
-    assert made.grad is None and all(p.grad is not None for p in critic.parameters())
+    discriminator_loss.backward()
+    assert made.grad is None and all(p.grad is not None for p in discriminator.parameters())
 
 
 def shrunken(tree: dict[str, Any], by: int) -> dict[str, Any]:

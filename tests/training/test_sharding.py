@@ -12,7 +12,7 @@ from torch import nn
 from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.field_unet import FieldUNet
-from ssl_tilegen.training.objectives.adversarial import PatchCritic
+from ssl_tilegen.training.objectives.adversarial import PatchDiscriminator
 from ssl_tilegen.training.sharding import blocks_of
 from tests.training import runs
 from tests.training.test_scale import together
@@ -61,7 +61,7 @@ def test_blocks_that_are_called_as_a_whole_are_cut_on_their_own():
     blocks = list(blocks_of(nn.ModuleList([net])))
     assert blocks[0] is net and len(blocks) == 3
     assert all(not isinstance(block, nn.ModuleList) for block in blocks)
-    assert list(blocks_of(PatchCritic(64))) == []
+    assert list(blocks_of(PatchDiscriminator(64))) == []
 
 
 def test_dino_cannot_be_cut(tmp_path):

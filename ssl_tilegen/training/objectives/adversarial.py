@@ -8,7 +8,7 @@ from torch.func import functional_call
 _LEVELS = 3
 
 
-class PatchCritic(nn.Module):
+class PatchDiscriminator(nn.Module):
     """Says of every patch how real it looks: (N, 3, H, W) -> (N, 1, h, w) (Isola et al. 2017), normalised per position
     group by group, never over the batch."""
 
@@ -26,13 +26,15 @@ class PatchCritic(nn.Module):
         return self.layers(images)
 
 
-def hinge_game(critic: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def adversarial_losses(discriminator: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """(loss of the maker, loss of the critic), which may be added: neither gives the other's weights a gradient.
 
     The maker's is minus the verdict of a critic whose weights stand still; the critic's is the hinge loss on images
     that stand still (Lim & Ye 2017).
     """
-    still = {name: value.detach() for name, value in [*critic.named_parameters(), *critic.named_buffers()]}
-    of_maker = -functional_call(critic, still, (made,)).mean()
-    of_critic = (1 - critic(real)).relu().mean() + (1 + critic(made.detach())).relu().mean()
-    return of_maker, of_critic
+    still = {
+        name: value.detach() for name, value in [*discriminator.named_parameters(), *discriminator.named_buffers()]
+    }
+    generator_loss = -functional_call(discriminator, still, (made,)).mean()
+    discriminator_loss = (1 - discriminator(real)).relu().mean() + (1 + discriminator(made.detach())).relu().mean()
+    return generator_loss, discriminator_loss

@@ -21,7 +21,7 @@ from ssl_tilegen.training.data.batches import Batch
 from ssl_tilegen.training.distributed import gathered, share_of_this_process
 from ssl_tilegen.training.objectives.embedder import Embedder
 
-_STUDENT_HEAT, _TEACHER_HEAT = 0.1, 0.04
+_STUDENT_TEMPERATURE, _TEACHER_TEMPERATURE = 0.1, 0.04
 _BALANCING_ROUNDS = 3
 _KOLEO_WEIGHT = 0.1
 _BOTTLENECK = 128
@@ -129,7 +129,7 @@ def distillation_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of every view of the student with every other global view of the teacher, and of hidden patches."""
     told, taught, patches_told, patches_taught, vectors = module(batch["global"], batch.get("local"), batch.get("mask"))
-    student = (told / _STUDENT_HEAT).log_softmax(-1)
+    student = (told / _STUDENT_TEMPERATURE).log_softmax(-1)
     teacher = torch.stack([balanced(view) for view in taught])
     crosses = -torch.einsum("gnk,vnk->gv", teacher, student) / told.shape[1]
     other = ~torch.eye(*crosses.shape, dtype=torch.bool, device=crosses.device)
@@ -137,7 +137,7 @@ def distillation_loss(
     loss = views + _KOLEO_WEIGHT * apart
     parts = {"views": views.detach(), "apart": apart.detach()}
     if len(patches_told):
-        patches = -(balanced(patches_taught) * (patches_told / _STUDENT_HEAT).log_softmax(-1)).sum(-1).mean()
+        patches = -(balanced(patches_taught) * (patches_told / _STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()
         loss, parts["patches"] = loss + patches, patches.detach()
     return loss, parts
 
@@ -147,7 +147,7 @@ def balanced(logits: Tensor) -> Tensor:
     """The teacher's distributions (N, K) of cosines (N, K), all prototypes used alike over the batch of all processes:
     rows and columns of exp(logits / heat) are scaled in turns (Sinkhorn & Knopp; Caron et al. 2020)."""
     everyone = gathered(logits.float())
-    q = ((everyone - everyone.max()) / _TEACHER_HEAT).exp()
+    q = ((everyone - everyone.max()) / _TEACHER_TEMPERATURE).exp()
     for _ in range(_BALANCING_ROUNDS):
         q = q / q.sum(0, keepdim=True).clamp(min=1e-12)
         q = q / q.sum(1, keepdim=True).clamp(min=1e-12)

@@ -11,7 +11,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.errors import InputError
 
 
-class FeatureSpace(nn.Module):
+class PerceptualLoss(nn.Module):
     """The frozen encoder of a bundle, asked for its feature maps at all depths."""
 
     gain: Tensor
@@ -29,7 +29,7 @@ class FeatureSpace(nn.Module):
         self.register_buffer("shift", (0.5 - mean) / std)
         self.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> FeatureSpace:
+    def train(self, mode: bool = True) -> PerceptualLoss:
         """Always in the mode of inference."""
         return super().train(False)
 
