@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.noise import BLOCK_LAT
 from ssl_tilegen.geometry import Window
-from ssl_tilegen.system.memmap_scratch import mapped_array
+from ssl_tilegen.system.memmap_scratch import memmap_scratch
 
 _BAND_BYTES = 8 << 20
 
@@ -42,7 +42,7 @@ class Canvas:
         self.whole = whole or window
         self.scratch = scratch
         shape = (channels, window.rows, window.cols)
-        mapped = None if scratch is None else mapped_array(shape, np.float32, scratch)
+        mapped = None if scratch is None else memmap_scratch(shape, np.float32, scratch)
         self.data = torch.zeros(shape, device=device) if mapped is None else torch.from_numpy(mapped)
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.system.memmap_scratch import mapped_array
+from ssl_tilegen.system.memmap_scratch import memmap_scratch
 
 SMALLEST_LEVEL_PX = 256
 _OWN_BYTES = 24 << 20
@@ -115,7 +115,7 @@ class Cascade:
             if self._scratch is None or 2 * math.prod(shape) <= _OWN_BYTES:  # so that all coarser ones fit as well
                 found = np.empty(shape, np.uint8)
             else:
-                found = mapped_array(shape, np.uint8, self._scratch)
+                found = memmap_scratch(shape, np.uint8, self._scratch)
             self._waiting[level] = found
         return found
 

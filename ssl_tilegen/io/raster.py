@@ -23,7 +23,7 @@ from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.resample import Axis, Taps, filter_pixels
 from ssl_tilegen.io.tiff.probe import check_whole
-from ssl_tilegen.io.uri import Remote, Source, source_of
+from ssl_tilegen.io.uri import Source, Uri, source_of
 from ssl_tilegen.system.budget import check_pixels
 from ssl_tilegen.system.outputs import require_plain
 
@@ -90,7 +90,7 @@ class Raster(ABC):
 
     @classmethod
     @abstractmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         """Whether this reader is the one for the file."""
 
     @abstractmethod
@@ -243,10 +243,10 @@ def open_raster(
         _check_readable(path)
     for module, name in READERS if isinstance(path, Path) else (GDAL,):
         reader: type[Raster] = getattr(import_module(module), name)
-        if reader.claims(path):
+        if reader.can_read(path):
             make: Callable[[Any, Options], Raster] = reader
             return _affordable(make(path, options))
-    if isinstance(path, Remote):
+    if isinstance(path, Uri):
         raise InputError(f"{path}: GDAL cannot open it; check the address, the network and its credentials")
     raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")
 

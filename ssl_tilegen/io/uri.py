@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 _ADDRESS = re.compile(r"/vsi\w+/|[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-class Remote(str):
+class Uri(str):
     """An address such as ``s3://bucket/a.tif``, ``https://host/a.tif``, ``/vsicurl/...`` or ``zip://a.zip!b.tif``."""
 
     @property
@@ -21,11 +21,11 @@ class Remote(str):
         return PurePosixPath(self.name).suffix
 
 
-Source = Path | Remote
+Source = Path | Uri
 
 
 def source_of(text: str | Path) -> Source:
     """A path, or the address that ``text`` is. (A Path would join the slashes of an address.)"""
-    if isinstance(text, (Path, Remote)):
+    if isinstance(text, (Path, Uri)):
         return text
-    return Remote(text) if _ADDRESS.match(text) else Path(text)
+    return Uri(text) if _ADDRESS.match(text) else Path(text)

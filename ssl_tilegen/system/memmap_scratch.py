@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 from ssl_tilegen.errors import OutputError
 
 
-def mapped_array(shape: tuple[int, ...], dtype: DTypeLike, folder: Path) -> np.ndarray[Any, Any]:
+def memmap_scratch(shape: tuple[int, ...], dtype: DTypeLike, folder: Path) -> np.ndarray[Any, Any]:
     """Zeros in a file in ``folder`` that the system pages in and out. OutputError where there is no room for it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:

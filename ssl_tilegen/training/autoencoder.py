@@ -16,7 +16,7 @@ from ssl_tilegen.metrics.fidelity import ssim
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
-from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import Corpus, to_signed
 from ssl_tilegen.training.objectives.adversarial import PatchDiscriminator, adversarial_losses
@@ -150,7 +150,7 @@ class AutoencoderStage(Stage):
         parts = images.split(_MEASURED_BATCH)
         restored = torch.cat([reconstruct(network, part, None).image for part in parts]).clamp(-1, 1)
         pixels = ((restored + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        save_strip(path, [self._fixed[:_SHOWN], pixels[:_SHOWN]])
+        save_contact_sheet(path, [self._fixed[:_SHOWN], pixels[:_SHOWN]])
         figures = {"fixed_psnr": round(float(psnr(restored, images).mean()), 3)}
         figures["fixed_ssim"] = round(float(np.mean([ssim(a, b) for a, b in zip(self._fixed, pixels, strict=True)])), 4)
         return figures | self._feature_distance(images, restored)

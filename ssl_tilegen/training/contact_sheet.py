@@ -11,7 +11,7 @@ from PIL import Image
 from ssl_tilegen.system.atomic import writing
 
 
-def save_strip(path: Path, rows: Sequence[np.ndarray]) -> None:
+def save_contact_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
     """Write rows of pictures (N, H, W, 3) uint8, one under the other, whole or not at all."""
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
     with writing(path) as fresh:

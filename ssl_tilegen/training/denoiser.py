@@ -31,7 +31,7 @@ from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.noise_schedule import is_flow
 from ssl_tilegen.nets.window import is_local, predict
 from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of
-from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, turned
 from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
@@ -186,7 +186,7 @@ class DenoiserStage(Stage):
         for step in Schedule.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
             t = torch.full((len(x),), step.t, device=device)
             x = ddim(x, convert(self._predict(module, x, t, told).float(), x, step), None, step)
-        save_strip(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])
+        save_contact_sheet(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])
         return self._validation_loss(module, device)
 
     def _validation_loss(self, module: Any, device: torch.device) -> dict[str, float]:

@@ -18,7 +18,7 @@ from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_
 from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.nets import timm_network
 from ssl_tilegen.nets.tile_encoder import TileEncoder
-from ssl_tilegen.training.contact_sheet import save_strip
+from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.colour_jitter import jittered
 from ssl_tilegen.training.data.corpus import Corpus, load_corpus, to_signed
@@ -155,7 +155,7 @@ class EncoderStage(Stage):
         net = module.folded()
         z = nn.functional.normalize(torch.cat([net(chunk.to(device)) for chunk in chunks]).float(), dim=1)
         nearest = (z[:_SHOWN_QUERIES] @ z.T).topk(_SHOWN_NEIGHBOURS + 1).indices.cpu().numpy()
-        save_strip(path, [tiles[row] for row in nearest])
+        save_contact_sheet(path, [tiles[row] for row in nearest])
         spectrum = torch.linalg.svdvals(z - z.mean(0)).square()
         share = spectrum / spectrum.sum()
         rank = {"effective_rank": round(float((-(share * share.clamp(min=1e-12).log()).sum()).exp()), 1)}

@@ -34,7 +34,7 @@ def keep_data(data: Data, run_folder: Path) -> bool:
     return changed
 
 
-def keep_record(stage: str, settings: BaseModel, data: Data, bundle_folder: Path, base: Path) -> None:
+def write_run_metadata(stage: str, settings: BaseModel, data: Data, bundle_folder: Path, base: Path) -> None:
     """Write ``training/<stage>.json`` into the bundle; paths count from ``base``."""
     known = data.fingerprint()
     record = {

@@ -14,7 +14,7 @@ from ssl_tilegen.system.resources import allow_many_files
 from ssl_tilegen.training.checkpoint import has_checkpoint
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import train_stage
-from ssl_tilegen.training.run_metadata import changed_settings, keep_data, keep_record
+from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
 
 Report = Callable[[dict[str, Any]], None]
@@ -64,7 +64,7 @@ def train(
         module = train_stage(made, settings.run, context.run_folder, say, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
         made.export(module, context)
-        keep_record(stage, settings, data, context.bundle_folder, config.parent)
+        write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
     processes.wait()
     return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
 

@@ -18,7 +18,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
-from ssl_tilegen.io.uri import Remote, source_of
+from ssl_tilegen.io.uri import Uri, source_of
 from ssl_tilegen.io.view import view_at
 from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
 from tests.io import samples
@@ -149,7 +149,7 @@ def test_zarr_groups_that_are_no_images_are_one_line(tmp_path: Path) -> None:
 )
 def test_addresses_are_kept_as_they_are(text: str, name: str) -> None:
     address = source_of(text)
-    assert isinstance(address, Remote) and address == text and address.name == name and address.suffix == ".tif"
+    assert isinstance(address, Uri) and address == text and address.name == name and address.suffix == ".tif"
     assert source_of(f"dir/{name}") == Path(f"dir/{name}")
 
 

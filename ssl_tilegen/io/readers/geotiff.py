@@ -57,7 +57,7 @@ class GeoTiff(ProbedRaster):
             self._choose_bands(dataset, options)
 
     @classmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         try:
             with rasterio.open(path) as dataset:
                 return dataset.count > 0

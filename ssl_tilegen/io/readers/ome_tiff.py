@@ -48,7 +48,7 @@ class OmeImage(ChannelImage):
         self._stain(interleaved and options.bands is None)
 
     @classmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         """OME-TIFFs, without a georeference, of which OpenSlide would not show every level with its mpp."""
         if not isinstance(path, Path) or path.is_dir() or not is_tiff(path) or has_georeference(path):
             return False

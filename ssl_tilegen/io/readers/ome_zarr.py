@@ -50,7 +50,7 @@ class ZarrImage(ChannelImage):
         self._stain(in_colour and self.kind == "slide")
 
     @classmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         return isinstance(path, Path) and path.is_dir() and image_attributes(path) is not None
 
     def close(self) -> None:

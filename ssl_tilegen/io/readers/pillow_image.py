@@ -41,7 +41,7 @@ class Picture(Raster):
         self._lock = threading.Lock()
 
     @classmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 return image.mode in _EIGHT_BIT

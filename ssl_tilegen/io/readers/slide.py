@@ -49,7 +49,7 @@ class Slide(Raster):
         self.tiles = _tiles(path, self.levels, lambda *place: self._read_region(*place)[..., :3], vendor)
 
     @classmethod
-    def claims(cls, path: Source) -> bool:
+    def can_read(cls, path: Source) -> bool:
         """Every vendor's format; a generic tiled TIFF only with a slide's mpp and without a georeference."""
         vendor = openslide.OpenSlide.detect_format(path)
         if vendor != "generic-tiff":

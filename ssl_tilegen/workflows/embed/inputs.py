@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
-from ssl_tilegen.io.uri import Remote, Source, source_of
+from ssl_tilegen.io.uri import Source, Uri, source_of
 from ssl_tilegen.system.table_cells import restored_row
 
 _GLOB = frozenset("*?[")
@@ -89,7 +89,7 @@ def _entry(path: Path, line: int, row: dict[str, str | None]) -> Entry:
     if set(values["id"]) & set('/\\:*?"<>|') or values["id"].startswith("."):
         raise InputError(f"{place}: id {values['id']} is no file name")
     image = source_of(values["path"])
-    image = image if isinstance(image, Remote) else path.parent / image
+    image = image if isinstance(image, Uri) else path.parent / image
     measures = (_positive(place, name, values[name]) for name in ("mpp", "gsd"))
     return Entry(image, values["id"] or None, *measures)
 
@@ -109,7 +109,7 @@ def _positive(place: str, name: str, text: str) -> float | None:
 def _expand(item: str | Path) -> Iterable[Source]:
     """The images that one argument stands for: itself, those in a folder, or those a glob finds, sorted."""
     path = source_of(item)
-    if isinstance(path, Remote) or is_zarr_image(path):
+    if isinstance(path, Uri) or is_zarr_image(path):
         return [path]
     if path.is_dir():
         found = list(images_among(path.iterdir()))
@@ -126,7 +126,7 @@ def _expand(item: str | Path) -> Iterable[Source]:
 def _grid_of(entry: Entry, folder: Path | None) -> Path:
     """ID.zarr or NAME.zarr in ``folder``, by default the image's own (the working folder for an address)."""
     image = entry.image
-    folder = folder or (Path() if isinstance(image, Remote) else image.parent)
+    folder = folder or (Path() if isinstance(image, Uri) else image.parent)
     stem = entry.id or image.name.removesuffix(image.suffix).removesuffix(".ome")
     grid = folder / f"{stem}.zarr"
     same = isinstance(image, Path) and grid.resolve() == image.resolve()
