@@ -18,8 +18,8 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.metrics.seams import seam_score
-from ssl_tilegen.prior.prompt_encoder import Teller, prior_of
-from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
+from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
 from ssl_tilegen.training.data.prior_table import Row, read_table
@@ -52,11 +52,13 @@ def main() -> None:
 
 def drawn_score(label: str, bundle: ModelBundle, options: argparse.Namespace) -> float:
     info = prior_of(bundle)
-    told, _ = Teller(bundle, info)(Region(label=label))
+    told, _ = PromptEncoder(bundle, info)(Region(label=label))
     field = np.broadcast_to(told[:, None, None], (len(told), options.cells, options.cells)).copy()
     changes = {name: getattr(options, name) for name in ("overlap", "settle") if getattr(options, name) is not None}
     how = info.sampling.model_copy(update=changes)
-    pictures = [coarse_picture(draw(bundle.prior, field, how, seed).embedding, bundle) for seed in range(options.count)]
+    pictures = [
+        coarse_picture(sample_prior(bundle.prior, field, how, seed).embedding, bundle) for seed in range(options.count)
+    ]
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.concatenate(pictures, 1)).save(options.out / f"{label.replace(' ', '-')}.png")

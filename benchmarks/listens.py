@@ -27,7 +27,7 @@ from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.prior.prompt_encoder import Teller, prior_of
+from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
 from ssl_tilegen.prior.sampling import clean_of_grid, first_noise
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.prior.spec import PriorSampling
@@ -83,20 +83,20 @@ def judge_drawn(kind: str, judge: Judge, real: Any, bundle: ModelBundle, options
 def drawn(kind: str, bundle: ModelBundle, options: argparse.Namespace) -> Iterator[np.ndarray]:
     """For each class N grids (N, 3, 3, D), grid k of seed k."""
     info = prior_of(bundle)
-    teller, wordings = Teller(bundle, info), json.loads(WORDINGS.read_text())
+    prompt_encoder, wordings = PromptEncoder(bundle, info), json.loads(WORDINGS.read_text())
     changes = {"guidance": options.guidance, "steps": options.steps}
     how = info.sampling.model_copy(update={k: v for k, v in changes.items() if v is not None})
     for place, label in enumerate(CLASSES.values()):
         unseen = wordings[label]["held_out"]
         regions = [Region(label=label) if kind == "label" else Region(text=unseen[k % len(unseen)])
                    for k in range(options.count)]  # fmt: skip
-        told = np.stack([teller(region)[0] for region in regions])
+        told = np.stack([prompt_encoder(region)[0] for region in regions])
         yield draw_many(bundle.prior, told, how, first_seed=place * options.count)
 
 
 @torch.no_grad()
 def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int) -> np.ndarray:
-    """What ``drawing.draw`` does for one small grid, for many at once: conditions (N, C) -> (N, 3, 3, D)."""
+    """What ``sample_prior`` does for one small grid, for many at once: conditions (N, C) -> (N, 3, 3, D)."""
     side = prior.window or CELLS + 2 * BLEED
     before = (side - CELLS) // 2
     window = Window(-before, -before, side, side)

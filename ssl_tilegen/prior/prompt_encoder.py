@@ -13,7 +13,7 @@ from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.prior.spec import PriorInfo
 
 
-class Teller:
+class PromptEncoder:
     """Turns labels, texts and vectors into what the prior is told of a cell (C,), NaN for what is not said."""
 
     def __init__(self, bundle: ModelBundle, info: PriorInfo) -> None:

@@ -41,7 +41,7 @@ GRID_SEEDS = 1 << 62
 
 
 @dataclass(frozen=True, eq=False)
-class Drawing:
+class SampledGrid:
     """What was drawn: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
 
     embedding: np.ndarray
@@ -49,14 +49,14 @@ class Drawing:
 
 
 @torch.no_grad()
-def draw(
+def sample_prior(
     prior: Any,
     told: np.ndarray,
     sampling: PriorSampling,
     seed: int,
     progress: Callable[[float, float], None] = lambda done, total: None,
     call_cells: int = _CALL_CELLS,
-) -> Drawing:
+) -> SampledGrid:
     """A grid for the conditions ``told`` (C, R, K), NaN where nothing is known, on the prior's device.
 
     A few cells more are drawn on all sides and thrown away, so that edges look like the inside. Memory: two canvases
@@ -77,7 +77,7 @@ def draw(
         State(canvas), schedule, denoise, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
     )
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
-    return Drawing(cells[..., :-1], cells[..., -1] > 0)
+    return SampledGrid(cells[..., :-1], cells[..., -1] > 0)
 
 
 def first_noise(prior: Any, window: Window, seed: int) -> Tensor:

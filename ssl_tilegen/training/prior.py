@@ -20,7 +20,7 @@ from ssl_tilegen.bundle import ModelBundle, save_prior
 from ssl_tilegen.config.train import PriorSettings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets import build_component
-from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, TextFacts
 from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.batches import Batch
@@ -204,7 +204,7 @@ class PriorStage(Stage):
             told = self._told(self.rows[piece.row], None)
             field = np.broadcast_to(told[:, None, None], (len(told), _SHOWN_CELLS, _SHOWN_CELLS))
             sampling = self.info.sampling.model_copy(update={"steps": _SHOWN_STEPS})
-            drawn = draw(module, np.ascontiguousarray(field), sampling, 0)
+            drawn = sample_prior(module, np.ascontiguousarray(field), sampling, 0)
             real = np.zeros_like(drawn.embedding)
             part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
             real[: part.shape[0], : part.shape[1]] = part

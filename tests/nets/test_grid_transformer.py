@@ -17,7 +17,7 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.nets.grid_transformer import GridTransformer
-from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.workflows.generate.job import LOOSE_ABOVE, sampling
 from ssl_tilegen.workflows.generate.placement import Placement
@@ -96,7 +96,11 @@ def test_a_window_that_is_too_large_is_refused(net):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 11), (9, 7)])
 def test_grids_of_any_size_are_drawn_the_same_for_any_batch(net, shape):
     told = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
-    one, many, other = draw(net, told, HOW, 5), draw(net, told, HOW, 5, call_cells=WINDOW**2), draw(net, told, HOW, 6)
+    one, many, other = (
+        sample_prior(net, told, HOW, 5),
+        sample_prior(net, told, HOW, 5, call_cells=WINDOW**2),
+        sample_prior(net, told, HOW, 6),
+    )
     assert one.embedding.shape == (*shape, 6) and one.valid.shape == shape
     assert np.allclose(one.embedding, many.embedding, atol=0.03 * one.embedding.std())
     assert not np.allclose(one.embedding, other.embedding, atol=0.1 * one.embedding.std())
@@ -106,8 +110,8 @@ def test_a_single_window_is_one_call_of_the_network(net):
     """Without guidance and in one step the drawn grid is the network's own clean estimate, averaged over windows."""
     told = np.zeros((3, 6, 6), np.float32)
     same = PriorSampling(steps=1, guidance=1.0, settle=0, update="ddim")
-    shifted = draw(net, told, same, 0)
-    averaged = draw(net, told, same.model_copy(update={"settle": 1}), 0)
+    shifted = sample_prior(net, told, same, 0)
+    averaged = sample_prior(net, told, same.model_copy(update={"settle": 1}), 0)
     assert not np.allclose(shifted.embedding, averaged.embedding, atol=1e-3)
     assert averaged.embedding.std() < 1.5 * shifted.embedding.std()
 

@@ -18,7 +18,7 @@ from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingErro
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets.grid_prior import GridPrior
-from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import read_scene
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
@@ -302,7 +302,9 @@ def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, 
     assert model.prior.window == 4 and type(model.prior).__name__ == "GridTransformer"
     for label in ("dark rock", "bright sand"):
         request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
-        drawn.append(brightness(draw(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64)))
+        drawn.append(
+            brightness(sample_prior(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64))
+        )
     assert drawn[1] > drawn[0] + 0.3
 
 
@@ -336,9 +338,9 @@ def test_pieces_of_a_grid_equal_the_whole_and_a_grid_grows_in_place():
     told = rng.standard_normal((3, 40, 50)).astype(np.float32)
     told[:, :, 20:30] = np.nan
     how = PriorSampling(steps=3, guidance=2.0)
-    whole, cut = draw(net, told, how, 5), draw(net, told, how, 5, call_cells=300)
+    whole, cut = sample_prior(net, told, how, 5), sample_prior(net, told, how, 5, call_cells=300)
     assert np.allclose(whole.embedding, cut.embedding, atol=0.02 * whole.embedding.std())
-    smaller = draw(net, told[:, :30, :30], how, 5)
+    smaller = sample_prior(net, told[:, :30, :30], how, 5)
     inside = np.s_[:10, :10]  # out of reach of the new edge: 3 steps of 3 cells
     assert np.allclose(whole.embedding[inside], smaller.embedding[inside], atol=0.02 * whole.embedding.std())
 

@@ -29,8 +29,8 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
-from ssl_tilegen.prior.prompt_encoder import Teller, prior_of, spread
-from ssl_tilegen.prior.sampling import draw
+from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of, spread
+from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
@@ -128,10 +128,10 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
 def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     """The settings as a request to the bundle's prior. One-line errors for all that it cannot be told."""
     info = prior_of(bundle)
-    teller = Teller(bundle, info)
+    prompt_encoder = PromptEncoder(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
-    told, label = teller(base)
-    scene, remarks = _scene(settings, info, teller)
+    told, label = prompt_encoder(base)
+    scene, remarks = _scene(settings, info, prompt_encoder)
     size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
     check_pixels(size.rows, size.cols, "--size" if settings.size else "the scene")
     cells = size.ceil_div(info.stride_px)
@@ -140,10 +140,10 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     told_cells = spread(told, Size(1, 1) if settings.dry_run else cells)
     if scene is not None:
         if settings.scene is None:
-            told, label = teller(Region(settings.label))
+            told, label = prompt_encoder(Region(settings.label))
         masks = scene.masks(cells)
         masks = np.unique(masks)[None] if settings.dry_run else masks
-        told_cells, label = teller.scene(scene.regions, masks, told, label)
+        told_cells, label = prompt_encoder.scene(scene.regions, masks, told, label)
     if label is None:
         raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
     lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
@@ -153,7 +153,9 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     )
 
 
-def _scene(settings: GenerateSettings, info: PriorInfo, teller: Teller) -> tuple[Scene | None, tuple[str, ...]]:
+def _scene(
+    settings: GenerateSettings, info: PriorInfo, prompt_encoder: PromptEncoder
+) -> tuple[Scene | None, tuple[str, ...]]:
     """The map that is given, or the one that a text with relations asks for, and how the text was read.
 
     A text whose parts are of two domains is left whole.
@@ -164,7 +166,7 @@ def _scene(settings: GenerateSettings, info: PriorInfo, teller: Teller) -> tuple
     if isinstance(tree, str):
         return None, ()
     regions = [Region(settings.label, text, settings.vector) for text in texts(tree)]
-    labels = [label for _, label in map(teller, regions) if label]
+    labels = [label for _, label in map(prompt_encoder, regions) if label]
     if len({info.labels[label].domain for label in labels}) > 1:
         return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} do not share a picture",)
     size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
@@ -202,7 +204,7 @@ def _await_grid(path: Path, spec: GridSpec) -> None:
 
 
 def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
-    made = draw(bundle.prior, request.told, request.sampling, request.seed, lambda a, b: progress("draw", a, b))
+    made = sample_prior(bundle.prior, request.told, request.sampling, request.seed, lambda a, b: progress("draw", a, b))
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
     valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
