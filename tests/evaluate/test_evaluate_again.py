@@ -22,8 +22,8 @@ from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.metrics.copying import duplicates
 from ssl_tilegen.metrics.usefulness import Part
 from ssl_tilegen.workflows.evaluate import task
-from ssl_tilegen.workflows.evaluate.classifier_cache import remembered
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import key_of
 from ssl_tilegen.workflows.evaluate.image_sets import places, read_set
 from ssl_tilegen.workflows.evaluate.run import evaluate
@@ -173,27 +173,27 @@ def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> N
         train = Part(x, np.array([0, 1, 1]), names)
         for how, seed, fresh in (("a", 1, True), ("a", 1, False), ("b", 1, True), ("a", 2, True)):
             before = len(asked)
-            learner = remembered(slow, how, Shelf(tmp_path))  # as another process would
+            learner = cached_outcome(slow, how, FeatureCache(tmp_path))  # as another process would
             assert (learner(train, x[:2], 2, seed) == slow(train, x[:2], 2, seed)).all()
             assert len(asked) - before == 1 + fresh
         changed = train._replace(x=np.flip(x, 0))
         before = len(asked)
-        remembered(slow, "a", Shelf(tmp_path))(changed, x[:2], 2, 1)
+        cached_outcome(slow, "a", FeatureCache(tmp_path))(changed, x[:2], 2, 1)
         assert len(asked) - before == 1
-    assert remembered(slow, "a", None) is slow
+    assert cached_outcome(slow, "a", None) is slow
 
 
 def test_slow_learners_of_a_task_are_remembered(sets: Path, tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path)
+    cache = FeatureCache(tmp_path)
     parts = {part: Part(np.zeros((2, 4)), np.array([0, 1]), np.array(["a", "b"])) for part in ("real", "test")}
     how = settings(sets, tmp_path, task_models=("linear", "finetuned", "mil"))
     given = task.Sets({}, {"texture": parts}, {"texture": parts}, parts, (), False)
-    kept = {name for (name, _), (learner, _) in task._learners(how, given, shelf).items() if _keeps(learner)}
+    kept = {name for (name, _), (learner, _) in task._learners(how, given, cache).items() if _keeps(learner)}
     assert kept == {"fine-tuned network", "attention MIL"}
 
 
 def _keeps(learner: Any) -> bool:
-    return learner.__module__ == remembered.__module__
+    return learner.__module__ == cached_outcome.__module__
 
 
 def test_the_training_set_is_no_held_out_set(sets: Path, tmp_path: Path) -> None:

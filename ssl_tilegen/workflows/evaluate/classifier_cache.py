@@ -8,19 +8,19 @@ import numpy as np
 
 from ssl_tilegen import __version__
 from ssl_tilegen.metrics.usefulness import Learner, Part
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 
 
-def remembered(learner: Learner, how: str, shelf: Shelf | None) -> Learner:
+def cached_outcome(learner: Learner, how: str, cache: FeatureCache | None) -> Learner:
     """``learner``, but not asked twice for the same sets and seed. ``how``: all else that its answer depends on."""
-    if shelf is None:
+    if cache is None:
         return learner
 
     def said(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        volume = shelf.volume(_key(how, train, test, classes, seed), ["said"])
-        if volume.last + 1 < len(test):
-            volume.add(np.arange(len(test)), {"said": learner(train, test, classes, seed)})
-        return volume.read()[1]["said"]
+        cached = cache.cached(_key(how, train, test, classes, seed), ["said"])
+        if cached.last + 1 < len(test):
+            cached.add(np.arange(len(test)), {"said": learner(train, test, classes, seed)})
+        return cached.read()[1]["said"]
 
     return said
 

@@ -19,7 +19,7 @@ from ssl_tilegen.system import atomic, marks
 PART_NAMES = r"[0-9a-f]{32}"
 
 
-class Volume:
+class CachedArrays:
     """The vectors of one list of windows: ``last``, the index of the last window that is there (-1: none)."""
 
     def __init__(self, folder: Path | None, names: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class Volume:
             self._parts[name].append(own)
 
 
-class Shelf:
+class FeatureCache:
     """All volumes of a run, in ``folder``; without one they are kept in memory alone."""
 
     def __init__(self, folder: Path | None = None, *, restart: bool = False) -> None:
@@ -76,12 +76,12 @@ class Shelf:
         if restart:
             self.clear()
 
-    def volume(self, key: str, names: Sequence[str]) -> Volume:
+    def cached(self, key: str, names: Sequence[str]) -> CachedArrays:
         """The volume of ``key`` with what an earlier run left in it."""
         if self.folder is None:
-            return Volume(None, names)
+            return CachedArrays(None, names)
         self._used.append(self.folder / key[:32])
-        return Volume(self._used[-1], names)
+        return CachedArrays(self._used[-1], names)
 
     @property
     def holds_some(self) -> bool:

@@ -26,7 +26,7 @@ from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
 
 BUNDLE = "bundle"
@@ -89,22 +89,22 @@ def features_of(
     threads: int,
     stage: str,
     progress: Progress = silent,
-    shelf: Shelf | None = None,
+    cache: FeatureCache | None = None,
     **resolution: float | None,
 ) -> dict[str, Features]:
     """The vectors of all windows by every encoder, each window read once; those that ``shelf`` has are not read again.
 
     InputError where nothing could be used.
     """
-    volume = (shelf or Shelf()).volume(key_of(encoders, found, resolution), list(encoders))
+    cached = (cache or FeatureCache()).cached(key_of(encoders, found, resolution), list(encoders))
     waiting: list[tuple[int, np.ndarray]] = []
 
     def describe() -> None:
         index, tiles = np.array([i for i, _ in waiting]), np.stack([rgb for _, rgb in waiting])
-        volume.add(index, {name: describe_windows(encoder, tiles) for name, encoder in encoders.items()})
+        cached.add(index, {name: describe_windows(encoder, tiles) for name, encoder in encoders.items()})
         waiting.clear()
 
-    for index, rgb in windows(found, threads, after=volume.last, **resolution):
+    for index, rgb in windows(found, threads, after=cached.last, **resolution):
         waiting.append((index, rgb))
         if len(waiting) == _AT_ONCE:
             describe()
@@ -112,7 +112,7 @@ def features_of(
     if waiting:
         describe()
     progress(stage, len(found), len(found))
-    kept, vectors = volume.read()
+    kept, vectors = cached.read()
     if not len(kept):
         raise InputError(f"{found[0].image.path if found else stage}: shows nothing but glass or missing data")
     places, own = tuple(found[i] for i in kept), np.array([groups[i] for i in kept])
@@ -170,7 +170,7 @@ def describe_grids_beside(
     encoders: dict[str, Encoder],
     settings: EvaluateSettings,
     progress: Progress,
-    shelf: Shelf | None = None,
+    cache: FeatureCache | None = None,
 ) -> dict[str, dict[str, Features]]:
     """Grids against images: images are cut into the grids' own tiles. FormatError where the encoders differ."""
     grids = [grid for part in sets.values() for grid in part.grids]
@@ -189,5 +189,5 @@ def describe_grids_beside(
         resolution = common_resolution([part], settings.resolution or grids[0].spec.resolution)
         at, groups = places(part, encoder.tile_px, resolution, limit=settings.limit)
         found[name] = features_of({BUNDLE: encoder}, at, groups, settings.reading_threads, f"describe {name}", progress,
-                                  shelf, mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+                                  cache, mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
     return found

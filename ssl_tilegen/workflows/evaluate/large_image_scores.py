@@ -23,7 +23,7 @@ from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.metrics.retrieval import ranks
 from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.system.progress import Progress
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import Features, features_of
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, factor_of, is_large, places
 from ssl_tilegen.workflows.evaluate.scores import Figure, figures
@@ -172,7 +172,7 @@ def large_figures(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
-    shelf: Shelf | None = None,
+    cache: FeatureCache | None = None,
 ) -> list[Figure]:
     """Seams, and Frechet distances of windows on the lattice (patches), across its lines (crops), and of four times
     the view (wide): assembling a large image from parts costs quality where the later ones are larger."""
@@ -183,7 +183,7 @@ def large_figures(
     made = replace(images["synthetic"], images=tuple(large))
     found = []
     for key, title, shift, coarser in _VIEWS:
-        how = (encoders, side, resolution, settings, progress, shelf)
+        how = (encoders, side, resolution, settings, progress, cache)
         own = real if coarser == 1 else _seen(images["real"], *how, 0, coarser)
         other = _seen(made, *how, shift and side // 2, coarser)
         if own is not None and other is not None:
@@ -207,7 +207,7 @@ def _seen(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
-    shelf: Shelf | None,
+    cache: FeatureCache | None,
     shift: int,
     coarser: int,
 ) -> Features | None:
@@ -216,7 +216,7 @@ def _seen(
     if len(found) < _LEAST_WINDOWS:
         return None
     stage = f"describe {'wide' if coarser > 1 else 'crops'}"
-    return next(iter(features_of(encoders, found, groups, settings.reading_threads, stage, progress, shelf,
+    return next(iter(features_of(encoders, found, groups, settings.reading_threads, stage, progress, cache,
                                  mpp=settings.mpp, gsd=settings.gsd).values()))  # fmt: skip
 
 

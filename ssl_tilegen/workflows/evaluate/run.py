@@ -20,7 +20,7 @@ from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.progress import Progress, silent
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import (
     BUNDLE,
     Features,
@@ -58,12 +58,12 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
     started = time.perf_counter()
     check_run(settings)
     evidence = Evidence()
-    with _held(settings) as (shelf, held):
+    with _held(settings) as (cache, held):
         try:
-            found = _compare(settings, evidence, progress, shelf) if settings.real else _nothing()
-            task = run_task(settings, progress, shelf) if settings.task else None
+            found = _compare(settings, evidence, progress, cache) if settings.real else _nothing()
+            task = run_task(settings, progress, cache) if settings.task else None
         except Interrupted as stop:
-            raise Interrupted(_where_it_stopped(shelf), stop.exit_code - 128) from None
+            raise Interrupted(_where_it_stopped(cache), stop.exit_code - 128) from None
         report = replace(
             found,
             task=task,
@@ -77,32 +77,32 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
             if held:
                 held.check()
             write_report(report, evidence, settings)
-        shelf.clear()
+        cache.clear()
     return report
 
 
 @contextmanager
-def _held(settings: EvaluateSettings) -> Iterator[tuple[Shelf, Held | None]]:
+def _held(settings: EvaluateSettings) -> Iterator[tuple[FeatureCache, Held | None]]:
     """The shelf beside the report, which no other job may use meanwhile; one in memory where there is no report."""
     path = settings.report
     if path is None:
-        yield Shelf(), None
+        yield FeatureCache(), None
         return
     with lock(path, option="--report") as held:
         sweep(path.parent, path.name)
-        yield Shelf(part_of(path), restart=settings.restart), held
+        yield FeatureCache(part_of(path), restart=settings.restart), held
 
 
-def _where_it_stopped(shelf: Shelf) -> str:
-    if shelf.folder is None:
+def _where_it_stopped(cache: FeatureCache) -> str:
+    if cache.folder is None:
         return "interrupted: nothing was kept; with --report, vectors are kept beside it and the same command goes on"
-    if not shelf.holds_some:
+    if not cache.holds_some:
         return "interrupted before any vectors were kept; the same command starts anew"
-    return f"interrupted: vectors so far are kept in {shelf.folder}; the same command goes on from them"
+    return f"interrupted: vectors so far are kept in {cache.folder}; the same command goes on from them"
 
 
 def _compare(
-    settings: EvaluateSettings, evidence: Evidence, progress: Progress, shelf: Shelf
+    settings: EvaluateSettings, evidence: Evidence, progress: Progress, cache: FeatureCache
 ) -> EvaluateReport:  # fmt: skip
     """All but the task."""
     sets = _read_sets(settings)
@@ -110,7 +110,7 @@ def _compare(
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window) if images else None
     encoders = load_encoders(settings, side or 64)
-    by_set = _describe(sets, encoders, side, resolution, settings, progress, shelf)
+    by_set = _describe(sets, encoders, side, resolution, settings, progress, cache)
     evidence.features = {name: {part: own[name] for part, own in by_set.items()} for name in by_set["real"]}
     found, warnings = _figures(evidence, settings, progress)
     warnings += [
@@ -119,7 +119,7 @@ def _compare(
         if part.left_out
     ]
     if set(images) >= {"real", "synthetic"} and side:
-        found += _of_images(images, encoders, side, resolution, settings, evidence, progress, shelf, warnings)
+        found += _of_images(images, encoders, side, resolution, settings, evidence, progress, cache, warnings)
         storage = storage_warning(images["real"], images["synthetic"])
         warnings += [storage] if storage else []
     asked = _condition(settings, sets["synthetic"], progress) if settings.grid else None
@@ -159,19 +159,19 @@ def _describe(
     resolution: Resolution | None,
     settings: EvaluateSettings,
     progress: Progress,
-    shelf: Shelf,
+    cache: FeatureCache,
 ) -> dict[str, dict[str, Features]]:
     """Set -> encoder -> vectors. Where a set is grids, all are compared cell by cell by the encoder of the grids."""
     grids = [grid for part in sets.values() for grid in part.grids]
     if grids:
-        return describe_grids_beside(sets, encoders, settings, progress, shelf) if side else {
+        return describe_grids_beside(sets, encoders, settings, progress, cache) if side else {
             name: {BUNDLE: features_of_grids(part.grids)} for name, part in sets.items()
         }  # fmt: skip
     assert side is not None
     found = {}
     for name, part in sets.items():
         at, groups = places(part, side, resolution, limit=settings.limit)
-        found[name] = features_of(encoders, at, groups, settings.reading_threads, f"describe {name}", progress, shelf,
+        found[name] = features_of(encoders, at, groups, settings.reading_threads, f"describe {name}", progress, cache,
                                   mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
     return found
 
@@ -205,7 +205,7 @@ def _of_images(
     settings: EvaluateSettings,
     evidence: Evidence,
     progress: Progress,
-    shelf: Shelf,
+    cache: FeatureCache,
     warnings: list[str],
 ) -> list[Figure]:
     """Pairs, and what only large images have; adds to ``warnings``."""
@@ -221,7 +221,7 @@ def _of_images(
             found += pair_figures(first, evidence.pairs, sets["real"].x.shape[1], settings.rounds, settings.seed)
     if "large" in settings.metrics:
         found += large_figures(images, {first: encoders[first]}, evidence.features[first]["real"], side, resolution,
-                               settings, progress, shelf)  # fmt: skip
+                               settings, progress, cache)  # fmt: skip
     return found
 
 

@@ -14,8 +14,8 @@ from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
-from ssl_tilegen.workflows.evaluate.classifier_cache import remembered
-from ssl_tilegen.workflows.evaluate.feature_cache import Shelf
+from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
+from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
 from ssl_tilegen.workflows.evaluate.image_sets import (
     ImageSet,
@@ -76,12 +76,12 @@ class Sets:
 
 
 def run_task(
-    settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
+    settings: EvaluateSettings, progress: Progress = silent, cache: FeatureCache | None = None
 ) -> TaskReport:  # fmt: skip
     """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
     assert settings.task is not None
-    sets = read_task(settings.task, settings, progress, shelf)
-    learners = _learners(settings, sets, shelf)
+    sets = read_task(settings.task, settings, progress, cache)
+    learners = _learners(settings, sets, cache)
     classes = sets.labelled["real"].classes
     done, total = 0, len(learners) * settings.seeds * len(ARMS)
 
@@ -103,7 +103,7 @@ def run_task(
 
 
 def read_task(
-    folder: Path, settings: EvaluateSettings, progress: Progress = silent, shelf: Shelf | None = None
+    folder: Path, settings: EvaluateSettings, progress: Progress = silent, cache: FeatureCache | None = None
 ) -> Sets:  # fmt: skip
     """Find the parts of ``folder`` and describe their images."""
     found = read_parts(folder)
@@ -118,7 +118,7 @@ def read_task(
     for part, own in images.items():
         labels = _labels(found[part])
         at, groups = places(own, side, resolution)
-        given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress, shelf,
+        given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress, cache,
                             mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
         for name, features in given.items():
             names = [str(place.image.path) for place in features.places]
@@ -173,7 +173,7 @@ def _pixels(
 
 
 def _learners(
-    settings: EvaluateSettings, sets: Sets, shelf: Shelf | None
+    settings: EvaluateSettings, sets: Sets, cache: FeatureCache | None
 ) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:  # fmt: skip
     """(model, features) -> what trains it, and on what; what those that take long say is kept on ``shelf``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
@@ -183,9 +183,9 @@ def _learners(
         if "knn" in settings.task_models:
             found["nearest neighbours", name] = (lambda t, x, c, s: knn_probe(t.x, t.y, x, c)), parts
         if "mil" in settings.task_models or sets.large:
-            found["attention MIL", name] = remembered(_mil, "mil", shelf), sets.bags[name]
+            found["attention MIL", name] = cached_outcome(_mil, "mil", cache), sets.bags[name]
     if "finetuned" in settings.task_models and not sets.large:
-        found["fine-tuned network", BUNDLE] = _fine_tuner(settings, shelf), sets.pixels
+        found["fine-tuned network", BUNDLE] = _fine_tuner(settings, cache), sets.pixels
     return found
 
 
@@ -195,7 +195,7 @@ def _mil(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     return fit_mil(list(train.x), train.y, classes, seed)(list(test))
 
 
-def _fine_tuner(settings: EvaluateSettings, shelf: Shelf | None) -> Learner:
+def _fine_tuner(settings: EvaluateSettings, cache: FeatureCache | None) -> Learner:
     """The bundle's encoder with a new head."""
     from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 
@@ -206,7 +206,7 @@ def _fine_tuner(settings: EvaluateSettings, shelf: Shelf | None) -> Learner:
     def learn(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         return fine_tuned(bundle.encoder, train.x, train.y, classes, seed, how, device)(test)
 
-    return remembered(learn, f"finetuned {bundle.hash} {how}", shelf)
+    return cached_outcome(learn, f"finetuned {bundle.hash} {how}", cache)
 
 
 def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, Part]) -> list[TaskRow]:
