@@ -61,8 +61,8 @@ def main() -> None:
 def recipes(start: SynthesisSettings, only: list[str] | None) -> Iterator[tuple[str, SynthesisSettings]]:
     """``start``, and each of its knobs turned alone."""
     yield "start", start
-    knobs = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": STEPPERS}
-    for name, values in knobs.items():
+    options = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": STEPPERS}
+    for name, values in options.items():
         for value in values if only is None or name in only else ():
             if value != getattr(start, name):
                 yield name, replace(start, **{name: value})

@@ -59,9 +59,9 @@ def main() -> None:
 def timed(call: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
     """``call``, its seconds added to ``spent``; waits for the device."""
 
-    def wrapped(self: ModelBundle, *args: Any, **knobs: Any) -> Any:
+    def wrapped(self: ModelBundle, *args: Any, **options: Any) -> Any:
         started = time.perf_counter()
-        result = call(self, *args, **knobs)
+        result = call(self, *args, **options)
         if result.is_cuda:
             result.sum().item()
         spent[name] += time.perf_counter() - started

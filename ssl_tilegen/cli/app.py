@@ -142,8 +142,8 @@ def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[s
     """The body's own parameters, and the knobs among ``given`` folded into one settings object."""
     if settings is None:
         return given
-    knobs = {name: given.pop(name) for name in settings.model_fields}
-    return given | {"settings": load_settings(settings, given.pop("config"), knobs)}
+    options = {name: given.pop(name) for name in settings.model_fields}
+    return given | {"settings": load_settings(settings, given.pop("config"), options)}
 
 
 def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> inspect.Signature:

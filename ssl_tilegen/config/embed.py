@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Reading, Settings, exclusive, knob
+from ssl_tilegen.config.options import Reading, Settings, exclusive, option
 from ssl_tilegen.config.values import Bands, Pair, Share
 
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
@@ -16,7 +16,7 @@ OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", 
 class EmbedSettings(Reading, Settings):
     """Knobs of `embed`."""
 
-    out: Path | None = knob(
+    out: Path | None = option(
         None,
         "The grid to write (one input).",
         "--out",
@@ -24,60 +24,60 @@ class EmbedSettings(Reading, Settings):
         default_text="NAME.zarr beside the input",
         panel=OUTPUT,
     )
-    out_dir: Path | None = knob(
+    out_dir: Path | None = option(
         None, "Folder for the grids of many inputs, and their summary.", "--out-dir", panel=OUTPUT
     )
-    preview: bool = knob(
+    preview: bool = option(
         False, "Write a picture of the image beside its embedding as NAME.embed-preview.png.", "--preview", panel=OUTPUT
     )
-    geojson: bool = knob(
+    geojson: bool = option(
         False, "Write the outlines of the tissue as NAME.geojson beside the grid.", "--geojson", panel=OUTPUT
     )
-    list: Path | None = knob(
+    list: Path | None = option(
         None,
         "CSV of images with the columns path (from the CSV's folder on), and if wanted id (the grid's name), mpp, gsd.",
         "--list",
         panel=MANY,
     )
-    shard: Share | None = knob(
+    shard: Share | None = option(
         None,
         "This process's share of the work as I/N, I from 0.",
         "--shard",
         default_text="a Slurm array's, for many images; or RANK/WORLD_SIZE; else all",
         panel=MANY,
     )
-    skip_existing: bool = knob(
+    skip_existing: bool = option(
         False,
         "Pass over inputs whose grid is complete; one that has lost parts is made again.",
         "--skip-existing",
         panel=MANY,
     )
-    summary: Path | None = knob(
+    summary: Path | None = option(
         None,
         "Table of what became of each input, .csv or .json.",
         "--summary",
         default_text="embed-summary.csv in --out-dir",
         panel=MANY,
     )
-    model: str = knob("tiny", "Bundle whose encoder is used.", "--model", panel=ENCODER)
-    encoder: str | None = knob(
+    model: str = option("tiny", "Bundle whose encoder is used.", "--model", panel=ENCODER)
+    encoder: str | None = option(
         None,
         "Another encoder: a name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
         "--encoder",
         default_text="the bundle's",
         panel=ENCODER,
     )
-    weights: Path | None = knob(
+    weights: Path | None = option(
         None, "Weights of --encoder from a local file or folder (no network).", "--weights", panel=ENCODER
     )
-    pooling: Literal["cls", "mean", "cls+mean", "pool"] | None = knob(
+    pooling: Literal["cls", "mean", "cls+mean", "pool"] | None = option(
         None,
         "How tokens become one vector.",
         "--pooling",
         default_text="the encoder's own",
         panel=ENCODER,
     )
-    mpp: float | None = knob(
+    mpp: float | None = option(
         None,
         "Micrometres per pixel to read at; for an image that carries none: what its pixels measure.",
         "--mpp",
@@ -85,7 +85,7 @@ class EmbedSettings(Reading, Settings):
         panel=PIXELS,
         gt=0,
     )
-    gsd: float | None = knob(
+    gsd: float | None = option(
         None,
         "Metres per pixel to read at; for an image that carries none: what its pixels measure.",
         "--gsd",
@@ -93,7 +93,7 @@ class EmbedSettings(Reading, Settings):
         panel=PIXELS,
         gt=0,
     )
-    stride: int | None = knob(
+    stride: int | None = option(
         None,
         "Pixels from one tile to the next; half a tile gives four times the cells.",
         "--stride",
@@ -101,21 +101,21 @@ class EmbedSettings(Reading, Settings):
         panel=PIXELS,
         gt=0,
     )
-    bands: Bands | None = knob(
+    bands: Bands | None = option(
         None,
         "Bands shown as red, green, blue (from 1).",
         "--bands",
         default_text="the first three",
         panel=PIXELS,
     )
-    scale: Pair | None = knob(
+    scale: Pair | None = option(
         None,
         "Values that become 0 and 255 (16-bit and float rasters), as LOW,HIGH.",
         "--scale",
         default_text="from the data",
         panel=PIXELS,
     )
-    nodata_max: float = knob(
+    nodata_max: float = option(
         0.1,
         "Largest fraction of pixels without data in a usable cell.",
         "--nodata-max",
@@ -123,7 +123,7 @@ class EmbedSettings(Reading, Settings):
         ge=0,
         le=1,
     )
-    threads: int | None = knob(
+    threads: int | None = option(
         None,
         "Threads that read and decode ahead of the encoder.",
         "--threads",
@@ -131,10 +131,10 @@ class EmbedSettings(Reading, Settings):
         panel=PIXELS,
         gt=0,
     )
-    tissue_only: bool = knob(
+    tissue_only: bool = option(
         False, "Leave background cells of slides without an embedding.", "--tissue-only", panel=FOREGROUND
     )
-    tissue_min: float = knob(
+    tissue_min: float = option(
         0.05,
         "Least fraction of foreground for a slide's cell not to be background.",
         "--tissue-min",
@@ -142,7 +142,7 @@ class EmbedSettings(Reading, Settings):
         ge=0,
         le=1,
     )
-    regions: Path | None = knob(
+    regions: Path | None = option(
         None,
         "GeoJSON of what counts as foreground instead of detected tissue, or a folder with one NAME.geojson per image.",
         "--regions",

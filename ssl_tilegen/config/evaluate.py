@@ -6,70 +6,74 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Reading, Settings, choose_from, exclusive, knob
+from ssl_tilegen.config.options import Reading, Settings, choose_from, exclusive, option
 from ssl_tilegen.config.values import Names
 
 
 class EvaluateSettings(Reading, Settings):
     """Knobs of `evaluate`."""
 
-    real: Path | None = knob(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
-    synthetic: Path | None = knob(None, "Synthetic images: as --real.", "--synthetic")
-    train: Path | None = knob(
+    real: Path | None = option(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
+    synthetic: Path | None = option(None, "Synthetic images: as --real.", "--synthetic")
+    train: Path | None = option(
         None, "Images the model was trained on; with them, copying is checked for.", "--train", default_text="no check"
     )
-    grid: Path | None = knob(None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid")
-    task: Path | None = knob(
+    grid: Path | None = option(
+        None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid"
+    )
+    task: Path | None = option(
         None,
         "Folder with real/, synthetic/ and test/, one sub-folder per class in each, or what `augment --originals link` "
         "made of a CSV with splits train and test: is it useful?",
         "--task",
     )
-    report: Path | None = knob(
+    report: Path | None = option(
         None,
         "HTML page to write, and its figures as JSON (see --report-json). Until it is there, vectors, "
         "and what slow classifiers of a --task said, are kept in REPORT.part beside it: the same command goes on.",
         "--report",
         default_text="none",
     )
-    report_json: Path | None = knob(
+    report_json: Path | None = option(
         None, "Where the figures of --report go as JSON.", "--report-json", default_text="beside it, page.html.json"
     )
-    metrics: Names = knob(
+    metrics: Names = option(
         ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
         "Which of fd, kid, manifold, vendi, copy, pairs, large.",
         "--metrics",
         default_text="all",
     )
-    encoder: Names = knob(
+    encoder: Names = option(
         ("texture", "bundle"),
         "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), inception "
         "(canonical FID; with --weights), or any name that `embed --encoder` takes.",
         "--encoder",
         default_text="texture,bundle",
     )
-    weights: Path | None = knob(None, "Weights of the one named --encoder from a local file (no network).", "--weights")
-    model: str = knob("tiny", "Bundle whose encoder is `bundle`.", "--model")
-    window: int | None = knob(
+    weights: Path | None = option(
+        None, "Weights of the one named --encoder from a local file (no network).", "--weights"
+    )
+    model: str = option("tiny", "Bundle whose encoder is `bundle`.", "--model")
+    window: int | None = option(
         None, "Side in px of the windows that images are cut into.", "--window", default_text="what all have", ge=32
     )
-    mpp: float | None = knob(None, "Micrometres per pixel to compare at, or of images that say none.", "--mpp", gt=0)
-    gsd: float | None = knob(None, "Metres per pixel to compare at, or of images that say none.", "--gsd", gt=0)
-    limit: int = knob(20_000, "Windows of a set at most, drawn evenly; 0 for all.", "--limit", ge=0)
-    neighbours: int = knob(5, "Neighbours that span a manifold (precision, recall, density, coverage).", "-k", gt=0)
-    rounds: int = knob(20, "Half-samples behind each interval and baseline.", "--rounds", ge=2)
-    gallery: int = knob(12, "Pairs shown in the report.", "--gallery", ge=0)
-    seeds: int = knob(5, "Draws of the training groups of a --task.", "--seeds", ge=2)
-    task_groups: float = knob(
+    mpp: float | None = option(None, "Micrometres per pixel to compare at, or of images that say none.", "--mpp", gt=0)
+    gsd: float | None = option(None, "Metres per pixel to compare at, or of images that say none.", "--gsd", gt=0)
+    limit: int = option(20_000, "Windows of a set at most, drawn evenly; 0 for all.", "--limit", ge=0)
+    neighbours: int = option(5, "Neighbours that span a manifold (precision, recall, density, coverage).", "-k", gt=0)
+    rounds: int = option(20, "Half-samples behind each interval and baseline.", "--rounds", ge=2)
+    gallery: int = option(12, "Pairs shown in the report.", "--gallery", ge=0)
+    seeds: int = option(5, "Draws of the training groups of a --task.", "--seeds", ge=2)
+    task_groups: float = option(
         0.8, "Groups of each class that a draw takes; below 1 a share of them.", "--task-groups", gt=0
     )
-    task_models: Names = knob(
+    task_models: Names = option(
         ("linear", "knn", "finetuned"), "Which of linear, knn, finetuned, mil to train.", "--task-models",
         default_text="linear,knn,finetuned; mil where images are large",
     )  # fmt: skip
-    task_steps: int = knob(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
-    seed: int = knob(0, "Of all random draws.", "--seed", ge=0)
-    threads: int | None = knob(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
+    task_steps: int = option(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
+    seed: int = option(0, "Of all random draws.", "--seed", ge=0)
+    threads: int | None = option(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
 
     @property
     def json_path(self) -> Path | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Settings, exclusive, knob
+from ssl_tilegen.config.options import Settings, exclusive, option
 from ssl_tilegen.config.values import Pair, Region, SizePx
 
 DRAWN = "Instead of a grid"
@@ -16,23 +16,23 @@ DRAWN = "Instead of a grid"
 class GenerateSettings(Settings):
     """Knobs of `generate`."""
 
-    grid: Path | None = knob(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
-    text: str | None = knob(None, "Words for what a drawn grid is to show.", "--text", panel=DRAWN)
-    label: str | None = knob(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
-    vector: str | None = knob(
+    grid: Path | None = option(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
+    text: str | None = option(None, "Words for what a drawn grid is to show.", "--text", panel=DRAWN)
+    label: str | None = option(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
+    vector: str | None = option(
         None, "Vector that the prior was trained with: FILE.npy or FILE.npz:KEY.", "--vector", panel=DRAWN
     )
-    scene: Path | None = knob(
+    scene: Path | None = option(
         None,
         "Map of labels or texts: PNG with NAME.csv beside it (colour, label, text), or GeoJSON in pixels of the "
         "picture with properties label or text.",
         "--scene",
         panel=DRAWN,
     )
-    save_grid: Path | None = knob(
+    save_grid: Path | None = option(
         None, "Keep the drawn grid, to be edited or painted again.", "--save-grid", panel=DRAWN
     )
-    grid_guidance: float | None = knob(
+    grid_guidance: float | None = option(
         None,
         "How strictly the grid follows what was asked for; 1 is plain sampling, more is stricter and less varied.",
         "--grid-guidance",
@@ -40,76 +40,76 @@ class GenerateSettings(Settings):
         panel=DRAWN,
         ge=0,
     )
-    out: Path | None = knob(
+    out: Path | None = option(
         None,
         "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
         "--out",
         "-o",
         default_text="NAME-synthetic beside the grid (of a drawn one: here), .ome.tif or a georeferenced .tif",
     )
-    model: str = knob("tiny", "Bundle to paint with.", "--model")
-    size: SizePx | None = knob(
+    model: str = option("tiny", "Bundle to paint with.", "--model")
+    size: SizePx | None = option(
         None,
         "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
         "--size",
         default_text="the grid's; 1024 where it is drawn",
     )
-    region: Region | None = knob(
+    region: Region | None = option(
         None,
         "Part of the canvas to paint, X,Y,W,H in pixels; neighbours made in two runs meet without a seam.",
         "--region",
         default_text="all, or the crop with most foreground",
     )
-    keep: str | None = knob(
+    keep: str | None = option(
         None,
         "The image that the grid was made from: it is kept to the pixel, all but the --region, which is repainted.",
         "--keep",
     )
-    fit: Literal["auto", "crop", "stretch"] = knob(
+    fit: Literal["auto", "crop", "stretch"] = option(
         "auto",
         "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
         "--fit",
     )
-    layout: Literal["auto", "exact", "loose", "free"] = knob(
+    layout: Literal["auto", "exact", "loose", "free"] = option(
         "auto",
         "Where things lie within a cell: exact, as in the source, loose, roughly so, or free, wherever the model puts "
         "them; auto is exact, for grids that a prior drew loose, and free where stretched beyond 1.25.",
         "--layout",
     )
-    seed: int = knob(0, "Same seed, same picture.", "--seed", ge=0)
-    steps: int | None = knob(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
-    guidance: float | None = knob(
+    seed: int = option(0, "Same seed, same picture.", "--seed", ge=0)
+    steps: int | None = option(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    guidance: float | None = option(
         None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
     )
-    guidance_interval: Pair | None = knob(
+    guidance_interval: Pair | None = option(
         None,
         "Part of the ladder that is guided, LOW,HIGH from clean (0) to noise (1).",
         "--guidance-interval",
         default_text="the bundle's",
     )
-    update: Literal["ddim", "dpmpp_2m", "ancestral", "renoise"] | None = knob(
+    update: Literal["ddim", "dpmpp_2m", "ancestral", "renoise"] | None = option(
         None, "Update rule of a step.", "--update", default_text="the bundle's"
     )
-    merge: Literal["auto", "whole", "shift", "average"] = knob(
+    merge: Literal["auto", "whole", "shift", "average"] = option(
         "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
     )
-    recipe: str | None = knob(
+    recipe: str | None = option(
         None,
         "How the authors of an imported model sample it, to the letter; `models info` lists a bundle's recipes.",
         "--recipe",
         default_text="our own fast sampling",
     )
-    overlap: float = knob(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
-    canvas_mib: int = knob(
+    overlap: float = option(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
+    canvas_mib: int = option(
         512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
     )
-    unsharded: bool = knob(
+    unsharded: bool = option(
         False,
         "For .zarr: a file per chunk instead of shards, for readers without the sharding codec (GDAL before 3.13).",
         "--unsharded",
     )
-    preview: bool = knob(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
-    dry_run: bool = knob(False, "Say what would be done, and do nothing.", "--dry-run")
+    preview: bool = option(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
+    dry_run: bool = option(False, "Say what would be done, and do nothing.", "--dry-run")
 
     @model_validator(mode="after")
     def _one_source(self) -> GenerateSettings:

@@ -12,11 +12,11 @@ from ssl_tilegen.system.budget import MAX_GPX
 from ssl_tilegen.system.resources import reading_threads
 
 
-def knob(
-    default: Any, meaning: str, option: str, *more: str, default_text: str = "", panel: str = "", **limits: Any
+def option(
+    default: Any, meaning: str, flag: str, *more: str, default_text: str = "", panel: str = "", **limits: Any
 ) -> Any:
     """A field with its option's names; ``default_text`` says in words what None means."""
-    extra: dict[str, Any] = {"options": [option, *more], "default_text": default_text, "panel": panel}
+    extra: dict[str, Any] = {"options": [flag, *more], "default_text": default_text, "panel": panel}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
@@ -43,14 +43,14 @@ class Strict(BaseModel):
 class Settings(Strict):
     """Options that every command has."""
 
-    device: str = knob("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
-    batch: int | None = knob(
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
+    batch: int | None = option(
         None, "Tiles or windows per network call.", "--batch", default_text="to fit the device", panel=COMMON, gt=0
     )
-    restart: bool = knob(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
-    overwrite: bool = knob(False, "Replace a finished output.", "--overwrite", panel=COMMON)
-    max_gpx: float | None = knob(None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0)
-    max_gib: float | None = knob(
+    restart: bool = option(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
+    overwrite: bool = option(False, "Replace a finished output.", "--overwrite", panel=COMMON)
+    max_gpx: float | None = option(None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0)
+    max_gib: float | None = option(
         None, MAX_GIB_MEANING, "--max-gib", default_text="most of what is free", panel=COMMON, gt=0
     )
 

@@ -44,9 +44,9 @@ def raster(path: Path, rows: int = 300, cols: int = 500, **options: object) -> P
     return path
 
 
-def run(inputs: Path | list[Path], bundle: Path, **knobs: object) -> list[EmbedReport]:
+def run(inputs: Path | list[Path], bundle: Path, **options: object) -> list[EmbedReport]:
     paths = inputs if isinstance(inputs, list) else [inputs]
-    return embed(paths, EmbedSettings(model=str(bundle), device="cpu", **knobs))  # type: ignore[arg-type]
+    return embed(paths, EmbedSettings(model=str(bundle), device="cpu", **options))  # type: ignore[arg-type]
 
 
 def same(first: GridData, second: GridData) -> None:
@@ -268,7 +268,7 @@ def _offset_of_second_tile(path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "knobs", "error", "message"),
+    ("name", "content", "options", "error", "message"),
     [
         ("missing.svs", None, {}, InputError, "no such file"),
         ("text.svs", b"hello", {}, InputError, "text.svs"),
@@ -286,7 +286,7 @@ def _offset_of_second_tile(path: Path) -> int:
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    bundle: Path, tmp_path: Path, name: str, content: bytes | str | None, knobs: dict[str, object],
+    bundle: Path, tmp_path: Path, name: str, content: bytes | str | None, options: dict[str, object],
     error: type[Exception], message: str,
 ) -> None:  # fmt: skip
     path = tmp_path / name
@@ -297,7 +297,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     elif content is not None:
         path.write_bytes(content)  # type: ignore[arg-type]
     with pytest.raises(error, match=message) as caught:
-        embed([path], EmbedSettings(**{"model": str(bundle)} | knobs))  # type: ignore[arg-type]
+        embed([path], EmbedSettings(**{"model": str(bundle)} | options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*.zarr*")) and not list(tmp_path.glob(".*zarr*"))
 

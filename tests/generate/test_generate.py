@@ -86,9 +86,9 @@ def write_slide(path: Path, rng: np.random.Generator) -> None:
 
 
 def run(
-    world: World, name: str, out: Path, progress: Callable[..., None] | None = None, **knobs: object
+    world: World, name: str, out: Path, progress: Callable[..., None] | None = None, **options: object
 ) -> GenerateReport:
-    given = {"grid": world.grid(name), "out": out, "model": str(world.bundle), "device": "cpu"} | knobs
+    given = {"grid": world.grid(name), "out": out, "model": str(world.bundle), "device": "cpu"} | options
     settings = load_settings(GenerateSettings, None, given)
     return generate(settings, progress) if progress else generate(settings)
 
@@ -133,8 +133,8 @@ def test_a_map_lies_on_its_ground(world: World, tmp_path: Path) -> None:
             (0.1, 0, 1090, 0, -0.4 / 3, 2000 - 160 / 3),
         ),
     }
-    for name, (knobs, size, transform) in ground.items():
-        report = run(world, "map", tmp_path / f"{name}.tif", steps=1, **knobs)  # type: ignore[arg-type]
+    for name, (options, size, transform) in ground.items():
+        report = run(world, "map", tmp_path / f"{name}.tif", steps=1, **options)  # type: ignore[arg-type]
         with rasterio.open(report.out) as file:
             assert (file.width, file.height) == size == report.size and str(file.crs) == "EPSG:32614"
             assert tuple(file.transform)[:6] == pytest.approx(transform)
@@ -203,16 +203,16 @@ def test_the_layout_is_recorded_in_the_words_of_the_option(said, recorded, world
 
 @pytest.mark.parametrize("kind", ["bundle", "window_bundle"])
 def test_same_seed_same_picture_for_any_batch(kind: str, world: World, tmp_path: Path) -> None:
-    def paint(name: str, **knobs: object) -> np.ndarray:
-        knobs = {"size": "203x131", "model": str(getattr(world, kind)), "grid": world.grid("slide")} | knobs
-        return pixels_of(run(world, "slide", tmp_path / f"{name}.png", **knobs).out)
+    def paint(name: str, **options: object) -> np.ndarray:
+        options = {"size": "203x131", "model": str(getattr(world, kind)), "grid": world.grid("slide")} | options
+        return pixels_of(run(world, "slide", tmp_path / f"{name}.png", **options).out)
 
     picture = paint("a")
     assert np.abs(paint("b", batch=1) - picture).max() <= 1 and np.abs(paint("c", batch=7) - picture).max() <= 1
     assert np.array_equal(paint("d"), picture)
-    for name, knob in (("seed", {"seed": 1}), ("grid", {"grid": world.grid("map")}), ("guidance", {"guidance": 4}),
+    for name, option in (("seed", {"seed": 1}), ("grid", {"grid": world.grid("map")}), ("guidance", {"guidance": 4}),
                        ("steps", {"steps": 4}), ("update", {"update": "ancestral"})):  # fmt: skip
-        assert np.abs(paint(name, **knob) - picture).max() > 1, name
+        assert np.abs(paint(name, **option) - picture).max() > 1, name
 
 
 def test_the_bundle_says_what_the_user_leaves_open(world: World, tmp_path: Path) -> None:
@@ -289,15 +289,15 @@ class Stop:
 @pytest.mark.parametrize("suffix", [".png", ".ome.tif"])
 @pytest.mark.parametrize("kind", ["bundle", "window_bundle"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(kind: str, suffix: str, world: World, tmp_path: Path) -> None:
-    knobs = {"size": "96x1301", "model": str(getattr(world, kind)), "steps": 3}
-    straight = run(world, "map", tmp_path / f"straight{suffix}", **knobs)
+    options = {"size": "96x1301", "model": str(getattr(world, kind)), "steps": 3}
+    straight = run(world, "map", tmp_path / f"straight{suffix}", **options)
     out = tmp_path / f"a{suffix}"
     for stage, share in (("paint", 0.4), ("develop", 0.7)):
         with pytest.raises(Interrupted):
-            run(world, "map", out, Stop(stage, share), **knobs)
+            run(world, "map", out, Stop(stage, share), **options)
         assert not out.exists() and part_of(out).is_dir()
     last = Stop()
-    run(world, "map", out, last, **knobs)
+    run(world, "map", out, last, **options)
     assert {stage for stage, _ in last.seen} == {"develop"} and min(share for _, share in last.seen) > 0.7
     assert np.array_equal(tifffile.imread(out) if suffix != ".png" else pixels_of(out),
                           tifffile.imread(straight.out) if suffix != ".png" else pixels_of(straight.out))  # fmt: skip
@@ -373,8 +373,8 @@ def other_dim(world: World, tmp_path: Path) -> dict[str, object]:
     return {"model": str(tmp_path / "b")}
 
 
-def given(**knobs: object) -> Callable[[World, Path], dict[str, object]]:
-    return lambda world, tmp_path: knobs
+def given(**options: object) -> Callable[[World, Path], dict[str, object]]:
+    return lambda world, tmp_path: options
 
 
 BAD = {

@@ -52,10 +52,10 @@ def size_of(pixels: np.ndarray):
     return Size(*pixels.shape[:2])
 
 
-def run(world: Path, name: str, out: Path, progress=None, *, kind: str = "local", **knobs: object) -> GenerateReport:
+def run(world: Path, name: str, out: Path, progress=None, *, kind: str = "local", **options: object) -> GenerateReport:
     image = next(world.glob(f"{name}.*tif"))
     given = {"grid": world / f"{name}.zarr", "keep": str(image), "region": ",".join(map(str, REGION)), "out": out,
-             "model": str(world / kind), "device": "cpu"} | knobs  # fmt: skip
+             "model": str(world / kind), "device": "cpu"} | options  # fmt: skip
     settings = load_settings(GenerateSettings, None, given)
     return generate(settings, progress) if progress else generate(settings)
 
@@ -114,7 +114,7 @@ def test_a_repainting_goes_on_where_it_was_stopped(world: Path, tmp_path: Path) 
     assert np.array_equal(pixels_of(again.out), pixels_of(straight.out))
 
 
-@pytest.mark.parametrize(("knobs", "message"), [
+@pytest.mark.parametrize(("options", "message"), [
     ({"region": None}, "--keep goes with --region"),
     ({"size": "128"}, "no --size"),
     ({"out": Path("a.jpg")}, "JPEG would change"),
@@ -122,11 +122,11 @@ def test_a_repainting_goes_on_where_it_was_stopped(world: Path, tmp_path: Path) 
     ({"keep": "/no/such.tif"}, "/no/such.tif: no such file"),
     ({"region": "400,0,50,50"}, "reaches beyond the canvas"),
 ])  # fmt: skip
-def test_what_cannot_be_kept_is_said_in_one_line(knobs, message, world: Path, tmp_path: Path) -> None:
-    if knobs.get("keep") == "slide":
-        knobs = {"keep": str(world / "slide.ome.tif")}
+def test_what_cannot_be_kept_is_said_in_one_line(options, message, world: Path, tmp_path: Path) -> None:
+    if options.get("keep") == "slide":
+        options = {"keep": str(world / "slide.ome.tif")}
     with pytest.raises(TilegenError, match=message):
-        run(world, "map", **({"out": tmp_path / "a.png"} | knobs))
+        run(world, "map", **({"out": tmp_path / "a.png"} | options))
     assert not list(tmp_path.iterdir())
 
 
