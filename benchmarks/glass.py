@@ -1,6 +1,6 @@
 """What glass costs: a slide's own grid, and a canvas that is mostly empty, with glass passed by and with all painted.
 
-Run with `python -m benchmarks.glass --slide GRID.zarr --ground EMB.zarr --out FOLDER`.
+Run with `python -m benchmarks.background --slide GRID.zarr --ground EMB.zarr --out FOLDER`.
 
 ``slide``: the grid as it is. ``islands``: a canvas of `--size` px of which two round islands show the cells of
 `--ground` (any grid of the same model) and all else is glass. Each is painted with its background marked, as `embed`
@@ -29,7 +29,7 @@ from ssl_tilegen.config import GenerateSettings, load_settings
 from ssl_tilegen.diffusion.synthesis import quantum
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, Validity
-from ssl_tilegen.workflows.generate.job import Job, glass_latent, prepare
+from ssl_tilegen.workflows.generate.job import Job, background_latent, prepare
 
 _PIECE_PX = 512
 
@@ -56,12 +56,12 @@ def main() -> None:
 
 def compare(name: str, job: Job, folder: Path) -> None:
     """Both ways of painting, and the borders of the first."""
-    everything = replace(job, field=replace(job.field, blank=np.zeros_like(job.field.blank)), glass=None)
+    everything = replace(job, field=replace(job.field, blank=np.zeros_like(job.field.blank)), background=None)
     made, facts = painted(job, job.how)
     share = round(float(job.field.blank.mean()), 3)
-    say(case=name, glass="skipped", size=[made.shape[1], made.shape[0]], glass_cells=share, **facts)
+    say(case=name, background="skipped", size=[made.shape[1], made.shape[0]], glass_cells=share, **facts)
     all_painted, dear = painted(everything, job.how)
-    say(case=name, glass="painted", **dear, calls_saved=round(1 - facts["calls"] / dear["calls"], 3),
+    say(case=name, background="painted", **dear, calls_saved=round(1 - facts["calls"] / dear["calls"], 3),
         faster=round(dear["all_s"] / facts["all_s"], 2))  # fmt: skip
     say(case=name, borders=True, **borders(job, made, all_painted))
     Image.fromarray(made[:: max(1, len(made) // 1024), :: max(1, len(made) // 1024)]).save(folder / f"{name}.png")
@@ -78,8 +78,8 @@ def islands(slide: Job, ground: Path, size: int) -> Job:
     radius, centres = count / 8, ((0.3, 0.3), (0.6, 0.7))
     tissue = np.any([np.hypot(rows - count * r, cols - count * c) < radius for r, c in centres], axis=0)
     order = (np.add.outer(np.arange(count) * 7, np.arange(count))) % len(shown)
-    glass = cells.embedding[cells.valid == Validity.BACKGROUND].astype(np.float32)
-    empty = glass.mean(0) if len(glass) else shown.mean(0)
+    background = cells.embedding[cells.valid == Validity.BACKGROUND].astype(np.float32)
+    empty = background.mean(0) if len(background) else shown.mean(0)
     field = type(slide.field).of_grid(
         np.where(tissue[..., None], shown[order], empty), tile_px=grid.spec.lattice.tile, stride_px=stride,
         factor=slide.bundle.factor, blank=~tissue,
@@ -87,8 +87,10 @@ def islands(slide: Job, ground: Path, size: int) -> Job:
     whole = replace(slide.placement, canvas=Size(size, size), window=type(slide.placement.window)(0, 0, size, size))
     region = whole.window_lat(slide.bundle.factor)
     how = replace(slide.how, extent=whole.canvas_lat(slide.bundle.factor))
-    glass_of = slide.glass if slide.glass is not None else glass_latent(slide.bundle, grid.spec.background)
-    return replace(slide, placement=whole, region_lat=region, field=field, glass=glass_of, how=how)
+    glass_of = (
+        slide.background if slide.background is not None else background_latent(slide.bundle, grid.spec.background)
+    )
+    return replace(slide, placement=whole, region_lat=region, field=field, background=glass_of, how=how)
 
 
 def border_lines(job: Job) -> tuple[np.ndarray, int]:

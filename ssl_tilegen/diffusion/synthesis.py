@@ -105,11 +105,11 @@ class Plan:
 
 
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
-         glass: Tensor | None = None, processes: int = 1, masked: bool = False) -> Plan:  # fmt: skip
+         background: Tensor | None = None, processes: int = 1, masked: bool = False) -> Plan:  # fmt: skip
     """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
     schedule = schedule_of(model, settings)
-    parts = [band_of(model, field, region, settings, glass, Ranks(rank, processes)) for rank in range(processes)]
-    denoisers = [tiled_denoiser(model, field, part.whole, settings, glass, part.own) for part in parts]
+    parts = [band_of(model, field, region, settings, background, Ranks(rank, processes)) for rank in range(processes)]
+    denoisers = [tiled_denoiser(model, field, part.whole, settings, background, part.own) for part in parts]
     passes = [1 + acts(settings.guidance, settings.guidance_interval, step) for step in schedule.steps()]
     loads = [[denoise.load(step) for denoise in denoisers] for step in schedule.steps()]
     held = max((part.held for part in parts), key=lambda window: window.rows)
@@ -136,7 +136,7 @@ def paint(
     source: Callable[[Window], Tensor] | None = None,
     strength: float = 1.0,
     only: Window | None = None,
-    glass: Tensor | None = None,
+    background: Tensor | None = None,
     scratch: Path | None = None,
     state_file: Path | None = None,
     key: str = "",
@@ -155,13 +155,13 @@ def paint(
     Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
     are not in memory where they are mapped; and one network call.
     """
-    band = band_of(model, field, region, settings, glass, ranks)
+    band = band_of(model, field, region, settings, background, ranks)
     update, schedule = (
         stepper_named(settings.update),
         schedule_of(model, settings, None if source is None else strength),
     )
     denoise = tiled_denoiser(
-        model, field.to(model.device), band.whole, replace(settings, steps=len(schedule)), glass, band.own
+        model, field.to(model.device), band.whole, replace(settings, steps=len(schedule)), background, band.own
     )
     state = State(_blank_canvas(model, band, region, settings, scratch, masked=only is not None))
     if source is not None and only is not None:
@@ -232,21 +232,21 @@ def schedule_of(model: Model, settings: SynthesisSettings, strength: float | Non
 
 
 def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
-               glass: Tensor | None = None, area: Window | None = None) -> TiledDenoiser:  # fmt: skip
+               background: Tensor | None = None, area: Window | None = None) -> TiledDenoiser:  # fmt: skip
     """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
     clean_of = guided_estimate(model, field.dim, settings)
     merge = _merge(model, settings)
     if merge == "whole":
         condition = _field_of(model, field, settings.layout)
         align = model.conditioning.quantum_lat
-        return LocalTiledDenoiser(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, glass,
+        return LocalTiledDenoiser(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, background,
                           field.blank_blocks, area)  # fmt: skip
     windows_at = _windows_at(model, canvas, merge, settings)
     conditions = _conditions_of(model, field, settings.layout)
-    return WindowTiledDenoiser(clean_of, conditions, windows_at, settings.batch, glass, field.is_blank, area)
+    return WindowTiledDenoiser(clean_of, conditions, windows_at, settings.batch, background, field.is_blank, area)
 
 
-def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, glass: Tensor | None,
+def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, background: Tensor | None,
             ranks: Ranks) -> Band:  # fmt: skip
     """The rows that each of a team of processes paints of ``region`` and its bleed: of about the same work."""
     whole = with_bleed(model, region, settings)
@@ -254,7 +254,7 @@ def band_of(model: Model, field: ConditionField, region: Window, settings: Synth
         return Band.alone(whole)
     step = math.lcm(model.conditioning.quantum_lat, _BAND_STEP_LAT)
     blank = field.blank_blocks(whole, step)
-    load = np.ones(len(blank)) if glass is None else (~blank).mean(1) + _BLANK_COST
+    load = np.ones(len(blank)) if background is None else (~blank).mean(1) + _BLANK_COST
     quantum = model.conditioning.quantum_lat
     sees = model.halo_lat + quantum if _merge(model, settings) == "whole" else model.window_lat - 1
     reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)

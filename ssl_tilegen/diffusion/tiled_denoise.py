@@ -74,7 +74,7 @@ class LocalTiledDenoiser:
     halo: int
     align: int
     budget: int
-    glass: Tensor | None = None
+    background: Tensor | None = None
     blank_blocks: Callable[[Window, int], NDArray[np.bool_]] = no_blank_blocks
     area: Window | None = None
 
@@ -86,7 +86,7 @@ class LocalTiledDenoiser:
     def tiles(self) -> tuple[list[Tile], list[Window]]:
         """Tiles to compute, and windows with blank ground."""
         area = self.area or self.canvas
-        if self.glass is None:
+        if self.background is None:
             return exact_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget), []
         return live_tiles(area, self.canvas, halo=self.halo, align=self.align, budget=self.budget,
                           live_blocks=lambda core: self._share(core) < 1)  # fmt: skip
@@ -101,12 +101,12 @@ class LocalTiledDenoiser:
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, ground = self.tiles
         for window in ground:
-            out[window].copy_(_plain(self.glass))
+            out[window].copy_(_plain(self.background))
         for done, tile in enumerate(live, 1):
             clean = self.clean_of(x[tile.padded][None], self.condition(tile.padded)[None], step)[0]
             out[tile.core].copy_(clean[:, *tile.core.within(tile.padded).slices])
-            if self.glass is not None:
-                self._mix_glass(out[tile.core], self._share(tile.core))
+            if self.background is not None:
+                self._mix_background(out[tile.core], self._share(tile.core))
             tick(done / len(live))
 
     def _share(self, core: Window) -> NDArray[np.float32]:
@@ -117,11 +117,11 @@ class LocalTiledDenoiser:
         around = sliding_window_view(blank, (side, side)).sum((-1, -2))
         return (2 * around / side**2 - 1).clip(0, 1).astype(np.float32)
 
-    def _mix_glass(self, place: Tensor, share: NDArray[np.float32]) -> None:
+    def _mix_background(self, place: Tensor, share: NDArray[np.float32]) -> None:
         """Blend glass into a view (C, rows, cols) of the canvas by the ``share`` of each block."""
         if share.any():
             each = torch.from_numpy(share.repeat(self.align, 0).repeat(self.align, 1)).to(place)
-            place.lerp_(_plain(self.glass).to(place), each[: place.shape[1], : place.shape[2]])
+            place.lerp_(_plain(self.background).to(place), each[: place.shape[1], : place.shape[2]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class WindowTiledDenoiser:
     conditions: Callable[[Sequence[Window]], Tensor]
     windows_at: WindowsAt
     batch: int
-    glass: Tensor | None = None
+    background: Tensor | None = None
     is_blank: Callable[[Window], bool] = never_blank
     area: Window | None = None
 
@@ -145,13 +145,13 @@ class WindowTiledDenoiser:
         return -(-windows // self.batch), windows * self.windows_at(step).side ** 2
 
     def windows(self, step: Step) -> int:
-        return len(self.windows_at(step)) if self.glass is self.area is None else len(self._parted(step)[0])
+        return len(self.windows_at(step)) if self.background is self.area is None else len(self._parted(step)[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         live, blank = self._parted(step)
         out.data.zero_()
         for weighted in blank:
-            out[weighted.window].add_(weighted.weigh(_plain(self.glass).to(out.data)))
+            out[weighted.window].add_(weighted.weigh(_plain(self.background).to(out.data)))
         for first in range(0, len(live), self.batch):
             weighted_windows = live[first : first + self.batch]
             windows = [weighted.window for weighted in weighted_windows]
@@ -168,7 +168,7 @@ class WindowTiledDenoiser:
             for weighted in self.windows_at(step)
             if self.area is None or weighted.window.intersection(self.area)
         ]
-        if self.glass is None:
+        if self.background is None:
             return weighted_windows, []
         blank = [self.is_blank(weighted.window) for weighted in weighted_windows]
         return (
@@ -177,7 +177,7 @@ class WindowTiledDenoiser:
         )
 
 
-def _plain(glass: Tensor | None) -> Tensor:
+def _plain(background: Tensor | None) -> Tensor:
     """The background latent (C,) as a surface (C, 1, 1)."""
-    assert glass is not None  # nothing is skipped without it
-    return glass[:, None, None]
+    assert background is not None  # nothing is skipped without it
+    return background[:, None, None]

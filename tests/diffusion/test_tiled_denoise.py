@@ -159,7 +159,7 @@ class Counting:
         return self.clean_of(x, cond, step)
 
 
-GLASS = torch.tensor([3.0, -2.0, 1.0])
+BACKGROUND = torch.tensor([3.0, -2.0, 1.0])
 
 
 def half_blank():
@@ -174,11 +174,11 @@ def half_blank():
 def test_blank_windows_cost_nothing_and_become_glass(windows_at):
     field, x = half_blank(), noisy(Window(0, 0, 64, 64))
     clean_of, out = Counting(bent), x.like()
-    denoise = WindowTiledDenoiser(clean_of, centre_vectors(field), windows_at, 4, GLASS, field.is_blank)
+    denoise = WindowTiledDenoiser(clean_of, centre_vectors(field), windows_at, 4, BACKGROUND, field.is_blank)
     denoise(x, STEP, out)
     assert denoise.load(STEP) == (clean_of.calls, clean_of.windows * SIDE * SIDE)
     assert clean_of.windows < len(windows_at(STEP)) / 2
-    torch.testing.assert_close(out.data[:, 40:], GLASS[:, None, None].expand(3, 24, 64))
+    torch.testing.assert_close(out.data[:, 40:], BACKGROUND[:, None, None].expand(3, 24, 64))
     full = x.like()
     WindowTiledDenoiser(bent, centre_vectors(field), windows_at, 4)(x, STEP, full)
     torch.testing.assert_close(out.data[:, :16], full.data[:, :16])  # tissue is always denoised
@@ -189,7 +189,7 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
     field, canvas, model = half_blank(), Window(0, 0, 64, 64), LocalToy(halo_lat=8)
     clean_of, x = Counting(clean_estimator(model)), noisy(canvas)
     condition, out = lambda w: field.sample_window(w, 4), x.like()
-    denoise = LocalTiledDenoiser(clean_of, condition, canvas, 8, 4, budget, GLASS, field.blank_blocks)
+    denoise = LocalTiledDenoiser(clean_of, condition, canvas, 8, 4, budget, BACKGROUND, field.blank_blocks)
     denoise(x, STEP, out)
     whole = x.like()
     LocalTiledDenoiser(clean_estimator(model), condition, canvas, 8, 4, 64 * 64)(x, STEP, whole)
@@ -198,9 +198,9 @@ def test_blank_tiles_cost_nothing_and_blank_ground_becomes_glass_whatever_the_ti
     mean = np.array([[blank[i : i + 5, j : j + 5].mean() for j in range(16)] for i in range(16)])
     share = torch.from_numpy(np.kron((2 * mean - 1).clip(0, 1), np.ones((4, 4))).astype(np.float32))
     assert ((share > 0) & (share < 1)).any() and (share == 1).any() and (share == 0).any()
-    torch.testing.assert_close(out.data, whole.data.lerp(GLASS[:, None, None], share), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.data, whole.data.lerp(BACKGROUND[:, None, None], share), rtol=1e-4, atol=1e-4)
     assert denoise.load(STEP)[0] == clean_of.calls and denoise.tiles[1]
-    assert (out.data[:, 40:] == GLASS[:, None, None]).all()
+    assert (out.data[:, 40:] == BACKGROUND[:, None, None]).all()
 
 
 def test_without_blank_ground_there_is_one_tile():

@@ -74,8 +74,10 @@ def test_tissue_only_leaves_glass_without_an_embedding(data_dir: Path, bundle: P
     slide = data_dir / "slides" / "cmu-1-small-region.svs"
     run(slide, bundle, out=tmp_path / "g.zarr", tissue_only=True, mpp=4.0)
     cells = EmbeddingGrid.open(tmp_path / "g.zarr").read()
-    glass = cells.valid == Validity.BACKGROUND
-    assert glass.any() and not cells.embedding[glass].any() and cells.embedding[~glass].any(axis=-1).all()
+    background = cells.valid == Validity.BACKGROUND
+    assert (
+        background.any() and not cells.embedding[background].any() and cells.embedding[~background].any(axis=-1).all()
+    )
 
 
 def test_a_raster_keeps_its_sampling_and_its_place(data_dir: Path, bundle: Path, tmp_path: Path) -> None:

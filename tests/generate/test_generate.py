@@ -33,7 +33,7 @@ from tests.bundles import DIM, WINDOW_PX, encoder_bundle, painting_bundle
 
 torch.set_num_threads(1)
 RASTER, SLIDE = Size(300, 500), Size(448, 640)
-GLASS = (242, 240, 244)
+BACKGROUND = (242, 240, 244)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def write_map(path: Path, rng: np.random.Generator) -> None:
 
 def write_slide(path: Path, rng: np.random.Generator) -> None:
     """0.5 um/px, tissue in the lower left, glass elsewhere."""
-    pixels = np.full((SLIDE.rows, SLIDE.cols, 3), GLASS, np.uint8)
+    pixels = np.full((SLIDE.rows, SLIDE.cols, 3), BACKGROUND, np.uint8)
     pixels[120:, :300] = rng.integers((120, 40, 120), (200, 120, 200), (SLIDE.rows - 120, 300, 3))
     with open_writer(path, ImageSpec(SLIDE, Resolution(0.5, "um"))) as writer:
         writer.write(pixels)
@@ -254,9 +254,9 @@ def test_glass_is_free_and_looks_like_the_slide(kind: str, world: World, tmp_pat
     report = run(world, "slide", tmp_path / "a.png", model=str(getattr(world, kind)))
     everything = run(world, "map", tmp_path / "b.png", model=str(getattr(world, kind)), size="640x448", dry_run=True)
     assert report.network_latents < (0.6 if kind == "window_bundle" else 1.01) * everything.network_latents
-    glass = pixels_of(report.out)[:40, 424:].reshape(5, 8, 27, 8, 3)
-    assert glass.std(axis=(0, 2)).max() == 0  # the same latent everywhere
-    assert np.abs(glass.mean(axis=(0, 1, 2, 3)) - GLASS).max() < 5
+    background = pixels_of(report.out)[:40, 424:].reshape(5, 8, 27, 8, 3)
+    assert background.std(axis=(0, 2)).max() == 0  # the same latent everywhere
+    assert np.abs(background.mean(axis=(0, 1, 2, 3)) - BACKGROUND).max() < 5
     assert pixels_of(report.out)[200:400, 50:200].std() > 5
 
 

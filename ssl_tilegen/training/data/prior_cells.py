@@ -23,7 +23,7 @@ from ssl_tilegen.training.data.corpus import turned
 from ssl_tilegen.training.data.latent_cache import embedded_grid
 from ssl_tilegen.training.data.prior_table import Row
 
-_GLASS_SHRINK = 16
+_BACKGROUND_SHRINK = 16
 _LEAST_TISSUE = 0.05
 _MOST_MISSING = 0.1
 
@@ -121,10 +121,13 @@ def _of_image(
 
 def tissue_mask_of(rgb: np.ndarray) -> np.ndarray:
     """bool (H, W): tissue, found on a coarse view as `embed` finds it."""
-    small = rgb[: rgb.shape[0] // _GLASS_SHRINK * _GLASS_SHRINK, : rgb.shape[1] // _GLASS_SHRINK * _GLASS_SHRINK]
-    blocks = small.reshape(small.shape[0] // _GLASS_SHRINK, _GLASS_SHRINK, -1, _GLASS_SHRINK, 3)
+    small = rgb[
+        : rgb.shape[0] // _BACKGROUND_SHRINK * _BACKGROUND_SHRINK,
+        : rgb.shape[1] // _BACKGROUND_SHRINK * _BACKGROUND_SHRINK,
+    ]
+    blocks = small.reshape(small.shape[0] // _BACKGROUND_SHRINK, _BACKGROUND_SHRINK, -1, _BACKGROUND_SHRINK, 3)
     mask = tissue_mask(blocks.mean((1, 3)).round().astype(np.uint8))
-    whole = mask.repeat(_GLASS_SHRINK, 0).repeat(_GLASS_SHRINK, 1)
+    whole = mask.repeat(_BACKGROUND_SHRINK, 0).repeat(_BACKGROUND_SHRINK, 1)
     spare = ((0, rgb.shape[0] - whole.shape[0]), (0, rgb.shape[1] - whole.shape[1]))
     return np.pad(whole, spare, "edge")
 

@@ -58,7 +58,7 @@ class Job:
     placement: Placement
     region_lat: Window
     field: ConditionField
-    glass: Tensor | None
+    background: Tensor | None
     how: SynthesisSettings
     image: ImageSpec
     remarks: tuple[str, ...]
@@ -103,7 +103,7 @@ def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingG
         placement=placement,
         region_lat=placement.window_lat(bundle.factor),
         field=field,
-        glass=glass_latent(bundle, grid.spec.background) if field.blank.any() else None,
+        background=background_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
         image=_image(grid.spec, placement, facts, kept, sharded=not settings.unsharded),
         remarks=tuple(_remarks(grid.spec, bundle)),
@@ -240,7 +240,7 @@ def _plain_embedding(bundle: ModelBundle, spec: GridSpec) -> np.ndarray:
     return BundleEncoder(bundle).embed(_plain_rgb(side, spec.background)[None])[0]
 
 
-def glass_latent(bundle: ModelBundle, background: tuple[int, int, int]) -> Tensor:
+def background_latent(bundle: ModelBundle, background: tuple[int, int, int]) -> Tensor:
     """The latent (C,) that the autoencoder has for endless background."""
     halo = getattr(bundle.autoencoder, "encoder_halo", 8)
     side = max(2 * halo + 2, bundle.window_lat)

@@ -128,7 +128,7 @@ def generate(
         check_output(Output(preview_of(job.out), preview_mark("generate", job.out.name), "--preview", "side"))
         return _previewed(job, who)
     check_run(settings, job.out)
-    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.kept))
     report = _planned(job, planned)
     if settings.dry_run:
         return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 3))
@@ -174,7 +174,7 @@ def _lacks_its_preview(job: Job) -> bool:
 
 def _previewed(job: Job, who: Distributed) -> GenerateReport:
     """The report of a picture that was whole, once its preview is there."""
-    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.glass, who.count, bool(job.kept))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.kept))
     with _locked(job.out, who, None):
         preview = write_preview(job.out) if who.rank == 0 else None
     return replace(_planned(job, planned), status="done", preview=preview)
@@ -236,7 +236,7 @@ def _painted(job: Job, ranks: Ranks, progress: Progress) -> Canvas:
         job.region_lat,
         job.how,
         progress=lambda done, total: progress("paint", done, total),
-        glass=job.glass,
+        background=job.background,
         scratch=folder,
         state_file=folder / STATE,
         key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
