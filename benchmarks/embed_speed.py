@@ -28,7 +28,7 @@ from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.readers.slide import Slide
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.system.progress import silent
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.run import embed_one, load_encoder
 from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards
 from ssl_tilegen.workflows.embed.view import open_view
@@ -70,7 +70,7 @@ def compare(slide: Path, settings: EmbedSettings, rounds: int, in_turn: bool) ->
     encoder = load_encoder(settings)
     nothing = NoEncoder(encoder)
     rules = Rules(0.05, 0.1, False, settings.reading_threads)
-    with open_view(Job(slide, slide), encoder, settings) as view:
+    with open_view(EmbedJob(slide, slide), encoder, settings) as view:
         lattice = Lattice(view.size, encoder.tile_px, encoder.tile_px)
         tissue, cells = TissueMap.of(view, 2), lattice.shape.area
         every = range(len(shards(lattice.shape)))
@@ -96,7 +96,7 @@ def compare(slide: Path, settings: EmbedSettings, rounds: int, in_turn: bool) ->
 
         def command() -> None:
             grid = slide.with_name(f"{time.monotonic_ns()}.zarr")
-            embed_one(Job(slide, grid), settings, encoder)
+            embed_one(EmbedJob(slide, grid), settings, encoder)
 
         encode(encoder.batch)
         works: dict[str, Callable[[], None]] = {

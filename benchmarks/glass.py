@@ -29,7 +29,7 @@ from ssl_tilegen.config import GenerateSettings, load_settings
 from ssl_tilegen.diffusion.synthesis import quantum
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, Validity
-from ssl_tilegen.workflows.generate.job import Job, background_latent, prepare
+from ssl_tilegen.workflows.generate.job import PaintJob, background_latent, prepare
 
 _PIECE_PX = 512
 
@@ -54,7 +54,7 @@ def main() -> None:
         compare("islands", islands(slide, options.ground or options.slide, options.size), options.out)
 
 
-def compare(name: str, job: Job, folder: Path) -> None:
+def compare(name: str, job: PaintJob, folder: Path) -> None:
     """Both ways of painting, and the borders of the first."""
     everything = replace(job, field=replace(job.field, blank=np.zeros_like(job.field.blank)), background=None)
     made, facts = painted(job, job.how)
@@ -68,7 +68,7 @@ def compare(name: str, job: Job, folder: Path) -> None:
     Image.fromarray(piece(job, made)).save(folder / f"{name}-border.png")
 
 
-def islands(slide: Job, ground: Path, size: int) -> Job:
+def islands(slide: PaintJob, ground: Path, size: int) -> PaintJob:
     """Two islands of the grid's tissue cells, repeated, in a sea of glass of ``size`` px."""
     grid = EmbeddingGrid.open(ground)
     cells, stride = grid.read(), grid.spec.lattice.stride
@@ -93,13 +93,13 @@ def islands(slide: Job, ground: Path, size: int) -> Job:
     return replace(slide, placement=whole, region_lat=region, field=field, background=glass_of, how=how)
 
 
-def border_lines(job: Job) -> tuple[np.ndarray, int]:
+def border_lines(job: PaintJob) -> tuple[np.ndarray, int]:
     """Which blocks (R, K) of the picture are glass, and their side in pixels."""
     side = quantum(job.bundle)
     return job.field.blank_blocks(job.region_lat, side), side * job.bundle.factor
 
 
-def borders(job: Job, *pictures: np.ndarray) -> dict[str, Any]:
+def borders(job: PaintJob, *pictures: np.ndarray) -> dict[str, Any]:
     """Differences of neighbouring pixels across the lines where glass begins, and one block to either side."""
     blank, side = border_lines(job)
     facts: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def borders(job: Job, *pictures: np.ndarray) -> dict[str, Any]:
     return {"lines": len(step), **facts}
 
 
-def piece(job: Job, rgb: np.ndarray) -> np.ndarray:
+def piece(job: PaintJob, rgb: np.ndarray) -> np.ndarray:
     """The piece of the picture with the most border in it, at full size."""
     blank, side = border_lines(job)
     edge = np.zeros(blank.shape)

@@ -40,7 +40,7 @@ from benchmarks.paintings import (
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 from ssl_tilegen.metrics.seams import seam_score
-from ssl_tilegen.workflows.generate.job import Job
+from ssl_tilegen.workflows.generate.job import PaintJob
 
 _DEAR = ("average", "published")
 
@@ -87,7 +87,7 @@ def compare(scene: Scene, size: int, options: argparse.Namespace) -> None:
             Image.fromarray(rgb).save(options.pictures / f"{size}-{name}.png")
 
 
-def merges(job: Job) -> dict[str, SynthesisSettings]:
+def merges(job: PaintJob) -> dict[str, SynthesisSettings]:
     """The recipes by name: they differ in nothing but the merge."""
     recipes = {
         "whole": replace(job.how, merge="whole"),
@@ -104,7 +104,7 @@ def _told(values: np.ndarray, name: str = "distance", prefix: str = "") -> dict[
     return {name: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
 
 
-def seam_scores(rgb: np.ndarray, job: Job) -> tuple[float, float]:
+def seam_scores(rgb: np.ndarray, job: PaintJob) -> tuple[float, float]:
     """At the lattice of cells, and at the published stride."""
     tile = job.bundle.info.encoder.tile_px or job.bundle.info.window_px
     return seam_score(rgb, tile), seam_score(rgb, max(job.bundle.factor, job.bundle.info.window_px // 4))

@@ -22,7 +22,7 @@ from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.resampling import group_halves
 from ssl_tilegen.metrics.retrieval import Retrieval, retrieval
 from ssl_tilegen.workflows.generate.inpainting import keep
-from ssl_tilegen.workflows.generate.job import Job, prepare
+from ssl_tilegen.workflows.generate.job import PaintJob, prepare
 
 ROUNDS, GROUP_PX = 50, 256
 
@@ -36,7 +36,7 @@ def say(**facts: Any) -> None:
 class Scene:
     """A job that paints a crop of a real image from its own grid, and that crop, uint8 (H, W, 3)."""
 
-    job: Job
+    job: PaintJob
     grid: EmbeddingGrid
     real: np.ndarray
 
@@ -61,7 +61,7 @@ class Scene:
         return retrieval(BundleEncoder(self.job.bundle).embed(np.stack(tiles)), np.stack(wanted))
 
 
-def painted(job: Job, how: SynthesisSettings, region: Window | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+def painted(job: PaintJob, how: SynthesisSettings, region: Window | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """The picture uint8 (H, W, 3) of the job's region or another, and what it took.
 
     ``calls`` are network calls in windows of the model: the area of a convolution counts as so many windows, and a
@@ -115,7 +115,9 @@ def autoencoded(scene: Scene) -> np.ndarray:
     return np.concatenate(list(develop(bundle, canvas)))
 
 
-def singles(job: Job, how: SynthesisSettings, side: int, corners: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+def singles(
+    job: PaintJob, how: SynthesisSettings, side: int, corners: Sequence[tuple[int, int]]
+) -> Iterator[np.ndarray]:
     """Patches of ``side`` px painted each by itself, without any neighbourhood, from the same places of the field."""
     factor, region = job.bundle.factor, job.region_lat
     step = job.bundle.conditioning.quantum_lat

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.conditioning import Conditioning
 
-Progress = Callable[[float, float], None]
+StepProgress = Callable[[float, float], None]
 """``progress(done, total)``: called now and then, never from another thread; units are the callee's to ignore."""
 
 

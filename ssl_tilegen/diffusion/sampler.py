@@ -9,7 +9,7 @@ import torch
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.noise import addressed_noise
-from ssl_tilegen.diffusion.protocols import Progress
+from ssl_tilegen.diffusion.protocols import StepProgress
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import Stepper
 from ssl_tilegen.diffusion.tiled_denoise import TiledDenoiser
@@ -31,7 +31,7 @@ def run(
     update: Stepper,
     *,
     seed: int,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None,
     exchange: Callable[[Canvas], None] = lambda x: None,
     checkpoint: Callable[[State], None] = lambda state: None,
 ) -> Canvas:

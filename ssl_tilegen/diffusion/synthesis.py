@@ -26,7 +26,7 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
 from ssl_tilegen.diffusion.inpainting import MaskedDenoiser
 from ssl_tilegen.diffusion.parameterization import to_clean
-from ssl_tilegen.diffusion.protocols import Model, Progress
+from ssl_tilegen.diffusion.protocols import Model, StepProgress
 from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Ranks, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
@@ -132,7 +132,7 @@ def paint(
     region: Window,
     settings: SynthesisSettings,
     *,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None,
     source: Callable[[Window], Tensor] | None = None,
     strength: float = 1.0,
     only: Window | None = None,
@@ -183,7 +183,7 @@ def paint(
 def develop(
     model: Model,
     canvas: Canvas,
-    progress: Progress = lambda done, total: None,
+    progress: StepProgress = lambda done, total: None,
     *,
     first_px: int = 0,
     band_lat: int = 128,

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.training.curves import draw_curves
 
-Progress = Callable[[dict[str, Any]], None]
+LogProgress = Callable[[dict[str, Any]], None]
 
 
 class Log:
@@ -21,7 +21,7 @@ class Log:
     Lines of steps after ``start`` are left from a run that was killed after its last checkpoint, and are dropped.
     """
 
-    def __init__(self, folder: Path, run: RunSettings, progress: Progress, start: int = 0) -> None:
+    def __init__(self, folder: Path, run: RunSettings, progress: LogProgress, start: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.path, self.run, self.progress = folder, folder / "log.jsonl", run, progress
         _drop_lines_after(self.path, start)

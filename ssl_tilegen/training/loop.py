@@ -18,14 +18,14 @@ from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, sav
 from ssl_tilegen.training.data.batches import Batch, Batches
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.ema import EMA
-from ssl_tilegen.training.log import Log, Progress
+from ssl_tilegen.training.log import Log, LogProgress
 from ssl_tilegen.training.posthoc_ema import EMAWidths
 from ssl_tilegen.training.sharding import shard, whole
 from ssl_tilegen.training.stage import Stage
 
 
 def train_stage(
-    stage: Stage, run: RunSettings, out: Path, progress: Progress, team: Processes, stop: Callable[[], bool]
+    stage: Stage, run: RunSettings, out: Path, progress: LogProgress, team: Processes, stop: Callable[[], bool]
 ) -> nn.Module:
     """Train ``stage.module`` to ``run.steps``, continuing from the checkpoint in ``out`` where there is one.
 

@@ -1,4 +1,4 @@
-"""`generate --keep`: a part of a real image repainted, everything else as it was to the last bit."""
+"""`generate --open_inpainting`: a part of a real image repainted, everything else as it was to the last bit."""
 
 from __future__ import annotations
 

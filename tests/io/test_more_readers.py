@@ -20,7 +20,7 @@ from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import ReadError, open_raster
 from ssl_tilegen.io.uri import Uri, source_of
 from ssl_tilegen.io.view import view_at
-from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
 from tests.io import samples
 from tests.io.dicom import write_dicom_slide
 
@@ -217,7 +217,7 @@ def test_a_dicom_slide_that_lost_a_frame_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and str(first) in str(caught.value)
 
 
-def _entries(folder: Path) -> list[Job]:
+def _entries(folder: Path) -> list[EmbedJob]:
     return find_jobs([folder], EmbedSettings())
 
 

@@ -17,7 +17,7 @@ from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.augment.patches import Painter, mixed
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
 from ssl_tilegen.workflows.augment.store import Record
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.run import embed_one
 from ssl_tilegen.workflows.embed.view import open_view
 from ssl_tilegen.workflows.generate.job import Repaint
@@ -48,7 +48,7 @@ def _grid(painter: Painter, image: Path, path: Path) -> EmbeddingGrid:
     """The grid of an image, embedded unless it is there."""
     if not is_complete(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        embed_one(Job(image, path), _embedding(painter), painter.encoder)
+        embed_one(EmbedJob(image, path), _embedding(painter), painter.encoder)
     return EmbeddingGrid.open(path)
 
 
@@ -101,7 +101,7 @@ def _repaint(painter: Painter, sample: Sample) -> Repaint | None:
 
     def latents(bundle: ModelBundle, window: Window) -> Tensor:
         around = window.grown(getattr(bundle.autoencoder, "encoder_halo", 8))
-        with open_view(Job(path, path), painter.encoder, _embedding(painter)) as view:
+        with open_view(EmbedJob(path, path), painter.encoder, _embedding(painter)) as view:
             pixels = view.read_mirrored(around.scaled(bundle.factor)).rgb
         return bundle.encode(pixels)[:, *window.within(around).slices]
 

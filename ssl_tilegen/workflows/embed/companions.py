@@ -8,14 +8,14 @@ from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.marks import preview_title
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.paths import OUTLINES, PREVIEW
 from ssl_tilegen.workflows.embed.regions import regions_for, write_outlines
 from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
 
 
 def write_companions(
-    job: Job, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
+    job: EmbedJob, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
 ) -> bool:
     """Write what was asked for beside the grid; whether there was anything to write."""
     written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
@@ -25,7 +25,7 @@ def write_companions(
     return written or settings.preview
 
 
-def add_companions(job: Job, settings: EmbedSettings) -> bool:
+def add_companions(job: EmbedJob, settings: EmbedSettings) -> bool:
     """Write them for a finished grid that lacks any; whether it did.
 
     A run that was killed after its grid had got its name left them out, and so did one that was not asked for them.

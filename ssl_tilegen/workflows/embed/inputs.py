@@ -19,7 +19,7 @@ _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
 
 
-class Job(NamedTuple):
+class EmbedJob(NamedTuple):
     """One image and the grid to be made of it; ``mpp`` or ``gsd``: what a list says its pixels measure."""
 
     image: Source
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     gsd: float | None = None
 
 
-def find_jobs(inputs: Sequence[str | Path], settings: EmbedSettings) -> list[Job]:
+def find_jobs(inputs: Sequence[str | Path], settings: EmbedSettings) -> list[EmbedJob]:
     """The images of ``inputs`` and of ``settings.list`` in a fixed order, each with its grid.
 
     Raises InputError, OutputError or SettingError.
@@ -54,7 +54,7 @@ def find_jobs(inputs: Sequence[str | Path], settings: EmbedSettings) -> list[Job
         raise InputError("no input; give images, folders or globs")
     if settings.out and len(entries) > 1:
         raise SettingError(f"-o {settings.out}: one output for {len(entries)} inputs; give --out-dir instead")
-    jobs = [Job(e.image, settings.out or _grid_of(e, settings.out_dir), e.mpp, e.gsd) for e in entries]
+    jobs = [EmbedJob(e.image, settings.out or _grid_of(e, settings.out_dir), e.mpp, e.gsd) for e in entries]
     _refuse_clashes(jobs)
     return jobs
 
@@ -133,7 +133,7 @@ def _grid_of(entry: Entry, folder: Path | None) -> Path:
     return folder / f"{stem}.grid.zarr" if same else grid
 
 
-def _refuse_clashes(jobs: list[Job]) -> None:
+def _refuse_clashes(jobs: list[EmbedJob]) -> None:
     first: dict[Path, Source] = {}
     for job in jobs:
         other = first.setdefault(job.grid, job.image)

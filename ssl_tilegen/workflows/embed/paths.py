@@ -10,7 +10,7 @@ from ssl_tilegen.grids import part_of
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.locks import Share, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_plain
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.regions import region_files
 from ssl_tilegen.workflows.embed.report import COLUMNS, summary_path
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
@@ -18,7 +18,7 @@ from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 PREVIEW, OUTLINES = ".embed-preview.png", ".geojson"
 
 
-def check_run(jobs: Sequence[Job], settings: EmbedSettings, share: Share) -> None:
+def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, share: Share) -> None:
     """Before anything is written: no output of the whole run is one of its inputs, or another output, and its table
     may be written. What lies at each job's own outputs is looked at by `check_job`."""
     own = option_of_grid(settings)
@@ -35,7 +35,7 @@ def check_run(jobs: Sequence[Job], settings: EmbedSettings, share: Share) -> Non
         check_output(output)
 
 
-def check_job(job: Job, settings: EmbedSettings) -> None:
+def check_job(job: EmbedJob, settings: EmbedSettings) -> None:
     """OutputError where something foreign lies at an output of one image; whether a grid may be replaced at all is
     for `settled` to say."""
     if isinstance(job.image, Path):
@@ -44,7 +44,7 @@ def check_job(job: Job, settings: EmbedSettings) -> None:
         check_output(output, overwrite=True)
 
 
-def outputs_of(job: Job, settings: EmbedSettings, option: str = "-o") -> Iterator[Output]:
+def outputs_of(job: EmbedJob, settings: EmbedSettings, option: str = "-o") -> Iterator[Output]:
     """The grid of an image, its unfinished form, and what is asked for beside it."""
     yield Output(job.grid, marks.grid, option)
     yield Output(part_of(job.grid), marks.grid, option, "work")
@@ -59,7 +59,7 @@ def option_of_grid(settings: EmbedSettings) -> str:
     return "--out-dir" if settings.out_dir else "-o"
 
 
-def _inputs(jobs: Sequence[Job], settings: EmbedSettings) -> Iterator[Input]:
+def _inputs(jobs: Sequence[EmbedJob], settings: EmbedSettings) -> Iterator[Input]:
     for job in jobs:
         if isinstance(job.image, Path):
             yield Input(job.image)

@@ -8,10 +8,10 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.geojson import Regions, outlines, read_regions, write_regions
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 
 
-def regions_for(given: Path | None, job: Job) -> Regions | None:
+def regions_for(given: Path | None, job: EmbedJob) -> Regions | None:
     """The regions of an image: those of the file, or of NAME.geojson in the folder (NAME of the grid or the image)."""
     if given is None:
         return None
@@ -24,14 +24,14 @@ def regions_for(given: Path | None, job: Job) -> Regions | None:
     raise InputError(f"--regions {given}: has no {' or '.join(names)}; add it, or leave {job.image.name} out")
 
 
-def region_files(given: Path | None, job: Job) -> list[Path]:
+def region_files(given: Path | None, job: EmbedJob) -> list[Path]:
     """The files of regions that there are for an image, the first of which is read."""
     if given is None or not given.is_dir():
         return [given] if given else []
     return [given / name for name in _names(job) if (given / name).is_file()]
 
 
-def _names(job: Job) -> list[str]:
+def _names(job: EmbedJob) -> list[str]:
     return list(dict.fromkeys((job.beside(".geojson").name, f"{job.image.name}.geojson")))
 
 

@@ -22,7 +22,7 @@ from ssl_tilegen.system.launch import worker_share
 from ssl_tilegen.system.locks import Busy, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
-from ssl_tilegen.workflows.embed.inputs import Job, find_jobs
+from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
 from ssl_tilegen.workflows.embed.paths import check_job, check_run, outputs_of
 from ssl_tilegen.workflows.embed.regions import regions_for
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport, summary_path, write_summary
@@ -47,7 +47,7 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     check_run(jobs, settings, share)
     mine, split = _deal(jobs, share)
     attempt = _attempt if many else _outright
-    reports: dict[Job, EmbedReport] = {}
+    reports: dict[EmbedJob, EmbedReport] = {}
     try:
         _embed_all(mine, settings, split, attempt, progress, reports)
     finally:
@@ -59,12 +59,12 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
 
 
 def _embed_all(
-    jobs: list[Job],
+    jobs: list[EmbedJob],
     settings: EmbedSettings,
     split: Share,
     attempt: Callable[..., EmbedReport | None],
     progress: Progress,
-    reports: dict[Job, EmbedReport],
+    reports: dict[EmbedJob, EmbedReport],
 ) -> None:
     """Fill ``reports``: first with what needs no encoder, so that a mistyped name is told before the long work."""
     for job in jobs:
@@ -91,7 +91,7 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
 
 
 def embed_one(
-    job: Job, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
+    job: EmbedJob, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
 ) -> EmbedReport:
     """Embed one image, or the share ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
@@ -127,7 +127,7 @@ def embed_one(
     )
 
 
-def _refuse_unreadable(job: Job, writer: GridWriter, counts: dict[str, int]) -> None:
+def _refuse_unreadable(job: EmbedJob, writer: GridWriter, counts: dict[str, int]) -> None:
     """InputError for a finished grid of nothing but cells that could not be read; it is not kept."""
     lost, *seen = (counts[code.name.lower()] for code in (Validity.READ_ERROR, Validity.OK, Validity.BACKGROUND))
     if lost and not any(seen) and not writer.pending():
@@ -135,13 +135,13 @@ def _refuse_unreadable(job: Job, writer: GridWriter, counts: dict[str, int]) -> 
         raise InputError(f"{job.image}: none of its {lost} cells can be read; the file is damaged, copy it again")
 
 
-def _deal(jobs: list[Job], share: Share) -> tuple[list[Job], Share]:
+def _deal(jobs: list[EmbedJob], share: Share) -> tuple[list[EmbedJob], Share]:
     """This process's images, and its share of the shards of each."""
     index, count = share
     return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
 
 
-def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
+def settled(job: EmbedJob, settings: EmbedSettings) -> EmbedReport | None:
     """The report of a job that needs no encoder, because it is finished or cannot be done; None for all others.
 
     Files that are asked for beside a finished grid and are not there are made now.
@@ -163,12 +163,12 @@ def settled(job: Job, settings: EmbedSettings) -> EmbedReport | None:
     return None
 
 
-def _outright(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+def _outright(work: Callable[..., Any], job: EmbedJob, *args: Any) -> Any:
     """A single image: its error is the error."""
     return work(job, *args)
 
 
-def _attempt(work: Callable[..., Any], job: Job, *args: Any) -> Any:
+def _attempt(work: Callable[..., Any], job: EmbedJob, *args: Any) -> Any:
     """One image among many: its error goes into its report, and the others go on."""
     try:
         return work(job, *args)

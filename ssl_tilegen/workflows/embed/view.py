@@ -12,11 +12,11 @@ from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.system.resources import versions
-from ssl_tilegen.workflows.embed.inputs import Job
+from ssl_tilegen.workflows.embed.inputs import EmbedJob
 
 
 @contextmanager
-def open_view(job: Job, encoder: Encoder, settings: EmbedSettings) -> Iterator[RasterView]:
+def open_view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> Iterator[RasterView]:
     """The image as the encoder is to see it; closed at the end.
 
     An image that states its resolution (or a list does) is read at --mpp or --gsd, else microscopy at the encoder's

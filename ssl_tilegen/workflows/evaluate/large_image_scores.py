@@ -26,7 +26,7 @@ from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import Features, features_of
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, factor_of, is_large, places
-from ssl_tilegen.workflows.evaluate.scores import Figure, figures
+from ssl_tilegen.workflows.evaluate.scores import Score, scores_of
 
 _STRIP_CELLS, _COARSER, _LEAST_WINDOWS, _MOST_SEAMS = 16, 4, 14, 20
 _BLOCK, _ROUNDS = 8, 100
@@ -164,7 +164,7 @@ def seams(image: Image, lattice_px: int, resolution: Resolution | None, strip_px
     return float(np.average(np.array(scores)[known], weights=np.array(weights)[known])) if known.any() else float("inf")
 
 
-def large_figures(
+def scores_of_large_images(
     images: dict[str, ImageSet],
     encoders: dict[str, Encoder],
     real: Features,
@@ -173,7 +173,7 @@ def large_figures(
     settings: EvaluateSettings,
     progress: Progress,
     cache: FeatureCache | None = None,
-) -> list[Figure]:
+) -> list[Score]:
     """Seams, and Frechet distances of windows on the lattice (patches), across its lines (crops), and of four times
     the view (wide): assembling a large image from parts costs quality where the later ones are larger."""
     large = [image for image in images["synthetic"].images if is_large(image, side, resolution)]
@@ -187,10 +187,10 @@ def large_figures(
         own = real if coarser == 1 else _seen(images["real"], *how, 0, coarser)
         other = _seen(made, *how, shift and side // 2, coarser)
         if own is not None and other is not None:
-            found += [replace(figure, name=key, title=title) for figure in
-                      figures(name, own, other, ("fd",), neighbours=settings.neighbours, rounds=settings.rounds,
+            found += [replace(score, name=key, title=title) for score in
+                      scores_of(name, own, other, ("fd",), neighbours=settings.neighbours, rounds=settings.rounds,
                               seed=settings.seed)]  # fmt: skip
-    return found + _seam_figures(images["real"], large, side, resolution, name, dim)
+    return found + _seam_scores(images["real"], large, side, resolution, name, dim)
 
 
 _VIEWS = (
@@ -220,9 +220,9 @@ def _seen(
                                  mpp=settings.mpp, gsd=settings.gsd).values()))  # fmt: skip
 
 
-def _seam_figures(
+def _seam_scores(
     real: ImageSet, large: list[Image], side: int, resolution: Resolution | None, name: str, dim: int
-) -> list[Figure]:
+) -> list[Score]:
     """Seam scores at the lattices that generators use; the baseline is that of real large images."""
     found = []
     for lattice in _LATTICES:
@@ -232,7 +232,7 @@ def _seam_figures(
         spread = 1.96 * float(made.std(ddof=1)) / len(made) ** 0.5 if len(made) > 1 else float("nan")
         value = float(made.mean())
         found.append(
-            Figure(f"seams_{lattice}", f"Large images: seams at every {lattice} px", "pixels", 3, len(own), len(made),
+            Score(f"seams_{lattice}", f"Large images: seams at every {lattice} px", "pixels", 3, len(own), len(made),
                    value, value - spread, value + spread, better="near 1", paper="change across lines / elsewhere",
                    baseline=float(np.mean(own)) if own else None)
         )  # fmt: skip

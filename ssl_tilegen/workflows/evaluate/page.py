@@ -16,7 +16,7 @@ from ssl_tilegen.system.marks import SOFTWARE
 from ssl_tilegen.workflows.evaluate import svg
 from ssl_tilegen.workflows.evaluate.gallery import gallery
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence
-from ssl_tilegen.workflows.evaluate.scores import Figure
+from ssl_tilegen.workflows.evaluate.scores import Score
 from ssl_tilegen.workflows.evaluate.table import asked, number, span, with_span
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 
@@ -49,7 +49,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
         _header(report),
         _warnings(report),
         _headlines(report.figures),
-        _section("Figures", _figure_table(report.figures), _HOW) if report.figures else "",
+        _section("Figures", _score_table(report.figures), _HOW) if report.figures else "",
         _section("Where the sets lie", _plots(report, evidence), _PLOTS) if evidence.features else "",
         _task(report.task) if report.task else "",
         _condition(report),
@@ -96,12 +96,12 @@ def _warnings(report: EvaluateReport) -> str:
     return f'<aside class="warnings"><b>Read with care</b><ul>{items}</ul></aside>' if lines else ""
 
 
-def _headlines(figures: Iterable[Figure]) -> str:
+def _headlines(figures: Iterable[Score]) -> str:
     cards = [_card(f) for name in _HEADLINES for f in figures if f.name == name]
     return f'<div class="cards">{"".join(cards)}</div>' if cards else ""
 
 
-def _card(f: Figure) -> str:
+def _card(f: Score) -> str:
     compared = f.value if f.matched is None else f.matched
     if f.better == "lower" and f.baseline and f.baseline > 0:
         note = f"{compared / f.baseline:.1f} &times; real against real"
@@ -114,7 +114,7 @@ def _card(f: Figure) -> str:
             f"<em>{note}</em><small>{escape(f.features)}</small></div>")  # fmt: skip
 
 
-def _figure_table(figures: Sequence[Figure]) -> str:
+def _score_table(figures: Sequence[Score]) -> str:
     head = ("figure", "features", "D", "n real", "n synth.", "value", "95 % interval", "good", "real-real", "matched",
             "at n", "after")  # fmt: skip
     rows = []
@@ -146,7 +146,7 @@ def _plots(report: EvaluateReport, evidence: Evidence) -> str:
     return f'<div class="plots">{"".join(parts)}</div>'
 
 
-def _points(figures: Iterable[Figure]) -> list[tuple[str, float, float, float, float]]:
+def _points(figures: Iterable[Score]) -> list[tuple[str, float, float, float, float]]:
     by = {(f.features, f.name): f for f in figures}
     names = [features for features, name in by if name == "precision"]
     found = ((n, by[n, "precision"], by[n, "recall"]) for n in names)

@@ -13,7 +13,7 @@ from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, Place, Reader
-from ssl_tilegen.workflows.evaluate.scores import Figure
+from ssl_tilegen.workflows.evaluate.scores import Score
 from ssl_tilegen.workflows.labelled_images import read_manifest
 
 _CLIP_DB, _CHANCE = 60.0, 100
@@ -126,7 +126,7 @@ def spread(pairs: Sequence[PairScore], count: int) -> list[PairScore]:
     return worst + ([rest[i] for i in np.linspace(0, len(rest) - 1, more).round().astype(int)] if more > 0 else [])
 
 
-def pair_figures(name: str, pairs: Sequence[PairScore], dim: int, rounds: int, seed: int) -> list[Figure]:
+def scores_of_pairs(name: str, pairs: Sequence[PairScore], dim: int, rounds: int, seed: int) -> list[Score]:
     """Means over pairs; the baseline is two real windows of different images, or places, i.e. chance."""
     rng = np.random.default_rng(seed)
     groups = np.array([f"{p.real.image.group}@{p.real.window.row // 1024},{p.real.window.col // 1024}" for p in pairs])
@@ -148,7 +148,7 @@ def pair_figures(name: str, pairs: Sequence[PairScore], dim: int, rounds: int, s
         x = np.array(values)
         own = interval(float(x.mean()), [float(x[i].mean()) for i in drawn], *bounds)
         found.append(
-            Figure(key, title, name, dim, len(x), len(x), *own, better=better, paper=paper,
+            Score(key, title, name, dim, len(x), len(x), *own, better=better, paper=paper,
                    baseline=float(np.mean(by_chance)) if len(by_chance) else None)
         )  # fmt: skip
     return found

@@ -12,7 +12,7 @@ from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
 from ssl_tilegen.workflows.evaluate.pairs import PairScore
-from ssl_tilegen.workflows.evaluate.scores import Figure
+from ssl_tilegen.workflows.evaluate.scores import Score
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 
@@ -35,7 +35,7 @@ class EvaluateReport:
     sets: dict[str, SetFacts]
     window_px: int | None
     resolution: str | None
-    figures: tuple[Figure, ...]
+    figures: tuple[Score, ...]
     condition: Condition | None
     task: TaskReport | None
     warnings: tuple[str, ...]

@@ -37,11 +37,11 @@ from ssl_tilegen.workflows.evaluate.image_sets import (
     read_set,
     storage_warning,
 )
-from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, large_figures
-from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_figures, pair_scores
+from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, scores_of_large_images
+from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
 from ssl_tilegen.workflows.evaluate.paths import check_run, part_of
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
-from ssl_tilegen.workflows.evaluate.scores import Figure, copy_figures, figures, warnings_of
+from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, scores_of, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
 
 _KINDS = {"real": "real", "synthetic": "synthetic", "train": "real"}
@@ -112,7 +112,7 @@ def _compare(
     encoders = load_encoders(settings, side or 64)
     by_set = _describe(sets, encoders, side, resolution, settings, progress, cache)
     evidence.features = {name: {part: own[name] for part, own in by_set.items()} for name in by_set["real"]}
-    found, warnings = _figures(evidence, settings, progress)
+    found, warnings = _scores(evidence, settings, progress)
     warnings += [
         f"{part.left_out} images of {part.path} are not {name}, says its manifest, and were left out"
         for name, part in sets.items()
@@ -176,20 +176,20 @@ def _describe(
     return found
 
 
-def _figures(evidence: Evidence, settings: EvaluateSettings, progress: Progress) -> tuple[list[Figure], list[str]]:
+def _scores(evidence: Evidence, settings: EvaluateSettings, progress: Progress) -> tuple[list[Score], list[str]]:
     """What is found in every encoder's features, and what makes it uncertain."""
-    found: list[Figure] = []
+    found: list[Score] = []
     warnings: list[str] = []
     how: dict[str, Any] = {"rounds": settings.rounds, "seed": settings.seed}
     for count, (name, sets) in enumerate(evidence.features.items()):
         progress("compare", count, len(evidence.features))
         real, synthetic = sets["real"], sets["synthetic"]
-        found += figures(name, real, synthetic, settings.metrics, neighbours=settings.neighbours, **how)
+        found += scores_of(name, real, synthetic, settings.metrics, neighbours=settings.neighbours, **how)
         warnings += warnings_of(name, real, synthetic, settings.neighbours)
         evidence.nearest[name] = nearest(synthetic.x, real.x)
         evidence.apart[name] = radii(real.x, 1, real.groups if len(set(real.groups.tolist())) > 1 else None)
         if "train" in sets and "copy" in settings.metrics:
-            rows, copies, warning = copy_figures(name, real, synthetic, sets["train"], **how)
+            rows, copies, warning = copy_scores(name, real, synthetic, sets["train"], **how)
             found += rows
             evidence.copies |= {name: copies} if copies else {}
             warnings += [warning] if warning else []
@@ -207,9 +207,9 @@ def _of_images(
     progress: Progress,
     cache: FeatureCache,
     warnings: list[str],
-) -> list[Figure]:
+) -> list[Score]:
     """Pairs, and what only large images have; adds to ``warnings``."""
-    found: list[Figure] = []
+    found: list[Score] = []
     first = next(iter(evidence.features))
     if "pairs" in settings.metrics:
         matches = matched_images(images["real"], images["synthetic"])
@@ -218,10 +218,18 @@ def _of_images(
         if evidence.pairs:
             guessed = matches.warning()
             warnings += [guessed] if guessed else []
-            found += pair_figures(first, evidence.pairs, sets["real"].x.shape[1], settings.rounds, settings.seed)
+            found += scores_of_pairs(first, evidence.pairs, sets["real"].x.shape[1], settings.rounds, settings.seed)
     if "large" in settings.metrics:
-        found += large_figures(images, {first: encoders[first]}, evidence.features[first]["real"], side, resolution,
-                               settings, progress, cache)  # fmt: skip
+        found += scores_of_large_images(
+            images,
+            {first: encoders[first]},
+            evidence.features[first]["real"],
+            side,
+            resolution,
+            settings,
+            progress,
+            cache,
+        )
     return found
 
 

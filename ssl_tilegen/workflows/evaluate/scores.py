@@ -20,8 +20,8 @@ _FEW_GROUPS, _FEW_PER_DIMENSION, _FEW_HELD_OUT = 10, 2, 20
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure. ``low``, ``high``: its 95 % interval. ``baseline``: the same of two halves of the real set, of
+class Score:
+    """One score. ``low``, ``high``: its 95 % interval. ``baseline``: the same of two halves of the real set, of
     ``n_equal`` vectors each; ``matched``: of so many synthetic and real ones, to be held against the baseline.
     ``better``: 'lower', 'higher', or the value to be near to, as text."""
 
@@ -67,15 +67,15 @@ def kinds(neighbours: int) -> dict[str, Kind]:
     }  # fmt: skip
 
 
-def figures(
+def scores_of(
     name: str, real: Features, synthetic: Features, wanted: Sequence[str], *, neighbours: int, rounds: int, seed: int
-) -> Iterator[Figure]:
+) -> Iterator[Score]:
     """The figures of all ``wanted`` metrics for one encoder's features. Metrics that need more vectors are left out."""
     if min(len(real.x), len(synthetic.x)) < _least(neighbours):
         return
     for key, kind in kinds(neighbours).items():
         if key in wanted:
-            yield from _figures_of(kind, name, real, synthetic, rounds, seed)
+            yield from _scores_of(kind, name, real, synthetic, rounds, seed)
 
 
 def _least(neighbours: int) -> int:
@@ -83,14 +83,14 @@ def _least(neighbours: int) -> int:
     return 2 * (neighbours + 2)
 
 
-def _figures_of(kind: Kind, name: str, real: Features, synthetic: Features, rounds: int, seed: int) -> Iterator[Figure]:
+def _scores_of(kind: Kind, name: str, real: Features, synthetic: Features, rounds: int, seed: int) -> Iterator[Score]:
     values = kind.metric(real, synthetic)
     drawn = half_samples([real.groups, synthetic.groups], rounds, seed)
     replicates = np.array([kind.metric(real.take(a), synthetic.take(b)) for a, b in drawn])
     n_equal, baseline, matched = _at_equal_counts(kind.metric, real, synthetic, rounds, seed)
     for i, (key, title) in enumerate(kind.titles):
         found = interval(values[i], replicates[:, i].tolist(), *kind.bounds[i])
-        yield Figure(
+        yield Score(
             key,
             title,
             name,
@@ -138,9 +138,9 @@ def _vendi_ratio(real: Features, synthetic: Features) -> tuple[float]:
     return (vendi_score(b, centre) / vendi_score(a, centre),)
 
 
-def copy_figures(
+def copy_scores(
     name: str, held_out: Features, synthetic: Features, train: Features, *, rounds: int, seed: int
-) -> tuple[list[Figure], Copying | None, str | None]:
+) -> tuple[list[Score], Copying | None, str | None]:
     """How much nearer to the training images the synthetic ones lie than real images that were held out, and a warning.
 
     Real windows that are training windows say nothing and are left out; nothing is found where too few are left.
@@ -162,7 +162,7 @@ def copy_figures(
         ("copy_suspects", "Copying: suspects (nearer than 99 % of held-out)", suspects, 0.01),
     )
     return [
-        Figure(key, title, name, train.x.shape[1], len(held), len(near), *own, better=f"near {expected:g}",
+        Score(key, title, name, train.x.shape[1], len(held), len(near), *own, better=f"near {expected:g}",
                paper="Meehan et al. 2020", baseline=expected)
         for key, title, own, expected in rows
     ], found, warning  # fmt: skip

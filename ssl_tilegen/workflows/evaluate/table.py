@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport
-from ssl_tilegen.workflows.evaluate.scores import Figure
+from ssl_tilegen.workflows.evaluate.scores import Score
 from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def table(report: EvaluateReport) -> str:
     for name, facts in report.sets.items():
         console.print(f"{name}: {facts.path}, {facts.images} images, {facts.windows} windows, {facts.groups} groups")
     if report.figures:
-        console.print(_figures(report.figures, f"windows of {report.window_px} px" if report.window_px else "cells"))
+        console.print(_scores(report.figures, f"windows of {report.window_px} px" if report.window_px else "cells"))
     if report.condition:
         c = report.condition
         console.print(f"condition {c.grid}: {c.cells} cells, cosine {asked(c, 'cosine')}, finds its source first "
@@ -42,7 +42,7 @@ def table(report: EvaluateReport) -> str:
 
 
 def asked(found: Condition, name: str) -> str:
-    """A figure of a condition with its interval: the cosine as a number, the others in per cent."""
+    """A score of a condition with its interval: the cosine as a number, the others in per cent."""
     value, (low, high) = getattr(found, name), found.spans[name]
     if name == "cosine":
         return f"{value:.3f} ({low:.3f} to {high:.3f})"
@@ -61,7 +61,7 @@ def span(low: float, high: float) -> str:
     return f"[{number(low)}, {number(high)}]" if low == low else "-"
 
 
-def _figures(figures: tuple[Figure, ...], caption: str) -> Table:
+def _scores(figures: tuple[Score, ...], caption: str) -> Table:
     from rich.table import Table
 
     out = Table(title=f"real against synthetic, {caption}", title_justify="left")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import torch
 
 from ssl_tilegen.diffusion.synthesis import Plan
-from ssl_tilegen.workflows.generate.job import Job
+from ssl_tilegen.workflows.generate.job import PaintJob
 
 _PROBE_LAT = 128
 
 
-def estimated_seconds(job: Job, planned: Plan, processes: int) -> float:
+def estimated_seconds(job: PaintJob, planned: Plan, processes: int) -> float:
     """Of painting and developing, start-up and files aside: rates of one call each, times what is planned."""
     bundle, device = job.bundle, job.bundle.device
     local = bundle.conditioning.is_field

@@ -23,7 +23,7 @@ _READ_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class Inpainting:
     """``view`` of the image at the grid's resolution, and the ``region`` of it (pixels) that is repainted."""
 
     view: RasterView
@@ -69,7 +69,7 @@ class Kept:
         return self.view.read(window).rgb
 
 
-def keep(image: str, region: Window, spec: GridSpec) -> Kept:
+def open_inpainting(image: str, region: Window, spec: GridSpec) -> Inpainting:
     """The image that a grid was made from, seen as the grid sees it. FormatError where it is another one."""
     own = spec.resolution
     unit: dict[str, Any] = {} if own is None else {"mpp" if own.unit == "um" else "gsd": own.value / spec.factor}
@@ -85,7 +85,7 @@ def keep(image: str, region: Window, spec: GridSpec) -> Kept:
             f"{image}: not the image that the grid was made from ({spec.source.name}, seen at {spec.lattice.size} px); "
             "give that one, or embed this one"
         )
-    return Kept(view, region)
+    return Inpainting(view, region)
 
 
 def check_lossless(out: Path) -> None:

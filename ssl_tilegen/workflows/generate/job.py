@@ -22,7 +22,7 @@ from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.workflows.generate.inpainting import Kept, check_lossless, keep
+from ssl_tilegen.workflows.generate.inpainting import Inpainting, check_lossless, open_inpainting
 from ssl_tilegen.workflows.generate.placement import Placement, place
 from ssl_tilegen.workflows.generate.provenance import provenance
 
@@ -42,14 +42,14 @@ class Repaint:
     strength: float
     latents: Callable[[ModelBundle, Window], Tensor]
 
-    def of(self, job: Job) -> Job:
+    def of(self, job: PaintJob) -> PaintJob:
         """``job`` as a repainting, which its output says."""
         told = {**job.image.provenance, "strength": self.strength}
         return replace(job, image=replace(job.image, provenance=told), repaint=self)
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PaintJob:
     """One picture to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
     on all around it."""
 
@@ -62,7 +62,7 @@ class Job:
     how: SynthesisSettings
     image: ImageSpec
     remarks: tuple[str, ...]
-    kept: Kept | None = None
+    inpainting: Inpainting | None = None
     repaint: Repaint | None = None
 
     def memory_bytes(self, planned: Plan) -> int:
@@ -71,7 +71,7 @@ class Job:
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingGrid | None = None) -> Job:
+def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingGrid | None = None) -> PaintJob:
     """Open and check all that the settings name, on a device for this process of its host. Writes nothing.
 
     A dry run reads no embeddings, so that large ones are planned in little memory; ``planned`` is its grid where there
@@ -90,14 +90,14 @@ def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingG
         least_px=bundle.info.window_px,
     )  # fmt: skip
     how = sampling(settings, bundle, placement, drawn=grid.spec.source.kind == DRAWN)
-    kept = keep(settings.keep, placement.window, grid.spec) if settings.keep else None
-    facts = {} if settings.dry_run else provenance(bundle, grid, cells, placement, how, kept)
+    inpainting = open_inpainting(settings.keep, placement.window, grid.spec) if settings.keep else None
+    facts = {} if settings.dry_run else provenance(bundle, grid, cells, placement, how, inpainting)
     field = condition_field(grid.spec, cells, bundle, placement, codes_only=settings.dry_run)
     field = replace(field, raw=how.recipe is not None and how.recipe.interpolation == "raw")
     out = settings.out or default_output(grid)
-    if kept:
+    if inpainting:
         check_lossless(out)
-    return Job(
+    return PaintJob(
         out=out,
         bundle=bundle,
         placement=placement,
@@ -105,9 +105,9 @@ def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingG
         field=field,
         background=background_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
-        image=_image(grid.spec, placement, facts, kept, sharded=not settings.unsharded),
+        image=_image(grid.spec, placement, facts, inpainting, sharded=not settings.unsharded),
         remarks=tuple(_remarks(grid.spec, bundle)),
-        kept=kept,
+        inpainting=inpainting,
     )
 
 
@@ -253,10 +253,10 @@ def _plain_rgb(side: int, colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def _image(
-    spec: GridSpec, placement: Placement, facts: dict[str, object], kept: Kept | None, *, sharded: bool
+    spec: GridSpec, placement: Placement, facts: dict[str, object], inpainting: Inpainting | None, *, sharded: bool
 ) -> ImageSpec:
     """What is painted, or the whole canvas without loss where an image is kept."""
-    if kept:
+    if inpainting:
         placement = replace(placement, window=Window.of(placement.canvas))
     transform = placement.transform(spec)
     return ImageSpec(
@@ -265,7 +265,7 @@ def _image(
         spec.crs if transform else None,
         transform,
         facts,
-        compression="deflate" if kept else None,
+        compression="deflate" if inpainting else None,
         sharded=sharded,
     )
 

@@ -11,7 +11,7 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.grids import EmbeddingGrid, GridData
-from ssl_tilegen.workflows.generate.inpainting import Kept
+from ssl_tilegen.workflows.generate.inpainting import Inpainting
 from ssl_tilegen.workflows.generate.placement import Placement
 
 
@@ -21,7 +21,7 @@ def provenance(
     cells: GridData,
     placement: Placement,
     how: SynthesisSettings,
-    kept: Kept | None = None,
+    inpainting: Inpainting | None = None,
 ) -> dict[str, Any]:
     """Software, model, grid, source, and every setting that changes pixels; no dates and no paths."""
     spec, window = grid.spec, placement.window
@@ -44,7 +44,9 @@ def provenance(
         **({"recipe": how.recipe.model_dump()} if how.recipe else {}),
         **merging,
         **_layout(how),
-        **({"kept": kept.view.raster.path.name, "kept_fingerprint": kept.fingerprint} if kept else {}),
+        **(
+            {"kept": inpainting.view.raster.path.name, "kept_fingerprint": inpainting.fingerprint} if inpainting else {}
+        ),
     }
 
 

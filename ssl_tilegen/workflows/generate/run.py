@@ -30,7 +30,7 @@ from ssl_tilegen.system.marks import preview as preview_mark
 from ssl_tilegen.system.outputs import Output, check_output
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.generate.estimate import estimated_seconds
-from ssl_tilegen.workflows.generate.job import Job, Repaint, prepare
+from ssl_tilegen.workflows.generate.job import PaintJob, Repaint, prepare
 from ssl_tilegen.workflows.generate.paths import check_run, sweep_run
 from ssl_tilegen.workflows.generate.preview import preview_of, write_preview
 from ssl_tilegen.workflows.generate.prior_grid import generate_drawn
@@ -128,7 +128,7 @@ def generate(
         check_output(Output(preview_of(job.out), preview_mark("generate", job.out.name), "--preview", "side"))
         return _previewed(job, who)
     check_run(settings, job.out)
-    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.kept))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.inpainting))
     report = _planned(job, planned)
     if settings.dry_run:
         return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 3))
@@ -161,7 +161,7 @@ def _locked(out: Path, who: Distributed, held: Held | None) -> AbstractContextMa
     return nullcontext(held) if held or who.rank > 0 else lock(out)
 
 
-def _lacks_its_preview(job: Job) -> bool:
+def _lacks_its_preview(job: PaintJob) -> bool:
     """Whether the very picture is there already, but the small one that is asked for is not."""
     if not job.out.exists() or preview_of(job.out).exists():
         return False
@@ -172,23 +172,23 @@ def _lacks_its_preview(job: Job) -> bool:
         return False
 
 
-def _previewed(job: Job, who: Distributed) -> GenerateReport:
+def _previewed(job: PaintJob, who: Distributed) -> GenerateReport:
     """The report of a picture that was whole, once its preview is there."""
-    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.kept))
+    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.inpainting))
     with _locked(job.out, who, None):
         preview = write_preview(job.out) if who.rank == 0 else None
     return replace(_planned(job, planned), status="done", preview=preview)
 
 
 def _make(
-    job: Job, settings: GenerateSettings, ranks: Ranks, progress: Progress, held: Held | None
+    job: PaintJob, settings: GenerateSettings, ranks: Ranks, progress: Progress, held: Held | None
 ) -> tuple[float, float]:
     """Paint and develop all rows that are not there yet; seconds of both. The first of a team writes the file, the
     others leave it their rows."""
     with _writer(job, settings, ranks, held) as writer:
         begun = time.perf_counter()
         written = ranks.tell(writer.rows_done if writer else 0)
-        first = max(0, written - job.placement.window.row) if job.kept else written
+        first = max(0, written - job.placement.window.row) if job.inpainting else written
         canvas = _painted(job, ranks, progress)
         painted = time.perf_counter()
         shards = Shards(part_of(job.out))
@@ -197,12 +197,12 @@ def _make(
             ranks.wait()
         else:
             rows = _all_rows(job, canvas, ranks, shards, first, progress)
-            for band in job.kept.around(rows, written) if job.kept else rows:
+            for band in job.inpainting.around(rows, written) if job.inpainting else rows:
                 writer.write(band)
     return painted - begun, time.perf_counter() - painted
 
 
-def _leave_rows(job: Job, canvas: Canvas, shards: Shards, first: int, progress: Progress) -> None:
+def _leave_rows(job: PaintJob, canvas: Canvas, shards: Shards, first: int, progress: Progress) -> None:
     first = max(first, shards.reach(_rows_of(job, canvas).start))
     for band in _developed(job, canvas, first, progress):
         shards.put(first, band)
@@ -210,7 +210,7 @@ def _leave_rows(job: Job, canvas: Canvas, shards: Shards, first: int, progress: 
 
 
 def _all_rows(
-    job: Job, canvas: Canvas, ranks: Ranks, shards: Shards, first: int, progress: Progress
+    job: PaintJob, canvas: Canvas, ranks: Ranks, shards: Shards, first: int, progress: Progress
 ) -> Iterator[Pixels]:
     """What was painted, from row ``first`` on: this process's rows, then those of the others."""
     for band in _developed(job, canvas, first, progress):
@@ -221,14 +221,14 @@ def _all_rows(
 
 
 def _writer(
-    job: Job, settings: GenerateSettings, ranks: Ranks, held: Held | None
+    job: PaintJob, settings: GenerateSettings, ranks: Ranks, held: Held | None
 ) -> AbstractContextManager[PyramidWriter | None]:
     if ranks.rank > 0:
         return nullcontext()
     return open_writer(job.out, job.image, overwrite=settings.overwrite, restart=settings.restart, held=held)
 
 
-def _painted(job: Job, ranks: Ranks, progress: Progress) -> Canvas:
+def _painted(job: PaintJob, ranks: Ranks, progress: Progress) -> Canvas:
     folder = part_of(job.out)
     return paint(
         job.bundle,
@@ -239,28 +239,28 @@ def _painted(job: Job, ranks: Ranks, progress: Progress) -> Canvas:
         background=job.background,
         scratch=folder,
         state_file=folder / STATE,
-        key=job.bundle.hash + (job.kept.fingerprint if job.kept else ""),
+        key=job.bundle.hash + (job.inpainting.fingerprint if job.inpainting else ""),
         ranks=ranks,
         source=_source(job),
         strength=job.repaint.strength if job.repaint else 1.0,
-        only=job.region_lat if job.kept else None,
+        only=job.region_lat if job.inpainting else None,
     )
 
 
-def _source(job: Job) -> Callable[[Window], Tensor] | None:
+def _source(job: PaintJob) -> Callable[[Window], Tensor] | None:
     """Clean latents of any window, where something is there already."""
     if job.repaint:
         return partial(job.repaint.latents, job.bundle)
-    return partial(job.kept.latents, job.bundle) if job.kept else None
+    return partial(job.inpainting.latents, job.bundle) if job.inpainting else None
 
 
-def _rows_of(job: Job, canvas: Canvas) -> range:
+def _rows_of(job: PaintJob, canvas: Canvas) -> range:
     """The rows of what is painted that ``canvas`` holds the core of."""
     window, core = job.placement.window, canvas.core.scaled(job.bundle.factor)
     return range(max(0, core.row - window.row), min(window.rows, core.row_end - window.row))
 
 
-def _developed(job: Job, canvas: Canvas, first: int, progress: Progress) -> Iterator[Pixels]:
+def _developed(job: PaintJob, canvas: Canvas, first: int, progress: Progress) -> Iterator[Pixels]:
     """The rows of what is painted from row ``first`` to the last that ``canvas`` has, in bands."""
     window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
     if first >= last:
@@ -292,7 +292,7 @@ def _band_lat(core: Window, factor: int) -> int:
     return min(128, max(16, _BAND_BYTES // row_bytes // 16 * 16))
 
 
-def _planned(job: Job, planned: Plan) -> GenerateReport:
+def _planned(job: PaintJob, planned: Plan) -> GenerateReport:
     place, size = job.placement, job.image.size
     disk = 3 * size.area * _PYRAMID + 3 * planned.canvas_bytes
     return GenerateReport(
@@ -302,7 +302,7 @@ def _planned(job: Job, planned: Plan) -> GenerateReport:
         fit=place.fit,
         canvas=(place.canvas.cols, place.canvas.rows),
         region=(place.window.col, place.window.row, place.window.cols, place.window.rows),
-        kept=str(job.kept.view.raster.path) if job.kept else None,
+        kept=str(job.inpainting.view.raster.path) if job.inpainting else None,
         stretch=place.stretch,
         resolution=str(job.image.resolution) if job.image.resolution else None,
         crs=job.image.crs,
