@@ -52,8 +52,8 @@ def main() -> None:
 
 def drawn_score(label: str, bundle: ModelBundle, options: argparse.Namespace) -> float:
     info = prior_of(bundle)
-    told, _ = PromptEncoder(bundle, info)(Region(label=label))
-    field = np.broadcast_to(told[:, None, None], (len(told), options.cells, options.cells)).copy()
+    condition, _ = PromptEncoder(bundle, info)(Region(label=label))
+    field = np.broadcast_to(condition[:, None, None], (len(condition), options.cells, options.cells)).copy()
     changes = {name: getattr(options, name) for name in ("overlap", "settle") if getattr(options, name) is not None}
     how = info.sampling.model_copy(update=changes)
     pictures = [

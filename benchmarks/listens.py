@@ -90,18 +90,18 @@ def drawn(kind: str, bundle: ModelBundle, options: argparse.Namespace) -> Iterat
         unseen = wordings[label]["held_out"]
         regions = [Region(label=label) if kind == "label" else Region(text=unseen[k % len(unseen)])
                    for k in range(options.count)]  # fmt: skip
-        told = np.stack([prompt_encoder(region)[0] for region in regions])
-        yield draw_many(bundle.prior, told, how, first_seed=place * options.count)
+        condition = np.stack([prompt_encoder(region)[0] for region in regions])
+        yield draw_many(bundle.prior, condition, how, first_seed=place * options.count)
 
 
 @torch.no_grad()
-def draw_many(prior: Any, told: np.ndarray, how: PriorSampling, first_seed: int) -> np.ndarray:
+def draw_many(prior: Any, condition: np.ndarray, how: PriorSampling, first_seed: int) -> np.ndarray:
     """What ``sample_prior`` does for one small grid, for many at once: conditions (N, C) -> (N, 3, 3, D)."""
     side = prior.window or CELLS + 2 * BLEED
     before = (side - CELLS) // 2
     window = Window(-before, -before, side, side)
-    x, previous = torch.stack([first_noise(prior, window, first_seed + k) for k in range(len(told))]), None
-    field = torch.from_numpy(told)[:, :, None, None].expand(-1, -1, side, side)
+    x, previous = torch.stack([first_noise(prior, window, first_seed + k) for k in range(len(condition))]), None
+    field = torch.from_numpy(condition)[:, :, None, None].expand(-1, -1, side, side)
     clean_of, update = guided(clean_of_grid(prior), how.guidance, how.guidance_interval), stepper_named(how.update)
     for step in Schedule.from_config(SCHEDULER, how.steps).steps():
         clean = clean_of(x, field, step)

@@ -74,11 +74,11 @@ def compare(scene: Scene, size: int, options: argparse.Namespace) -> None:
     names = [name for name in made if name != "source"]
     sets = [features(crops(made[name][0], options.crop, corners)) for name in names]
     found = distances([features(alone), *sets], real, corners)
-    say(size=size, merge="single", crops=len(corners), **_told(found[:, 0]))
+    say(size=size, merge="single", crops=len(corners), **_condition(found[:, 0]))
     for name, (rgb, facts) in made.items():
         if name != "source":
             own = found[:, 1 + names.index(name)]
-            facts = {**facts, **_told(own), **_told(own / found[:, 0], "of_single", "of_single_")}
+            facts = {**facts, **_condition(own), **_condition(own / found[:, 0], "of_single", "of_single_")}
         cells = scene.cells(rgb)
         seams = dict(zip(("seam_cell", "seam_stride"), seam_scores(rgb, scene.job), strict=True))
         say(size=size, merge=name, **facts, **seams, cosine=cells.cosine, top1=cells.top1)
@@ -98,7 +98,7 @@ def merges(job: PaintJob) -> dict[str, SynthesisSettings]:
     return {name: how for name, how in recipes.items() if name != "whole" or job.bundle.conditioning.is_field}
 
 
-def _told(values: np.ndarray, name: str = "distance", prefix: str = "") -> dict[str, float]:
+def _condition(values: np.ndarray, name: str = "distance", prefix: str = "") -> dict[str, float]:
     """A figure of all crops, the first of (1 + rounds,), with its interval from the others."""
     found = interval(float(values[0]), values[1:].tolist(), 0)
     return {name: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}

@@ -51,10 +51,10 @@ def main() -> None:
         each = np.stack(found)
         first = each if first is None else first
         ratio = np.exp(np.log(each / first).mean(0))
-        told = interval(float(ratio[0]), ratio[1:].tolist(), 0)
+        condition = interval(float(ratio[0]), ratio[1:].tolist(), 0)
         recipe = {"steps": how.steps, "guidance": how.guidance, "interval": how.guidance_interval, "update": how.update}
         means = {key: float(np.mean([fact[key] for fact in facts])) for key in facts[0]}
-        say(turned=turned, **recipe, of_start=told.value, low=told.low, high=told.high, **means,
+        say(turned=turned, **recipe, of_start=condition.value, low=condition.low, high=condition.high, **means,
             distances=[round(fact["distance"], 3) for fact in facts])  # fmt: skip
 
 

@@ -56,20 +56,20 @@ class GridPrior(CellNetwork):
         """Cells of context to each side that make a piece exact."""
         return self._blocks + 1
 
-    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
         inside = None if parts is None else (parts > 0).to(x.dtype)
         if self._breaks:
             x = torch.cat([x, _breaks(x[:, :1] if parts is None else parts, none=parts is None)], 1)
         h = self.stem(x if inside is None else x * inside)
-        modulation = self._modulation(t, told)
+        modulation = self._modulation(t, condition)
         for block in self.body:
             h = block(h if inside is None else h * inside, modulation)
         return self.out(self.act(self.norm_out(h)))
 
-    def _modulation(self, t: Tensor, told: Tensor) -> Tensor:
+    def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
         """What all blocks take their scale and shift from: (N, hidden, r, k)."""
         time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
-        mixed = self.condition_mix(self.act(self.condition_in(told) + time))
+        mixed = self.condition_mix(self.act(self.condition_in(condition) + time))
         return self.act(mixed + time)
 
 

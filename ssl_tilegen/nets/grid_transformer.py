@@ -60,11 +60,11 @@ class GridTransformer(CellNetwork):
         self.modulate = zeroed(nn.Linear(hidden, 2 * width))
         self.out = zeroed(nn.Linear(width, channels))
 
-    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
         rows, cols = x.shape[2:]
         if max(rows, cols) > (self.window or 0):
             raise ValueError(f"a window of {rows} x {cols} cells, this network takes {self.window} x {self.window}")
-        modulation = self._modulation(t, told.flatten(2).transpose(1, 2))
+        modulation = self._modulation(t, condition.flatten(2).transpose(1, 2))
         offsets = _offsets(rows, cols, self.window or 0).to(x.device)
         others, hidden = _pairs(parts)
         inside = torch.ones_like(x[:, :1]) if parts is None else (parts > 0).to(x.dtype)
@@ -75,10 +75,10 @@ class GridTransformer(CellNetwork):
         h = self.out(self.norm(h) * (1 + scale) + shift)
         return h.transpose(1, 2).unflatten(2, (rows, cols))
 
-    def _modulation(self, t: Tensor, told: Tensor) -> Tensor:
+    def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
         """What all blocks take scale, shift and gate from: (N, L or 1, hidden)."""
         time = self.time_in(sinusoid(t, self._time_features))[:, None]
-        return self.act(self.condition_mix(self.act(self.condition_in(told) + time)) + time)
+        return self.act(self.condition_mix(self.act(self.condition_in(condition) + time)) + time)
 
 
 class _Block(Recomputable):

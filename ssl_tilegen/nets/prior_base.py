@@ -57,15 +57,15 @@ class CellNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         time = t.float()[:, None, None, None]
         std = self.clean_std[:, None, None]
         spread = (1 - time) ** 2 * std**2 + time**2
-        remainder = self.remainder(x * spread.rsqrt(), t, self._told(condition, x), parts)
+        remainder = self.remainder(x * spread.rsqrt(), t, self._condition(condition, x), parts)
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
 
-    def remainder(self, x: Tensor, t: Tensor, told: Tensor, parts: Tensor | None) -> Tensor:
+    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
         """What the network itself adds (N, D + 1, R, K), for cells of about unit variance and ``told`` (N, C, r, k),
         of as many cells, or of one where all are told alike."""
         raise NotImplementedError
 
-    def _told(self, condition: Tensor | None, x: Tensor) -> Tensor:
+    def _condition(self, condition: Tensor | None, x: Tensor) -> Tensor:
         """The condition, standardised, with the learned vector where nothing is known."""
         null = self.null[None, :, None, None]
         if condition is None:

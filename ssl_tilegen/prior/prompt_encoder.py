@@ -23,24 +23,24 @@ class PromptEncoder:
     def __call__(self, region: Region) -> tuple[np.ndarray, str | None]:
         """The condition, and the label that it is of or nearest to (None where nothing is said)."""
         info = self._info
-        told = np.full(info.condition_dim, np.nan, np.float32)
+        condition = np.full(info.condition_dim, np.nan, np.float32)
         if region.text is not None:
-            told[info.parts["text"]] = self._text(region.text)
+            condition[info.parts["text"]] = self._text(region.text)
         if region.vector is not None:
             vector = load_vector(region.vector)
             info.check_vector(vector.shape, region.vector)
-            told[info.parts["vector"]] = vector
-        label = self._nearest(told)
+            condition[info.parts["vector"]] = vector
+        label = self._nearest(condition)
         if region.label is not None:
             label = info.label_named(region.label)
-            told[info.parts["label"]] = info.one_hot(label)
-        return told, label
+            condition[info.parts["label"]] = info.one_hot(label)
+        return condition, label
 
     def scene(
-        self, regions: list[Region], masks: np.ndarray, told: np.ndarray, label: str | None
+        self, regions: list[Region], masks: np.ndarray, condition: np.ndarray, label: str | None
     ) -> tuple[np.ndarray, str | None]:
         """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
-        cells = spread(told, Size(*masks.shape))
+        cells = spread(condition, Size(*masks.shape))
         for index, region in enumerate(regions):
             part, name = self(region)
             cells[:, masks == index] = part[:, None]
@@ -65,15 +65,15 @@ class PromptEncoder:
                 )
         return self._encoder.embed([text])[0]
 
-    def _nearest(self, told: np.ndarray) -> str | None:
+    def _nearest(self, condition: np.ndarray) -> str | None:
         """The label whose text or vector, on average, is nearest to what is told."""
         parts = [self._info.parts[name] for name in ("text", "vector")]
-        known = [part for part in parts if part.stop > part.start and not np.isnan(told[part]).any()]
+        known = [part for part in parts if part.stop > part.start and not np.isnan(condition[part]).any()]
         if not known:
             return None
         prior = self._bundle.prior
         anchors, std = prior.anchors.float().cpu().numpy(), prior.condition_std.float().cpu().numpy()
-        distance = sum((((anchors[:, part] - told[part]) / std[part]) ** 2).mean(1) for part in known)
+        distance = sum((((anchors[:, part] - condition[part]) / std[part]) ** 2).mean(1) for part in known)
         return self._info.names[int(np.argmin(distance))]
 
 
@@ -90,6 +90,6 @@ def prior_of(bundle: ModelBundle) -> PriorInfo:
     return info
 
 
-def spread(told: np.ndarray, cells: Size) -> np.ndarray:
+def spread(condition: np.ndarray, cells: Size) -> np.ndarray:
     """One condition (C,) for all cells: (C, R, K)."""
-    return np.broadcast_to(told[:, None, None], (len(told), cells.rows, cells.cols)).copy()
+    return np.broadcast_to(condition[:, None, None], (len(condition), cells.rows, cells.cols)).copy()

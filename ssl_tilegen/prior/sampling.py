@@ -51,7 +51,7 @@ class SampledGrid:
 @torch.no_grad()
 def sample_prior(
     prior: Any,
-    told: np.ndarray,
+    condition: np.ndarray,
     sampling: PriorSampling,
     seed: int,
     progress: Callable[[float, float], None] = lambda done, total: None,
@@ -63,12 +63,12 @@ def sample_prior(
     of D + 1 numbers per cell, and one call of ``call_cells``.
     """
     device = next(prior.parameters()).device
-    core = Window(0, 0, told.shape[1], told.shape[2])
+    core = Window(0, 0, condition.shape[1], condition.shape[2])
     window = _framed(core, prior.window or 1)
     rows, cols = ((-start, end) for start, end in (
         (window.row, window.row_end - core.row_end), (window.col, window.col_end - core.col_end)
     ))  # fmt: skip
-    field = torch.from_numpy(np.pad(told, [(0, 0), rows, cols], "edge")).to(device)
+    field = torch.from_numpy(np.pad(condition, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
     canvas[window].copy_(first_noise(prior, window, seed))
     denoise = _denoiser(prior, field, window, sampling, seed, call_cells)
@@ -98,18 +98,20 @@ def _denoiser(
     clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
     side = prior.window
 
-    def told_of(part: Window) -> Tensor:
+    def condition_of(part: Window) -> Tensor:
         return field[:, *part.within(canvas).slices]
 
     if side is None:
-        return LocalTiledDenoiser(clean_of, told_of, canvas, halo=prior.halo, align=1, budget=call_cells)
+        return LocalTiledDenoiser(clean_of, condition_of, canvas, halo=prior.halo, align=1, budget=call_cells)
     stride = max(1, round(side * (1 - sampling.overlap)))
     windows_at = settling(
         shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
         sampling.steps - sampling.settle,
     )  # fmt: skip
     batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
-    return WindowTiledDenoiser(clean_of, lambda windows: torch.stack(list(map(told_of, windows))), windows_at, batch)
+    return WindowTiledDenoiser(
+        clean_of, lambda windows: torch.stack(list(map(condition_of, windows))), windows_at, batch
+    )
 
 
 def clean_of_grid(prior: Any) -> CleanOf:

@@ -100,50 +100,52 @@ class PriorStage(Stage):
             (net.mean, np.append(cells.mean(0), 0.0)), (net.scale, clean / deviation), (net.clean_std, clean),
         ):  # fmt: skip
             buffer.copy_(torch.from_numpy(values.astype(np.float32)))
-        told = np.stack([self._told(row, wording=0) for row in self.rows])
+        condition = np.stack([self._condition(row, wording=0) for row in self.rows])
         labels = self._parts["label"]
-        mean, std = np.nan_to_num(np.nanmean(told, 0)), np.nan_to_num(np.nanstd(told, 0), nan=1.0)
+        mean, std = np.nan_to_num(np.nanmean(condition, 0)), np.nan_to_num(np.nanstd(condition, 0), nan=1.0)
         mean[labels], std[labels] = 0.0, self.settings.label_deviation
         net.condition_mean.copy_(torch.from_numpy(mean))
         net.condition_std.copy_(torch.from_numpy(std.clip(_LEAST_DEVIATION)))
-        net.anchors.copy_(torch.from_numpy(np.nan_to_num(self._anchors(told))))
+        net.anchors.copy_(torch.from_numpy(np.nan_to_num(self._anchors(condition))))
 
-    def _anchors(self, told: np.ndarray) -> np.ndarray:
+    def _anchors(self, condition: np.ndarray) -> np.ndarray:
         """The mean of all that the rows of each label are told (L, C): by it a text finds its domain."""
         names = self.info.names
         of_row = [row.label for row in self.rows]
-        means = [np.nanmean(told[[label == name for label in of_row]], 0) for name in names]
-        return np.stack(means).astype(np.float32) if names else np.zeros((0, told.shape[1]), np.float32)
+        means = [np.nanmean(condition[[label == name for label in of_row]], 0) for name in names]
+        return np.stack(means).astype(np.float32) if names else np.zeros((0, condition.shape[1]), np.float32)
 
-    def _told(self, row: Row, wording: int | None) -> np.ndarray:
+    def _condition(self, row: Row, wording: int | None) -> np.ndarray:
         """All that is known of a row (C,), NaN for the rest; ``wording`` says which of its captions."""
-        told = np.full(self.info.condition_dim, np.nan, np.float32)
+        condition = np.full(self.info.condition_dim, np.nan, np.float32)
         if row.label is not None:
-            told[self._parts["label"]] = self.info.one_hot(row.label)
+            condition[self._parts["label"]] = self.info.one_hot(row.label)
         if row.captions and self.info.text and wording is not None:
-            told[self._parts["text"]] = self._texts[row.captions[wording % len(row.captions)]]
+            condition[self._parts["text"]] = self._texts[row.captions[wording % len(row.captions)]]
         if row.vector is not None:
-            told[self._parts["vector"]] = row.vector
-        return told
+            condition[self._parts["vector"]] = row.vector
+        return condition
 
     def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         s = self.settings
         first = self._draw(rng)
         cells, state, parts = self._window(first, rng)
-        told = np.broadcast_to(self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)).copy()
+        condition = np.broadcast_to(
+            self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)
+        ).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
             (cells, state, parts), other = shared((cells, state, parts), self._window(second, rng), rng)
-            told[:, other] = self._partly(second, rng)[:, None]
+            condition[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
-            told[:] = np.nan
+            condition[:] = np.nan
         t = 1 / (1 + np.exp(-(s.time_mean + s.time_spread * rng.standard_normal())))
         x = np.concatenate([cells.astype(np.float32), np.where(state > 0, 1.0, -1.0)[..., None].astype(np.float32)], -1)
         return {
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
             "parts": parts[None].astype(np.float32),
-            "told": told,
+            "told": condition,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
         }
@@ -151,16 +153,18 @@ class PriorStage(Stage):
     def _partly(self, piece: Piece, rng: np.random.Generator) -> np.ndarray:
         """What is told of a piece: each of label, text and vector by chance, but never none of those there are."""
         row = self.rows[piece.row]
-        told = self._told(row, int(rng.integers(1 << 16)))
-        there = [part for part in self._parts.values() if part.stop > part.start and not np.isnan(told[part]).any()]
+        condition = self._condition(row, int(rng.integers(1 << 16)))
+        there = [
+            part for part in self._parts.values() if part.stop > part.start and not np.isnan(condition[part]).any()
+        ]
         kept = [part for part in there if rng.random() < self.settings.keep_part]
         kept = kept or ([there[int(rng.integers(len(there)))]] if there else [])
         for part in there:
             if part not in kept:
-                told[part] = np.nan
+                condition[part] = np.nan
         text = self._parts["text"]
-        told[text] += self.settings.text_noise * rng.standard_normal(text.stop - text.start).astype(np.float32)
-        return told
+        condition[text] += self.settings.text_noise * rng.standard_normal(text.stop - text.start).astype(np.float32)
+        return condition
 
     def _window(self, piece: Piece, rng: np.random.Generator) -> Placed:
         """A window's worth of a piece: a cut, one small piece, or a mosaic."""
@@ -201,8 +205,8 @@ class PriorStage(Stage):
         rng, pictures = np.random.default_rng(0), []
         for name in self.info.names:
             piece = self._draw(rng, label=name)
-            told = self._told(self.rows[piece.row], None)
-            field = np.broadcast_to(told[:, None, None], (len(told), _SHOWN_CELLS, _SHOWN_CELLS))
+            condition = self._condition(self.rows[piece.row], None)
+            field = np.broadcast_to(condition[:, None, None], (len(condition), _SHOWN_CELLS, _SHOWN_CELLS))
             sampling = self.info.sampling.model_copy(update={"steps": _SHOWN_STEPS})
             drawn = sample_prior(module, np.ascontiguousarray(field), sampling, 0)
             real = np.zeros_like(drawn.embedding)

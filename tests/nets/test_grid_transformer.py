@@ -51,12 +51,12 @@ def inputs(side: int = WINDOW) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def test_cells_of_one_part_are_as_without_parts_and_those_outside_are_not_seen(net):
-    x, t, told = inputs()
+    x, t, condition = inputs()
     parts = torch.ones(2, 1, WINDOW, WINDOW)
-    whole = net(x, t, told)
-    assert torch.allclose(net(x, t, told, parts), whole, atol=1e-5)
+    whole = net(x, t, condition)
+    assert torch.allclose(net(x, t, condition, parts), whole, atol=1e-5)
     parts[:, :, 3:] = 0
-    masked, alone = net(x, t, told, parts)[:, :, :3], net(x[:, :, :3], t, told[:, :, :3])
+    masked, alone = net(x, t, condition, parts)[:, :, :3], net(x[:, :, :3], t, condition[:, :, :3])
     assert torch.allclose(masked, alone, atol=1e-5) and not torch.allclose(masked, whole[:, :, :3], atol=1e-3)
 
 
@@ -64,42 +64,42 @@ def test_cells_of_one_part_are_as_without_parts_and_those_outside_are_not_seen(n
 def test_it_matters_which_cells_are_of_one_part(net, kind):
     if kind == "convolution":
         net = shaken(GridPrior(6, 3, width=16, blocks=1, hidden=8, breaks=True))
-    x, t, told = inputs()
+    x, t, condition = inputs()
     one = torch.ones(2, 1, WINDOW, WINDOW)
     two = one.clone()
     two[..., 2:] = 2
-    assert torch.allclose(net(x, t, told, one), net(x, t, told), atol=1e-5)
-    assert not torch.allclose(net(x, t, told, one), net(x, t, told, two), atol=1e-3)
+    assert torch.allclose(net(x, t, condition, one), net(x, t, condition), atol=1e-5)
+    assert not torch.allclose(net(x, t, condition, one), net(x, t, condition, two), atol=1e-3)
 
 
 def test_every_cell_sees_every_other_and_its_own_condition(net):
-    x, t, told = inputs()
-    base, moved, other = net(x, t, told), x.clone(), told.clone()
+    x, t, condition = inputs()
+    base, moved, other = net(x, t, condition), x.clone(), condition.clone()
     moved[:, :, 0, 0] += 1
     other[:, :, 0, 0] += 1
-    assert ((net(moved, t, told) - base).abs().amax(1) > 1e-5).all()
+    assert ((net(moved, t, condition) - base).abs().amax(1) > 1e-5).all()
     change = (net(x, t, other) - base).abs().amax(1)
     assert (change[:, 0, 0] > 5 * change[:, 3, 3]).all()
 
 
 def test_unknown_numbers_and_no_condition_are_the_same(net):
-    x, t, told = inputs()
-    assert torch.allclose(net(x, t, torch.full_like(told, torch.nan)), net(x, t, None), atol=1e-5)
+    x, t, condition = inputs()
+    assert torch.allclose(net(x, t, torch.full_like(condition, torch.nan)), net(x, t, None), atol=1e-5)
 
 
 def test_a_window_that_is_too_large_is_refused(net):
-    x, t, told = inputs(WINDOW + 1)
+    x, t, condition = inputs(WINDOW + 1)
     with pytest.raises(ValueError, match="5 x 5 cells"):
-        net(x, t, told)
+        net(x, t, condition)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 11), (9, 7)])
 def test_grids_of_any_size_are_drawn_the_same_for_any_batch(net, shape):
-    told = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
+    condition = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
     one, many, other = (
-        sample_prior(net, told, HOW, 5),
-        sample_prior(net, told, HOW, 5, call_cells=WINDOW**2),
-        sample_prior(net, told, HOW, 6),
+        sample_prior(net, condition, HOW, 5),
+        sample_prior(net, condition, HOW, 5, call_cells=WINDOW**2),
+        sample_prior(net, condition, HOW, 6),
     )
     assert one.embedding.shape == (*shape, 6) and one.valid.shape == shape
     assert np.allclose(one.embedding, many.embedding, atol=0.03 * one.embedding.std())
@@ -108,10 +108,10 @@ def test_grids_of_any_size_are_drawn_the_same_for_any_batch(net, shape):
 
 def test_a_single_window_is_one_call_of_the_network(net):
     """Without guidance and in one step the drawn grid is the network's own clean estimate, averaged over windows."""
-    told = np.zeros((3, 6, 6), np.float32)
+    condition = np.zeros((3, 6, 6), np.float32)
     same = PriorSampling(steps=1, guidance=1.0, settle=0, update="ddim")
-    shifted = sample_prior(net, told, same, 0)
-    averaged = sample_prior(net, told, same.model_copy(update={"settle": 1}), 0)
+    shifted = sample_prior(net, condition, same, 0)
+    averaged = sample_prior(net, condition, same.model_copy(update={"settle": 1}), 0)
     assert not np.allclose(shifted.embedding, averaged.embedding, atol=1e-3)
     assert averaged.embedding.std() < 1.5 * shifted.embedding.std()
 
@@ -131,8 +131,8 @@ def test_a_saved_grid_paints_the_same_picture_whatever_size_was_asked_for(bundle
     assert (grid.spec.source.kind, grid.spec.source.size_px, grid.shape) == ("drawn", Size(136, 200), Size(3, 4))
     again, other = run("b.png", grid=grid.path), run("c.png", grid=grid.path, seed=1)
     assert first.read_bytes() == again.read_bytes() != other.read_bytes()
-    told = [json.loads(path.with_name(f"{path.name}.json").read_text()) for path in (first, again)]
-    assert told[0] | {"file": ""} == told[1] | {"file": ""}
+    condition = [json.loads(path.with_name(f"{path.name}.json").read_text()) for path in (first, again)]
+    assert condition[0] | {"file": ""} == condition[1] | {"file": ""}
 
 
 def test_two_processes_draw_and_paint_what_one_does(bundle, tmp_path):

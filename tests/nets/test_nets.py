@@ -79,9 +79,9 @@ def test_more_latents_begin_as_the_best_linear_estimate_and_leave_the_old_estima
     of_old = folded.unflatten(1, (6, 16))[:, :4].flatten(1, 2)
     with torch.no_grad():
         got = new(x, t, torch.cat([field, folded], 1) if side else field)
-        told = old(x[:, :4], t, torch.cat([field, of_old], 1) if side else field)
+        condition = old(x[:, :4], t, torch.cat([field, of_old], 1) if side else field)
         blank = FieldUNet(**{**SMALL, "latent_channels": 6}, sketch_side=side)(x, t, None)
-    assert torch.allclose(got[:, :4], told, atol=1e-5)
+    assert torch.allclose(got[:, :4], condition, atol=1e-5)
     assert torch.allclose(got[:, 4:], blank[:, 4:], atol=1e-5)
     assert not torch.allclose(got[:, :4], blank[:, :4], atol=1e-2)
 
@@ -145,11 +145,11 @@ def test_a_missing_condition_equals_one_of_nan(side, channels):
 
 def test_the_denoiser_sees_its_sketch():
     net = shaken(FieldUNet(**SMALL, sketch_side=2))
-    x, t, told = torch.randn(1, 4, 16, 16), torch.tensor([0.5]), torch.zeros(1, 6 + 4 * 16, 4, 4)
-    changed = told.clone()
+    x, t, condition = torch.randn(1, 4, 16, 16), torch.tensor([0.5]), torch.zeros(1, 6 + 4 * 16, 4, 4)
+    changed = condition.clone()
     changed[:, 6:, 1, 2] += 1
     with torch.no_grad():
-        assert (net(x, t, told) - net(x, t, changed)).abs().amax() > 1e-3
+        assert (net(x, t, condition) - net(x, t, changed)).abs().amax() > 1e-3
 
 
 def test_content_keeps_what_two_views_of_a_tile_agree_on():

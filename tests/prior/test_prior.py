@@ -303,7 +303,7 @@ def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, 
     for label in ("dark rock", "bright sand"):
         request = asked(run(tmp_path / "run" / "bundle", tmp_path / "x.png", label=label, size=512), model)
         drawn.append(
-            brightness(sample_prior(model.prior, request.told, request.sampling, 0).embedding.astype(np.float64))
+            brightness(sample_prior(model.prior, request.condition, request.sampling, 0).embedding.astype(np.float64))
         )
     assert drawn[1] > drawn[0] + 0.3
 
@@ -335,23 +335,23 @@ def shaken_prior() -> GridPrior:
 
 def test_pieces_of_a_grid_equal_the_whole_and_a_grid_grows_in_place():
     net, rng = shaken_prior(), np.random.default_rng(0)
-    told = rng.standard_normal((3, 40, 50)).astype(np.float32)
-    told[:, :, 20:30] = np.nan
+    condition = rng.standard_normal((3, 40, 50)).astype(np.float32)
+    condition[:, :, 20:30] = np.nan
     how = PriorSampling(steps=3, guidance=2.0)
-    whole, cut = sample_prior(net, told, how, 5), sample_prior(net, told, how, 5, call_cells=300)
+    whole, cut = sample_prior(net, condition, how, 5), sample_prior(net, condition, how, 5, call_cells=300)
     assert np.allclose(whole.embedding, cut.embedding, atol=0.02 * whole.embedding.std())
-    smaller = sample_prior(net, told[:, :30, :30], how, 5)
+    smaller = sample_prior(net, condition[:, :30, :30], how, 5)
     inside = np.s_[:10, :10]  # out of reach of the new edge: 3 steps of 3 cells
     assert np.allclose(whole.embedding[inside], smaller.embedding[inside], atol=0.02 * whole.embedding.std())
 
 
 def test_a_window_of_its_own_equals_a_canvas_that_ends_there():
     net = shaken_prior()
-    x, t, told = torch.randn(1, 7, 9, 9), torch.tensor([0.4]), torch.randn(1, 3, 9, 9)
+    x, t, condition = torch.randn(1, 7, 9, 9), torch.tensor([0.4]), torch.randn(1, 3, 9, 9)
     inside = torch.zeros(1, 1, 9, 9)
     inside[..., 2:5, 3:7] = 1
-    masked = net(x, t, told, inside)[..., 2:5, 3:7]
-    alone = net(x[..., 2:5, 3:7], t, told[..., 2:5, 3:7])
+    masked = net(x, t, condition, inside)[..., 2:5, 3:7]
+    alone = net(x[..., 2:5, 3:7], t, condition[..., 2:5, 3:7])
     assert torch.allclose(masked, alone, atol=1e-5)
 
 

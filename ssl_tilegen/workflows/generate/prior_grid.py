@@ -72,7 +72,7 @@ class Request:
 
     lattice: Lattice
     label: str
-    told: np.ndarray
+    condition: np.ndarray
     words: str
     sampling: PriorSampling
     seed: int
@@ -85,7 +85,7 @@ class Request:
         """16 hex digits of all that makes the grid what it is, beside the prior."""
         facts = [self.seed, self.sampling.model_dump(), self.label, str(self.lattice)]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        digest.update(np.nan_to_num(self.told, nan=-1e9).round(4).tobytes())
+        digest.update(np.nan_to_num(self.condition, nan=-1e9).round(4).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -130,26 +130,26 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     info = prior_of(bundle)
     prompt_encoder = PromptEncoder(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
-    told, label = prompt_encoder(base)
+    condition, label = prompt_encoder(base)
     scene, remarks = _scene(settings, info, prompt_encoder)
     size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
     check_pixels(size.rows, size.cols, "--size" if settings.size else "the scene")
     cells = size.ceil_div(info.stride_px)
     if not settings.dry_run:
-        check_memory(_COPIES * told.nbytes * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
-    told_cells = spread(told, Size(1, 1) if settings.dry_run else cells)
+        check_memory(_COPIES * condition.nbytes * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
+    condition_cells = spread(condition, Size(1, 1) if settings.dry_run else cells)
     if scene is not None:
         if settings.scene is None:
-            told, label = prompt_encoder(Region(settings.label))
+            condition, label = prompt_encoder(Region(settings.label))
         masks = scene.masks(cells)
         masks = np.unique(masks)[None] if settings.dry_run else masks
-        told_cells, label = prompt_encoder.scene(scene.regions, masks, told, label)
+        condition_cells, label = prompt_encoder.scene(scene.regions, masks, condition, label)
     if label is None:
         raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
     lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
     kept = scene if settings.scene is None else None
     return Request(
-        lattice, label, told_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
+        lattice, label, condition_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
     )
 
 
@@ -204,7 +204,9 @@ def _await_grid(path: Path, spec: GridSpec) -> None:
 
 
 def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
-    made = sample_prior(bundle.prior, request.told, request.sampling, request.seed, lambda a, b: progress("draw", a, b))
+    made = sample_prior(
+        bundle.prior, request.condition, request.sampling, request.seed, lambda a, b: progress("draw", a, b)
+    )
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
     valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
