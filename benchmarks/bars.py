@@ -46,7 +46,7 @@ from ssl_tilegen.metrics.fidelity import psnr
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.resampling import Interval, half_samples, interval
 from ssl_tilegen.system.device import pick_device, tune_allocator
-from ssl_tilegen.training.data.corpus import is_flat, turned
+from ssl_tilegen.training.data.corpus import apply_d4, is_flat
 from ssl_tilegen.workflows.augment.paint_stack import develop_stack, paint_stack
 from ssl_tilegen.workflows.augment.patches import BLEED_LAT, cells_of
 from ssl_tilegen.workflows.labelled_images import group_of
@@ -216,7 +216,7 @@ def draw(
         turn = int(rng.integers(8)) if turns else 0
         if not valid[at].all() or is_flat(pixels[at]):
             continue
-        rgb.append(turned(pixels[at], turn))
+        rgb.append(apply_d4(pixels[at], turn))
         part = f"{row // BLOCK_PX}-{col // BLOCK_PX}" if path.suffix == ".tif" else path.parent.name
         group.append(f"{group_of(path) if path.suffix != '.tif' else path.stem}/{part}")
     return Patches(np.stack(rgb), np.array(group))

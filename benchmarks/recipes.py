@@ -41,7 +41,7 @@ def main() -> None:
     corners = places((options.size, options.size), options.crop, options.crop // 2)
     real = [features(crops(scene.real, options.crop, corners)) for scene in scenes]
     first: np.ndarray | None = None
-    for turned, how in recipes(start, options.only):
+    for apply_d4, how in recipes(start, options.only):
         found, facts = [], []
         for scene, own in zip(scenes, real, strict=True):
             rgb, cost = painted(scene.job, replace(how, extent=scene.job.how.extent, layout=scene.job.how.layout))
@@ -54,7 +54,7 @@ def main() -> None:
         condition = interval(float(ratio[0]), ratio[1:].tolist(), 0)
         recipe = {"steps": how.steps, "guidance": how.guidance, "interval": how.guidance_interval, "update": how.update}
         means = {key: float(np.mean([fact[key] for fact in facts])) for key in facts[0]}
-        say(turned=turned, **recipe, of_start=condition.value, low=condition.low, high=condition.high, **means,
+        say(apply_d4=apply_d4, **recipe, of_start=condition.value, low=condition.low, high=condition.high, **means,
             distances=[round(fact["distance"], 3) for fact in facts])  # fmt: skip
 
 

@@ -92,8 +92,8 @@ def _augmented(x: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
     if kind == "none":
         return x
     square = x.shape[2] == x.shape[3]
-    turned = [torch.rot90(p, int(rng.integers(4)) if square else 2 * int(rng.integers(2)), (1, 2)) for p in x]
-    x = torch.stack([p.flip(2) if rng.random() < 0.5 else p for p in turned])
+    apply_d4 = [torch.rot90(p, int(rng.integers(4)) if square else 2 * int(rng.integers(2)), (1, 2)) for p in x]
+    x = torch.stack([p.flip(2) if rng.random() < 0.5 else p for p in apply_d4])
     if kind == "full":
         x = _placed(x, rng)
         gain = torch.from_numpy(rng.uniform(0.85, 1.15, (len(x), 3, 1, 1)).astype(np.float32)).to(x.device)

@@ -33,7 +33,7 @@ from ssl_tilegen.nets.window import is_local, predict
 from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
-from ssl_tilegen.training.data.corpus import Corpus, turned
+from ssl_tilegen.training.data.corpus import Corpus, apply_d4
 from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
@@ -210,7 +210,7 @@ class DenoiserStage(Stage):
         row = []
         for scene, window in places:
             whole, _ = corpus.pictures[scene.origin.picture].take(scene.origin.part)
-            row.append(turned(whole, scene.origin.turn)[window.scaled(self.bundle.factor).slices])
+            row.append(apply_d4(whole, scene.origin.turn)[window.scaled(self.bundle.factor).slices])
         return [np.stack(row)]
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ssl_tilegen.config.train import RunSettings, load_stage_settings
 from ssl_tilegen.errors import FormatError, InputError, SettingError, TilegenError
 from ssl_tilegen.training.autoencoder import AutoencoderStage
-from ssl_tilegen.training.data.corpus import load_corpus, turned
+from ssl_tilegen.training.data.corpus import apply_d4, load_corpus
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import rate, train_stage
 from ssl_tilegen.training.optim import orthogonalised
@@ -144,9 +144,9 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
 
 def test_the_eight_turns_differ_and_keep_the_pixels():
     image = np.arange(12).reshape(2, 2, 3)
-    seen = {turned(image, turn).tobytes() for turn in range(8)}
+    seen = {apply_d4(image, turn).tobytes() for turn in range(8)}
     assert len(seen) == 8
-    assert all(sorted(turned(image, turn).ravel()) == list(range(12)) for turn in range(8))
+    assert all(sorted(apply_d4(image, turn).ravel()) == list(range(12)) for turn in range(8))
 
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (16, 16)])

@@ -84,7 +84,7 @@ class Corpus:
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """A random window as (side, side, 3) uint8, turned and flipped at random."""
-        return turned(self.draw(rng, side), int(rng.integers(8)))
+        return apply_d4(self.draw(rng, side), int(rng.integers(8)))
 
     def recoloured(self, rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 with the stain and brightness jitter of the settings."""
@@ -105,7 +105,7 @@ def is_flat(rgb: np.ndarray) -> bool:
     return bool(rgb[::4, ::4].reshape(-1, 3).std(0).max() < _FLAT_DEVIATION)
 
 
-def turned(image: np.ndarray, turn: int) -> np.ndarray:
+def apply_d4(image: np.ndarray, turn: int) -> np.ndarray:
     """One of the eight symmetries of the square applied to (H, W, ...): 0 to 3 rotations, 4 to 7 mirrored ones."""
     image = np.rot90(image, turn % 4)
     return image[:, ::-1] if turn >= 4 else image

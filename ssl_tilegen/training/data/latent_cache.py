@@ -25,7 +25,7 @@ from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.system.signals import check_stop
-from ssl_tilegen.training.data.corpus import Corpus, turned
+from ssl_tilegen.training.data.corpus import Corpus, apply_d4
 from ssl_tilegen.training.data.images import Picture
 from ssl_tilegen.training.data.paired_grids import Grid, grid_beside, path_beside
 
@@ -145,9 +145,9 @@ class _Maker:
             return
         turns = self.rng.permutation(8)[: source.turns]
         for place, turn in enumerate(turns if len(turns) > 1 else [0]):
-            rgb = np.ascontiguousarray(turned(pixels, int(turn)))
+            rgb = np.ascontiguousarray(apply_d4(pixels, int(turn)))
             rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
-            its_valid = None if valid is None else turned(valid, int(turn))
+            its_valid = None if valid is None else apply_d4(valid, int(turn))
             origin = Origin(number, int(turn), *_place(part))
             yield self._scene(rgb, its_valid, None, origin)
 

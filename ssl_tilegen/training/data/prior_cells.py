@@ -19,7 +19,7 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import view_at
-from ssl_tilegen.training.data.corpus import turned
+from ssl_tilegen.training.data.corpus import apply_d4
 from ssl_tilegen.training.data.latent_cache import embedded_grid
 from ssl_tilegen.training.data.prior_table import Row
 
@@ -114,7 +114,7 @@ def _of_image(
     background = slide_background(rgb, shows) if stained else seen.background
     pieces = []
     for turn in rng.permutation(8)[:turns] if turns > 1 else [0]:
-        seen_so, valid_so, shows_so = (np.ascontiguousarray(turned(p, int(turn))) for p in (rgb, valid, shows))
+        seen_so, valid_so, shows_so = (np.ascontiguousarray(apply_d4(p, int(turn))) for p in (rgb, valid, shows))
         pieces.append(_piece(number, seen_so, valid_so, shows_so, encoder, rng))
     return pieces, Seen(seen.resolution, background)
 
