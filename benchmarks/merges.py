@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.paintings import (
-    Scene,
+    LatentScene,
     autoencoded,
     crops,
     distances,
@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="a folder to keep them in")
     options = parser.parse_args()
     for size in options.sizes:
-        compare(Scene.of(options.grid, options.image, options.bundle, size, options.steps), size, options)
+        compare(LatentScene.of(options.grid, options.image, options.bundle, size, options.steps), size, options)
 
 
-def compare(scene: Scene, size: int, options: argparse.Namespace) -> None:
+def compare(scene: LatentScene, size: int, options: argparse.Namespace) -> None:
     """The table of one size."""
     corners = places(scene.real.shape[:2], options.crop, options.crop // 2)
     made: dict[str, tuple[np.ndarray, dict[str, Any]]] = {"source": (scene.real, {})}

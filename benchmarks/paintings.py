@@ -33,7 +33,7 @@ def say(**facts: Any) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class LatentScene:
     """A job that paints a crop of a real image from its own grid, and that crop, uint8 (H, W, 3)."""
 
     job: PaintJob
@@ -41,7 +41,7 @@ class Scene:
     real: np.ndarray
 
     @classmethod
-    def of(cls, grid: Path, image: Path, bundle: str, size: int, steps: int | None = None) -> Scene:
+    def of(cls, grid: Path, image: Path, bundle: str, size: int, steps: int | None = None) -> LatentScene:
         settings = GenerateSettings(
             grid=grid, model=bundle, size=Size(size, size), fit="crop", steps=steps, out=Path("benchmark.png")
         )
@@ -106,7 +106,7 @@ def distances(sets: Sequence[np.ndarray], real: np.ndarray, corners: Sequence[tu
     return np.array([[frechet_distance(own[half], real[half]) for own in sets] for half in halves])
 
 
-def autoencoded(scene: Scene) -> np.ndarray:
+def autoencoded(scene: LatentScene) -> np.ndarray:
     """The real crop through the autoencoder alone: what no denoiser can beat."""
     bundle = scene.job.bundle
     latents = bundle.encode(scene.real)

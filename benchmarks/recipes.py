@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paintings import Scene, crops, distances, features, painted, places, say
+from benchmarks.paintings import LatentScene, crops, distances, features, painted, places, say
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--from", nargs="+", default=[], dest="start", metavar="KNOB=VALUE")
     parser.add_argument("--only", nargs="+", help="some of: steps guidance guidance_interval update")
     options = parser.parse_args()
-    scenes = [Scene.of(Path(grid), Path(image), options.bundle, options.size) for grid, image in options.pair]
+    scenes = [LatentScene.of(Path(grid), Path(image), options.bundle, options.size) for grid, image in options.pair]
     start = replace(scenes[0].job.how, **dict(map(_knob, options.start)))
     corners = places((options.size, options.size), options.crop, options.crop // 2)
     real = [features(crops(scene.real, options.crop, corners)) for scene in scenes]

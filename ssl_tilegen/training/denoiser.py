@@ -34,7 +34,7 @@ from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
-from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
+from ssl_tilegen.training.data.latent_cache import LatentScene, WindowDraw, scenes_of
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.start import Start
@@ -58,8 +58,8 @@ class DenoiserStage(Stage):
         self,
         settings: DenoiserSettings,
         bundle: ModelBundle,
-        scenes: list[Scene],
-        held_out: list[Scene] | None = None,
+        scenes: list[LatentScene],
+        held_out: list[LatentScene] | None = None,
         corpus: Corpus | None = None,
     ) -> None:
         self._start = Start.of(settings, bundle)
@@ -217,7 +217,7 @@ class DenoiserStage(Stage):
 class _Windows:
     """Training items from scenes."""
 
-    def __init__(self, scenes: list[Scene], stage: DenoiserStage) -> None:
+    def __init__(self, scenes: list[LatentScene], stage: DenoiserStage) -> None:
         self.scenes, self.stage = scenes, stage
         self._draw = WindowDraw(scenes, stage.settings.window_lat, stage.settings.data.flat_keep)
         self._field = lru_cache(maxsize=4096)(self._field_of)
@@ -247,7 +247,7 @@ class _Windows:
                 return index, landed, of_grid
         raise InputError(f"no training image holds {window.rows} latents at whole cells: take larger images")
 
-    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[Scene, Window]]:
+    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[LatentScene, Window]]:
         """A training item, and where it is from."""
         stage, s = self.stage, self.stage.settings
         index, window, of_grid = self._place(rng)

@@ -8,32 +8,32 @@ import numpy as np
 import torch
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.training.data.latent_cache import Scene
+from ssl_tilegen.training.data.latent_cache import LatentScene
 
 STATISTICS_SCENES, _SKETCH_SCENES = 400, 4000
 _CHANGED_LAT = 16
 
 
-def some_of(scenes: list[Scene]) -> list[Scene]:
+def some_of(scenes: list[LatentScene]) -> list[LatentScene]:
     """As many of the scenes as statistics need."""
     return scenes[:: max(1, len(scenes) // STATISTICS_SCENES)]
 
 
-def condition_statistics(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
+def condition_statistics(scenes: list[LatentScene]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (D,) of the embeddings."""
     grids = [scene.grids[0].cells for scene in some_of(scenes)]
     cells = np.concatenate([cells.reshape(-1, cells.shape[-1]) for cells in grids]).astype(np.float32)
     return cells.mean(0), cells.std(0).clip(1e-4)
 
 
-def latent_deviation(scenes: list[Scene], scale: np.ndarray) -> np.ndarray:
+def latent_deviation(scenes: list[LatentScene], scale: np.ndarray) -> np.ndarray:
     """Deviation of each normalised latent channel (C,)."""
     raw = np.concatenate([s.latents.reshape(len(s.latents), -1)[:, ::7] for s in some_of(scenes)], 1)
     return (raw.astype(np.float32).std(1) * scale).astype(np.float32)
 
 
 def fitted_cell_decoder(
-    scenes: list[Scene], side: int, factor: int, normalised: Callable[[np.ndarray], np.ndarray]
+    scenes: list[LatentScene], side: int, factor: int, normalised: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The linear map from a cell's vector (D,) to its clean latents (C * side * side,) of least square error:
     weight (C * side * side, D) and bias."""
@@ -51,7 +51,7 @@ def fitted_cell_decoder(
     return np.ascontiguousarray(solution[:-1].T), solution[-1]
 
 
-def _cells_and_pictures(scene: Scene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+def _cells_and_pictures(scene: LatentScene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Valid cells (n, D) of a scene's first grid and the raw latents (n, C, side, side) under them."""
     grid = scene.grids[0]
     tile = side * factor
@@ -72,7 +72,7 @@ def _cells_and_pictures(scene: Scene, side: int, factor: int) -> tuple[np.ndarra
 
 
 @torch.no_grad()
-def latent_statistics(scenes: list[Scene], bundle: ModelBundle, gain: float) -> tuple[np.ndarray, np.ndarray]:
+def latent_statistics(scenes: list[LatentScene], bundle: ModelBundle, gain: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean and scale (C,) of the raw latents, so that (raw - mean) * scale has a mean square of 1 over all channels.
 
     With ``gain`` 0 every channel has deviation 1; with 1 the deviations are in proportion to how much a channel
@@ -86,7 +86,7 @@ def latent_statistics(scenes: list[Scene], bundle: ModelBundle, gain: float) -> 
     return mean, (target / deviation).astype(np.float32)
 
 
-def _pixel_change(scenes: list[Scene], bundle: ModelBundle, deviation: np.ndarray) -> np.ndarray:
+def _pixel_change(scenes: list[LatentScene], bundle: ModelBundle, deviation: np.ndarray) -> np.ndarray:
     """Root mean square change of the pixels per unit of each raw latent channel (C,)."""
     side = min(_CHANGED_LAT, max(min(s.dull.shape) for s in scenes))
     fits = [s for s in scenes if min(s.dull.shape) >= side][:16]

@@ -19,7 +19,7 @@ from ssl_tilegen.nets import timm_network
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.training.data import latent_cache as cache
 from ssl_tilegen.training.data.corpus import load_corpus
-from ssl_tilegen.training.data.latent_cache import Scene, WindowDraw, scenes_of
+from ssl_tilegen.training.data.latent_cache import LatentScene, WindowDraw, scenes_of
 from ssl_tilegen.workflows.train import train
 from tests.io import samples
 from tests.training import runs
@@ -40,12 +40,12 @@ def bundle(base: Path) -> ModelBundle:
     return ModelBundle.load(base / "run" / "bundle")
 
 
-def cached(asked: DenoiserSettings, bundle: ModelBundle, folder: Path) -> tuple[list[Scene], list[str]]:
+def cached(asked: DenoiserSettings, bundle: ModelBundle, folder: Path) -> tuple[list[LatentScene], list[str]]:
     said: list[str] = []
     return scenes_of(load_corpus(asked.data), bundle, asked, folder, said.append), said
 
 
-def shares(scenes: list[Scene]) -> np.ndarray:
+def shares(scenes: list[LatentScene]) -> np.ndarray:
     return np.bincount([scene.origin.picture for scene in scenes], [scene.chance for scene in scenes])
 
 

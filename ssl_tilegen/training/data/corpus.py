@@ -21,7 +21,7 @@ from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.io.image_files import images_among, is_zarr_image
 from ssl_tilegen.training.data.colour_jitter import jittered_colours
-from ssl_tilegen.training.data.images import Picture, Wanted, read_pictures
+from ssl_tilegen.training.data.images import TrainingImage, Wanted, read_training_images
 
 _FLAT_DEVIATION = 6.0
 _EARLY, _TRIES = 20, 10_000
@@ -35,7 +35,7 @@ class Corpus:
     ``validation`` holds what is kept apart, or is None.
     """
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[TrainingImage]
     chances: np.ndarray
     settings: DataSettings
     validation: Corpus | None = None
@@ -128,7 +128,7 @@ def load_corpus(
         paths = source_files(source)
         progress(f"{len(paths)} images of {source.paths[0]}")
         wanted += [Wanted(path, index, source, (usual or {}).get(source.domain)) for path in paths]
-    pictures = read_pictures(wanted, settings.memory_mib)
+    pictures = read_training_images(wanted, settings.memory_mib)
     for line in _strange_resolutions(pictures, settings, usual or {}):
         progress(line)
     viewed = sum(not picture.held for picture in pictures)
@@ -147,7 +147,7 @@ def load_corpus(
 
 
 def _strange_resolutions(
-    pictures: Sequence[Picture], settings: DataSettings, usual: Mapping[str, Resolution]
+    pictures: Sequence[TrainingImage], settings: DataSettings, usual: Mapping[str, Resolution]
 ) -> Iterator[str]:
     """A line for every domain whose images differ by more than `_ALIKE`, or from what its bundle is for."""
     for domain in dict.fromkeys(source.domain for source in settings.sources):
@@ -200,7 +200,7 @@ def group_of(name: str, pattern: str | None) -> str:
     return match.group(0) if match else name
 
 
-def _chances(pictures: Sequence[Picture], settings: DataSettings) -> np.ndarray:
+def _chances(pictures: Sequence[TrainingImage], settings: DataSettings) -> np.ndarray:
     area = np.array([p.size.rows * p.size.cols for p in pictures], float)
     of_source = np.array([p.source for p in pictures])
     weight = np.array([s.weight for s in settings.sources])

@@ -22,7 +22,7 @@ _OVERVIEW_PX = 2048
 _OVERVIEW_LEAST = 0.05
 
 
-class Picture(Protocol):
+class TrainingImage(Protocol):
     """An image at its training resolution. ``source``: the index of the source it belongs to."""
 
     @property
@@ -52,7 +52,7 @@ class Picture(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class HeldPicture:
+class InMemoryImage:
     """``rgb`` (H, W, 3) uint8 and ``valid`` (H, W) bool, or None where all of it is valid."""
 
     path: Path
@@ -74,7 +74,7 @@ class HeldPicture:
 
 
 @dataclass(frozen=True, eq=False)
-class ViewedPicture:
+class StreamedImage:
     """A file that stays open; ``content`` (h, w) bool says roughly where there is anything to see."""
 
     path: Path
@@ -112,7 +112,7 @@ class Wanted(NamedTuple):
     usual: Resolution | None = None
 
 
-def read_pictures(wanted: Sequence[Wanted], memory_mib: int) -> list[Picture]:
+def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[TrainingImage]:
     """The pictures of all files in order; the smallest are held, as many as fit in ``memory_mib`` together."""
     with ThreadPoolExecutor(4) as pool:
         areas = np.array(list(pool.map(_area, wanted)), float)
@@ -138,15 +138,15 @@ def _area(wanted: Wanted) -> int:
         return view_at(raster, resolution).size.area
 
 
-def _read(wanted: Wanted, fits: bool) -> Picture:
+def _read(wanted: Wanted, fits: bool) -> TrainingImage:
     raster, resolution = _open(wanted)
     view = view_at(raster, resolution)
     if not fits:
-        return ViewedPicture(wanted.path, wanted.number, resolution, view, _content(raster))
+        return StreamedImage(wanted.path, wanted.number, resolution, view, _content(raster))
     with raster:
         pixels = view.read(Window.of(view.size))
     valid = None if pixels.valid.all() else pixels.valid
-    return HeldPicture(wanted.path, wanted.number, resolution, np.ascontiguousarray(pixels.rgb), valid)
+    return InMemoryImage(wanted.path, wanted.number, resolution, np.ascontiguousarray(pixels.rgb), valid)
 
 
 def _target(raster: Raster, wanted: Wanted) -> Resolution:

@@ -26,7 +26,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.system.signals import check_stop
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
-from ssl_tilegen.training.data.images import Picture
+from ssl_tilegen.training.data.images import TrainingImage
 from ssl_tilegen.training.data.paired_grids import Grid, grid_beside, path_beside
 
 _EMBED_BATCH = 512
@@ -51,7 +51,7 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scene:
+class LatentScene:
     """One turned image: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, and its grids.
 
     ``chance`` is its share of the windows.
@@ -67,14 +67,14 @@ class Scene:
 
 def scenes_of(
     corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings, folder: Path, progress: Callable[[str], None]
-) -> list[Scene]:
+) -> list[LatentScene]:
     """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
 
     InputError where no image is as large as a cell; Interrupted by a signal, with the files kept that were made.
     """
     kept = folder / f"latents-{_fingerprint(corpus, bundle, settings)}"
     kept.mkdir(parents=True, exist_ok=True)
-    maker, scenes, count = _Maker(corpus, bundle, settings), list[Scene](), len(corpus.pictures)
+    maker, scenes, count = _Maker(corpus, bundle, settings), list[LatentScene](), len(corpus.pictures)
     for first in range(0, count, _PER_FILE):
         path = kept / f"{first:06d}.npz"
         if not path.exists():
@@ -89,7 +89,7 @@ def scenes_of(
     return _with_chances(scenes, corpus.chances)
 
 
-def _with_chances(scenes: Sequence[Scene], chances: np.ndarray) -> list[Scene]:
+def _with_chances(scenes: Sequence[LatentScene], chances: np.ndarray) -> list[LatentScene]:
     """Each with its share of its picture's chance."""
     parts = Counter(scene.origin.picture for scene in scenes)
     return [replace(s, chance=float(chances[s.origin.picture]) / parts[s.origin.picture]) for s in scenes]
@@ -126,7 +126,7 @@ class _Maker:
         self.rng = np.random.default_rng([settings.run.seed, 3])
         self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
 
-    def scenes(self, numbers: range) -> Iterator[Scene]:
+    def scenes(self, numbers: range) -> Iterator[LatentScene]:
         """Of the corpus's pictures ``numbers``; none of those smaller than a cell."""
         budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
         for number in numbers:
@@ -136,7 +136,7 @@ class _Maker:
                 for part in _parts(self.rng, picture, budget_mib):
                     yield from self._of_part(number, picture, part)
 
-    def _of_part(self, number: int, picture: Picture, part: Window) -> Iterator[Scene]:
+    def _of_part(self, number: int, picture: TrainingImage, part: Window) -> Iterator[LatentScene]:
         source = self.settings.data.sources[picture.source]
         pixels, valid = picture.take(part)
         if source.grids:
@@ -151,13 +151,15 @@ class _Maker:
             origin = Origin(number, int(turn), *_place(part))
             yield self._scene(rgb, its_valid, None, origin)
 
-    def _scene(self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: Origin) -> Scene:
+    def _scene(
+        self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: Origin
+    ) -> LatentScene:
         factor = self.bundle.factor
         rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
         rgb = rgb[:rows, :cols]
         blocks = rgb.reshape(rows // factor, factor, cols // factor, factor, 3).astype(np.float32)
         whole = np.ones(rgb.shape[:2], bool) if valid is None else valid[:rows, :cols]
-        return Scene(
+        return LatentScene(
             latents=self.bundle.encode_raw(rgb).astype(np.float16),
             dull=blocks.std((1, 3)).max(-1) < 4,
             valid=np.asarray(whole.reshape(rows // factor, factor, cols // factor, factor).all((1, 3))),
@@ -185,7 +187,7 @@ def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, in
     return Grid(corner, np.concatenate(parts).reshape(rows, cols, -1).astype(np.float16), tile)
 
 
-def _parts(rng: np.random.Generator, picture: Picture, budget_mib: int) -> list[Window]:
+def _parts(rng: np.random.Generator, picture: TrainingImage, budget_mib: int) -> list[Window]:
     """What is kept of a picture: all of it if it is held, else as many random parts with content as fit the budget."""
     if picture.held:
         return [Window.of(picture.size)]
@@ -207,7 +209,7 @@ def _place(part: Window) -> tuple[int, int, int, int]:
     return part.row, part.col, part.rows, part.cols
 
 
-def _save(path: Path, scenes: list[Scene], rng: np.random.Generator) -> None:
+def _save(path: Path, scenes: list[LatentScene], rng: np.random.Generator) -> None:
     """The scenes, and the state of the generator after them."""
     state = json.dumps(rng.bit_generator.state)
     arrays: dict[str, np.ndarray] = {"count": np.array(len(scenes)), "rng": np.array(state)}
@@ -222,27 +224,27 @@ def _save(path: Path, scenes: list[Scene], rng: np.random.Generator) -> None:
     temporary.replace(path)
 
 
-def _load(path: Path, rng: np.random.Generator) -> list[Scene]:
+def _load(path: Path, rng: np.random.Generator) -> list[LatentScene]:
     with np.load(path) as file:
         names = set(file.files)
         rng.bit_generator.state = json.loads(str(file["rng"]))
         return [_scene_at(file, names, number) for number in range(int(file["count"]))]
 
 
-def _scene_at(file: Any, names: set[str], number: int) -> Scene:
+def _scene_at(file: Any, names: set[str], number: int) -> LatentScene:
     grids: list[Grid] = []
     while f"{number}/cells{len(grids)}" in names:
         k = len(grids)
         row, col = (int(v) for v in file[f"{number}/corner{k}"])
         grids.append(Grid((row, col), file[f"{number}/cells{k}"], int(file[f"{number}/stride{k}"])))
     latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
-    return Scene(latents, dull, valid, grids, Origin(*map(int, file[f"{number}/origin"])))
+    return LatentScene(latents, dull, valid, grids, Origin(*map(int, file[f"{number}/origin"])))
 
 
 class WindowDraw:
     """Draws random valid windows from scenes; ones without content are kept with the chance ``dull_keep``."""
 
-    def __init__(self, scenes: list[Scene], side: int, dull_keep: float) -> None:
+    def __init__(self, scenes: list[LatentScene], side: int, dull_keep: float) -> None:
         self.scenes, self.side, self.dull_keep = scenes, side, dull_keep
         chances = np.array([scene.chance if min(scene.dull.shape) >= side else 0.0 for scene in scenes])
         if not chances.any():

@@ -12,7 +12,7 @@ from ssl_tilegen.diffusion.field import fill_invalid
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.training.data.images import Picture
+from ssl_tilegen.training.data.images import TrainingImage
 
 _SAME_RESOLUTION = 0.01
 
@@ -26,7 +26,7 @@ class Grid:
     stride_px: int = 0
 
 
-def grid_beside(picture: Picture, pattern: str, bundle: ModelBundle, part: Window) -> Grid:
+def grid_beside(picture: TrainingImage, pattern: str, bundle: ModelBundle, part: Window) -> Grid:
     """The cells over ``part`` of a picture, from the grid that ``pattern`` names; corners count from the part's.
 
     FormatError where the grid was made by another encoder, at another resolution or of another image.
@@ -49,7 +49,7 @@ def grid_beside(picture: Picture, pattern: str, bundle: ModelBundle, part: Windo
     return Grid(corner, known.astype(np.float16), lattice.stride)
 
 
-def path_beside(picture: Picture, pattern: str) -> Path:
+def path_beside(picture: TrainingImage, pattern: str) -> Path:
     """Where the grid of a picture is, as ``pattern`` says."""
     return picture.path.parent / pattern.format(stem=picture.path.name.split(".")[0], name=picture.path.name)
 
