@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import Settings, exclusive, option
-from ssl_tilegen.config.values import Share
+from ssl_tilegen.config.values import Shard
 
 
 class AugmentSettings(Settings):
@@ -67,7 +67,7 @@ class AugmentSettings(Settings):
         None, "Micrometres per pixel that large images are read at, as in `embed`.", "--mpp", gt=0
     )
     gsd: float | None = option(None, "Metres per pixel that large images are read at, as in `embed`.", "--gsd", gt=0)
-    shard: Share | None = option(
+    shard: Shard | None = option(
         None,
         "This process's share of the work as I/N, I from 0.",
         "--shard",

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import Reading, Settings, exclusive, option
-from ssl_tilegen.config.values import Bands, Pair, Share
+from ssl_tilegen.config.values import Bands, Pair, Shard
 
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
 
@@ -39,7 +39,7 @@ class EmbedSettings(Reading, Settings):
         "--list",
         panel=MANY,
     )
-    shard: Share | None = option(
+    shard: Shard | None = option(
         None,
         "This process's share of the work as I/N, I from 0.",
         "--shard",

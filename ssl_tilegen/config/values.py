@@ -45,7 +45,7 @@ def parse_names(value: Any) -> Any:
     return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
 
-def parse_share(value: Any) -> Any:
+def parse_shard(value: Any) -> Any:
     """(index, count) from "I/N", I from 0."""
     if isinstance(value, str):
         match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
@@ -71,4 +71,4 @@ Region = Annotated[Window, BeforeValidator(parse_region)]
 Bands = Annotated[tuple[int, ...], BeforeValidator(parse_bands)]
 Pair = Annotated[tuple[float, float], BeforeValidator(parse_pair)]
 Names = Annotated[tuple[str, ...], BeforeValidator(parse_names)]
-Share = Annotated[tuple[int, int], BeforeValidator(parse_share)]
+Shard = Annotated[tuple[int, int], BeforeValidator(parse_shard)]

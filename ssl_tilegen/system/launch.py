@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MEETING, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=2)
 
 
-def worker_share(*, array: bool = True) -> tuple[int, int]:
+def worker_shard(*, array: bool = True) -> tuple[int, int]:
     """(index, count) of this process among its like, from a Slurm array (unless not ``array``) or a launcher's
     variables; else (0, 1).
 

@@ -19,7 +19,7 @@ from ssl_tilegen.errors import InputError, Interrupted, OutputError, ResolutionE
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, is_complete, part_of
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.system.launch import worker_share
+from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.workflows.embed.run import EmbedIncomplete, EmbedReport, embed
 from tests.bundles import DIM, TILE_PX, encoder_bundle
 
@@ -205,7 +205,7 @@ def test_every_task_of_an_array_has_its_own_share(tasks: list[int], monkeypatch:
     shares = []
     for own in tasks:
         array(monkeypatch, tasks, own)
-        shares.append(worker_share())
+        shares.append(worker_shard())
     assert shares == [(i, len(tasks)) for i in range(len(tasks))]
 
 

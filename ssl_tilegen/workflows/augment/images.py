@@ -12,7 +12,7 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
-from ssl_tilegen.system.launch import Distributed, worker_share
+from ssl_tilegen.system.launch import Distributed, worker_shard
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.augment.patches import Painter, mixed
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
@@ -30,7 +30,7 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     Grids are kept in ``grids`` beside ``folder``, one place per process, so that an image is embedded once.
     """
     (sample,) = sheet.samples
-    index, count = painter.settings.shard or worker_share()
+    index, count = painter.settings.shard or worker_shard()
     grids, out = folder.parent / "grids" / f"{index}-of-{count}", folder / sample.file
     source = _grid(painter, painter.originals[sample.original].path, grids / f"{sample.original}.zarr")
     condition = _condition(painter, sample, source, grids)

@@ -18,7 +18,7 @@ from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.launch import worker_share
+from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.system.locks import Busy, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
@@ -43,7 +43,7 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     """
     jobs = find_jobs(inputs, settings)
     many = len(jobs) > 1 or settings.list is not None
-    share = settings.shard or worker_share(array=many)
+    share = settings.shard or worker_shard(array=many)
     check_run(jobs, settings, share)
     mine, split = _deal(jobs, share)
     attempt = _attempt if many else _outright
