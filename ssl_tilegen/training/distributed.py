@@ -38,7 +38,7 @@ class Processes:
         """Whether this process writes the files and does the talking."""
         return self.rank == 0
 
-    def places(self, run: RunSettings) -> range:
+    def batch_slots(self, run: RunSettings) -> range:
         """The places of the global batch that this process fills. SettingError where they cannot be shared evenly."""
         parts = self.size * run.accumulate
         if run.batch % parts:
@@ -49,7 +49,7 @@ class Processes:
         share = run.batch // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
-    def cuts(self, run: RunSettings) -> bool:
+    def is_sharded(self, run: RunSettings) -> bool:
         """Whether the weights are cut over the processes (FSDP), and not copied to each (DDP)."""
         return self.size > 1 and run.cut
 

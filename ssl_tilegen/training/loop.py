@@ -33,8 +33,8 @@ def train_stage(
     the state is saved and the loop returns early. Raises TilegenError when the loss or its gradient is no longer
     finite (the last checkpoint stays).
     """
-    places = team.places(run)
-    layout = torch.contiguous_format if team.cuts(run) else torch.channels_last
+    batch_slots = team.batch_slots(run)
+    layout = torch.contiguous_format if team.is_sharded(run) else torch.channels_last
     module = stage.module.to(team.device, memory_format=layout)
     ema, ema_widths = EMA(module, run.ema), EMAWidths(module, run, out)
     stepper = Stepper(stage, run, team)
@@ -44,7 +44,7 @@ def train_stage(
     start = load_checkpoint(out, module, ema, stepper.optimiser, **kept)
     stepper.prepare(compiled=run.compile and start < run.steps)
     log = Log(out, run, progress, start) if team.is_first else None
-    with Batches(stage, run, start, places, team.device) as batches:
+    with Batches(stage, run, start, batch_slots, team.device) as batches:
         for step, parts in batches:
             figures, stopping = stepper.step(step, parts, out, stop)
             ema.update(module)
@@ -72,7 +72,7 @@ class Stepper:
     def __init__(self, stage: Stage, run: RunSettings, team: Processes) -> None:
         self.stage, self.run, self.team, self.module = stage, run, team, stage.module
         self.objective: nn.Module = _Objective(stage, self.module)
-        if team.cuts(run):
+        if team.is_sharded(run):
             shard(self.objective, team.device)
         self.optimiser = stage.optimiser(run)
         self.groups = stage.gradient_groups()
@@ -85,7 +85,7 @@ class Stepper:
         """To be called once the weights are loaded."""
         if compiled:
             self.objective.network = self.stage.compiled(self.module)
-        if not self.team.cuts(self.run):
+        if not self.team.is_sharded(self.run):
             self.objective = self.team.wrapped(self.objective)
 
     def step(self, step: int, parts: list[Batch], out: Path, stop: Callable[[], bool]) -> tuple[dict[str, float], bool]:
