@@ -73,7 +73,7 @@ class Sampling(BaseModel):
 
     steps: int = Field(default=24, ge=1, le=_MOST_STEPS)
     times: tuple[float, ...] = ()
-    """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even ladder of ``steps``."""
+    """Noise fractions that a few-step denoiser was trained for, from 1 down; none for an even schedule of ``steps``."""
     update: str = "dpmpp_2m"
     guidance: float = Field(default=1.5, ge=0, le=_MOST_GUIDANCE)
     guidance_interval: tuple[Share, Share] = (0.2, 0.8)
@@ -216,13 +216,13 @@ class ModelBundle:
 
     @cached_property
     def prior(self) -> Any:
-        """Draws grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
+        """Samples grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
         module: Any = _component(self.folder / "prior").eval().requires_grad_(False)
         return module.to(self.device)
 
     @cached_property
     def prior_info(self) -> PriorInfo | None:
-        """What the bundle's prior of grids can be told; None where it has none."""
+        """What the bundle's prior of grids can be conditioned on; None where it has none."""
         return read_prior_info(self.folder) if self.has("prior") else None
 
     def has(self, component: str) -> bool:

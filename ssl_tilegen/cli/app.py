@@ -139,7 +139,7 @@ def _limits_of(settings: Settings | None, given: dict[str, float | None]) -> Abs
 
 
 def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[str, Any]:
-    """The body's own parameters, and the knobs among ``given`` folded into one settings object."""
+    """The body's own parameters, and the options among ``given`` folded into one settings object."""
     if settings is None:
         return given
     options = {name: given.pop(name) for name in settings.model_fields}
@@ -147,7 +147,8 @@ def _arguments(settings: type[Settings] | None, given: dict[str, Any]) -> dict[s
 
 
 def _signature(body: Callable[..., Any], settings: type[Settings] | None) -> inspect.Signature:
-    """Parameters for Typer: the body's own, one per knob, the common ones. None means that an option was not given."""
+    """Parameters for Typer: the body's own, one per option, the common ones. None means that an option was not
+    given."""
     own = inspect.signature(body, eval_str=True).parameters.values()
     parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name not in ("console", "settings")]
     common: dict[str, tuple[Any, Any]] = {
@@ -173,7 +174,7 @@ _AS_TYPED = (bool, int, float, str, Path)
 
 
 def _option(settings: type[Settings], name: str) -> inspect.Parameter:
-    """A knob as a Typer option; types that Typer does not know are given as text and parsed by the settings."""
+    """A setting as a Typer option; types that Typer does not know are given as text and parsed by the settings."""
     field = settings.model_fields[name]
     extra: Any = field.json_schema_extra
     required = field.is_required()
@@ -260,7 +261,7 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 
 @command(GenerateSettings)
 def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
-    """Paint an image from a grid of embeddings, given or drawn from words, a label, a vector or a map."""
+    """Paint an image from a grid of embeddings, given or sampled from words, a label, a vector or a map."""
     console.hush(distributed_environment().rank > 0)
     console.loading(f"PyTorch and the model {settings.model}")
     from ssl_tilegen.workflows.generate.run import generate as work
@@ -414,7 +415,7 @@ def preview(
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Draw a grid: principal components of its vectors as colour, and why cells are not valid."""
+    """Show a grid as a picture: principal components of its vectors as colour, and why cells are not valid."""
     from ssl_tilegen.workflows.grid.info import draw_grid
 
     drawn = draw_grid(path, image, out, overwrite=overwrite)

@@ -1,7 +1,7 @@
-"""Every knob of the commands, one file a command: its type, default, unit, meaning and command-line option.
+"""Every option of the commands, one file a command: its type, default, unit, meaning and command-line option.
 
 The command line is made from these classes, and a TOML file given by ``--config`` holds the same names; options
-override the file. Unknown keys are errors. (The knobs of `train` are in ``training/settings.py``.)
+override the file. Unknown keys are errors. (Those of `train` are in ``config/train``.)
 """
 
 from ssl_tilegen.config.augment import AugmentSettings

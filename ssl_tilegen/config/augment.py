@@ -1,4 +1,4 @@
-"""Knobs of `augment`."""
+"""Options of `augment`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_tilegen.config.values import Shard
 
 
 class AugmentSettings(Settings):
-    """Knobs of `augment`."""
+    """Options of `augment`."""
 
     out: Path | None = option(
         None, "The folder to make.", "--out", "-o", default_text="NAME-augmented beside the input"
@@ -20,7 +20,7 @@ class AugmentSettings(Settings):
     per_image: int = option(1, "New pictures of each picture.", "--per-image", gt=0)
     strength: float | None = option(
         None,
-        "Part of the noise ladder that the source's own latents are repainted by, in (0, 1): the lower, the nearer.",
+        "Part of the noise schedule by which the source's own latents are repainted, in (0, 1): the lower, the nearer.",
         "--strength",
         default_text="all: painted from noise",
         gt=0,
@@ -59,7 +59,7 @@ class AugmentSettings(Settings):
         "--level",
     )
     model: str = option("tiny", "Bundle to embed and paint with.", "--model")
-    steps: int | None = option(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", gt=0)
     guidance: float | None = option(
         None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
     )
@@ -69,7 +69,7 @@ class AugmentSettings(Settings):
     gsd: float | None = option(None, "Metres per pixel that large images are read at, as in `embed`.", "--gsd", gt=0)
     shard: Shard | None = option(
         None,
-        "This process's share of the work as I/N, I from 0.",
+        "This process's shard of the work as I/N, I from 0.",
         "--shard",
         default_text="SLURM_ARRAY_TASK_ID/COUNT, else all",
     )

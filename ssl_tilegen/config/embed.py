@@ -1,4 +1,4 @@
-"""Knobs of `embed`."""
+"""Options of `embed`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", 
 
 
 class EmbedSettings(Reading, Settings):
-    """Knobs of `embed`."""
+    """Options of `embed`."""
 
     out: Path | None = option(
         None,
@@ -41,7 +41,7 @@ class EmbedSettings(Reading, Settings):
     )
     shard: Shard | None = option(
         None,
-        "This process's share of the work as I/N, I from 0.",
+        "This process's shard of the work as I/N, I from 0.",
         "--shard",
         default_text="a Slurm array's, for many images; or RANK/WORLD_SIZE; else all",
         panel=MANY,

@@ -1,4 +1,4 @@
-"""Knobs of `evaluate`."""
+"""Options of `evaluate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_tilegen.config.values import Names
 
 
 class EvaluateSettings(Reading, Settings):
-    """Knobs of `evaluate`."""
+    """Options of `evaluate`."""
 
     real: Path | None = option(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
     synthetic: Path | None = option(None, "Synthetic images: as --real.", "--synthetic")

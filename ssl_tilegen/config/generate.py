@@ -1,4 +1,4 @@
-"""Knobs of `generate`."""
+"""Options of `generate`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DRAWN = "Instead of a grid"
 
 
 class GenerateSettings(Settings):
-    """Knobs of `generate`."""
+    """Options of `generate`."""
 
     grid: Path | None = option(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
-    text: str | None = option(None, "Words for what a drawn grid is to show.", "--text", panel=DRAWN)
+    text: str | None = option(None, "Words for what a sampled grid is to show.", "--text", panel=DRAWN)
     label: str | None = option(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
     vector: str | None = option(
         None, "Vector that the prior was trained with: FILE.npy or FILE.npz:KEY.", "--vector", panel=DRAWN
@@ -30,7 +30,7 @@ class GenerateSettings(Settings):
         panel=DRAWN,
     )
     save_grid: Path | None = option(
-        None, "Keep the drawn grid, to be edited or painted again.", "--save-grid", panel=DRAWN
+        None, "Save the sampled grid, to be edited or painted again.", "--save-grid", panel=DRAWN
     )
     grid_guidance: float | None = option(
         None,
@@ -45,14 +45,14 @@ class GenerateSettings(Settings):
         "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
         "--out",
         "-o",
-        default_text="NAME-synthetic beside the grid (of a drawn one: here), .ome.tif or a georeferenced .tif",
+        default_text="NAME-synthetic beside the grid (of a sampled one: here), .ome.tif or a georeferenced .tif",
     )
     model: str = option("tiny", "Bundle to paint with.", "--model")
     size: SizePx | None = option(
         None,
         "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
         "--size",
-        default_text="the grid's; 1024 where it is drawn",
+        default_text="the grid's; 1024 where it is sampled",
     )
     region: Region | None = option(
         None,
@@ -73,17 +73,17 @@ class GenerateSettings(Settings):
     layout: Literal["auto", "exact", "loose", "free"] = option(
         "auto",
         "Where things lie within a cell: exact, as in the source, loose, roughly so, or free, wherever the model puts "
-        "them; auto is exact, for grids that a prior drew loose, and free where stretched beyond 1.25.",
+        "them; auto is exact, for grids that a prior sampled loose, and free where stretched beyond 1.25.",
         "--layout",
     )
     seed: int = option(0, "Same seed, same picture.", "--seed", ge=0)
-    steps: int | None = option(None, "Rungs of the noise ladder.", "--steps", default_text="the bundle's", gt=0)
+    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", gt=0)
     guidance: float | None = option(
         None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
     )
     guidance_interval: Pair | None = option(
         None,
-        "Part of the ladder that is guided, LOW,HIGH from clean (0) to noise (1).",
+        "Part of the noise schedule that is guided, LOW,HIGH from clean (0) to noise (1).",
         "--guidance-interval",
         default_text="the bundle's",
     )
@@ -121,7 +121,7 @@ class GenerateSettings(Settings):
             if not str(getattr(self, name)).strip():
                 raise ValueError(f"--{name} is empty; say what the image is to show")
         if self.grid is not None and self.save_grid is not None:
-            raise ValueError("--save-grid keeps a drawn grid; --grid is one already")
+            raise ValueError("--save-grid saves a sampled grid; --grid is one already")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What the knobs of all commands have in common: how one is declared, and those that every command has."""
+"""What the options of all commands have in common: how one is declared, and those that every command has."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Settings(Strict):
 
 
 class Reading:
-    """What the knobs ``mpp``, ``gsd`` and ``threads`` come to."""
+    """What the options ``mpp``, ``gsd`` and ``threads`` come to."""
 
     @property
     def resolution(self: Any) -> Resolution | None:

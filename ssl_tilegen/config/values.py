@@ -1,4 +1,4 @@
-"""What a knob's value may look like on the command line or in a TOML file, and what it becomes."""
+"""How the value of an option may be written on the command line or in a TOML file, and what it becomes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The sketch: a first guess at the latents, unfolded from each cell's own vector and laid over the plane.
+"""Coarse latents: a first guess, decoded from each cell's own vector and laid over the plane.
 
 The condition field blends neighbouring vectors, which tells a network what lies somewhere but not where exactly. A
-linear map fitted to the training data unfolds a vector into the picture that its cell most likely is; side by side
+linear map fitted to the training data decodes a vector into the picture that its cell most likely is; side by side
 these make a coarse picture of the whole canvas, and the network paints on top of it.
 """
 
@@ -27,10 +27,11 @@ DecodeCells = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LocalCondition:
-    """What a local model is told of a window: the field at ``stride``, and below it the sketch, folded to that stride.
+    """The condition of a local model for a window: the field at ``stride``, then the coarse latents, folded to that
+    stride.
 
-    ``side``: samples of a cell's picture on each axis (0: the model takes no sketch), ``layout_dim``: how many of the
-    vector's last numbers are layout.
+    ``side``: samples of a cell's picture on each axis (0: the model takes no coarse latents), ``layout_dim``: how many
+    of the vector's last numbers are layout.
     """
 
     stride: int
@@ -39,7 +40,7 @@ class LocalCondition:
     unfold: DecodeCells | None = None
 
     def __call__(self, field: ConditionField, window: Window, *, layout: bool = True) -> Tensor:
-        """(D [+ C * stride^2], rows / stride, cols / stride); without ``layout`` all that tells of it is NaN."""
+        """(D [+ C * stride^2], rows / stride, cols / stride); without ``layout`` all that depends on it is NaN."""
         values = field.sample_window(window, self.stride)
         if self.layout_dim and not layout:
             values[-self.layout_dim :] = torch.nan
@@ -54,10 +55,10 @@ class LocalCondition:
 
 
 def condition_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) -> CleanOf:
-    """``clean_of`` that is told of the layout only while the noise fraction is at least ``above``.
+    """``clean_of`` that is conditioned on the layout only while the noise fraction is at least ``above``.
 
     So the layout says where things lie, and what they look like there is the network's own. ``dim``: length of the
-    vectors that conditions (N, dim [+ sketch], h, w) begin with.
+    vectors that conditions (N, dim [+ coarse latents], h, w) begin with.
     """
 
     def clean(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
@@ -70,10 +71,10 @@ def condition_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) 
 
 
 def coarse_latents(field: ConditionField, unfold: DecodeCells, side: int, window: Window) -> Tensor:
-    """The sketch (C, rows, cols) at the latents of ``window``: the cells' pictures, each over its own part of the
-    plane, read bilinearly; beyond the grid its edge goes on. Of tiles that overlap the inner part is used.
+    """The coarse latents (C, rows, cols) at the latents of ``window``: the cells' pictures, each over its own part of
+    the plane, read bilinearly; beyond the grid its edge goes on. Of tiles that overlap the inner part is used.
 
-    Only the cells under the window are unfolded.
+    Only the cells under the window are decoded.
     """
     kept = max(1, round(side * field.share))
     rows = _between(field, window.row, window.rows, 0, kept)

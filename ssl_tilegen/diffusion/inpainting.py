@@ -17,7 +17,8 @@ BLEND_LAT = 6
 
 @dataclass(frozen=True, eq=False)
 class MaskedDenoiser:
-    """A sweep whose clean estimate is the ``known`` latents outside of ``free``, and goes over to them at its border.
+    """A tiled denoiser whose clean estimate is the ``known`` latents outside of ``free``, and goes over to them at its
+    border.
 
     With the known as clean estimate every update rule keeps a place at alpha * known + sigma * noise, its own noise:
     so the free part sees its surroundings as noisy as itself (Lugmayr et al. 2022 noise them afresh at each step) and

@@ -17,7 +17,7 @@ ToClean = Callable[[Tensor, Tensor, Step], Tensor]
 
 def _some_signal(step: Step) -> float:
     if step.alpha == 0:
-        raise FormatError("scheduler_config.json: noise prediction (epsilon) on a ladder that starts at pure noise: "
+        raise FormatError("scheduler_config.json: noise prediction (epsilon) on a schedule that starts at pure noise: "
                           "such a model must predict v, flow or sample")  # fmt: skip
     return step.alpha
 

@@ -1,4 +1,4 @@
-"""The main loop: down the ladder, one sweep and one update per rung."""
+"""The main loop: one tiled denoising and one update for each step of the schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssl_tilegen.diffusion.tiled_denoise import TiledDenoiser
 
 @dataclass(eq=False)
 class State:
-    """Where a run stands: a ``rung``, the latents ``x`` there, and the last clean estimate if it matters."""
+    """The state of a run: ``step_index``, the latents ``x`` there, and the last clean estimate if it matters."""
 
     x: Canvas
     step_index: int = 0
@@ -53,13 +53,13 @@ def run(
 
 
 def fill_with_noise(x: Canvas, seed: int) -> None:
-    """Unit noise at every address: where a full ladder starts."""
+    """Unit noise at every address: where a full schedule starts."""
     for band in x.bands():
         x[band].copy_(torch.from_numpy(addressed_noise(band, x.channels, seed)))
 
 
 def add_noise(x: Canvas, schedule: Schedule, seed: int) -> None:
-    """Take clean latents up to the ladder's first rung: where the tail of a ladder starts."""
+    """Add the noise of the schedule's first step to clean latents: where the tail of a schedule starts."""
     alpha, sigma = float(schedule.alpha[0]), float(schedule.sigma[0])
     for band in x.bands():
         noise = torch.from_numpy(addressed_noise(band, x.channels, seed)).to(x.data.device)

@@ -26,10 +26,10 @@ FORMAT = 2
 
 
 def save_state(path: Path, state: State, key: str, own: Window | None = None) -> None:
-    """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the rung before.
+    """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the step before.
 
-    The file (``path`` with rung and first row) is a line of JSON, then x and, if kept, the previous clean estimate:
-    raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
+    The file (``path`` with step index and first row) is a line of JSON, then x and, if kept, the previous clean
+    estimate: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
     piece = _Piece(
@@ -48,14 +48,14 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
 
 
 def drop_older_states(path: Path, step_index: int) -> None:
-    """Remove what was saved at other rungs than this, once all processes have saved this one."""
+    """Remove what was saved at other steps than this, once all processes have saved this one."""
     for file in path.parent.glob(f"{path.name}.*.*"):
         if file.name.split(".")[-2] != str(step_index):
             file.unlink(missing_ok=True)
 
 
 def load_state(path: Path, state: State, key: str) -> bool:
-    """Fill ``state`` from the latest rung that all rows of its whole canvas were saved at; whether there is one."""
+    """Fill ``state`` from the latest step that all rows of its whole canvas were saved at; whether there is one."""
     cols, channels = (state.x.whole.col, state.x.whole.cols), state.x.channels
     pieces = [p for p in _pieces(path, key) if (p.window.col, p.window.cols) == cols and p.channels == channels]
     for step_index in sorted({piece.step_index for piece in pieces}, reverse=True):

@@ -1,6 +1,6 @@
-"""Noise ladders: how much signal and noise there is at every step of sampling.
+"""Noise schedules: how much signal and noise there is at every step of sampling.
 
-On rung k a latent is ``x = alpha_k * clean + sigma_k * noise``. Variance-preserving models (alpha^2 + sigma^2 = 1) and
+At step k a latent is ``x = alpha_k * clean + sigma_k * noise``. Variance-preserving models (alpha^2 + sigma^2 = 1) and
 flow models (alpha = 1 - sigma) differ in nothing else. Built from the ``scheduler_config.json`` of a diffusers folder.
 """
 
@@ -22,9 +22,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step down, from rung (alpha, sigma) to rung (next_alpha, next_sigma); ``t`` is what the network is told.
+    """One step, from noise level (alpha, sigma) to (next_alpha, next_sigma); ``t`` is the network's time.
 
-    ``last_log_snr`` is log(alpha / sigma) of the rung before, -inf where there is none; ``beta`` the variance of the
+    ``last_log_snr`` is log(alpha / sigma) of the level before, -inf where there is none; ``beta`` the variance of the
     one training step at ``t``, 0 for schedules that have none.
     """
 
@@ -45,7 +45,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """``alpha``, ``sigma`` and network time ``t`` of n_steps + 1 rungs, noisiest first; the last sigma is 0."""
+    """``alpha``, ``sigma`` and network time ``t`` of n_steps + 1 noise levels, noisiest first; the last sigma is 0."""
 
     alpha: Floats
     sigma: Floats
@@ -57,18 +57,18 @@ class Schedule:
         return len(self.sigma) - 1
 
     def step(self, index: int) -> Step:
-        """The step from rung ``index`` to the next."""
+        """The step from level ``index`` to the next."""
         a, s = self.alpha.tolist(), self.sigma.tolist()
         last = log_snr(a[index - 1], s[index - 1]) if index > 0 else -math.inf
         beta = 0.0 if self.beta is None else float(self.beta[index])
         return Step(index, float(self.t[index]), a[index], s[index], a[index + 1], s[index + 1], last, beta)
 
     def steps(self, start: int = 0) -> Iterator[Step]:
-        """The steps from rung ``start`` down to clean."""
+        """The steps from level ``start`` down to clean."""
         return map(self.step, range(start, len(self)))
 
     def tail(self, strength: float) -> Schedule:
-        """The last ``strength`` of the ladder's steps (at least one), to repaint a latent that exists already."""
+        """The last ``strength`` of the schedule's steps (at least one), to repaint a latent that exists already."""
         if not 0 < strength <= 1:
             raise SettingError(f"strength must lie in (0, 1], got {strength:g}: 1 repaints everything")
         start = len(self) - max(1, round(strength * len(self)))
@@ -77,7 +77,7 @@ class Schedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Schedule:
-        """The ladder of ``n_steps`` steps of a diffusers scheduler configuration."""
+        """The schedule of ``n_steps`` steps of a diffusers scheduler configuration."""
         if n_steps < 1:
             raise SettingError(f"steps must be at least 1, got {n_steps}")
         return _flow(config, n_steps) if _is_flow(config) else _variance_preserving(config, n_steps)
@@ -86,7 +86,8 @@ class Schedule:
     def at_times(
         cls, config: Mapping[str, Any], times: Sequence[float], n_steps: int | None = None, start: float = 1.0
     ) -> Schedule:
-        """The ladder of a few-step model: its own ``times`` (noise fractions, falling), spread over ``n_steps`` steps.
+        """The schedule of a few-step model: its own ``times`` (noise fractions, falling), spread over ``n_steps``
+        steps.
 
         By default as many steps as times, and exactly these; else the times are interpolated. ``start``: the noise
         fraction to begin at, with as many of the steps as lie below it (at least one). A flow model has every fraction;
@@ -155,7 +156,7 @@ def _alpha_bar(config: Mapping[str, Any]) -> Floats:
     alpha_bar = np.cumprod(1 - _betas(config), dtype=np.float64)
     if not config.get("rescale_betas_zero_snr", False):
         return alpha_bar
-    root = np.sqrt(alpha_bar)  # stretched so that the last rung is pure noise (Lin et al. 2024, algorithm 1)
+    root = np.sqrt(alpha_bar)  # stretched so that the last level is pure noise (Lin et al. 2024, algorithm 1)
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 

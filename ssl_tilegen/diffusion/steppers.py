@@ -1,4 +1,4 @@
-"""Update rules: one step down the ladder, element by element.
+"""Update rules: one step down the noise schedule, element by element.
 
 A rule sees only the elements it changes, so it serves a tensor, a strip or a canvas on disk alike, and knows nothing of
 schedulers' state: ``(x, clean, previous_clean, step) -> x``.
@@ -30,7 +30,7 @@ class Stepper:
 def ddim(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
     """Deterministic step that keeps the noise and lowers its weight (Song et al. 2021, eq. 12, eta = 0).
 
-    Also the exponential integrator of first order (DPM-Solver++ 1), and on a flow ladder the Euler step.
+    Also the exponential integrator of first order (DPM-Solver++ 1), and on a flow schedule the Euler step.
     """
     keep = step.next_sigma / step.sigma
     return keep * x + (step.next_alpha - keep * step.alpha) * clean
@@ -58,13 +58,14 @@ def ancestral(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> 
 
 
 def posterior_deviation(step: Step) -> float:
-    """Standard deviation of q(next | x, clean), from any rung to any quieter one."""
+    """Standard deviation of q(next | x, clean), from any noise level to any quieter one."""
     kept_noise = step.next_sigma * step.alpha / step.next_alpha
     return math.sqrt(max(step.sigma**2 - kept_noise**2, 0.0)) * step.next_sigma / step.sigma
 
 
 def renoise(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
-    """The clean estimate at the weight of the next rung (Song et al. 2023, algorithm 1); the sampler adds fresh noise.
+    """The clean estimate at the weight of the next noise level (Song et al. 2023, algorithm 1); the sampler adds fresh
+    noise.
 
     For few-step models, whose clean estimate is a picture already: nothing of ``x`` is kept.
     """

@@ -39,7 +39,7 @@ from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.geometry import Window
 
 _BAND_STEP_LAT = 4
-_BLANK_COST = 0.02  # of a row that is all glass, relative to one of tissue
+_BLANK_COST = 0.02  # of a row that is all background, relative to one of tissue
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SynthesisSettings:
     ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even ladder.
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
-    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout is told
+    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout gets
     the content alone; with it, the layout too while the noise fraction is at least ``layout_above``. A region gets a
     bleed of ``bleed_lat``, which is thrown away; beyond the edges of ``extent`` (the virtual canvas, if it ends
     anywhere) at most ``edge_lat`` of it.
@@ -106,7 +106,7 @@ class Plan:
 
 def plan(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings,
          background: Tensor | None = None, processes: int = 1, masked: bool = False) -> Plan:  # fmt: skip
-    """The cost of ``paint`` with the same arguments, by one process or many; ``pinned``: with ``only``."""
+    """The cost of ``paint`` with the same arguments, by one process or many; ``masked``: with ``only``."""
     schedule = schedule_of(model, settings)
     parts = [band_of(model, field, region, settings, background, Ranks(rank, processes)) for rank in range(processes)]
     denoisers = [tiled_denoiser(model, field, part.whole, settings, background, part.own) for part in parts]
@@ -147,9 +147,9 @@ def paint(
     Of a ``team`` of processes each returns its own band of rows, with what ``develop`` has to see around it.
 
     ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
-    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``glass`` (C,) is what
-    blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped to
-    files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
+    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``background`` (C,) is
+    what blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped
+    to files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
     says what else makes a run its own (the bundle's hash).
 
     Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
@@ -219,9 +219,9 @@ def develop(
 
 
 def schedule_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Schedule:
-    """The noise ladder of these settings; with ``strength`` its tail, to repaint latents that exist.
+    """The noise schedule of these settings; with ``strength`` its tail, to repaint latents that exist.
 
-    A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their rungs.
+    A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their levels.
     """
     config, start = dict(model.scheduler_config), 1.0 if strength is None else strength
     config = settings.recipe.scheduler(config) if settings.recipe else config
@@ -233,7 +233,7 @@ def schedule_of(model: Model, settings: SynthesisSettings, strength: float | Non
 
 def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
                background: Tensor | None = None, area: Window | None = None) -> TiledDenoiser:  # fmt: skip
-    """The sweep over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
+    """The tiled denoiser over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
     clean_of = guided_estimate(model, field.dim, settings)
     merge = _merge(model, settings)
     if merge == "whole":
@@ -275,7 +275,7 @@ def clean_estimator(model: Model) -> CleanOf:
 
 
 def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> CleanOf:
-    """``clean_estimator`` under guidance, told of the layout as long as the settings say; ``dim`` of the vectors."""
+    """``clean_estimator`` under guidance, with the layout as long as the settings say; ``dim`` of the vectors."""
     clean_of, layout_dim = clean_estimator(model), model.conditioning.layout_dim
     if settings.layout_above > 0 and layout_dim:
         clean_of = condition_while(clean_of, settings.layout_above, dim, layout_dim)

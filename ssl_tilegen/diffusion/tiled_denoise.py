@@ -1,8 +1,8 @@
 """From a denoiser of windows to a clean estimate of the whole canvas.
 
-A sweep reads the noisy canvas ``x`` and fills ``out`` with its clean estimate; it never changes ``x``. So a step needs
-two canvases (a third for rules that look back), and windows or tiles may come in any order. One that has an ``area``
-fills only that: the part of the canvas that this process answers for.
+A tiled denoiser reads the noisy canvas ``x`` and fills ``out`` with its clean estimate; it never changes ``x``. So a
+step needs two canvases (a third for rules that look back), and windows or tiles may come in any order. One that has an
+``area`` fills only that: the part of the canvas that this process answers for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssl_tilegen.geometry import Window
 _EDGE_BLOCKS = 2
 
 Tick = Callable[[float], None]
-"""Told which part of a sweep is done, in (0, 1]."""
+"""Called with the part that is done, in (0, 1]."""
 
 
 def _silent(part: float) -> None:
@@ -62,10 +62,10 @@ class TiledDenoiser(Protocol):
 class LocalTiledDenoiser:
     """One convolution over the canvas, in tiles with an exact halo where it would not fit in one call.
 
-    ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``glass`` (C,): ``blank_blocks``
-    says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; the blocks at its edge
-    are a mixture, lest one sees it. Tiles are laid about what is not glass throughout. Working memory is that of one
-    call of the tile ``budget``, whatever the canvas.
+    ``condition`` gives a window's field (D, h / s, w / s). Ground that is blank takes ``background`` (C,):
+    ``blank_blocks`` says so for the blocks of ``align`` latents of a window, so it does not depend on the tiles; the
+    blocks at its edge are a mixture, lest one sees it. Tiles are laid about what is not background throughout. Working
+    memory is that of one call of the tile ``budget``, whatever the canvas.
     """
 
     clean_of: CleanOf
@@ -110,15 +110,15 @@ class LocalTiledDenoiser:
             tick(done / len(live))
 
     def _share(self, core: Window) -> NDArray[np.float32]:
-        """How much of each block of ``align`` latents is glass: all of it where everything around is blank, none where
-        the block itself is not, and between at the edge of blank ground."""
+        """How much of each block of ``align`` latents is background: all of it where everything around is blank, none
+        where the block itself is not, and between at the edge of blank ground."""
         side = 2 * _EDGE_BLOCKS + 1
         blank = self.blank_blocks(core.grown(_EDGE_BLOCKS * self.align), self.align)
         around = sliding_window_view(blank, (side, side)).sum((-1, -2))
         return (2 * around / side**2 - 1).clip(0, 1).astype(np.float32)
 
     def _mix_background(self, place: Tensor, share: NDArray[np.float32]) -> None:
-        """Blend glass into a view (C, rows, cols) of the canvas by the ``share`` of each block."""
+        """Blend background into a view (C, rows, cols) of the canvas by the ``share`` of each block."""
         if share.any():
             each = torch.from_numpy(share.repeat(self.align, 0).repeat(self.align, 1)).to(place)
             place.lerp_(_plain(self.background).to(place), each[: place.shape[1], : place.shape[2]])
@@ -126,9 +126,9 @@ class LocalTiledDenoiser:
 
 @dataclass(frozen=True, eq=False)
 class WindowTiledDenoiser:
-    """Square windows on a lattice, ``batch`` at a time, their clean estimates added by shares that sum to one.
+    """Square windows on a lattice, ``batch`` at a time, their clean estimates added by weights that sum to one.
 
-    ``conditions`` gives the windows' conditions (N, ...). Windows that are wholly ``is_blank`` take ``glass`` (C,)
+    ``conditions`` gives the windows' conditions (N, ...). Windows that are wholly ``is_blank`` take ``background`` (C,)
     without a call. Working memory is that of one batch.
     """
 

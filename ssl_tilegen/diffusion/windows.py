@@ -1,6 +1,6 @@
-"""Where windows lie at a step, and what share each has in every place it covers.
+"""Windows of a step and their weights at every place they cover.
 
-Shares are products of a row and a column factor, each normalised along its axis: so they sum to one everywhere without
+Weights are products of a row and a column factor, each normalised along its axis: so they sum to one everywhere without
 a canvas of weights, whatever the size of the canvas.
 """
 
@@ -20,7 +20,7 @@ from ssl_tilegen.geometry import Window, starts
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Window starts along one axis and their shares (n, window), which sum to 1 at each place of the axis."""
+    """Window starts along one axis and their weights (n, window), which sum to 1 at each place of the axis."""
 
     starts: tuple[int, ...]
     shares: Tensor
@@ -46,14 +46,14 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class WeightedWindow:
-    """A window (absolute) and its shares: the product of ``row_share`` (W,) and ``col_share`` (W,)."""
+    """A window (absolute) and its weights: the product of ``row_share`` (W,) and ``col_share`` (W,)."""
 
     window: Window
     row_share: Tensor
     col_share: Tensor
 
     def weigh(self, clean: Tensor) -> Tensor:
-        """(C, W, W) times this window's share."""
+        """(C, W, W) times this window's weight."""
         return clean * self.row_share.to(clean.device)[:, None] * self.col_share.to(clean.device)
 
 

@@ -1,4 +1,4 @@
-"""Which files are images, told by their names: slides, rasters, pictures, and OME-Zarr folders."""
+"""Which files are images, recognised by their names: slides, rasters, pictures, and OME-Zarr folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors from files: whatever a model is to be told besides a picture."""
+"""Vectors from files: conditions that are not images."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Raster(ABC):
     ``crs`` ("EPSG:n" or WKT) and ``transform`` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) of
     georasters, else None;
     ``background``: colour of what is not valid;
-    ``stained``: whether it shows stained tissue on glass, so that the one can be told from the other by colour;
+    ``stained``: whether it shows stained tissue on a bright background, so that colour separates them;
     ``scaling``: (lo, hi) per band that were mapped to 0..255, None where the file is 8-bit;
     ``remarks``: facts about the reading that whoever stores results should store too.
     """

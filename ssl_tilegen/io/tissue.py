@@ -1,11 +1,11 @@
-"""Telling stained tissue from glass on H&E slides."""
+"""Tissue masks of stained H&E slides."""
 
 from __future__ import annotations
 
 import numpy as np
 from skimage.filters import gaussian, threshold_otsu
 
-MIN_COLOURFULNESS = 10.0  # below this nothing is tissue: grey or tinted glass, JPEG noise
+MIN_COLOURFULNESS = 10.0  # below this nothing is tissue: grey or tinted background, JPEG noise
 MAX_COLOURFULNESS = 30.0  # above this everything is: Otsu would otherwise split tissue from tissue
 PEN_EXCESS = 20.0  # green above red by this much is ink: haematoxylin and eosin both absorb green most
 _SMOOTHING_PX = 1.5
@@ -16,10 +16,10 @@ _STRIP_PX = 256
 def tissue_mask(rgb: np.ndarray) -> np.ndarray:
     """Where uint8 (H, W, 3) shows stained tissue: bool (H, W). Best at 2 to 16 um/px.
 
-    Stains colour, glass is grey of any brightness: the spread of the colour channels is thresholded by Otsu's method,
-    held within absolute limits so that images of tissue only, or of glass only, come out right too. Blue, green and
-    black ink does not count (black is grey; the others have more green than red, which these stains never do). Red
-    ink does: nothing tells it from blood by colour.
+    Stains colour, background is grey of any brightness: the spread of the colour channels is thresholded by Otsu's
+    method, held within absolute limits so that images of tissue only, or of background only, come out right too. Blue,
+    green and black ink does not count (black is grey; the others have more green than red, which these stains never
+    do). Red ink does: nothing tells it from blood by colour.
     """
     colourfulness = np.empty(rgb.shape[:2], np.uint8)
     ink = np.empty(rgb.shape[:2], bool)
@@ -34,14 +34,15 @@ def tissue_mask(rgb: np.ndarray) -> np.ndarray:
 
 
 def _threshold(counts: np.ndarray) -> float:
-    """The colourfulness that parts tissue from glass, given how many pixels have each of 0 to 255."""
+    """The colourfulness that separates tissue from background, given how many pixels have each of 0 to 255."""
     if np.count_nonzero(counts) < 2:
         return MAX_COLOURFULNESS
     return float(np.clip(threshold_otsu(hist=(counts, np.arange(256))), MIN_COLOURFULNESS, MAX_COLOURFULNESS))
 
 
 def slide_background(rgb: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
-    """Median colour of the glass of uint8 (H, W, 3), i.e. outside ``mask`` bool (H, W); white where all is tissue."""
+    """Median colour of the background of uint8 (H, W, 3), i.e. outside ``mask`` bool (H, W); white where all is
+    tissue."""
     glass = ~mask
     if not glass.any():
         return 255, 255, 255

@@ -32,7 +32,7 @@ def manifold(
     real_groups: np.ndarray | None = None,
     synthetic_groups: np.ndarray | None = None,
 ) -> Manifold:
-    """The four figures for (N, D) and (M, D). Memory: 1024 x max(N, M). ValueError for sets of k vectors or fewer.
+    """The four scores for (N, D) and (M, D). Memory: 1024 x max(N, M). ValueError for sets of k vectors or fewer.
 
     With groups (N,), (M,) a ball reaches the k-th neighbour of another group: balls between copies of one field would
     be so small that no other field lies in them.

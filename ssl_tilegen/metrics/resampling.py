@@ -1,4 +1,4 @@
-"""How sure is a figure? Half-samples drawn by group, and intervals from them.
+"""How sure is a score? Half-samples drawn by group, and intervals from them.
 
 Tiles of one slide or field are not independent, so groups are drawn, never single tiles. They are drawn without
 replacement: a repeated vector is its own nearest neighbour, which breaks every metric built on distances.
@@ -15,7 +15,7 @@ _NORMAL_95 = 1.96
 
 
 class Interval(NamedTuple):
-    """A figure and the ends of its 95 % interval."""
+    """A score and the ends of its 95 % interval."""
 
     value: float
     low: float

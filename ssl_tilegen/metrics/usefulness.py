@@ -75,7 +75,7 @@ class Outcome:
         return Interval(float(each[0].mean()), float(low), float(high))
 
     def _weighted(self, arm: str, name: str, member: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The figure (R, S) of every seed, with the test groups counted ``weights`` (R, G) times."""
+        """The score (R, S) of every seed, with the test groups counted ``weights`` (R, G) times."""
         said = self.probabilities[arm]
         if name == "auc":
             rows = [np.repeat(np.arange(len(member)), w[member]) for w in weights]

@@ -4,7 +4,7 @@ Nothing in it looks further than ``halo`` latents, every normalisation is per po
 map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
 any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
 
-It can also take a sketch: what a linear map makes of each cell's vector, beside the noisy latents.
+It can also take coarse latents: what a linear map makes of each cell's vector, beside the noisy latents.
 """
 
 from __future__ import annotations
@@ -104,14 +104,14 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def unfold(self, vectors: Tensor) -> Tensor:
         """The pictures (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
-        assert self.sketch is not None, "this network takes no sketch"
+        assert self.sketch is not None, "this network takes no coarse latents"
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts, a condition or None.
 
-        The condition is a field (N, D, h/4, w/4), and below it, for a network with a sketch, that folded to the same
-        stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
+        The condition is a field (N, D, h/4, w/4), and below it, for a network with coarse latents, that folded to the
+        same stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
         """
         alpha, sigma = (level[:, None, None, None] for level in self.levels(t))
         std = self.latent_std[:, None, None]
@@ -122,7 +122,7 @@ class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return linear * x + gain * remainder
 
     def _seen(self, x: Tensor, folded: Tensor | None) -> Tensor:
-        """Scaled noisy latents, beside them the sketch and a mask of where there is one."""
+        """Scaled noisy latents, beside them the coarse latents and a mask of where there is one."""
         if not self.sketch_side:
             return x
         if folded is None:

@@ -1,4 +1,4 @@
-"""What the networks that draw grids have in common: statistics of cells and conditions, and the preconditioning."""
+"""What the networks that sample grids have in common: statistics of cells and conditions, and the preconditioning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class CellNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
 
-    ``anchors`` (labels, C) keeps what is told of each label on average. Preconditioned per channel as ``FieldUNet`` is.
+    ``anchors`` (labels, C) keeps the mean condition of each label. Preconditioned per channel as ``FieldUNet`` is.
     Subclasses give ``remainder``; ``window`` is the side in cells that one call takes, None for any size.
     """
 
@@ -62,7 +62,7 @@ class CellNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
         """What the network itself adds (N, D + 1, R, K), for cells of about unit variance and ``told`` (N, C, r, k),
-        of as many cells, or of one where all are told alike."""
+        of as many cells, or of one where all have the same."""
         raise NotImplementedError
 
     def _condition(self, condition: Tensor | None, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From labels, texts and vectors to what a prior is told of every cell."""
+"""From labels, texts and vectors to the condition of every cell of a prior."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Draw: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
+"""Sampling a prior: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
 
-The lattice of cells takes the place of the lattice of latents: the same noise ladder, update rules, guidance, addressed
-noise and sweep. So a local prior's grid is the same for any cut into pieces, and grows by adding cells at its right and
-lower side. A prior that sees one window draws another grid for another size: windows at an edge are pushed inside.
+The lattice of cells takes the place of the lattice of latents: the same noise schedule, steppers, guidance, addressed
+noise and tiled denoising. So a local prior's grid is the same for any cut into pieces, and grows by adding cells at its
+right and lower side. A prior that sees one window samples another grid for another size: windows at an edge are pushed
+inside.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ GRID_SEEDS = 1 << 62
 
 @dataclass(frozen=True, eq=False)
 class SampledGrid:
-    """What was drawn: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
+    """What was sampled: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
 
     embedding: np.ndarray
     valid: np.ndarray
@@ -57,9 +58,9 @@ def sample_prior(
     progress: Callable[[float, float], None] = lambda done, total: None,
     call_cells: int = _CALL_CELLS,
 ) -> SampledGrid:
-    """A grid for the conditions ``told`` (C, R, K), NaN where nothing is known, on the prior's device.
+    """A grid for the conditions ``conditions`` (C, R, K), NaN where nothing is known, on the prior's device.
 
-    A few cells more are drawn on all sides and thrown away, so that edges look like the inside. Memory: two canvases
+    A few cells more are sampled on all sides and thrown away, so that edges look like the inside. Memory: two canvases
     of D + 1 numbers per cell, and one call of ``call_cells``.
     """
     device = next(prior.parameters()).device
@@ -81,7 +82,7 @@ def sample_prior(
 
 
 def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
-    """What the cells (D + 1, R, K) of a window are drawn from."""
+    """What the cells (D + 1, R, K) of a window are sampled from."""
     return torch.from_numpy(coherent_noise(window, len(prior.mean), GRID_SEEDS + seed, _COHERENT_CELLS))
 
 

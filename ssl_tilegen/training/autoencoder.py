@@ -1,4 +1,4 @@
-"""Stage `autoencoder`: pixels, gradients, optionally features and a critic, on random crops."""
+"""Stage `autoencoder`: pixels, gradients, optionally features and a discriminator, on random crops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
 class AutoencoderStage(Stage):
     """Trains an autoencoder on windows of the corpus; figures are of the validation images, where there are any.
 
-    ``module`` is the network, or with a critic both (see `finished`).
+    ``module`` is the network, or with a discriminator both (see `finished`).
     """
 
     def __init__(self, settings: AutoencoderSettings, corpus: Corpus) -> None:
@@ -168,7 +168,7 @@ class AutoencoderStage(Stage):
 
 
 class _WithDiscriminator(nn.Module):
-    """An autoencoder and the critic of its reconstructions, trained as one; ``parts`` of batches seen so far."""
+    """An autoencoder and the discriminator of its reconstructions, trained as one; ``parts`` of batches seen so far."""
 
     def __init__(self, network: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ _STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
 class DenoiserStage(Stage):
-    """Trains a denoiser on cached scenes; ``held_out`` are scenes for the figures and pictures."""
+    """Trains a denoiser on cached scenes; ``held_out`` are scenes for the scores and images."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class DenoiserStage(Stage):
         return config
 
     def _set_statistics(self) -> None:
-        """Fill the buffers of a local network, and its sketch."""
+        """Fill the buffers of a local network, and its coarse latents."""
         self.module.condition_mean.copy_(self._mean)
         self.module.condition_std.copy_(self._spread)
         self.module.latent_std.copy_(torch.from_numpy(latent_deviation(self.scenes, self.latent_scale)))

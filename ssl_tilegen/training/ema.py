@@ -1,4 +1,4 @@
-"""The moving average of the weights, which is what is kept in the end."""
+"""The moving average (EMA) of the weights, which is exported in the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_tilegen.training.sharding import cut_like, own_part, whole
 
 
 class EMA:
-    """Exponential moving average of the weights, with the short horizon at first that the early steps need.
+    """Exponential moving average of the weights, with a short width at first, as the early steps need.
 
     ``module`` is a whole network. Where the weights it follows are cut over the processes, so is the average, and
     ``module`` holds it only after ``gather``.

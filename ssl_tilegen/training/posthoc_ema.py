@@ -1,4 +1,4 @@
-"""Averages of the weights whose horizon is chosen after the run (Karras et al. 2024, arXiv 2312.02696, section 3).
+"""Averages of the weights whose width is chosen after the run (Karras et al. 2024, arXiv 2312.02696, section 3).
 
 Two averages with power-function profiles are kept while training, and now and then a snapshot of both. Any other
 width is then the combination of snapshots whose profile comes nearest to the wanted one by least squares.

@@ -1,8 +1,8 @@
-"""Stage `prior`: flow matching on windows of grids, each told by a label, a text, a vector, or some of them.
+"""Stage `prior`: flow matching on windows of grids, each conditioned on a label, a text, a vector, or some of them.
 
 Windows are cut from large grids. Small images (a few cells) stand alone, or several of one group are laid side by side
 with the lattice at random, so that the network also knows the inside of large areas; now and then two sources share a
-window, each cell told by its own, so that it knows the borders that a map asks for.
+window, each cell conditioned on its own, so that it knows the borders that a map asks for.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class PriorStage(Stage):
         net.anchors.copy_(torch.from_numpy(np.nan_to_num(self._anchors(condition))))
 
     def _anchors(self, condition: np.ndarray) -> np.ndarray:
-        """The mean of all that the rows of each label are told (L, C): by it a text finds its domain."""
+        """The mean condition of the rows of each label (L, C): by it a text finds its domain."""
         names = self.info.names
         of_row = [row.label for row in self.rows]
         means = [np.nanmean(condition[[label == name for label in of_row]], 0) for name in names]
@@ -151,7 +151,7 @@ class PriorStage(Stage):
         }
 
     def _partly(self, piece: Piece, rng: np.random.Generator) -> np.ndarray:
-        """What is told of a piece: each of label, text and vector by chance, but never none of those there are."""
+        """The condition of a piece: each of label, text and vector by chance, but never none of those there are."""
         row = self.rows[piece.row]
         condition = self._condition(row, int(rng.integers(1 << 16)))
         there = [
@@ -201,7 +201,7 @@ class PriorStage(Stage):
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """One row a label: a real window beside a drawn one, as coarse pictures (or principal components)."""
+        """One row a label: a real window beside a sampled one, as coarse pictures (or principal components)."""
         rng, pictures = np.random.default_rng(0), []
         for name in self.info.names:
             piece = self._draw(rng, label=name)

@@ -43,7 +43,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def _of_prior(bundle: ModelBundle) -> dict[str, Any]:
-    """What its prior can be told; nothing where the bundle has none."""
+    """What its prior can be conditioned on; nothing where the bundle has none."""
     info = bundle.prior_info
     if info is None:
         return {}

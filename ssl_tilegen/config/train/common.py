@@ -45,7 +45,7 @@ class DataSettings(Strict):
     sources: list[SourceSettings]
     """The kinds of images, each a table [[data.sources]]."""
     flat_keep: float = Field(0.15, ge=0, le=1)
-    """Probability to keep a window that shows glass or flat ground only."""
+    """Probability to keep a window that shows background or flat ground only."""
     group: str | None = None
     """Regular expression whose match in a file's name is the group it belongs to (a patient, a field)."""
     validation_share: float = Field(0.0, ge=0, lt=1)

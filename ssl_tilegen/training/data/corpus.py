@@ -47,7 +47,7 @@ class Corpus:
 
     @property
     def held_out(self) -> Corpus:
-        """What figures are made of: the validation images, or the training images where there are none."""
+        """What scores are made of: the validation images, or the training images where there are none."""
         return self.validation or self
 
     @property
@@ -101,7 +101,7 @@ class Corpus:
 
 
 def is_flat(rgb: np.ndarray) -> bool:
-    """Whether a window shows glass or flat ground only: next to no deviation in any channel."""
+    """Whether a window shows background or flat ground only: next to no deviation in any channel."""
     return bool(rgb[::4, ::4].reshape(-1, 3).std(0).max() < _FLAT_DEVIATION)
 
 
@@ -141,7 +141,7 @@ def load_corpus(
         raise InputError("every image is kept for validation: lower data.validation_share or give a source role train")
     if settings.validation_share and not kept_apart:
         progress(f"data.validation_share {settings.validation_share:g} keeps none of {len(training)} images apart: "
-                 "figures and pictures are of training images")  # fmt: skip
+                 "scores and images are of training images")  # fmt: skip
     validation = Corpus(kept_apart, _chances(kept_apart, settings), settings) if kept_apart else None
     return Corpus(training, _chances(training, settings), settings, validation)
 

@@ -43,7 +43,7 @@ class TrainingImage(Protocol):
         ...
 
     def seems_empty(self, window: Window) -> bool:
-        """Whether it is known without reading that the window shows glass or nothing."""
+        """Whether it is known without reading that the window shows background or nothing."""
         ...
 
     def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:

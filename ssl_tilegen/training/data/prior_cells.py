@@ -31,7 +31,7 @@ _MOST_MISSING = 0.1
 @dataclass(frozen=True)
 class Piece:
     """One turn of one row of the table: ``cells`` (R, K, D) float16, ``state`` (R, K): 1 shows something, 0 does not
-    but has an embedding all the same (glass), -1 has none."""
+    but has an embedding all the same (background), -1 has none."""
 
     row: int
     cells: np.ndarray

@@ -27,10 +27,11 @@ class PatchDiscriminator(nn.Module):
 
 
 def adversarial_losses(discriminator: nn.Module, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss of the maker, loss of the critic), which may be added: neither gives the other's weights a gradient.
+    """(loss of the generator, loss of the discriminator), which may be added: neither gives the other's weights a
+    gradient.
 
-    The maker's is minus the verdict of a critic whose weights stand still; the critic's is the hinge loss on images
-    that stand still (Lim & Ye 2017).
+    The generator's is minus the score of a discriminator whose weights stand still; the discriminator's is the hinge
+    loss on images that stand still (Lim & Ye 2017).
     """
     still = {
         name: value.detach() for name, value in [*discriminator.named_parameters(), *discriminator.named_buffers()]

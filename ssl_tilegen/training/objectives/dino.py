@@ -145,7 +145,7 @@ def distillation_loss(
 @torch.no_grad()
 def balanced(logits: Tensor) -> Tensor:
     """The teacher's distributions (N, K) of cosines (N, K), all prototypes used alike over the batch of all processes:
-    rows and columns of exp(logits / heat) are scaled in turns (Sinkhorn & Knopp; Caron et al. 2020)."""
+    rows and columns of exp(logits / temperature) are scaled in turns (Sinkhorn & Knopp; Caron et al. 2020)."""
     everyone = gathered(logits.float())
     q = ((everyone - everyone.max()) / _TEACHER_TEMPERATURE).exp()
     for _ in range(_BALANCING_ROUNDS):

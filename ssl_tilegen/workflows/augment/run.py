@@ -1,4 +1,4 @@
-"""The story of `augment`: labelled pictures -> their embeddings, kept or mixed -> new pictures of the same labels."""
+"""`augment`: labelled pictures -> their embeddings, kept or mixed -> new pictures of the same labels."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
 
 
 def _per_sheet(painter: Painter) -> int:
-    """Patches painted in one go: what fills the device, told by the largest picture."""
+    """Patches painted in one go: what fills the device, by the largest image."""
     sizes = [picture.size.area for picture in painter.originals if picture.level == "patch"] or [1]
     return max(1, _STACK_PX.get(painter.bundle.device.type, _STACK_PX["cpu"]) // max(sizes))
 

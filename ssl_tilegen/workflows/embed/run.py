@@ -1,4 +1,4 @@
-"""The story of `embed`: images -> lattice of tiles -> encoder -> a grid of embeddings beside each image."""
+"""`embed`: images -> lattice of tiles -> encoder -> a grid of embeddings beside each image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ssl_tilegen.workflows.embed.view import open_view, spec_of
 def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progress = silent) -> list[EmbedReport]:
     """Embed every image of ``inputs`` (files, folders, globs, addresses) into a grid; returns one report per image.
 
-    Finished shards of an earlier run are kept. With ``settings.shard`` (or a Slurm array) this process does its share
+    Finished shards of an earlier run are kept. With ``settings.shard`` (or a Slurm array) this process does its shard
     only: every N-th image, or every N-th shard where there are fewer images than processes. A single image is done
     whole by a task of an array, which may well have one of its own; ``settings.shard`` cuts it. A table of all reports
     is written to ``settings.summary``, also when not all could be done.
@@ -66,7 +66,7 @@ def _embed_all(
     progress: Progress,
     reports: dict[EmbedJob, EmbedReport],
 ) -> None:
-    """Fill ``reports``: first with what needs no encoder, so that a mistyped name is told before the long work."""
+    """Fill ``reports``: first with what needs no encoder, so that a mistyped name is reported before the long work."""
     for job in jobs:
         if report := attempt(settled, job, settings):
             reports[job] = report
@@ -93,7 +93,7 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
 def embed_one(
     job: EmbedJob, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
 ) -> EmbedReport:
-    """Embed one image, or the share ``split`` = (index, count) of its shards. Busy where another job is at it."""
+    """Embed one image, or the shard ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
     with open_view(job, encoder, settings) as view, lock(job.grid, split) as held:
         if report := settled(job, settings):
@@ -136,7 +136,7 @@ def _refuse_unreadable(job: EmbedJob, writer: GridWriter, counts: dict[str, int]
 
 
 def _deal(jobs: list[EmbedJob], share: Share) -> tuple[list[EmbedJob], Share]:
-    """This process's images, and its share of the shards of each."""
+    """This process's images, and its shard of the shards of each."""
     index, count = share
     return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
 

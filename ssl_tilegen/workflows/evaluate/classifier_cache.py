@@ -1,4 +1,4 @@
-"""Classifiers that take long to train are trained once: what they said is kept on the shelf beside the report."""
+"""Classifiers that take long to train are trained once: their answers are cached beside the report."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class CachedArrays:
         return np.concatenate(self._index), {name: np.concatenate(x) for name, x in self._parts.items()}
 
     def _load(self, path: Path) -> bool:
-        """Whether a pile is there and whole; one that is damaged is made again."""
+        """Whether a batch is there and whole; one that is damaged is made again."""
         try:
             with np.load(path) as arrays:
                 self._append(arrays["index"], {name: arrays[f"v{i}"] for i, name in enumerate(self._names)})
@@ -68,7 +68,7 @@ class CachedArrays:
 
 
 class FeatureCache:
-    """All volumes of a run, in ``folder``; without one they are kept in memory alone."""
+    """All feature caches of a run, in ``folder``; without one they are kept in memory alone."""
 
     def __init__(self, folder: Path | None = None, *, restart: bool = False) -> None:
         self.folder = folder
@@ -77,7 +77,7 @@ class FeatureCache:
             self.clear()
 
     def cached(self, key: str, names: Sequence[str]) -> CachedArrays:
-        """The volume of ``key`` with what an earlier run left in it."""
+        """The arrays of ``key`` with what an earlier run left in it."""
         if self.folder is None:
             return CachedArrays(None, names)
         self._used.append(self.folder / key[:32])

@@ -92,7 +92,7 @@ def features_of(
     cache: FeatureCache | None = None,
     **resolution: float | None,
 ) -> dict[str, Features]:
-    """The vectors of all windows by every encoder, each window read once; those that ``shelf`` has are not read again.
+    """The vectors of all windows by every encoder, each window read once; those that ``cache`` has are not read again.
 
     InputError where nothing could be used.
     """
@@ -114,7 +114,7 @@ def features_of(
     progress(stage, len(found), len(found))
     kept, vectors = cached.read()
     if not len(kept):
-        raise InputError(f"{found[0].image.path if found else stage}: shows nothing but glass or missing data")
+        raise InputError(f"{found[0].image.path if found else stage}: shows nothing but background or missing data")
     places, own = tuple(found[i] for i in kept), np.array([groups[i] for i in kept])
     return {name: Features(x, own, places) for name, x in vectors.items()}
 

@@ -205,7 +205,7 @@ def is_large(image: Image, side: int, resolution: Resolution | None = None) -> b
 def places(
     part: ImageSet, side: int, resolution: Resolution | None, *, shift: int = 0, coarser: int = 1, limit: int = 0
 ) -> tuple[list[Place], list[str]]:
-    """Windows of ``side`` px and the group of each; in images with glass only those that show tissue.
+    """Windows of ``side`` px and the group of each; in images with background only those that show tissue.
 
     ``shift`` px from the corner (else centred where the image is small); ``coarser``: each shows so many times more;
     ``limit``: so many at most, drawn evenly.
@@ -242,7 +242,7 @@ def windows(
     found: Sequence[Place], threads: int, *, after: int = -1, mpp: float | None = None, gsd: float | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, uint8 (side, side, 3)) of the windows past index ``after``, image by image, without those that show
-    glass or no data."""
+    background or no data."""
     start = 0
     while start < len(found):
         first, end = found[start], start

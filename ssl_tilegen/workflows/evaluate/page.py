@@ -67,7 +67,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
 
 _HOW = (
     "Value: all windows, with a 95 % interval from half-samples drawn by group (slide, field or block). "
-    "Real-real: the same figure between two halves of the real set that share no group. Matched: synthetic against "
+    "Real-real: the same score between two halves of the real set that share no group. Matched: synthetic against "
     "real at the same counts; hold it against real-real. Features of the bundle's own encoder flatter a model that was "
     "conditioned on them; the other ones are the second opinion."
 )

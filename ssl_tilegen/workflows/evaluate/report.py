@@ -1,4 +1,4 @@
-"""What `evaluate` found: figures and facts as what JSON has, and the evidence behind them for plots and pictures."""
+"""What `evaluate` found: scores and facts as JSON values, and the evidence behind them for plots and pictures."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EvaluateReport:
 
 @dataclass
 class Evidence:
-    """What is behind the figures, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
+    """What is behind the scores, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
     ``nearest`` (distance and index of the nearest real vector to each synthetic one), ``apart`` (distance of each real
     vector to the nearest one of another group)."""
 

@@ -1,4 +1,4 @@
-"""The story of `evaluate`: two sets -> windows -> vectors -> figures, pairs and warnings -> a report."""
+"""`evaluate`: two sets -> windows -> vectors -> scores, pairs and warnings -> a report."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
 
 @contextmanager
 def _held(settings: EvaluateSettings) -> Iterator[tuple[FeatureCache, Held | None]]:
-    """The shelf beside the report, which no other job may use meanwhile; one in memory where there is no report."""
+    """The cache beside the report, which no other job may use meanwhile; one in memory where there is no report."""
     path = settings.report
     if path is None:
         yield FeatureCache(), None

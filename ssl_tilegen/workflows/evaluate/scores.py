@@ -1,4 +1,4 @@
-"""The figures of `evaluate`: each with its counts, its interval, and what two halves of the real set give."""
+"""The scores of `evaluate`: each with its counts, its interval, and what two halves of the real set give."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def kinds(neighbours: int) -> dict[str, Kind]:
 def scores_of(
     name: str, real: Features, synthetic: Features, wanted: Sequence[str], *, neighbours: int, rounds: int, seed: int
 ) -> Iterator[Score]:
-    """The figures of all ``wanted`` metrics for one encoder's features. Metrics that need more vectors are left out."""
+    """The scores of all ``wanted`` metrics for one encoder's features. Metrics that need more vectors are left out."""
     if min(len(real.x), len(synthetic.x)) < _least(neighbours):
         return
     for key, kind in kinds(neighbours).items():
@@ -169,7 +169,7 @@ def copy_scores(
 
 
 def warnings_of(name: str, real: Features, synthetic: Features, neighbours: int) -> list[str]:
-    """What makes the figures of these features uncertain, one line each; or why there are none."""
+    """What makes the scores of these features uncertain, one line each; or why there are none."""
     found, dim = [], real.x.shape[1]
     if min(len(real.x), len(synthetic.x)) < _least(neighbours):
         return [

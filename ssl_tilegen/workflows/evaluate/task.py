@@ -175,7 +175,7 @@ def _pixels(
 def _learners(
     settings: EvaluateSettings, sets: Sets, cache: FeatureCache | None
 ) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:  # fmt: skip
-    """(model, features) -> what trains it, and on what; what those that take long say is kept on ``shelf``."""
+    """(model, features) -> what trains it, and on what; what those that take long say is kept in ``cache``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
     for name, parts in sets.vectors.items():
         if "linear" in settings.task_models:

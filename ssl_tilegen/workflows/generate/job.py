@@ -27,7 +27,7 @@ from ssl_tilegen.workflows.generate.placement import Placement, place
 from ssl_tilegen.workflows.generate.provenance import provenance
 
 LOOSE_ABOVE = 0.85
-"""A loose layout is told while the noise is at least this part of what the network sees."""
+"""A loose layout is given while the noise is at least this part of what the network sees."""
 _EDGE_LAT = 8
 _CELL_BYTES, _VALUE_BYTES = 40, 14  # of a grid laid over a canvas: codes and distances, embeddings and their copies
 _TRUE_TO_SCALE = 1.25
@@ -144,7 +144,7 @@ def _usable_cells(grid: EmbeddingGrid, *, codes_only: bool) -> GridData:
 
 
 def _size_asked(spec: GridSpec) -> Size | None:
-    """Of a drawn grid: the size that it was drawn for, where whole cells are more."""
+    """Of a sampled grid: the size that it was sampled for, where whole cells are more."""
     source = spec.source
     return source.size_px if source.kind == DRAWN and source.size_px != spec.lattice.size else None
 
@@ -152,7 +152,7 @@ def _size_asked(spec: GridSpec) -> Size | None:
 def sampling(
     settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, drawn: bool
 ) -> SynthesisSettings:
-    """The settings given, and the bundle's for the others; ``drawn``: a prior drew the grid."""
+    """The settings given, and the bundle's for the others; ``drawn``: a prior sampled the grid."""
     own, window, recipe = bundle.info.sampling, bundle.window_lat, _recipe(settings, bundle)
     chosen: dict[str, Any] = {
         name: getattr(own, name) if getattr(settings, name) is None else getattr(settings, name)
@@ -193,7 +193,7 @@ def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
 
 def _layout(placement: Placement, drawn: bool) -> str:
     """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
-    its own size, loose where a prior drew it, which knows what lies somewhere better than where exactly."""
+    its own size, loose where a prior sampled it, which knows what lies somewhere better than where exactly."""
     if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
         return "free"
     return "loose" if drawn else "exact"

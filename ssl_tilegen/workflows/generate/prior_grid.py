@@ -1,4 +1,4 @@
-"""The story of `generate` without a grid: words, a label, a vector or a map -> a drawn grid -> the picture."""
+"""`generate` without a grid: words, a label, a vector or a map -> a sampled grid -> the image."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Paint(Protocol[Report]):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be drawn: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+    """What is to be sampled: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
 
     ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
 
@@ -90,10 +90,10 @@ class Request:
 
 
 def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[Report]) -> Report:
-    """Draw the grid that the settings describe and ``paint`` it.
+    """Sample the grid that the settings describe and ``paint`` it.
 
     The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
-    on. A dry run draws nothing and writes nothing: its plan is that of a grid without blank cells.
+    on. A dry run samples nothing and writes nothing: its plan is that of a grid without blank cells.
     """
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
     if settings.size:
@@ -126,7 +126,7 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
 
 
 def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
-    """The settings as a request to the bundle's prior. One-line errors for all that it cannot be told."""
+    """The settings as a request to the bundle's prior. One-line errors for all that it cannot be conditioned on."""
     info = prior_of(bundle)
     prompt_encoder = PromptEncoder(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
@@ -145,7 +145,7 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
         masks = np.unique(masks)[None] if settings.dry_run else masks
         condition_cells, label = prompt_encoder.scene(scene.regions, masks, condition, label)
     if label is None:
-        raise SettingError("nothing says what to draw: give --label, --text, --vector or --scene")
+        raise SettingError("nothing says what to sample: give --label, --text, --vector or --scene")
     lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
     kept = scene if settings.scene is None else None
     return Request(
@@ -177,7 +177,7 @@ def _scene(
 def _make_grid(
     request: Request, bundle: ModelBundle, path: Path, settings: GenerateSettings, progress: Progress
 ) -> None:
-    """The grid of a request at ``path``; one that is there already and was drawn for the same request is kept."""
+    """The grid of a request at ``path``; one that is there already and was sampled for the same request is kept."""
     spec = _spec(request, bundle)
     if distributed_environment().rank > 0:
         return _await_grid(path, spec)
@@ -194,12 +194,12 @@ def _make_grid(
 
 
 def _await_grid(path: Path, spec: GridSpec) -> None:
-    """Wait for the first of several processes to have drawn the grid."""
+    """Wait for the first of several processes to have sampled the grid."""
     until = time.monotonic() + _PATIENCE_S
     while not (is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec)):
         check_stop()
         if time.monotonic() > until:
-            raise TilegenError(f"{path}: the first process has not drawn it in {_PATIENCE_S} s; see what it says")
+            raise TilegenError(f"{path}: the first process has not sampled it in {_PATIENCE_S} s; see what it says")
         time.sleep(0.2)
 
 
@@ -210,7 +210,7 @@ def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridDat
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
     valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
-    if not made.valid.any():  # a picture of nothing: painted as it was drawn
+    if not made.valid.any():  # a picture of nothing: painted as it was sampled
         valid[:] = Validity.OK
     return GridData(made.embedding.astype(np.float16), valid, made.valid.astype(np.float16))
 

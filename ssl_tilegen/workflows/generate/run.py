@@ -1,4 +1,4 @@
-"""The story of `generate`: a grid of embeddings -> a canvas of latents -> a picture with its pyramid and provenance."""
+"""`generate`: a grid of embeddings -> a canvas of latents -> a picture with its pyramid and provenance."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def generate(
     held: Held | None = None,
     planned_grid: EmbeddingGrid | None = None,
 ) -> GenerateReport:
-    """Paint the picture that the settings ask for, of a grid given or drawn for it, or ``repaint`` one that exists;
+    """Paint the picture that the settings ask for, of a grid given or sampled for it, or ``repaint`` one that exists;
     returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same

@@ -1,4 +1,4 @@
-"""What is told and drawn of a finished grid."""
+"""Facts and a picture of a finished grid."""
 
 from __future__ import annotations
 
