@@ -12,10 +12,10 @@ from PIL import Image as Picture
 
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.workflows.evaluate import evaluate
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.image_sets import read_set
 from ssl_tilegen.workflows.evaluate.pairs import matched_images
+from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.scores import figures
 
 SIDE = 48
