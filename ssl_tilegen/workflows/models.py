@@ -11,7 +11,7 @@ from ssl_tilegen.bundle.importers import ImportOptions, recognise
 from ssl_tilegen.bundle.importers.writing import check_place, write_bundle
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.errors import FormatError
-from ssl_tilegen.system.runtime import Progress, silent
+from ssl_tilegen.system.progress import Progress, silent
 
 
 @dataclass(frozen=True)

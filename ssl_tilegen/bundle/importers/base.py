@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssl_tilegen.bundle.importers.checkpoint import read_checkpoint
+from ssl_tilegen.bundle.importers.mapped import read_safetensors
 from ssl_tilegen.bundle.importers.weights import Component
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
@@ -76,7 +76,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for path in files:
         if path.suffix == ".safetensors":
-            tensors |= dict(_mapped(path))
+            tensors |= dict(read_safetensors(path))
         else:
             tensors |= read_checkpoint(path)
     return tensors
@@ -125,12 +125,3 @@ def _weight_files(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder}: no weights (*.safetensors or *.bin); fetch the whole folder")
     return files[:1] if len(files) > 1 and not any("-of-" in path.name for path in files) else files
-
-
-def _mapped(path: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (no mapping)
-                yield name, file.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise FormatError(f"{path}: cannot be read as safetensors ({str(error)[:120]})") from None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import collections
 import io
-import mmap
 import pickle
 import struct
 import zipfile
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_tilegen.bundle.importers.mapped import MappedFile
 from ssl_tilegen.errors import FormatError
 
 _PICKLE_BYTES = 256 << 20
@@ -150,7 +150,7 @@ def _named(content: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Tens
 
 def _unpickled(path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        with zipfile.ZipFile(path) as archive:
             entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             description = entries.get("data.pkl")
             if description is None:
@@ -161,7 +161,7 @@ def _unpickled(path: Path) -> Any:
                 )
             if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
                 raise FormatError(f"{path}: written on a big-endian machine; save it anew on another")
-            return _Unpickler(archive.read(description), _Storages(path, file, entries)).load()
+            return _Unpickler(archive.read(description), _Storages(path, entries)).load()
     except Hostile as error:
         raise FormatError(
             f"{path}: refused: its pickle names {error}, which no weights need; nothing of it was run"
@@ -183,9 +183,8 @@ def _unpickled(path: Path) -> Any:
 class _Storages:
     """The storages of an archive, as views of the mapped file."""
 
-    def __init__(self, path: Path, file: Any, entries: Mapping[str, zipfile.ZipInfo]) -> None:
-        self._path, self._entries = path, entries
-        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    def __init__(self, path: Path, entries: Mapping[str, zipfile.ZipInfo]) -> None:
+        self._path, self._entries, self._map = path, entries, MappedFile(path)
         self._made: dict[str, Tensor] = {}
 
     def get(self, key: str, dtype: torch.dtype) -> Tensor:
@@ -198,14 +197,9 @@ class _Storages:
         info = self._entries.get(f"data/{key}")
         if info is None or info.compress_type != zipfile.ZIP_STORED:
             raise FormatError(f"{self._path}: storage {key} is missing or compressed; the file is incomplete")
-        if info.file_size == 0:
-            return torch.zeros(0, dtype=torch.uint8)
-        names = self._map[info.header_offset + 26 : info.header_offset + _LOCAL_HEADER]
+        names = self._map.data[info.header_offset + 26 : info.header_offset + _LOCAL_HEADER]
         start = info.header_offset + _LOCAL_HEADER + sum(struct.unpack("<HH", names))
-        if start + info.file_size > len(self._map):
-            raise FormatError(f"{self._path}: ends early; fetch it again")
-        raw = torch.frombuffer(self._map, dtype=torch.uint8, count=info.file_size, offset=start)
-        return raw if start % 16 == 0 else raw.clone()
+        return self._map.view(start, info.file_size)
 
 
 class _Unpickler(pickle.Unpickler):

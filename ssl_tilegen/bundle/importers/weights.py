@@ -12,20 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_tilegen.bundle.importers.mapped import DTYPES, release_pages
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets import build_component
 
-_DTYPES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-_PIECE = 16 << 20
+_PIECE, _RELEASE = 16 << 20, 64 << 20
 _SHOWN = 3
 
 
@@ -120,18 +111,22 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
+        if tensor.dtype not in DTYPES:
             raise FormatError(f"{name}: weights of type {tensor.dtype} cannot be stored")
         end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
+        written = 0
         for tensor in tensors.values():
             for piece in _pieces(tensor):
-                file.write(piece)
+                written += file.write(piece)
+            if written > _RELEASE:
+                release_pages()
+                written = 0
 
 
 def _pieces(tensor: Tensor) -> Iterator[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +234,18 @@ def test_zoomldm_at_full_width(tmp_path: Path) -> None:
 def test_pixcell_1024_at_full_width(tmp_path: Path) -> None:
     folder, state = pixcell_folder(tmp_path / "p", FULL_PIXCELL)
     imported = recognise(folder)
-    x, t = latents(128, 16)
+    x, t = latents(32, 16)
     cells = torch.randn(1, 16, 1536)
     ours = denoised(imported, x[:1], t[:1], cells)[:, :16]
     assert difference(ours, reference.pixcell(state, FULL_PIXCELL, x[:1], t[:1], cells)) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_an_import_at_full_width_takes_less_memory_than_its_weights(tmp_path: Path) -> None:
+    state = large_image_diffusion(384, region=True, net=FULL_UNET, vq=FULL_VQ)
+    source = lid_folder(tmp_path / "m", state, FULL_UNET, target="brca")
+    nbytes = sum(value.numel() * value.element_size() for value in state.values())
+    words = ["-m", "ssl_tilegen", "models", "import", str(source), "-o", str(tmp_path / "bundle")]
+    pid = os.posix_spawn(sys.executable, [sys.executable, *words], os.environ)
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0 and usage.ru_maxrss * 1024 < 1.3 * nbytes
