@@ -9,7 +9,6 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ssl_tilegen.diffusion.slerp import raw_slerp, slerp
@@ -162,5 +161,9 @@ def fill_invalid(cells: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArra
         raise InputError(f"the validity mask is {valid.shape}, the grid of embeddings is {cells.shape[:2]}")
     if not valid.any():
         raise InputError("the grid has no valid cell: there is nothing to generate from")
+    if valid.all():
+        return cells
+    from scipy.ndimage import distance_transform_edt
+
     rows, cols = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     return cells[rows, cols]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.filters import gaussian, threshold_otsu
 
 MIN_COLOURFULNESS = 10.0  # below this nothing is tissue: grey or tinted background, JPEG noise
 MAX_COLOURFULNESS = 30.0  # above this everything is: Otsu would otherwise split tissue from tissue
@@ -37,6 +36,8 @@ def _threshold(counts: np.ndarray) -> float:
     """The colourfulness that separates tissue from background, given how many pixels have each of 0 to 255."""
     if np.count_nonzero(counts) < 2:
         return MAX_COLOURFULNESS
+    from skimage.filters import threshold_otsu
+
     return float(np.clip(threshold_otsu(hist=(counts, np.arange(256))), MIN_COLOURFULNESS, MAX_COLOURFULNESS))
 
 
@@ -52,6 +53,8 @@ def slide_background(rgb: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
 
 def _smoothed(rgb: np.ndarray, strip: slice) -> np.ndarray:
     """Rows ``strip`` of the smoothed picture, float32; from no more rows than it takes."""
+    from skimage.filters import gaussian
+
     first = max(0, strip.start - _REACH_PX)
     part = rgb[first : strip.stop + _REACH_PX].astype(np.float32)
     smooth = gaussian(part, sigma=_SMOOTHING_PX, channel_axis=-1, preserve_range=True)

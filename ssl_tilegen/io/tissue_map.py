@@ -6,14 +6,17 @@ Anything else is foreground throughout.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ssl_tilegen.geometry import Size, Window, cover
-from ssl_tilegen.io.geojson import Regions
 from ssl_tilegen.io.raster import ReadError, Rgb
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import RasterView
+
+if TYPE_CHECKING:
+    from ssl_tilegen.io.geojson import Regions
 
 OVERVIEW_MPP = 8.0
 OVERVIEW_SIDE_PX = 2048  # a larger slide is seen coarser: the memory that this takes does not grow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 from ssl_tilegen.config.networks import DIFFUSERS, check_timm, check_values
@@ -44,16 +46,43 @@ def build_encoder(config: dict[str, Any]) -> Any:
     """A tile encoder from its ``config.json``: (N, 3, tile_px, tile_px) -> (N, dim); weights are random.
 
     A timm network (``arch``, ``arch_args``) whose head is the embedding; with ``layout_dim`` a TileEncoder around it.
+    Networks that we have ourselves are made without timm, whose import takes longer than all else that `embed` does.
     """
     check_values({key: value for key, value in config.items() if key != "arch_args"})
-    layout = config.get("layout_dim", 0)
+    layout, arch, arch_args = config.get("layout_dim", 0), config["arch"], config["arch_args"]
+    features = config["features"] if layout else config["dim"]
+    net = own_network(arch, features, arch_args) or timm_network(arch, config["tile_px"], features, arch_args)
     if not layout:
-        return timm_network(config["arch"], config["tile_px"], config["dim"], config["arch_args"])
+        return net
     from ssl_tilegen.nets.tile_encoder import TileEncoder
 
-    features = config["features"]
-    net = timm_network(config["arch"], config["tile_px"], features, config["arch_args"])
     return TileEncoder(net, features, config["dim"] - layout, config["layout_px"], layout)
+
+
+def own_network(arch: Any, features: int, arch_args: Any) -> Any:
+    """Our edition of a timm network, with the same state dict and the same numbers; None where we have none."""
+    if not isinstance(arch, str) or not isinstance(arch_args, Mapping):
+        return None
+    if arch == "convnext_atto" and set(arch_args) == {"ls_init_value"} and _is_number(arch_args["ls_init_value"]):
+        from ssl_tilegen.nets.convnext import ConvNeXtAtto
+
+        return ConvNeXtAtto(features, arch_args["ls_init_value"])
+    variant, levels = arch.removeprefix("tf_efficientnet_lite"), arch_args.get("out_indices")
+    if variant in ("0", "1", "2", "3", "4") and set(arch_args) == {"features_only", "out_indices"} and _rises(levels):
+        from ssl_tilegen.nets.efficientnet_lite import PooledLevels
+
+        return PooledLevels(int(variant), levels)
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _rises(levels: Any) -> bool:
+    """Whether these are levels of a pyramid, 0 to 4, each above the one before."""
+    return isinstance(levels, list | tuple) and bool(levels) and all(level in range(5) for level in levels) and all(
+        a < b for a, b in pairwise(levels))  # fmt: skip
 
 
 def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, Any]) -> Any:

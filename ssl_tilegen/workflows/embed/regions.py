@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.io.geojson import Regions, outlines, read_regions, write_regions
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
+
+if TYPE_CHECKING:
+    from ssl_tilegen.io.geojson import Regions
 
 
 def regions_for(given: Path | None, job: EmbedJob) -> Regions | None:
     """The regions of an image: those of the file, or of NAME.geojson in the folder (NAME of the grid or the image)."""
     if given is None:
         return None
+    from ssl_tilegen.io.geojson import read_regions
+
     if not given.is_dir():
         return read_regions(given)
     found = region_files(given, job)
@@ -39,4 +44,6 @@ def write_outlines(tissue: TissueMap, view: RasterView, path: Path) -> Path | No
     """The outlines of the foreground as GeoJSON in level-0 pixels; None where an image has no map of it."""
     if tissue.mask is None:
         return None
+    from ssl_tilegen.io.geojson import outlines, write_regions
+
     return write_regions(path, outlines(tissue.mask, view.factor / tissue.scale))

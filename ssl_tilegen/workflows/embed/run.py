@@ -11,7 +11,6 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete, is_grid
 from ssl_tilegen.io.tissue_map import TissueMap
@@ -85,6 +84,8 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
     device = pick_device(settings.device)
     if settings.encoder is None:
         return BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+    from ssl_tilegen.encoders.timm_encoder import load_timm_encoder  # timm takes seconds to import
+
     return load_timm_encoder(
         settings.encoder, weights=settings.weights, pooling=settings.pooling, device=device, batch=settings.batch
     )
