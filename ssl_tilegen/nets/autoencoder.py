@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
 from ssl_tilegen.nets.layers import PlainBlock, zeroed
 
 FACTOR = 8
@@ -24,7 +23,7 @@ _TO_LATENTS = ("analysis.1.weight", "analysis.1.bias")
 _TO_MOMENTS = ("moments.weight", "moments.bias")
 
 
-class LinearStartAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class LinearStartAutoencoder(ConfigurableNetwork):
     """KL autoencoder (Kingma & Welling 2014; Rombach et al. 2022) with 8x downscale and a principal-component start.
 
     Images are (N, 3, H, W) in [-1, 1] with H and W multiples of 8; latents are (N, C, H/8, W/8).

@@ -54,7 +54,7 @@ class _Block(nn.Module):
         self.conv_dw = nn.Conv2d(width, width, 7, padding=3, groups=width)
         self.norm = LayerNorm2d(width, eps=_EPS)
         self.mlp = _Mlp(width)
-        self.gamma = nn.Parameter(scale * torch.ones(width))
+        self.gamma = nn.Parameter(torch.full((width,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(self.norm(self.conv_dw(x))).mul(self.gamma.reshape(1, -1, 1, 1)) + x

@@ -45,9 +45,8 @@ class EfficientNetLite(nn.Module):
         for index, (count, kernel, stride, expansion, out) in enumerate(_STAGES):
             fixed = index in (0, len(_STAGES) - 1)
             count, out = count if fixed else math.ceil(count * deep), _rounded(out * wide)
-            strides = [stride] + [1] * (count - 1)
-            ins = [width] + [out] * (count - 1)
-            self.blocks.append(nn.Sequential(*(_block(i, out, kernel, s, expansion) for i, s in zip(ins, strides, strict=True))))
+            first, others = _block(width, out, kernel, stride, expansion), range(count - 1)
+            self.blocks.append(nn.Sequential(first, *(_block(out, out, kernel, 1, expansion) for _ in others)))
             width = out
             widths.append(out)
             if self.wanted and index == self.wanted[-1]:

@@ -12,17 +12,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
 from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 
 _LEVELS = 3
 
 
-class FieldUNet(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class FieldUNet(ConfigurableNetwork):
     """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023)
     or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from ssl_tilegen.nets.configurable import register_to_config
 from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
 from ssl_tilegen.nets.prior_base import CellNetwork
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from ssl_tilegen.nets.configurable import ConfigurableNetwork
 
-class CellNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
+
+class CellNetwork(ConfigurableNetwork):
     """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
 
     ``anchors`` (labels, C) keeps the mean condition of each label. Preconditioned per channel as ``FieldUNet`` is.

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
 from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
 
 _TIME_FEATURES = 256
 _TIMES = 1000.0
 
 
-class WindowDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Output(NamedTuple):
+    """What diffusers' networks give: the prediction (N, C, h, w)."""
+
+    sample: Tensor
+
+
+class WindowDiT(ConfigurableNetwork):
     """Diffusion transformer with adaptive layer norms that start as the identity (Peebles & Xie 2023).
 
     It is called as diffusers' conditional U-Nets are: latents (N, C, h, w), times (N,) in 0..1000 and one token
@@ -52,7 +56,7 @@ class WindowDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.modulate = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, latent_channels * patch_size**2))
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> UNet2DConditionOutput:
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Output:
         p = self._patch
         rows, cols = sample.shape[2] // p, sample.shape[3] // p
         patches = nn.functional.pixel_unshuffle(sample, p).flatten(2).transpose(1, 2)
@@ -63,9 +67,7 @@ class WindowDiT(ModelMixin, ConfigMixin):  # type: ignore[misc]
             x = block(x, told)
         scale, shift = self.modulate(told)[:, None].chunk(2, 2)
         x = self.out(self.norm(x) * (1 + scale) + shift)
-        return UNet2DConditionOutput(
-            sample=nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p)
-        )
+        return Output(nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p))
 
 
 class _Block(Recomputable):

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from rasterio.features import is_valid_geom, rasterize
-from rasterio.transform import Affine
 
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
@@ -138,6 +136,9 @@ def _legend(path: Path) -> tuple[list[tuple[int, int, int]], list[Region]]:
 
 
 def _of_features(path: Path, size: Size | None) -> Scene:
+    from rasterio.features import is_valid_geom, rasterize
+    from rasterio.transform import Affine
+
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         features = tree["features"] if isinstance(tree, Mapping) else tree

@@ -51,6 +51,21 @@ def test_help_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
 
 
+def test_embed_and_generate_load_nothing_that_they_do_not_need(tmp_path: Path) -> None:
+    """Of an image that is no stained slide, with the built-in bundle, from a grid that covers all of its picture."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)).save(tmp_path / "a.png")
+    for words in (["embed", "a.png", "--gsd", "0.1"], ["generate", "--grid", "a.zarr", "--steps", "1", "-o", "b.png"]):
+        program = (
+            f"import sys, runpy; sys.argv = {['ssl-tilegen', *words]!r}\n"
+            "try: runpy.run_module('ssl_tilegen', run_name='__main__')\n"
+            "except SystemExit as end: assert not end.code\n"
+            "heavy = {'timm', 'diffusers', 'transformers', 'accelerate', 'torchvision', 'torch._dynamo', 'scipy',"
+            " 'skimage', 'rasterio', 'huggingface_hub', 'sympy'} & set(sys.modules)\n"
+            "assert not heavy, heavy"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     "command", ["", "embed", "generate", "augment", "evaluate", "train", "models", "models list", "models info"]
 )

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from skimage.transform import resize
+import torch
 
 from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.encoders.inception import NAME as INCEPTION
-from ssl_tilegen.encoders.inception import InceptionEncoder
+from ssl_tilegen.encoders.efficientnet_lite import NAME as EFFICIENTNET
+from ssl_tilegen.encoders.efficientnet_lite import EfficientNetLiteEncoder
 from ssl_tilegen.encoders.texture import NAME as TEXTURE
 from ssl_tilegen.encoders.texture import TextureEncoder
-from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
@@ -29,7 +28,7 @@ from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
 
-BUNDLE = "bundle"
+BUNDLE, INCEPTION = "bundle", "inception"
 _AT_ONCE = 64  # windows
 _ONE_CROP = 1.5  # a window this much larger than the encoder's tile is still seen by one tile in its middle
 
@@ -47,20 +46,27 @@ class Features(NamedTuple):
 
 
 def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encoder]:
-    """The encoders of ``settings`` by name: ``texture``, ``bundle`` (that of --model), ``inception`` (with
-    --weights), or any that `embed` takes."""
+    """The encoders of ``settings`` by name: ``efficientnet-lite1``, ``texture``, ``bundle`` (that of --model),
+    ``inception`` (with --weights), or any that `embed` takes."""
     device = pick_device(settings.device)
-    loaded: dict[str, Encoder] = {}
-    for name in settings.encoder:
-        if name == TEXTURE:
-            loaded[name] = TextureEncoder(window_px, device=device)
-        elif name == BUNDLE:
-            loaded[name] = BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
-        elif name == INCEPTION:
-            loaded[name] = InceptionEncoder(window_px, settings.weights, device=device, batch=settings.batch)
-        else:
-            loaded[name] = load_timm_encoder(name, weights=settings.weights, device=device, batch=settings.batch)
-    return loaded
+    return {name: _load(name, settings, window_px, device) for name in settings.encoder}
+
+
+def _load(name: str, settings: EvaluateSettings, window_px: int, device: torch.device) -> Encoder:
+    """Libraries that take seconds to import are imported for the encoder that needs them."""
+    if name == TEXTURE:
+        return TextureEncoder(window_px, device=device)
+    if name == EFFICIENTNET:
+        return EfficientNetLiteEncoder(window_px, device=device, batch=settings.batch)
+    if name == BUNDLE:
+        return BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+    if name == INCEPTION:
+        from ssl_tilegen.encoders.inception import InceptionEncoder
+
+        return InceptionEncoder(window_px, settings.weights, device=device, batch=settings.batch)
+    from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
+
+    return load_timm_encoder(name, weights=settings.weights, device=device, batch=settings.batch)
 
 
 def describe_windows(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
@@ -161,6 +167,8 @@ def _batched(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
 
 
 def _resized(tile: np.ndarray, side: int) -> np.ndarray:
+    from skimage.transform import resize
+
     smaller = side < tile.shape[0]
     return (resize(tile, (side, side), order=1, anti_aliasing=smaller, preserve_range=True) + 0.5).astype(np.uint8)
 
