@@ -17,6 +17,7 @@ class EncoderCard:
 
     ``architecture`` and ``args`` go to ``timm.create_model``; ``source`` is where the weights are: a Hugging Face
     repository that timm reads, one in the layout of transformers (``layout='transformers'``), or a timm tag.
+    A network that timm does not have is named by the function that makes it: ``"package.module:function"``.
     """
 
     name: str
@@ -31,6 +32,11 @@ class EncoderCard:
     pooling: str = "cls"
     layout: str = "timm"
     gated: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether ``architecture`` names a function instead of a model of timm."""
+        return ":" in self.architecture
 
 
 _SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}

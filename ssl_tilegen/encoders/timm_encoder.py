@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import timm
@@ -56,6 +57,8 @@ def load_timm_encoder(
 
 def build(card: EncoderCard) -> nn.Module:
     """The network of a registry entry without its weights (use under ``torch.device('meta')`` to cost nothing)."""
+    if card.is_own:
+        return resolve_name(card.architecture)(**card.args)
     return timm.create_model(card.architecture, pretrained=False, num_classes=0, **_resolved(card.args))
 
 
@@ -75,12 +78,15 @@ def recipe_of(name: str) -> dict[str, Any]:
 
 def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
     """The network of a recipe, with random weights. FormatError for a name or argument that is not allowed."""
+    own = {card.architecture: card for card in ENCODERS.values() if card.is_own}
+    if recipe.get("arch") in own:
+        return build(own[recipe["arch"]])
     check_timm(recipe.get("arch"), recipe.get("arch_args"))
     return timm.create_model(recipe["arch"], pretrained=False, num_classes=0, **_resolved(recipe["arch_args"]))
 
 
 def _registered(card: EncoderCard, weights: str | Path | None) -> nn.Module:
-    if weights is None and card.layout == "timm":
+    if weights is None and card.layout == "timm" and not card.is_own:
         return _create(card.source, card.name, pretrained=True, **_resolved(card.args))
     module = build(card)
     found = read_weights(Path(weights)) if weights else read_weights(_download(card))
@@ -109,7 +115,7 @@ def _download(card: EncoderCard) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(card.source, "model.safetensors"))
+        return Path(hf_hub_download(card.source.removeprefix("hf-hub:"), "model.safetensors"))
     except Exception as error:
         raise InputError(f"--encoder {card.name}: {_remedy('hf-hub:' + card.source, error)}") from error
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from ssl_tilegen.encoders.base import IMAGENET, Encoder
 from ssl_tilegen.encoders.hf_keys import to_timm
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder, hash_of_weights
-from ssl_tilegen.encoders.registry import CARDS, EncoderCard
+from ssl_tilegen.encoders.registry import CARDS, ENCODERS, EncoderCard
 from ssl_tilegen.encoders.threaded import EncoderPool
-from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder
+from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder, rebuild, recipe_of
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.system.device import fast_dtype
 
@@ -172,3 +172,27 @@ def test_batches_at_once_are_the_same_and_errors_come_with_the_vectors() -> None
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+NET = '''
+from torch import nn
+
+def tiny(width: int = 8) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+'''
+
+
+def test_a_network_that_timm_lacks_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab_networks.py").write_text(NET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    card = EncoderCard("lab-tiny", "hf-hub:lab/tiny", "lab_networks:tiny", 12, "MIT", {"width": 12}, tile_px=32,
+                       pooling="pool")  # fmt: skip
+    monkeypatch.setitem(ENCODERS, card.name, card)
+    save_file(build(card).state_dict(), tmp_path / "w.safetensors")
+    encoder = load_timm_encoder("lab-tiny", weights=tmp_path / "w.safetensors")
+    assert isinstance(encoder, Encoder) and encoder.dim == 12
+    assert encoder.embed(np.zeros((5, 32, 32, 3), np.uint8)).shape == (5, 12)
+    again, made = rebuild(recipe_of("lab-tiny")).state_dict(), build(card).state_dict()
+    assert {name: value.shape for name, value in again.items()} == {name: value.shape for name, value in made.items()}
+    with pytest.raises(FormatError, match="unknown network"):
+        rebuild({"arch": "os:getcwd", "arch_args": {}})
