@@ -26,7 +26,7 @@ from ssl_tilegen.config import (
     Settings,
     load_settings,
 )
-from ssl_tilegen.config.options import MAX_GIB_MEANING, MAX_GPX_MEANING
+from ssl_tilegen.config.options import ADVANCED, MAX_GIB_MEANING, MAX_GPX_MEANING
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.system.boundary import (
     explain,
@@ -54,11 +54,23 @@ app.add_typer(grid, name="grid")
 
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file with these options; those given here win.", rich_help_panel="Common"),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="TOML file with these options. Options given here win.",
+        rich_help_panel="Common",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON summary on stdout.", rich_help_panel="Common")]
 LogFormat = Annotated[
-    Literal["text", "json"], typer.Option("--log-format", help="Form of the lines on stderr.", rich_help_panel="Common")
+    Literal["text", "json"],
+    typer.Option(
+        "--log-format",
+        metavar="text|json",
+        help="Form of the lines on stderr. [text]",
+        show_default=False,
+        rich_help_panel="Common",
+    ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Common")]
 HelpAll = Annotated[
@@ -68,21 +80,27 @@ HelpAll = Annotated[
 MaxGpx = Annotated[
     float | None,
     typer.Option(
-        "--max-gpx", help=f"{MAX_GPX_MEANING} (default: {MAX_GPX:g})", show_default=False, rich_help_panel="Common"
+        "--max-gpx", metavar="X", help=f"{MAX_GPX_MEANING} [{MAX_GPX:g}]", show_default=False, rich_help_panel=ADVANCED
     ),
 ]
 MaxGib = Annotated[
     float | None,
     typer.Option(
-        "--max-gib", help=f"{MAX_GIB_MEANING} (default: most of what is free)", show_default=False,
-        rich_help_panel="Common",
+        "--max-gib", metavar="X", help=f"{MAX_GIB_MEANING} [most of what is free]", show_default=False,
+        rich_help_panel=ADVANCED,
     ),
 ]  # fmt: skip
 Inputs = Annotated[
-    list[str] | None, typer.Argument(metavar="INPUT", help="Images, folders, globs, addresses that GDAL reads.")
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT", help="Images, folders, patterns, or addresses. Addresses are those that GDAL reads."
+    ),
 ]
 Labelled = Annotated[
-    Path, typer.Argument(metavar="DIR|CSV", help="A folder of class folders, or a CSV: path, label, group, split.")
+    Path,
+    typer.Argument(
+        metavar="DIR|CSV", help="Folder of class folders, or a CSV. The CSV has the columns path, label, group, split."
+    ),
 ]
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
@@ -244,11 +262,10 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 
     The same command continues a run that was stopped. Of many inputs, those that fail are listed at the end.
 
-    One slide: `embed slide.svs --preview`
-
-    A folder: `embed slides/ --out-dir grids --skip-existing`
-
-    A Slurm array: `embed --list slides.csv --out-dir grids`
+    Examples:
+        ssl-tilegen embed slide.svs --preview
+        ssl-tilegen embed slides/ --out-dir grids --skip-existing
+        ssl-tilegen embed map.tif --gsd 0.15 --encoder dinov2-small
     """
     if not inputs and settings.list is None:
         raise typer.BadParameter("no input; give images, folders, globs or --list FILE.csv")
@@ -261,7 +278,13 @@ def embed(console: Console, settings: EmbedSettings, inputs: Inputs = None) -> t
 
 @command(GenerateSettings)
 def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
-    """Paint an image from a grid of embeddings, given or sampled from words, a label, a vector or a map."""
+    """Paint an image from a grid of embeddings, or from words, a label, a vector or a map.
+
+    Examples:
+        ssl-tilegen generate --grid slide.zarr -o slide.ome.tif --preview
+        ssl-tilegen generate --label "benign lung" --size 2048 -o lung.png
+        ssl-tilegen generate --grid map.zarr --size 8192 --dry-run
+    """
     console.hush(distributed_environment().rank > 0)
     console.loading(f"PyTorch and the model {settings.model}")
     from ssl_tilegen.workflows.generate.run import generate as work
@@ -272,7 +295,12 @@ def generate(console: Console, settings: GenerateSettings) -> tuple[Any, str]:
 
 @command(AugmentSettings)
 def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tuple[Any, str]:
-    """Make new pictures of labelled ones: same classes, same layout, and a manifest."""
+    """Make new images of labelled ones: same classes, same layout, and a manifest.
+
+    Examples:
+        ssl-tilegen augment train/ -o more --per-image 4 --gsd 0.15
+        ssl-tilegen augment labels.csv -o more --keep-best 1 --per-image 4
+    """
     console.loading(f"PyTorch and the model {settings.model}")
     from ssl_tilegen.workflows.augment.run import augment as work
 
@@ -282,7 +310,12 @@ def augment(console: Console, settings: AugmentSettings, source: Labelled) -> tu
 
 @command(EvaluateSettings)
 def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
-    """Say in figures how good synthetic images are, and how useful: against real ones, and for training classifiers."""
+    """Measure how close synthetic images are to real ones, and how useful for training classifiers.
+
+    Examples:
+        ssl-tilegen evaluate --real real/ --synthetic made/ --report page.html
+        ssl-tilegen evaluate --task folder/ --task-models linear,knn
+    """
     console.loading("PyTorch and the encoders")
     from ssl_tilegen.workflows.evaluate.run import evaluate as work
     from ssl_tilegen.workflows.evaluate.table import table
@@ -304,19 +337,35 @@ def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
 def train(
     console: Console,
     stage: Stage,
-    config: Annotated[Path, typer.Option("--config", help="TOML file of the stage.")],
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a key: run.steps=2000.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="`run` beside the file")
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="TOML file of the stage. [required]")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file. Such as run.steps=2000."),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder of the run. [`run` beside the file]", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:I. [auto]", show_default=False)
+    ] = "auto",
     restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="STAGE encoder: take this pretrained one as it is, train nothing.")
+        str | None,
+        typer.Option("--encoder", metavar="NAME", help="Take a pretrained encoder as it is. For STAGE encoder."),
     ] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="Weights of --encoder from a local file.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Weights of --encoder from the disk.")
+    ] = None,
 ) -> tuple[Any, str]:
-    """Train one part of a bundle; continues from its last checkpoint."""
+    """Train one part of a bundle; the same command continues from its last checkpoint.
+
+    Examples:
+        ssl-tilegen train encoder --config encoder.toml --out run
+        ssl-tilegen train denoiser --config denoiser.toml --set run.steps=2000
+    """
     console.loading("PyTorch and the images")
     from ssl_tilegen.workflows.train import train as work
 
@@ -334,7 +383,11 @@ def train(
 
 @command(group=models)
 def list_(console: Console) -> tuple[Any, str]:
-    """List the built-in bundles and the encoders that are known by name."""
+    """List the built-in bundles and the encoders that are known by name.
+
+    Examples:
+        ssl-tilegen models list
+    """
     from ssl_tilegen.workflows.models import list_models
 
     found = list_models()
@@ -345,7 +398,11 @@ def list_(console: Console) -> tuple[Any, str]:
 def info(
     console: Console, bundle: Annotated[str, typer.Argument(help="A built-in bundle's name, or a folder.")]
 ) -> tuple[Any, str]:
-    """Show what a bundle is: encoder, resolutions, training, licence, scores."""
+    """Show what a bundle is: encoder, resolutions, labels, training, licence, scores.
+
+    Examples:
+        ssl-tilegen models info tiny
+    """
     from ssl_tilegen.workflows.models import describe
 
     facts = describe(bundle)
@@ -356,33 +413,48 @@ def info(
 def import__(
     console: Console,
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder or checkpoint of a published model; recognised by content.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="Folder or checkpoint of a published model. It is recognised by content."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make. [required]")
+    ],
     vae: Annotated[
-        Path | None, typer.Option("--vae", help="Folder of the autoencoder, where the source does not bring it.")
+        Path | None,
+        typer.Option("--vae", metavar="DIR", help="Folder of the autoencoder. Where the source does not bring it."),
     ] = None,
     training_config: Annotated[
-        Path | None, typer.Option("--config", help="YAML of the training run, where it is not beside the checkpoint.")
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="YAML of the training run. Where it is not beside the checkpoint."
+        ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Encoder of its embeddings, where it is not the published one.")
+        str | None,
+        typer.Option("--encoder", metavar="NAME", help="Encoder of its embeddings. Where it is not the published one."),
     ] = None,
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Um per pixel that it paints at.", min=0)] = None,
-    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel that it paints at.", min=0)] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel that it paints at.", min=0)
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel that it paints at.", min=0)
+    ] = None,
     magnification: Annotated[
-        str | None, typer.Option("--magnification", help="Of a multi-scale model: which to paint at, as 5x.")
+        str | None,
+        typer.Option("--magnification", metavar="5x", help="Magnification to paint at. Of a multi-scale model."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the bundle.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the bundle.")] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
     """Make a bundle of a published model: Large-Image-Diffusion, PixCell, ZoomLDM, or a diffusers LDM folder.
 
     Weights are not changed, and nothing that a checkpoint names is run. The licence is printed: read it.
 
-    The paper's: `models import brca_hipt_20x/ -o brca`
-
-    PixCell: `models import PixCell-1024/ --vae stable-diffusion-3.5-large/vae -o pixcell`
+    Examples:
+        ssl-tilegen models import brca_hipt_20x/ -o brca
+        ssl-tilegen models import PixCell-1024/ --vae sd35/vae -o pixcell
     """
     from ssl_tilegen.bundle.importers import ImportOptions
     from ssl_tilegen.geometry import Resolution
@@ -398,7 +470,11 @@ def import__(
 
 @command(group=grid)
 def info_(console: Console, path: GridPath) -> tuple[Any, str]:
-    """Show what a grid is: its source, lattice, encoder, and how many cells can be used."""
+    """Show what a grid is: its source, its encoder, and how many cells can be used.
+
+    Examples:
+        ssl-tilegen grid info slide.zarr
+    """
     from ssl_tilegen.workflows.grid.info import describe_grid
 
     facts = describe_grid(path)
@@ -409,13 +485,20 @@ def info_(console: Console, path: GridPath) -> tuple[Any, str]:
 def preview(
     console: Console,
     path: GridPath,
-    image: Annotated[str | None, typer.Option("--image", help="The image it was made from, to show beside it.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="The image it was made from, to show beside it.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG.", show_default="GRID.grid-preview.png beside the grid")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="PNG to write. [GRID.grid-preview.png]", show_default=False),
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Show a grid as a picture: principal components of its vectors as colour, and why cells are not valid."""
+    """Write a picture of a grid: principal components as colour, and which cells are not valid.
+
+    Examples:
+        ssl-tilegen grid preview slide.zarr --image slide.svs
+    """
     from ssl_tilegen.workflows.grid.info import draw_grid
 
     drawn = draw_grid(path, image, out, overwrite=overwrite)
@@ -426,10 +509,17 @@ def preview(
 def export(
     console: Console,
     path: GridPath,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help=".h5 or .npz.", show_default="GRID.h5")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="File to write, .h5 or .npz. [GRID.h5]", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Write the vectors of a grid as TRIDENT and CLAM keep features: .h5 (or .npz) with level-0 coordinates."""
+    """Write the vectors of a grid for TRIDENT and CLAM: .h5 (or .npz) with level-0 coordinates.
+
+    Examples:
+        ssl-tilegen grid export slide.zarr -o slide.h5
+    """
     from ssl_tilegen.workflows.grid.feature_exchange import export_grid
 
     report = export_grid(path, out, overwrite=overwrite)
@@ -440,25 +530,37 @@ def export(
 def import_(
     console: Console,
     features: Annotated[Path, typer.Argument(metavar="FEATURES", help=".h5 of TRIDENT or CLAM, or .npz.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The grid.", show_default="FEATURES.zarr")] = None,
-    image: Annotated[Path | None, typer.Option("--image", help="The image the features were taken from.")] = None,
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Micrometres per pixel of the patches.", min=1e-6)] = None,
-    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel of the patches.", min=1e-6)] = None,
-    tile: Annotated[int | None, typer.Option("--tile", help="Side of a patch in its pixels.", min=1)] = None,
-    encoder: Annotated[str | None, typer.Option("--encoder", help="What made the features, to be recorded.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="GRID", help="Grid to write. [FEATURES.zarr]", show_default=False),
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="The image the features were taken from.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel of the patches.", min=1e-6)
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel of the patches.", min=1e-6)
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", metavar="PX", help="Side of a patch in its pixels.", min=1)
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", metavar="NAME", help="Name of the encoder, to be recorded.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Make a grid of features that another tool extracted."""
+    """Make a grid of features that another tool extracted.
+
+    Examples:
+        ssl-tilegen grid import slide.h5 --image slide.svs --encoder uni
+    """
     from ssl_tilegen.workflows.grid.feature_exchange import import_features
 
     options: dict[str, Any] = {"image": image, "mpp": mpp, "gsd": gsd, "tile": tile, "encoder": encoder}
     report = import_features(features, out, overwrite=overwrite, **options)
     return report, report.line()
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    """Facts as text, one a line."""
-    return "\n".join(printable(f"{key}: {value}") for key, value in facts.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-ADVANCED, COMMON = "Advanced", "Common"
+from ssl_tilegen.config.options import ADVANCED, COMMON
 
 
 class HelpCommand(TyperCommand):
@@ -62,7 +62,7 @@ def command_help(command: Any, ctx: Any, *, full: bool = False) -> str:
     column = min(max(len(names) for names, _ in rows) + 4, 31)
     for group in sorted(groups, key=[*(g for g in groups if g not in (COMMON, ADVANCED)), ADVANCED, COMMON].index):
         if group == ADVANCED and not full:
-            named = ", ".join(re.findall(r"--[\w-]+", " ".join(names for names, _ in groups[group])))
+            named = ", ".join(re.findall(r"(?<!\S)--?\w[\w-]*", " ".join(names for names, _ in groups[group])))
             lines += ["", _heading("Advanced (explained by --help-all)"), *_wrapped(named, width, "  ")]
         else:
             lines += ["", _heading(group), *_table(groups[group], column, width, full)]

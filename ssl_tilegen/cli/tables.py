@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ssl_tilegen.system.boundary import printable
+
 _LONG = 6
 _UNITS = ("um", "m")
 
@@ -62,8 +64,7 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str):
-        value = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-        return f"{value[:16]}..." if "sha256" in key and len(value) > 16 else value
+        return f"{value[:16]}..." if "sha256" in key and len(value) > 16 else printable(value)
     if resolution := _resolution(value):
         return resolution
     if isinstance(value, (list, tuple)):

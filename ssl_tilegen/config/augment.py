@@ -10,68 +10,97 @@ from pydantic import model_validator
 from ssl_tilegen.config.options import Settings, exclusive, option
 from ssl_tilegen.config.values import Shard
 
+VARIATION, GATE, OUTPUT, SAMPLING = "Variation", "Quality gate", "Output", "Model and sampling"
+
 
 class AugmentSettings(Settings):
     """Options of `augment`."""
 
     out: Path | None = option(
-        None, "The folder to make.", "--out", "-o", default_text="NAME-augmented beside the input"
+        None,
+        "Folder to make. Beside the input by default.",
+        "--out",
+        "-o",
+        default_text="NAME-augmented",
+        metavar="DIR",
+        panel=OUTPUT,
     )
-    per_image: int = option(1, "New pictures of each picture.", "--per-image", gt=0)
+    per_image: int = option(1, "New images per image.", "--per-image", panel=VARIATION, gt=0)
     strength: float | None = option(
         None,
-        "Part of the noise schedule by which the source's own latents are repainted, in (0, 1): the lower, the nearer.",
+        "Part of the schedule to repaint, 0 to 1. Of the noise schedule: the lower, the nearer to the source.",
         "--strength",
-        default_text="all: painted from noise",
+        default_text="all",
+        metavar="S",
+        panel=VARIATION,
         gt=0,
         le=1,
     )
     mix: float | None = option(
         None,
-        "How far embeddings move towards those of another picture of the same class and split, in (0, 1).",
+        "How far cells move to another image's. 0 to 1, to those of an image of the same class and split.",
         "--mix",
-        default_text="not at all",
+        default_text="0",
+        metavar="M",
+        panel=VARIATION,
         gt=0,
         lt=1,
     )
-    seed: int = option(0, "Same seed, same pictures.", "--seed", ge=0)
+    seed: int = option(0, "Same seed, same images.", "--seed", panel=VARIATION, ge=0)
     layout: Literal["exact", "free"] = option(
         "exact",
-        "Where things lie within a cell: exact, as in the source, or free, wherever the model puts them (more varied).",
+        "Where things lie within a cell. exact: as in the source; free: wherever the model puts them (more varied).",
         "--layout",
+        panel=VARIATION,
     )
     keep_best: int | None = option(
-        None, "Keep the N of a picture's samples that are nearest to it, of those still in their class.", "--keep-best",
+        None,
+        "Keep the N samples nearest to their image. Of those that are still in their class.",
+        "--keep-best",
+        panel=GATE,
         gt=0,
-    )  # fmt: skip
-    min_cosine: float | None = option(
-        None, "Drop samples that left their class, or whose cosine to their source is below this.", "--min-cosine",
-        ge=-1, le=1,
-    )  # fmt: skip
-    originals: Literal["none", "copy", "link"] = option(
-        "none", "Whether the originals lie beside the new pictures.", "--originals"
     )
-    suffix: Literal[".png", ".jpg"] = option(".png", "Kind of file of new patches.", "--suffix")
+    min_cosine: float | None = option(
+        None,
+        "Least cosine of a sample to its image. Samples below it, and those that left their class, are dropped.",
+        "--min-cosine",
+        panel=GATE,
+        ge=-1,
+        le=1,
+    )
+    originals: Literal["none", "copy", "link"] = option(
+        "none", "How the originals are put beside the new images.", "--originals", panel=OUTPUT
+    )
+    suffix: Literal[".png", ".jpg"] = option(".png", "Format of new patches.", "--suffix", panel=OUTPUT)
     level: Literal["auto", "patch", "image"] = option(
         "auto",
-        "patch: pictures are painted together as they are; image: each alone, from its grid; auto: patches up to "
-        "1024 px.",
+        "Paint patches together, or images singly. patch: images as they are; image: each from its own "
+        "grid; auto: patches up to 1024 px.",
         "--level",
+        panel=VARIATION,
     )
-    model: str = option("tiny", "Bundle to embed and paint with.", "--model")
-    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", gt=0)
+    model: str = option("tiny", "Bundle to embed and paint with.", "--model", metavar="BUNDLE", panel=SAMPLING)
+    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0)
     guidance: float | None = option(
-        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
+        None,
+        "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",
+        "--guidance",
+        default_text="the bundle's",
+        metavar="W",
+        panel=SAMPLING,
+        ge=0,
     )
     mpp: float | None = option(
-        None, "Micrometres per pixel that large images are read at, as in `embed`.", "--mpp", gt=0
+        None, "Micrometres per pixel of large images. As in `embed`.", "--mpp", panel=SAMPLING, gt=0
     )
-    gsd: float | None = option(None, "Metres per pixel that large images are read at, as in `embed`.", "--gsd", gt=0)
+    gsd: float | None = option(None, "Metres per pixel of large images. As in `embed`.", "--gsd", panel=SAMPLING, gt=0)
     shard: Shard | None = option(
         None,
-        "This process's shard of the work as I/N, I from 0.",
+        "This process's part of the work. I from 0. By default the task of a Slurm array, else all.",
         "--shard",
-        default_text="SLURM_ARRAY_TASK_ID/COUNT, else all",
+        default_text="automatic",
+        metavar="I/N",
+        panel=OUTPUT,
     )
 
     @property

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Reading, Settings, exclusive, option
+from ssl_tilegen.config.options import ADVANCED, Reading, Settings, exclusive, option
 from ssl_tilegen.config.values import Bands, Pair, Shard
 
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
@@ -18,68 +18,72 @@ class EmbedSettings(Reading, Settings):
 
     out: Path | None = option(
         None,
-        "The grid to write (one input).",
+        "Grid to write, for one input. Beside the input by default.",
         "--out",
         "-o",
-        default_text="NAME.zarr beside the input",
+        default_text="NAME.zarr",
+        metavar="GRID",
         panel=OUTPUT,
     )
     out_dir: Path | None = option(
-        None, "Folder for the grids of many inputs, and their summary.", "--out-dir", panel=OUTPUT
+        None,
+        "Folder for the grids of many inputs. Their summary is written there too.",
+        "--out-dir",
+        metavar="DIR",
+        panel=OUTPUT,
     )
-    preview: bool = option(
-        False, "Write a picture of the image beside its embedding as NAME.embed-preview.png.", "--preview", panel=OUTPUT
-    )
-    geojson: bool = option(
-        False, "Write the outlines of the tissue as NAME.geojson beside the grid.", "--geojson", panel=OUTPUT
-    )
+    preview: bool = option(False, "Write NAME.preview.png: image and grid.", "--preview", panel=OUTPUT)
+    geojson: bool = option(False, "Write the outlines of tissue as NAME.geojson.", "--geojson", panel=OUTPUT)
     list: Path | None = option(
         None,
-        "CSV of images with the columns path (from the CSV's folder on), and if wanted id (the grid's name), mpp, gsd.",
+        "CSV of images, with a column path. Paths start from the CSV's folder. Optional columns: id (the "
+        "grid's name), mpp, gsd.",
         "--list",
+        metavar="CSV",
         panel=MANY,
     )
     shard: Shard | None = option(
         None,
-        "This process's shard of the work as I/N, I from 0.",
+        "This process's part of the work. I from 0. By default the task of a Slurm array, or "
+        "RANK/WORLD_SIZE, else all. Whole images, or shards of a grid where there are fewer images than "
+        "processes.",
         "--shard",
-        default_text="a Slurm array's, for many images; or RANK/WORLD_SIZE; else all",
+        default_text="automatic",
+        metavar="I/N",
         panel=MANY,
     )
     skip_existing: bool = option(
         False,
-        "Pass over inputs whose grid is complete; one that has lost parts is made again.",
+        "Pass over inputs whose grid is complete. One that has lost parts is made again.",
         "--skip-existing",
         panel=MANY,
     )
     summary: Path | None = option(
         None,
-        "Table of what became of each input, .csv or .json.",
+        "Table of results, .csv or .json. One row per input.",
         "--summary",
-        default_text="embed-summary.csv in --out-dir",
+        default_text="in --out-dir",
+        metavar="FILE",
         panel=MANY,
     )
-    model: str = option("tiny", "Bundle whose encoder is used.", "--model", panel=ENCODER)
+    model: str = option("tiny", "Bundle whose encoder is used.", "--model", metavar="BUNDLE", panel=ENCODER)
     encoder: str | None = option(
         None,
-        "Another encoder: a name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
+        "Another encoder. A name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
         "--encoder",
         default_text="the bundle's",
+        metavar="NAME",
         panel=ENCODER,
     )
     weights: Path | None = option(
-        None, "Weights of --encoder from a local file or folder (no network).", "--weights", panel=ENCODER
+        None, "Weights of --encoder from the disk. A file or a folder; no network is used.", "--weights", panel=ENCODER
     )
     pooling: Literal["cls", "mean", "cls+mean", "pool"] | None = option(
-        None,
-        "How tokens become one vector.",
-        "--pooling",
-        default_text="the encoder's own",
-        panel=ENCODER,
+        None, "How tokens become one vector.", "--pooling", default_text="the encoder's", panel=ENCODER
     )
     mpp: float | None = option(
         None,
-        "Micrometres per pixel to read at; for an image that carries none: what its pixels measure.",
+        "Micrometres per pixel to read at. For an image that states none: what its pixels measure.",
         "--mpp",
         default_text="the encoder's",
         panel=PIXELS,
@@ -87,7 +91,7 @@ class EmbedSettings(Reading, Settings):
     )
     gsd: float | None = option(
         None,
-        "Metres per pixel to read at; for an image that carries none: what its pixels measure.",
+        "Metres per pixel to read at. For an image that states none: what its pixels measure.",
         "--gsd",
         default_text="the raster's own",
         panel=PIXELS,
@@ -95,48 +99,41 @@ class EmbedSettings(Reading, Settings):
     )
     stride: int | None = option(
         None,
-        "Pixels from one tile to the next; half a tile gives four times the cells.",
+        "Pixels from one tile to the next. Half a tile gives four times the cells.",
         "--stride",
         default_text="one tile",
+        metavar="PX",
         panel=PIXELS,
         gt=0,
     )
     bands: Bands | None = option(
-        None,
-        "Bands shown as red, green, blue (from 1).",
-        "--bands",
-        default_text="the first three",
-        panel=PIXELS,
+        None, "Bands for red, green, blue, from 1.", "--bands", default_text="1,2,3", metavar="R,G,B", panel=PIXELS
     )
     scale: Pair | None = option(
         None,
-        "Values that become 0 and 255 (16-bit and float rasters), as LOW,HIGH.",
+        "Values that become 0 and 255. For 16-bit and float rasters.",
         "--scale",
         default_text="from the data",
+        metavar="LOW,HIGH",
         panel=PIXELS,
     )
     nodata_max: float = option(
-        0.1,
-        "Largest fraction of pixels without data in a usable cell.",
-        "--nodata-max",
-        panel=PIXELS,
-        ge=0,
-        le=1,
+        0.1, "Largest part without data in a usable cell, 0 to 1.", "--nodata-max", panel=ADVANCED, ge=0, le=1
     )
     threads: int | None = option(
         None,
         "Threads that read and decode ahead of the encoder.",
         "--threads",
         default_text="one per core, at most 16",
-        panel=PIXELS,
+        panel=ADVANCED,
         gt=0,
     )
     tissue_only: bool = option(
-        False, "Leave background cells of slides without an embedding.", "--tissue-only", panel=FOREGROUND
+        False, "Leave background cells without a vector. Of slides only.", "--tissue-only", panel=FOREGROUND
     )
     tissue_min: float = option(
         0.05,
-        "Least fraction of foreground for a slide's cell not to be background.",
+        "Least part of foreground in a cell, 0 to 1. Cells of slides below it count as background.",
         "--tissue-min",
         panel=FOREGROUND,
         ge=0,
@@ -144,7 +141,7 @@ class EmbedSettings(Reading, Settings):
     )
     regions: Path | None = option(
         None,
-        "GeoJSON of what counts as foreground instead of detected tissue, or a folder with one NAME.geojson per image.",
+        "GeoJSON of the foreground. Instead of detected tissue; or a folder with one NAME.geojson per image.",
         "--regions",
         panel=FOREGROUND,
     )

