@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cached_property
@@ -34,8 +33,8 @@ from ssl_tilegen.nets import build_component, build_encoder, is_ours
 from ssl_tilegen.nets.window import attend, predict
 from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
 from ssl_tilegen.prior.spec import PriorInfo
+from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside, write_json, write_text
 from ssl_tilegen.system.device import fast_dtype
-from ssl_tilegen.system.folders import replace_folder
 
 FORMAT = 1
 BUILT_IN = ("tiny",)
@@ -377,9 +376,16 @@ def save_component(module: Any, folder: Path, config: dict[str, Any] | None = No
     """Write a network in float16 (``exact``: as it is), in shards below 15 MiB; ``config`` for those that are no
     diffusers models. What was in ``folder`` is there until the new one is whole."""
     half = {key: value.cpu().contiguous() if exact else _half(value) for key, value in module.state_dict().items()}
-    final, folder = folder, folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    part = temporary_beside(folder)
+    try:
+        part.mkdir(parents=True)
+        _save_into(part, module, half, config)
+        publish_folder(part, folder, replace=True)
+    finally:
+        remove(part)
+
+
+def _save_into(folder: Path, module: Any, half: dict[str, Tensor], config: dict[str, Any] | None) -> None:
     if config is None:
         module.save_config(folder)
         from huggingface_hub import save_torch_state_dict
@@ -391,13 +397,12 @@ def save_component(module: Any, folder: Path, config: dict[str, Any] | None = No
         save_file(half, folder / "model.safetensors")
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors makes them for their owner alone, but bundles are shared
-    replace_folder(folder, final, overwrite=True)
 
 
 def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> None:
     """Write ``bundle.json``, ``model_index.json`` and the scheduler."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bundle.json").write_text(info.model_dump_json(indent=2) + "\n")
+    write_text(folder / "bundle.json", info.model_dump_json(indent=2) + "\n")
     index: dict[str, Any] = {"_class_name": "ModelBundle", "_bundle_format": info.format}
     for component in ("encoder", "autoencoder", "denoiser", "conditioner", "prior"):
         path = folder / component / "config.json"
@@ -407,9 +412,8 @@ def write_info(folder: Path, info: BundleInfo, scheduler: dict[str, Any]) -> Non
             library = "timm" if component == "encoder" else "diffusers"
             index[component] = ["ssl_tilegen.nets" if is_ours(name) else library, name]
     index |= {"scheduler": ["diffusers", scheduler["_class_name"]]}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "scheduler").mkdir(exist_ok=True)
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
 
 
 def update_info(folder: Path, *, scheduler: dict[str, Any] | None = None, **changes: Any) -> BundleInfo:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from ssl_tilegen.config.networks import DIFFUSERS, check_timm, check_values
 from ssl_tilegen.errors import FormatError
 
+_MISFITS = (TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError, AttributeError, LookupError)
 _OURS = {
     "LinearStartAutoencoder": "autoencoder",
     "FieldUNet": "field_unet",
@@ -39,7 +41,8 @@ def build_component(config: dict[str, Any]) -> Any:
         known = ", ".join([*_OURS, *sorted(DIFFUSERS)])
         raise FormatError(f"unknown network class '{name[:100]}': use one of {known}")
     check_values({key: value for key, value in config.items() if key != "scheduler"})
-    return kind.from_config(config)
+    with _as_configured(name):
+        return kind.from_config(config)
 
 
 def build_encoder(config: dict[str, Any]) -> Any:
@@ -92,9 +95,20 @@ def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, An
 
     check_timm(arch, arch_args)
     known = timm.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
-    if not (known and known.fixed_input_size):
-        return timm.create_model(arch, num_classes=features, **arch_args)
+    with _as_configured(arch):
+        if not (known and known.fixed_input_size):
+            return timm.create_model(arch, num_classes=features, **arch_args)
+        try:
+            return timm.create_model(arch, num_classes=features, img_size=tile_px, dynamic_img_size=True, **arch_args)
+        except TypeError:
+            return timm.create_model(arch, num_classes=features, img_size=tile_px, **arch_args)
+
+
+@contextmanager
+def _as_configured(name: str) -> Iterator[None]:
+    """FormatError where the library cannot build a network of the arguments it was given."""
     try:
-        return timm.create_model(arch, num_classes=features, img_size=tile_px, dynamic_img_size=True, **arch_args)
-    except TypeError:
-        return timm.create_model(arch, num_classes=features, img_size=tile_px, **arch_args)
+        yield
+    except _MISFITS as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FormatError(f"network {name[:100]}: cannot be built of its configuration ({reason})") from error

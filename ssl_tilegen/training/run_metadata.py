@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from ssl_tilegen import __version__
+from ssl_tilegen.system.atomic import write_json
 from ssl_tilegen.system.resources import versions
 
 _LIBRARIES = ("torch", "timm", "diffusers", "numpy")
@@ -30,7 +31,7 @@ def keep_data(data: Data, run_folder: Path) -> bool:
         changed = json.loads(path.read_text())["sha256"] != known["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         changed = False
-    path.write_text(json.dumps(known, indent=1) + "\n")
+    write_json(path, known, indent=1)
     return changed
 
 
@@ -45,9 +46,7 @@ def write_run_metadata(stage: str, settings: BaseModel, data: Data, bundle_folde
         "data_sha256": known["sha256"],
         "images": len(known["files"]),
     }
-    folder = bundle_folder / "training"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{stage}.json").write_text(json.dumps(record, indent=1) + "\n")
+    write_json(bundle_folder / "training" / f"{stage}.json", record, indent=1)
 
 
 def changed_settings(kept: Path, settings: BaseModel) -> list[str]:

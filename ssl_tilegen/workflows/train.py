@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
@@ -10,12 +9,14 @@ from typing import Any
 
 from ssl_tilegen.config.train import STAGES, load_stage_settings
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system.atomic import write_text
 from ssl_tilegen.system.resources import allow_many_files
 from ssl_tilegen.training.checkpoint import has_checkpoint
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
+from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, locked_run
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -53,15 +54,25 @@ def train(
     allow_many_files()
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
+    if not processes.is_first:
+        return _trained(kind, settings, context, config, stop)
+    check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
+    with locked_run(context.run_folder, restart=restart):
+        return _trained(kind, settings, context, config, stop)
+
+
+def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train in a folder that this run holds; see `train`."""
+    stage, processes = context.run_folder.name, context.processes
     data = kind.load_data(settings, context)
     with processes.first_alone():
         if processes.is_first:
-            _open_run(context.run_folder, settings, data, restart, say)
+            _open_run(context.run_folder, settings, data, context.report)
     with processes.first_alone():
         made = kind.prepare(settings, data, context)
     module = None
     if made.module is not None:
-        module = train_stage(made, settings.run, context.run_folder, say, processes, stop).to("cpu")
+        module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
         made.export(module, context)
         write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
@@ -69,18 +80,15 @@ def train(
     return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
 
 
-def _open_run(folder: Path, settings: Any, data: Any, restart: bool, report: Report) -> None:
-    """Make or clear the run's folder and record its settings and data; report how they differ from those it was begun
-    with."""
-    recorded = folder / "settings.json"
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
+def _open_run(folder: Path, settings: Any, data: Any, report: Report) -> None:
+    """Make the run's folder and record its settings and data; report how they differ from those it was begun with."""
+    recorded = folder / SETTINGS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         goes_on = has_checkpoint(folder)
         changes = changed_settings(recorded, settings) if goes_on else []
+        write_text(recorded, settings.model_dump_json(indent=2))
         other_data = keep_data(data, folder) and goes_on
-        recorded.write_text(settings.model_dump_json(indent=2))
     except OSError as error:
         raise OutputError(f"{folder}: cannot write here ({error.strerror}); choose another --out") from error
     if changes:

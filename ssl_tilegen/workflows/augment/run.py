@@ -54,8 +54,8 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
     out, share = settings.out or default_output(source), settings.shard or worker_shard()
-    _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, share)
     check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
+    _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, share)
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
     if not source.is_dir():

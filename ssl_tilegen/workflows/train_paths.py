@@ -1,0 +1,92 @@
+"""All that `train` reads and writes, for the gate; and the lock of a run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen.system.atomic import sweep
+from ssl_tilegen.system.locks import lock, lock_file
+from ssl_tilegen.system.marks import foreign_in
+from ssl_tilegen.system.marks import lock as lock_mark
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths
+from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
+
+SETTINGS_FILE = "settings.json"
+_RUN_NAMES = (
+    r"settings\.json|data\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|snapshots|cache|"
+    r"tensorboard"
+)
+_COMPONENT_OF = {"painter": "denoiser"}
+_COMPONENT_NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
+
+
+def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_folder: Path, *, restart: bool) -> None:
+    """InputError or OutputError where the run's folder or its part of the bundle is not ours, or is an input."""
+    run = Output(run_folder, run_mark if restart else begun_mark, "--out", "work")
+    component = Output(bundle_folder / _COMPONENT_OF.get(stage, stage), component_mark, "--out", "side")
+    lock_output = Output(lock_file(run_folder), lock_mark, "--out", "work")
+    check_paths(_inputs(settings, config, bundle_folder), [run, component, lock_output])
+
+
+@contextmanager
+def locked_run(run_folder: Path, *, restart: bool) -> Iterator[None]:
+    """Hold a run's folder, cleared before where it is to start over."""
+    with lock(run_folder, option="--out"):
+        sweep(run_folder.parent, run_folder.name)
+        if restart and run_folder.exists():
+            check_output(Output(run_folder, run_mark, "--out", "work"))
+            shutil.rmtree(run_folder)
+        yield
+
+
+def run_mark(folder: Path) -> str | None:
+    """The folder of a run, with nothing in it that the run did not make."""
+    return begun_mark(folder) or _foreign(folder, _RUN_NAMES)
+
+
+def begun_mark(folder: Path) -> str | None:
+    """The folder of a run, or an empty one."""
+    if not folder.is_dir():
+        return f"no {SETTINGS_FILE}: it is no folder"
+    if not any(folder.iterdir()):
+        return None
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_bytes())
+        is_ours = "steps" in settings["run"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        is_ours = False
+    return None if is_ours else f"no {SETTINGS_FILE} of a run"
+
+
+def component_mark(folder: Path) -> str | None:
+    """A part of a bundle: its configuration, its weights, and nothing else."""
+    if not folder.is_dir():
+        return "no config.json: it is no folder"
+    if not any(folder.iterdir()):
+        return None
+    if not (folder / "config.json").is_file():
+        return "no config.json"
+    strange = foreign_in(folder, _COMPONENT_NAMES)
+    return f"'{strange}' in it, which is no part of it" if strange else None
+
+
+def _foreign(folder: Path, names: str) -> str | None:
+    strange = foreign_in(folder, names)
+    return f"'{strange}' in it, which the run did not make" if strange else None
+
+
+def _inputs(settings: Any, config: Path, bundle_folder: Path) -> Iterator[Input]:
+    yield Input(config, "--config", whole=False)
+    for name in ("bundle", "start_from"):
+        value = getattr(settings, name, None)
+        if value and Path(value).resolve() != bundle_folder.resolve():
+            yield from model_inputs(value, f"the bundle of `{name}`")
+    yield from encoder_inputs(getattr(settings, "pretrained", None), getattr(settings, "weights", None))
+    table = getattr(settings, "table", None)
+    if table:
+        yield Input(Path(table), "the table", whole=False)
