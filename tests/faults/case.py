@@ -42,7 +42,7 @@ class Case:
     again: bool = False
     stdout: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
-    wall_s: float = 60
+    cpu_s: int = 30
     signal_s: float | None = None
     disk_kib: int | None = None
     file_bytes: int | None = None

@@ -45,8 +45,9 @@ class Job:
     """One process to fork: the command line with ``words``, or ``call(*words)``, in the folder ``cwd``.
 
     ``stdout`` and ``stderr`` are paths, or "closed". ``memory_mib`` is the address space that the process may add to
-    that of the server, ``cpu_s`` the processor time and ``wall_s`` the time after which it is killed. ``delay_s`` is
-    how long after the first job of a request it starts, ``signal_s`` when it is sent SIGTERM.
+    that of the server, ``cpu_s`` the processor time after which it is killed, ``idle_s`` how long it may wait without
+    computing: both are the same on a machine that is busy with other things. ``delay_s`` is how long after the first
+    job of a request it starts, ``signal_s`` the processor time after which it is sent SIGTERM.
     """
 
     words: Sequence[Any]
@@ -58,7 +59,8 @@ class Job:
     fault: Fault | None = None
     memory_mib: int = 6144
     cpu_s: int = 30
-    wall_s: float = 120
+    idle_s: float = 12
+    wall_s: float = 300
     delay_s: float = 0
     signal_s: float | None = None
     file_bytes: int | None = None
@@ -107,10 +109,11 @@ def _warm() -> None:
     from PIL import Image
     from pydantic import BaseModel
 
-    from ssl_tilegen.cli import app
-
     Image.init()
-    typer.main.get_command(app)
+    for module in [module for name, module in sys.modules.items() if name.startswith("ssl_tilegen.cli")]:
+        app = getattr(module, "app", None)
+        if isinstance(app, typer.Typer):
+            typer.main.get_command(app)
     kinds = list(BaseModel.__subclasses__())
     for kind in kinds:
         kinds += kind.__subclasses__()
@@ -122,6 +125,7 @@ def _answer(jobs: Sequence[Job], line: Connection) -> list[End]:
     begun, own_mib = time.monotonic(), _resident_mib()
     ends: list[End | None] = [None] * len(jobs)
     started: dict[int, tuple[int, float]] = {}
+    computed: dict[int, tuple[float, float]] = {}
     killed, warned = set(), set()
     waiting = sorted(range(len(jobs)), key=lambda index: jobs[index].delay_s)
     while waiting or started:
@@ -131,20 +135,23 @@ def _answer(jobs: Sequence[Job], line: Connection) -> list[End]:
             started[_fork(jobs[index], line)] = (index, time.monotonic())
         for pid, (index, since) in list(started.items()):
             job, seconds = jobs[index], time.monotonic() - since
-            if job.signal_s is not None and seconds > job.signal_s and pid not in warned:
+            used, at = _cpu_s(pid), computed.get(pid, (-1.0, 0.0))
+            if used > at[0]:
+                computed[pid] = at = (used, time.monotonic())
+            if job.signal_s is not None and used >= job.signal_s and pid not in warned:
                 warned.add(pid)
                 os.kill(pid, signal.SIGTERM)
-            if seconds > job.wall_s and pid not in killed:
+            if (seconds > job.wall_s or time.monotonic() - at[1] > job.idle_s) and pid not in killed:
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
             done, status, usage = os.wait4(pid, os.WNOHANG)
             if done:
                 code = os.waitstatus_to_exitcode(status)
-                hung = pid in killed or code in (-signal.SIGXCPU,)
+                hung = pid in killed or code == -signal.SIGXCPU
                 grown = usage.ru_maxrss / 1024 - own_mib
                 ends[index] = End(code, hung, seconds, usage.ru_utime + usage.ru_stime, grown)
                 del started[pid]
-        time.sleep(0.002)
+        time.sleep(0.004)
     return [end for end in ends if end]
 
 
@@ -219,6 +226,14 @@ def _run(job: Job) -> int:
         if sys.stderr is not None:
             sys.stderr.flush()
     return code if isinstance(code, int) else 1
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process so far, of which it has used some at every look unless it waits."""
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def _resident_mib() -> float:

@@ -60,7 +60,7 @@ def _edited() -> Iterator[Case]:
             for index, value in enumerate(WRONG):
                 where = f"attributes.{key}" if name == "grid" else key
                 yield Case("wrong", f"{name}-{key}-{json.dumps(value)}", words(command),
-                           (*before, Edit(file, where, value)), REFUSED | {DONE}, wall_s=25,
+                           (*before, Edit(file, where, value)), REFUSED | {DONE}, cpu_s=20,
                            long=(number + index) % 3 != 0)  # fmt: skip
             yield Case("wrong", f"{name}-{key}-gone", words(command), (*before, Edit(file, where, None, remove=True)),
                        REFUSED | {DONE}, long=number % 2 == 1)  # fmt: skip
@@ -87,7 +87,7 @@ def _edited() -> Iterator[Case]:
             "grid export g.zarr -o o.h5",
         ):
             yield Case("wrong", f"grid-{key}-{value}-{words(line)[1]}", words(line),
-                       (GRID, Edit("g.zarr/zarr.json", f"attributes.{key}", value)), REFUSED | {DONE}, wall_s=25)  # fmt: skip
+                       (GRID, Edit("g.zarr/zarr.json", f"attributes.{key}", value)), REFUSED | {DONE}, cpu_s=20)  # fmt: skip
 
 
 def _classes() -> Iterator[Case]:
@@ -106,7 +106,7 @@ def _classes() -> Iterator[Case]:
             words(embed),
             (*before, Edit("m/encoder/config.json", f"arch_args.{key}", value)),
             REFUSED,
-            wall_s=25,
+            cpu_s=20,
         )
     for part in ("encoder", "autoencoder", "denoiser", "prior"):
         for value in ("os.system", "StableDiffusionPipeline", "UNet1DModel", "", "Linear", 5):
@@ -194,7 +194,7 @@ def _stores() -> Iterator[Case]:
             words(line),
             (STORE, Edit("in.zarr/0/zarr.json", key, value)),
             REFUSED,
-            wall_s=25,
+            cpu_s=20,
         )
     yield Case("store", "chunks-cut", words(line), (STORE, File("in.zarr/0/c/0/0/0", b"xx")), REFUSED)
     yield Case(
@@ -279,7 +279,7 @@ def _texts() -> Iterator[Case]:
             words(f"embed --list l.csv {MODEL} --out-dir o"),
             (SLIDE, File("l.csv", content)),
             allowed,
-            wall_s=25,
+            cpu_s=20,
         )
     good = "classes/dots/g0_0.png,dots\nclasses/dots/g1_0.png,dots\nclasses/lines/g0_0.png,lines\nclasses/lines/g1_0.png,lines\n"
     tables = {
@@ -341,7 +341,7 @@ def _texts() -> Iterator[Case]:
             words(f"{EMBED} --regions x.geojson -o o.zarr"),
             (SLIDE, File("x.geojson", content)),
             REFUSED | {DONE},
-            wall_s=25,
+            cpu_s=20,
         )
         yield Case(
             "geojson",
@@ -349,7 +349,7 @@ def _texts() -> Iterator[Case]:
             words(f"generate --scene x.geojson --steps 1 {MODEL} -o o.png"),
             (File("x.geojson", content),),
             REFUSED,
-            wall_s=25,
+            cpu_s=20,
         )
     for name, text in {
         "no-colour": "label\nrock\n",
@@ -415,7 +415,7 @@ def _states() -> Iterator[Case]:
         )
     ):
         yield Case(
-            "state", f"lock-{mark}", words(f"{EMBED} -o o.zarr"), (SLIDE, File("o.zarr.lock", lock)), both, wall_s=25
+            "state", f"lock-{mark}", words(f"{EMBED} -o o.zarr"), (SLIDE, File("o.zarr.lock", lock)), both, cpu_s=20
         )
     for manifest in (b"path,label,group\n\xff", b"path\n" + b"x" * 200_000, b"\0\0", b""):
         yield Case(
@@ -436,7 +436,7 @@ def _images() -> Iterator[Case]:
             words(f"embed {name}.tif {MODEL} -o o.zarr"),
             (Copy(f"{name}.tif"),),
             REFUSED,
-            wall_s=25,
+            cpu_s=20,
         )
     for cut in (8, 100, 1000, 20_000):
         yield Case(

@@ -44,7 +44,8 @@ def cases() -> Iterator[Case]:
     for name, (command, suffix, good, before) in TAKERS.items():
         for what, (word, pieces) in traps(suffix, good).items():
             line = tuple(word if part == "X" else part for part in words(command))
-            yield Case("input", f"{name}-{what}", line, (*before, *pieces), REFUSED | {SOME}, wall_s=15)
+            fine = {DONE} if (name, what) == ("embed-config", "empty") else set()
+            yield Case("input", f"{name}-{what}", line, (*before, *pieces), REFUSED | {SOME} | fine, cpu_s=15)
     yield from _names()
     yield from _many()
 
@@ -110,7 +111,7 @@ def _many() -> Iterator[Case]:
     all_bad = tuple(File(f"d/{name}.tif", GARBAGE) for name in "abcde")
     yield Case("many", "all-bad", line, all_bad, REFUSED | {SOME}, never="the others are done")
     yield Case(
-        "many", "fifo-among", line, (Fifo("d/a.tif"), Copy("in.tif", "d/b.tif")), frozenset({DONE, SOME}), wall_s=15
+        "many", "fifo-among", line, (Fifo("d/a.tif"), Copy("in.tif", "d/b.tif")), frozenset({DONE, SOME}), cpu_s=15
     )
     yield Case(
         "many", "newline-among", line, (File("d/a\nb.tif", GARBAGE), Copy("in.tif", "d/b.tif")), frozenset({SOME})
@@ -122,6 +123,6 @@ def _many() -> Iterator[Case]:
     yield Case("many", "augment-one-bad", words(f"augment classes --steps 1 {MODEL} -o o"),
                (Copy("classes"), File("classes/dots/bad.png", GARBAGE)), frozenset({SOME}))  # fmt: skip
     yield Case("many", "augment-fifo", words(f"augment classes --steps 1 {MODEL} -o o"),
-               (Copy("classes"), Fifo("classes/dots/bad.png")), frozenset({SOME, DONE, MENDABLE}), wall_s=15)  # fmt: skip
+               (Copy("classes"), Fifo("classes/dots/bad.png")), frozenset({SOME, DONE, MENDABLE}), cpu_s=15)  # fmt: skip
     yield Case("many", "evaluate-one-bad", words(f"evaluate --real sets/real --synthetic sets/synthetic --encoder texture --metrics fd -k 2 --rounds 2 {MODEL}"),
                (SETS, File("sets/real/bad.png", GARBAGE)), frozenset({SOME}))  # fmt: skip

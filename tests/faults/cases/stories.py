@@ -217,4 +217,4 @@ def _memory() -> Iterator[Case]:
     for name, (command, option, out, before) in WRITERS.items():
         for mib in (16, 96):
             yield Case("memory", f"{name}-{mib}", words(f"{command} {option} {out}"), before, DONE_ONLY | {MENDABLE}, memory_mib=mib,
-                       leaves=("*.part", "*.part/*", ".*", "*/.*", "*.lock", "o", "o/*"), wall_s=30)  # fmt: skip
+                       leaves=("*.part", "*.part/*", ".*", "*/.*", "*.lock", "o", "o/*"), cpu_s=30)  # fmt: skip

@@ -90,12 +90,12 @@ def cases() -> Iterator[Case]:
                    REFUSED | ({DONE} if text == "1,1,1" else set()))  # fmt: skip
     for name, (line, before) in HUGE.items():
         yield Case("huge", name, words(line), before, REFUSED | ({DONE} if "dry" in name or "info" in name else set()),
-                   wall_s=25, never="(?i)could not be allocated|MemoryError|Killed")  # fmt: skip
+                   cpu_s=20, never="(?i)could not be allocated|MemoryError|Killed")  # fmt: skip
     for name, (line, before) in FITS.items():
-        yield Case("huge", name, words(line), before, frozenset({DONE}), wall_s=25)
+        yield Case("huge", name, words(line), before, frozenset({DONE}), cpu_s=20)
     for name, seconds in (("soon", 0.2), ("late", 1.0)):
         line = words(f"generate --label rock --size 60000 --steps 1 {MODEL} -o o.ome.tif")
-        yield Case("signal", f"planning-{name}", line, (), frozenset({STOPPED}) | REFUSED, signal_s=seconds, wall_s=15,
+        yield Case("signal", f"planning-{name}", line, (), frozenset({STOPPED, -15}) | REFUSED, signal_s=seconds, cpu_s=15,
                    leaves=("o.ome.tif.part", ".o*"))  # fmt: skip
-        yield Case("signal", f"dry-{name}", (*line, "--dry-run"), (), frozenset({STOPPED, DONE}) | REFUSED,
-                   signal_s=seconds, wall_s=15)  # fmt: skip
+        yield Case("signal", f"dry-{name}", (*line, "--dry-run"), (), frozenset({STOPPED, DONE, -15}) | REFUSED,
+                   signal_s=seconds, cpu_s=15)  # fmt: skip
