@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssl_tilegen.bundle.hub import cached_or_fetched, is_hub_name
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, FieldConditioning, TokenConditioning
 from ssl_tilegen.diffusion.recipe import Recipe
@@ -145,6 +146,8 @@ class BundleInfo(BaseModel):
     """How the authors of an imported model sample it, by name."""
     exact_autoencoder: bool = False
     """Whether the autoencoder works in float32 throughout: a vector-quantised one looks for nearest neighbours."""
+    datasets: list[str] = []
+    """Names of the data that it was trained on, as the hub or their makers call them."""
     origins: dict[str, Origin] = Field(default_factory=dict)
     """Component -> the bundle that it was copied from; it holds while the component's hash is the same."""
 
@@ -354,11 +357,14 @@ class ModelBundle:
 
 
 def find_bundle(name: str | Path) -> Path:
-    """The folder of a bundle: a built-in name or a path. Raises InputError where there is none."""
+    """The folder of a bundle: a built-in name, a path, or ``hf-hub:ORG/NAME[@REVISION]`` (cached, else fetched). Raises
+    InputError where there is none."""
     if str(name) in BUILT_IN:
         packaged = Path(str(resources.files("ssl_tilegen"))) / "models" / str(name)
         checkout = Path(str(resources.files("ssl_tilegen"))).parent / "models" / str(name)
         return packaged if packaged.is_dir() else checkout
+    if is_hub_name(name):
+        return cached_or_fetched(str(name))
     folder = Path(name)
     if not (folder / "bundle.json").is_file():
         raise InputError(f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}")

@@ -468,6 +468,45 @@ def import__(
     return report, report.line()
 
 
+@command(group=models)
+def pull(
+    console: Console,
+    name: Annotated[str, typer.Argument(help="hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION.")],
+) -> tuple[Any, str]:
+    """Fetch a bundle from the hub into the cache; afterwards --model takes its name without a network."""
+    from ssl_tilegen.workflows.models import pull_bundle
+
+    facts = pull_bundle(name)
+    return facts, f"{name}: {facts['folder']} (licence: {facts['licence']})"
+
+
+@command(group=models)
+def push(
+    console: Console,
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder.")],
+    name: Annotated[str, typer.Argument(help="hf-hub:ORG/NAME.")],
+    licence: Annotated[str | None, typer.Option("--licence", help="Its licence, where the bundle states none.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card, upload nothing.")] = False,
+) -> tuple[Any, str]:
+    """Upload a bundle with its card to the hub, as the user that `hf auth login` names."""
+    from ssl_tilegen.workflows.models import push_bundle
+
+    facts = push_bundle(bundle, name, licence=licence, private=private, dry_run=dry_run)
+    return facts, facts["card"] if dry_run else f"{bundle}: uploaded to {facts['page']}"
+
+
+@command(group=models)
+def card(
+    console: Console, bundle: Annotated[str, typer.Argument(help="A bundle's name or folder.")]
+) -> tuple[Any, str]:
+    """Write out a bundle's card in the hub's form, from what the bundle says of itself."""
+    from ssl_tilegen.workflows.models import card_text
+
+    text = card_text(bundle)
+    return {"card": text}, text
+
+
 @command(group=grid)
 def info_(console: Console, path: GridPath) -> tuple[Any, str]:
     """Show what a grid is: its source, its encoder, and how many cells can be used.

@@ -76,10 +76,20 @@ class EmbedSettings(Reading, Settings):
         panel=ENCODER,
     )
     weights: Path | None = option(
-        None, "Weights of --encoder from the disk. A file or a folder; no network is used.", "--weights", panel=ENCODER
+        None,
+        "Weights of --encoder, or of the encoder that the bundle names, from a local file or folder.",
+        "--weights",
+        panel=ENCODER,
     )
-    pooling: Literal["cls", "mean", "cls+mean", "pool"] | None = option(
-        None, "How tokens become one vector.", "--pooling", default_text="the encoder's", panel=ENCODER
+    pooling: (
+        Literal["cls", "mean", "cls+mean", "pool", "patches2x2", "patches4x4", "cls+patches2x2", "cls+patches4x4"]
+        | None
+    ) = option(
+        None,
+        "How tokens become one vector; patches2x2 and patches4x4 keep 4 and 16 tokens of a cell, side by side.",
+        "--pooling",
+        default_text="the encoder's own",
+        panel=ENCODER,
     )
     mpp: float | None = option(
         None,
@@ -150,6 +160,6 @@ class EmbedSettings(Reading, Settings):
     def _fits(self) -> EmbedSettings:
         exclusive(self, "mpp", "gsd")
         exclusive(self, "out", "out_dir")
-        if self.encoder is None and (self.weights or self.pooling):
-            raise ValueError("weights and pooling go with an encoder; give --encoder too")
+        if self.encoder is None and self.pooling:
+            raise ValueError("pooling goes with an encoder; give --encoder too")
         return self

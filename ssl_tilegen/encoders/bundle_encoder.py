@@ -38,6 +38,7 @@ class BundleEncoder(NetworkEncoder):
             facts.id,
             bundle.encoder,
             tile_px=facts.tile_px,
+            input_px=facts.input_px or None,
             normalisation=Normalisation(tuple(facts.mean), tuple(facts.std)),
             pooling="pool" if facts.pooling == "head" else facts.pooling,
             resolution=bundle.info.resolution("um"),

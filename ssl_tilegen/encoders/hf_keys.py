@@ -23,25 +23,32 @@ _NAMES = (
     (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
     (r"\.mlp\.weights_in\.", ".mlp.fc1."),
     (r"\.mlp\.weights_out\.", ".mlp.fc2."),
+    (r"\.mlp\.down_proj\.", ".mlp.fc2."),
     (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
     (r"^layernorm\.", "norm."),
 )
 _UNUSED = re.compile(r"mask_token|pooler|classifier|decoder|^head\.")
+_GATED = re.compile(r"^(blocks\.\d+)\.mlp\.(gate|up)_proj\.(weight|bias)$")
 _QKV = re.compile(r"^(blocks\.\d+)\.attention\.(?:attention\.)?(query|key|value|q_proj|k_proj|v_proj)\.(weight|bias)$")
 
 
 def to_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by transformers' names -> by timm's; query, key and value are stacked into one matrix."""
+    """Weights by transformers' names -> by timm's; query, key and value are stacked into one matrix, and so are the
+    gate and what it gates."""
     renamed: dict[str, Tensor] = {}
     stacks: dict[str, dict[str, Tensor]] = {}
+    gated: dict[str, dict[str, Tensor]] = {}
     for name, tensor in weights.items():
         for pattern, replacement in _NAMES:
             name = re.sub(pattern, replacement, name)
         if match := _QKV.match(name):
             stacks.setdefault(f"{match[1]}.attn.qkv.{match[3]}", {})[match[2][0]] = tensor
+        elif match := _GATED.match(name):
+            gated.setdefault(f"{match[1]}.mlp.fc1.{match[3]}", {})[match[2]] = tensor
         elif not _UNUSED.search(name):
             renamed[name] = tensor
     stacked = {name: torch.cat([parts[letter] for letter in "qkv"]) for name, parts in stacks.items()}
+    stacked |= {name: torch.cat([parts["gate"], parts["up"]]) for name, parts in gated.items()}
     return _fold_class_position(renamed | stacked) if "reg_token" in renamed else renamed | stacked
 
 

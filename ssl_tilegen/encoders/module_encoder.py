@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import torch
@@ -13,12 +14,17 @@ from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.device import autocast
 
-POOLINGS = ("cls", "mean", "cls+mean", "pool")
+POOLINGS = ("cls", "mean", "cls+mean", "pool", "patches2x2", "patches4x4", "cls+patches2x2", "cls+patches4x4")
 _BATCH = {"cpu": 64, "cuda": 256}
 
 
 class NetworkEncoder:
-    """See `ssl_tilegen.encoders.base.Encoder`. ``pooling`` 'pool' is the network's own output."""
+    """See `ssl_tilegen.encoders.base.Encoder`.
+
+    ``pooling`` 'pool' is the network's own output; 'patchesKxK' are K x K tokens, means of the patch tokens of each
+    part of the tile, row by row in one vector. ``input_px``: the side at which the network sees a tile (by bicubic
+    resampling with antialiasing), where it is not the tile's own.
+    """
 
     def __init__(
         self,
@@ -27,6 +33,7 @@ class NetworkEncoder:
         *,
         tile_px: int,
         normalisation: Normalisation,
+        input_px: int | None = None,
         pooling: str = "pool",
         resolution: Resolution | None = None,
         device: torch.device | str = "cpu",
@@ -36,7 +43,7 @@ class NetworkEncoder:
         if pooling not in POOLINGS:
             raise SettingError(f"pooling '{pooling}' of {id}: unknown; use one of {', '.join(POOLINGS)}")
         self.id, self.tile_px, self.pooling, self.resolution = id, tile_px, pooling, resolution
-        self.normalisation = normalisation
+        self.normalisation, self.input_px = normalisation, input_px or tile_px
         self.device = torch.device(device)
         self.weights_sha256 = weights_sha256 or hash_of_weights(module)
         self.batch = batch or _BATCH.get(self.device.type, 64)
@@ -53,8 +60,17 @@ class NetworkEncoder:
             )
         pixels = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device, non_blocking=True)
         with autocast(self.device):
-            x = pixels.permute(0, 3, 1, 2) * self._gain + self._shift
+            x = self._seen(pixels.permute(0, 3, 1, 2)) * self._gain + self._shift
             return pool(self.module, x, self.pooling).float().cpu().numpy()
+
+
+    def _seen(self, tiles: Tensor) -> Tensor:
+        """Tiles (N, 3, H, W) uint8 at the side that the network takes, as whole values of pixels."""
+        if self.input_px == self.tile_px:
+            return tiles
+        size = (self.input_px, self.input_px)
+        resized = torch.nn.functional.interpolate(tiles.float(), size, mode="bicubic", antialias=True)
+        return resized.round().clamp(0, 255)
 
 
 def pool(module: nn.Module, x: Tensor, pooling: str) -> Tensor:
@@ -69,8 +85,20 @@ def pool(module: nn.Module, x: Tensor, pooling: str) -> Tensor:
     prefix = int(getattr(module, "num_prefix_tokens", 1))
     if "cls" in pooling and prefix == 0:
         raise SettingError(f"pooling '{pooling}': this network has no class token; use 'mean' or 'pool'")
-    parts = {"cls": tokens[:, 0], "mean": tokens[:, prefix:].mean(dim=1)}
-    return torch.cat([parts[name] for name in pooling.split("+")], dim=1)
+    patches = tokens[:, prefix:]
+    return torch.cat([_part(name, tokens[:, 0], patches) for name in pooling.split("+")], dim=1)
+
+
+def _part(name: str, cls: Tensor, patches: Tensor) -> Tensor:
+    """One part of a pooling: the class token, the mean of the patch tokens (N, n, D), or K x K means of them."""
+    if name in ("cls", "mean"):
+        return cls if name == "cls" else patches.mean(dim=1)
+    n, count, dim = patches.shape
+    side, k = math.isqrt(count), int(name[-1])
+    if side * side != count or side < k:
+        raise SettingError(f"pooling '{name}': this network has {count} patch tokens, which make no {k} x {k} parts")
+    grid = patches.transpose(1, 2).reshape(n, dim, side, side)
+    return torch.nn.functional.adaptive_avg_pool2d(grid, k).flatten(2).transpose(1, 2).flatten(1)
 
 
 def hash_of_weights(module: nn.Module) -> str:

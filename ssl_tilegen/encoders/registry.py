@@ -16,7 +16,10 @@ class EncoderCard:
     """How to build, feed and pool one encoder.
 
     ``architecture`` and ``args`` go to ``timm.create_model``; ``source`` is where the weights are: a Hugging Face
-    repository that timm reads, one in the layout of transformers (``layout='transformers'``), or a timm tag.
+    repository that timm reads or a timm tag; with ``layout`` 'hub' or 'transformers' the file ``file`` of a repository,
+    by the names of its authors or of transformers; with 'file' a page, and the user brings the file by --weights.
+    ``position``: how the table of positions is stretched to ``tile_px`` (see `positions`); '' is timm's own way.
+    ``licence``: of the weights; those with "NC" or "non-commercial" in them forbid commercial use.
     A network that timm does not have is named by the function that makes it: ``"package.module:function"``.
     """
 
@@ -32,6 +35,8 @@ class EncoderCard:
     pooling: str = "cls"
     layout: str = "timm"
     gated: bool = False
+    file: str = "model.safetensors"
+    position: str = ""
 
     @property
     def is_own(self) -> bool:
@@ -67,6 +72,7 @@ _GIGAPATH = {
 }
 _AT_224 = {"img_size": 224}
 _NC = "CC-BY-NC-ND-4.0"
+_KAIKO_NC = "Kaiko Non-Commercial"
 _KAIKO = "kaiko_ai_towards_large_pathology_fms"
 
 CARDS: tuple[EncoderCard, ...] = (
@@ -151,11 +157,76 @@ CARDS: tuple[EncoderCard, ...] = (
         layout="transformers",
     ),
     EncoderCard(
+        "hibou-l",
+        "histai/hibou-L",
+        "vit_large_patch14_reg4_dinov2",
+        1024,
+        "Apache-2.0",
+        _AT_224,
+        normalisation=_HIBOU,
+        layout="transformers",
+        gated=True,
+        position="bicubic",
+    ),
+    EncoderCard(
+        "midnight",
+        "kaiko-ai/midnight",
+        "vit_giant_patch14_dinov2",
+        3072,
+        "MIT",
+        _AT_224,
+        normalisation=HALF,
+        pooling="cls+mean",
+        layout="transformers",
+        position="bicubic",
+    ),
+    EncoderCard(
+        "openmidnight",
+        "SophontAI/OpenMidnight",
+        "vit_giant_patch14_reg4_dinov2",
+        1536,
+        "Apache-2.0",
+        _AT_224,
+        layout="hub",
+        file="teacher_checkpoint_load.pt",
+    ),
+    EncoderCard(
+        "h0-mini",
+        "hf-hub:bioptimus/H0-mini",
+        "vit_base_patch14_reg4_dinov2",
+        768,
+        _NC,
+        _AT_224 | {"init_values": 1e-5, "mlp_ratio": 2.66667 * 2} | _SWIGLU,
+        normalisation=_HOPTIMUS,
+        gated=True,
+    ),
+    EncoderCard(
+        "hipt-vit256",
+        "https://github.com/mahmoodlab/HIPT (vit256_small_dino.pth)",
+        "vit_small_patch16_224",
+        384,
+        "Apache-2.0 with Commons Clause (non-commercial)",
+        {"img_size": 256},
+        tile_px=256,
+        normalisation=HALF,
+        layout="file",
+        position="dino",
+    ),
+    EncoderCard(
+        "ctranspath",
+        "https://github.com/Xiyue-Wang/TransPath (ctranspath.pth)",
+        "ssl_tilegen.encoders.conv_stem:build_ctranspath",
+        768,
+        "GPL-3.0",
+        pooling="pool",
+        layout="file",
+    ),
+    EncoderCard(
         "kaiko-vits16",
         f"hf-hub:1aurent/vit_small_patch16_224.{_KAIKO}",
         "vit_small_patch16_224",
         384,
-        "see model card",
+        _KAIKO_NC,
         normalisation=HALF,
     ),
     EncoderCard(
@@ -163,7 +234,7 @@ CARDS: tuple[EncoderCard, ...] = (
         f"hf-hub:1aurent/vit_base_patch16_224.{_KAIKO}",
         "vit_base_patch16_224",
         768,
-        "see model card",
+        _KAIKO_NC,
         normalisation=HALF,
     ),
     # Natural and aerial images.
@@ -189,6 +260,15 @@ CARDS: tuple[EncoderCard, ...] = (
         "dinov2-large",
         "vit_large_patch14_dinov2.lvd142m",
         "vit_large_patch14_dinov2",
+        1024,
+        "Apache-2.0",
+        _AT_224,
+        mpp=None,
+    ),
+    EncoderCard(
+        "dinov2-l-reg",
+        "vit_large_patch14_reg4_dinov2.lvd142m",
+        "vit_large_patch14_reg4_dinov2",
         1024,
         "Apache-2.0",
         _AT_224,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.serialization
 from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from ssl_tilegen.config.networks import check_timm
 from ssl_tilegen.encoders.base import Normalisation
 from ssl_tilegen.encoders.hf_keys import to_timm
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder
+from ssl_tilegen.encoders.positions import stretched
 from ssl_tilegen.encoders.registry import ENCODERS, EncoderCard
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
@@ -32,11 +36,14 @@ def load_timm_encoder(
     pooling: str | None = None,
     device: torch.device | str = "cpu",
     batch: int | None = None,
+    tile_px: int | None = None,
+    resolution: Resolution | None = None,
 ) -> NetworkEncoder:
     """The encoder called ``name``, with its own normalisation and pooling.
 
     ``name``: one of the registry, ``hf-hub:ORG/NAME``, ``local-dir:PATH`` or a timm model name (with or without tag).
-    ``weights``: a file or folder to load instead of downloading. Loading is strict. InputError or FormatError says
+    ``weights``: a file or folder to load instead of downloading. ``tile_px`` and ``resolution``: other cells than its
+    own, which the network sees at its own size. Loading is strict. InputError or FormatError says
     in one line what is missing and what to do.
     """
     hub_logging.set_verbosity_error()  # its retries would bury the one line that helps
@@ -46,10 +53,11 @@ def load_timm_encoder(
     return NetworkEncoder(
         name,
         module,
-        tile_px=card.tile_px,
+        tile_px=tile_px or card.tile_px,
+        input_px=card.tile_px,
         normalisation=card.normalisation,
         pooling=pooling or card.pooling,
-        resolution=Resolution(card.mpp, "um") if card.mpp else None,
+        resolution=resolution or (Resolution(card.mpp, "um") if card.mpp else None),
         device=device,
         batch=batch,
     )
@@ -59,16 +67,17 @@ def build(card: EncoderCard) -> nn.Module:
     """The network of a registry entry without its weights (use under ``torch.device('meta')`` to cost nothing)."""
     if card.is_own:
         return resolve_name(card.architecture)(**card.args)
-    return timm.create_model(card.architecture, pretrained=False, num_classes=0, **_resolved(card.args))
+    return rebuild({"arch": card.architecture, "arch_args": card.args})
 
 
-def recipe_of(name: str) -> dict[str, Any]:
-    """``arch`` and ``arch_args`` from which `rebuild` makes the network of ``name`` again, as JSON has them."""
+def recipe_of(name: str, module: object = None) -> dict[str, Any]:
+    """``arch`` and ``arch_args`` from which `rebuild` makes the network of ``name`` again, as JSON has them; ``module``
+    is that network, where its arguments follow from its weights."""
     from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
 
     card = ENCODERS.get(name)
     if card:
-        return {"arch": card.architecture, "arch_args": dict(card.args)}
+        return {"arch": card.architecture, "arch_args": dict(getattr(module, "own_arguments", card.args))}
     for prefix, load in (("local-dir:", load_model_config_from_path), ("hf-hub:", load_model_config_from_hf)):
         if name.startswith(prefix):
             _, arch, arguments = load(name.removeprefix(prefix))
@@ -88,9 +97,22 @@ def rebuild(recipe: Mapping[str, Any]) -> nn.Module:
 def _registered(card: EncoderCard, weights: str | Path | None) -> nn.Module:
     if weights is None and card.layout == "timm" and not card.is_own:
         return _create(card.source, card.name, pretrained=True, **_resolved(card.args))
-    module = build(card)
     found = read_weights(Path(weights)) if weights else read_weights(_download(card))
-    return load_strictly(module, found, card.name)
+    arguments = {**card.args, **_feed_forward(found)}
+    module: Any = rebuild({"arch": card.architecture, "arch_args": arguments})
+    module.own_arguments = arguments
+    return load_strictly(module, found, card.name, position=card.position)
+
+
+def _feed_forward(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments of a gated feed-forward layer where weights by transformers' names have one: its width is in them.
+    """
+    for ending, halves in ((".mlp.weights_in.weight", 1), (".mlp.gate_proj.weight", 2)):
+        inner = next((value for name, value in weights.items() if name.endswith(ending)), None)
+        if inner is not None:
+            ratio = halves * inner.shape[0] / inner.shape[1]
+            return {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU", "mlp_ratio": ratio}
+    return {}
 
 
 def _by_name(name: str, weights: str | Path | None) -> nn.Module:
@@ -114,8 +136,11 @@ def _download(card: EncoderCard) -> Path:
     """The weights file of a Hugging Face repository, from the cache or the network."""
     from huggingface_hub import hf_hub_download
 
+    if card.layout == "file":
+        raise InputError(f"--encoder {card.name}: its weights are on no hub; fetch them from {card.source} and give "
+                         "--weights FILE")  # fmt: skip
     try:
-        return Path(hf_hub_download(card.source.removeprefix("hf-hub:"), "model.safetensors"))
+        return Path(hf_hub_download(card.source.removeprefix("hf-hub:"), card.file))
     except Exception as error:
         raise InputError(f"--encoder {card.name}: {_remedy('hf-hub:' + card.source, error)}") from error
 
@@ -145,7 +170,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"--weights {path}: no such file; check the path")
     try:
-        tree = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training run: data, no code
+            tree = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:
         raise FormatError(
             f"--weights {path}: not a file of weights ({_line(error)}); "
@@ -161,14 +187,22 @@ def _unwrapped(tree: Mapping[str, Any]) -> dict[str, Tensor]:
             return _unwrapped(tree[key])
     tensors = {name: value for name, value in tree.items() if isinstance(value, Tensor)}
     for prefix in ("module.", "backbone."):
-        if tensors and all(name.startswith(prefix) for name in tensors):
+        if any(name.startswith(prefix) for name in tensors):  # heads beside a backbone have none
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> nn.Module:
-    """``module`` with ``weights``, every one of them; classifier heads are left out. FormatError where they differ."""
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str, position: str = "") -> nn.Module:
+    """``module`` with ``weights``, every one of them; classifier heads are left out. FormatError where they differ.
+
+    ``position``: how a table of positions for another side is stretched; '' is timm's own way.
+    """
     weights = to_timm(weights) if any(".attention." in key for key in weights) else dict(weights)
+    if position and "pos_embed" in weights:
+        side = int(module.patch_embed.grid_size[0])  # type: ignore[union-attr,index]
+        weights["pos_embed"] = stretched(weights["pos_embed"], side, position)
+    if isinstance(module, timm.models.SwinTransformer):
+        weights = _of_swin(weights)
     if isinstance(module, timm.models.VisionTransformer):
         weights = timm.models.vision_transformer.checkpoint_filter_fn(weights, module)
     own = set(module.state_dict())
@@ -182,6 +216,20 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], name: str) -
             "shape; give the weights of this very model"
         ) from error
     return module
+
+
+def _of_swin(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Swin's weights by the names of today's timm: stages halve at their start (they did at their end), and what can be
+    computed is not kept."""
+    old = "layers.0.downsample.reduction.weight" in weights
+    found = {}
+    for name, value in weights.items():
+        if name.endswith(("relative_position_index", "attn_mask")):
+            continue
+        if old:
+            name = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name)
+        found[name] = value
+    return found
 
 
 def _card_of(name: str, module: nn.Module) -> EncoderCard:

@@ -9,9 +9,9 @@ from ssl_tilegen.bundle import BundleInfo, ModelBundle, Origin, update_info
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside
 
-_COMPONENTS = ("encoder", "autoencoder", "denoiser", "scheduler", "prior")
+_COMPONENTS = ("encoder", "autoencoder", "denoiser", "conditioner", "scheduler", "prior")
 _OF_ENCODER = {"encoder", "resolutions"}
-_OF_MAKER = {"format", "name", "training", "scores", "licence", "origins"}
+_OF_MAKER = {"format", "name", "training", "scores", "licence", "datasets", "origins"}
 
 
 def inherit(source: Path, target: Path, used: tuple[str, ...] = ()) -> list[str]:

@@ -17,7 +17,7 @@ def keep_pretrained(settings: EncoderSettings, resolutions: dict[str, Resolution
     encoder = load_timm_encoder(name, weights=settings.weights)
     own = Path(name.removeprefix("local-dir:")).name if name.startswith("local-dir:") else name
     facts = {"tile_px": encoder.tile_px, "dim": encoder.dim}
-    config = facts | recipe_of(name) | {"_class_name": type(encoder.module).__name__, "pretrained": own}
+    config = facts | recipe_of(name, encoder.module) | {"_class_name": type(encoder.module).__name__, "pretrained": own}
     save_component(encoder.module, folder / "encoder", config, exact=True)
     mean, std = encoder.normalisation
     info = EncoderInfo(id=own, mean=mean, std=std, pooling=encoder.pooling, **facts)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle import BUILT_IN, ModelBundle
+from ssl_tilegen.bundle import BUILT_IN, ModelBundle, hub
+from ssl_tilegen.bundle.card import card_of
 from ssl_tilegen.bundle.importers import ImportOptions, recognise
 from ssl_tilegen.bundle.importers.writing import check_place, write_bundle
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
-from ssl_tilegen.errors import FormatError
+from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.system.progress import Progress, silent
 
 
@@ -40,6 +41,33 @@ def describe(name: str) -> dict[str, Any]:
     parts = [part for part in known if (bundle.folder / part).is_dir()]
     facts = bundle.info.model_dump() | {"folder": str(bundle.folder), "components": parts, "sha256": bundle.hash}
     return facts | _of_prior(bundle)
+
+
+def card_text(name: str) -> str:
+    """The card of a bundle in the hub's form."""
+    return card_of(ModelBundle.load(name))
+
+
+def pull_bundle(name: str) -> dict[str, Any]:
+    """Fetch a bundle of the hub into the cache; its facts."""
+    return describe(str(hub.fetch(name)))
+
+
+def push_bundle(
+    name: str, target: str, *, licence: str | None = None, private: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
+    """Upload a bundle to the hub with its card. SettingError where it states no licence and none is given."""
+    where, bundle = hub.HubName.parse(target), ModelBundle.load(name)
+    if bundle.info.licence == "unknown" and not licence:
+        raise SettingError(f"{name}: states no licence; say it with --licence, such as --licence Apache-2.0")
+    if not hub.is_whole(bundle.folder):
+        raise InputError(f"{name}: is not whole; train or import its other parts first")
+    if licence:
+        bundle.info = bundle.info.model_copy(update={"licence": licence})
+    text = card_of(bundle)
+    texts = {"README.md": text, "bundle.json": bundle.info.model_dump_json(indent=2) + "\n"}
+    page = None if dry_run else hub.push(bundle.folder, str(where), texts, private=private)
+    return {"page": page, "card": text, "folder": str(bundle.folder)}
 
 
 def _of_prior(bundle: ModelBundle) -> dict[str, Any]:

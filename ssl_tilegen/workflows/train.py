@@ -7,6 +7,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from ssl_tilegen.bundle.card import write_card
 from ssl_tilegen.config.train import STAGES, load_stage_settings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system.atomic import write_text
@@ -76,6 +77,7 @@ def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop
     if processes.is_first and not (stop() and made.whole_run_only):
         made.export(module, context)
         write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
+        write_card(context.bundle_folder)
     processes.wait()
     return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
 
