@@ -54,7 +54,7 @@ class GenerateSettings(Settings):
     )
     out: Path | None = option(
         None,
-        "File to write. Its suffix is the format: .ome.tif, .tif, .png, .jpg or .zarr. By default "
+        "File to write. Its suffix is the format: .ome.tif, .svs, .tif, .png, .jpg, .zarr. By default "
         ".ome.tif, or .tif where the grid has a CRS; without a grid it is written here.",
         "--out",
         "-o",

@@ -54,6 +54,7 @@ PART_NAMES = (
 _NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
 
 # Suffix -> the format of images without and with a CRS. A new format is one file and one line.
+_SVS = ("ssl_tilegen.io.writers.svs", "Svs")
 _OME_TIFF = ("ssl_tilegen.io.writers.ome_tiff", "OmeTiff")
 _PLAIN_TIFF, _COG = ("ssl_tilegen.io.writers.tiled_tiff", "PlainTiff"), ("ssl_tilegen.io.writers.cog", "Cog")
 _OME_ZARR = ("ssl_tilegen.io.writers.ome_zarr", "OmeZarr")
@@ -63,6 +64,7 @@ FORMATS = {
     ".ome.tiff": (_OME_TIFF, _OME_TIFF),
     ".tif": (_PLAIN_TIFF, _COG),
     ".tiff": (_PLAIN_TIFF, _COG),
+    ".svs": (_SVS, _SVS),
     ".zarr": (_OME_ZARR, _OME_ZARR),
     ".png": (_PNG, _PNG),
     ".jpg": (_JPEG, _JPEG),

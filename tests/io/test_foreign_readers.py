@@ -4,6 +4,7 @@ ome-zarr-models. Each is skipped, with the reason, where the reader is not insta
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -110,6 +111,38 @@ def test_openslide_reads_levels_and_mpp_of_the_sample() -> None:
             assert np.abs(got.astype(int) - tifffile.imread(SAMPLE, level=level)).max() <= 1
         assert list(slide.level_dimensions) == [(n, n) for n in (2048, 1024, 512, 256)]
         assert float(slide.properties[openslide.PROPERTY_NAME_MPP_X]) == pytest.approx(0.499, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1500, 2100), (200, 260)], ids=str)
+def test_openslide_finds_the_objective_power_in_an_svs(tmp_path: Path, size: tuple[int, int]) -> None:
+    rough = texture(size[0] // 10, size[1] // 10)
+    image = np.kron(rough, np.ones((10, 10, 1), np.uint8))
+    path = _write(
+        tmp_path / "x.svs", image, resolution=Resolution(0.2527, "um"), provenance={"text": "a|b = c", "seed": 1}
+    )
+    with openslide.OpenSlide(path) as slide:
+        facts = slide.properties
+        assert facts["openslide.vendor"] == "aperio" and facts["aperio.Synthetic"] == "true"
+        assert facts[openslide.PROPERTY_NAME_OBJECTIVE_POWER] == "40"
+        assert float(facts[openslide.PROPERTY_NAME_MPP_X]) == pytest.approx(0.2527, rel=1e-5)
+        assert json.loads(facts["aperio.Provenance"]) == {"text": "a|b = c", "seed": 1, "synthetic": True}
+        expected = (
+            [(2100, 1500), (1050, 750), (525, 375), (263, 188), (132, 94)]
+            if size[0] > 256
+            else [(260, 200), (130, 100)]
+        )
+        assert list(slide.level_dimensions) == expected
+        assert slide.associated_images["thumbnail"].size == expected[-1]
+        opened = np.asarray(slide.read_region((0, 0), 0, expected[0]))[..., :3].astype(int)
+    assert np.abs(opened - image).mean() < 4
+
+
+def test_bio_formats_reads_an_svs(tmp_path: Path, bio_formats: list[str]) -> None:
+    image = np.kron(texture(150, 210), np.ones((10, 10, 1), np.uint8))
+    path = _write(tmp_path / "x.svs", image, resolution=Resolution(0.5, "um"))
+    said = _told(bio_formats, path, "-nopix", "-noflat", "-omexml")
+    assert "[Aperio SVS]" in said and "sizeX[3] = 263" in said and "Exception" not in said
+    assert 'PhysicalSizeX="0.5"' in said and 'NominalMagnification="20.0"' in said
 
 
 def test_description_is_utf8_with_a_real_micro_sign(tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ KINDS: dict[str, tuple[str, dict]] = {
     "tiff": ("x.tif", {"resolution": MICRONS, "compression": "deflate"}),
     "cog": ("x.tif", {"resolution": METRES, "crs": UTM, "transform": PLACE}),
     "cog jpeg": ("x.tif", {"resolution": METRES, "crs": UTM, "transform": PLACE, "compression": "jpeg"}),
+    "svs": ("x.svs", {"resolution": MICRONS}),
     "zarr": ("x.zarr", {"resolution": MICRONS}),
     "png": ("x.png", {}),
     "jpg": ("x.jpg", {}),
 }
-LOSSY = ("ome jpeg", "cog jpeg", "jpg")
+LOSSY = ("ome jpeg", "svs", "cog jpeg", "jpg")
 
 
 @pytest.fixture(params=KINDS)
@@ -62,7 +63,7 @@ def _levels(path: Path) -> list[np.ndarray]:
     if path.suffix == ".zarr":
         group: Any = zarr.open_group(path, mode="r")
         return [np.asarray(group[str(i)]).transpose(1, 2, 0) for i in range(len(list(group.array_keys())))]
-    if path.suffix in (".tif", ".tiff"):
+    if path.suffix in (".tif", ".tiff", ".svs"):
         with tifffile.TiffFile(path) as tiff:
             return [level.asarray() for level in tiff.series[0].levels]
     return [np.asarray(Image.open(path))]

@@ -72,11 +72,12 @@ def rational_tag(code: int, value: float) -> Tag:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One resolution level: its ``tags`` (all but the tile positions), the byte count of each tile, row by row, and
-    the file that holds the tiles in that order without gaps."""
+    the file that holds the tiles in that order without gaps. ``is_strip``: they are strips instead of tiles."""
 
     tags: Sequence[Tag]
     tile_bytes: np.ndarray
     tiles: Path
+    is_strip: bool = False
 
     @property
     def data_bytes(self) -> int:
@@ -129,7 +130,8 @@ def _plan_data(pages: Sequence[Page], position: int) -> list[int]:
 def _directory(page: Page, at: int, data_at: int, subs: Sequence[int], following: int, big: bool) -> bytes:
     """The bytes of a directory that starts at ``at``, with the values that do not fit its entries after it."""
     offsets = data_at + np.concatenate([[0], np.cumsum(page.tile_bytes)[:-1]]).astype(np.int64)
-    tags = [*page.tags, Tag(324, _LONG8 if big else _LONG, offsets), Tag(325, _LONG, page.tile_bytes)]
+    places, counts = (273, 279) if page.is_strip else (324, 325)
+    tags = [*page.tags, Tag(places, _LONG8 if big else _LONG, offsets), Tag(counts, _LONG, page.tile_bytes)]
     if subs:
         tags.append(Tag(330, _IFD8 if big else _IFD, np.array(subs, np.int64)))
     tags.sort(key=lambda tag: tag.code)
