@@ -38,6 +38,12 @@ class BudgetError(TilegenError):
     """More memory or more pixels than are allowed; the message gives the figure and the option that allows it."""
 
 
+class ChoiceError(SettingError):
+    """An option names none of the things that are known: wrong usage, found when the table of them is loaded."""
+
+    exit_code = 2
+
+
 class PartialFailure(TilegenError):
     """Some of many inputs failed; the message says how many, how many are done, and each cause once."""
 

@@ -63,7 +63,7 @@ class EvaluateSettings(Reading, Settings):
         panel=OUTPUT,
     )
     metrics: Names = option(
-        ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"),
+        ("all",),
         "Scores to compute. Any of fd, kid, manifold, vendi, copy, pairs, large.",
         "--metrics",
         default_text="all",
@@ -142,7 +142,6 @@ class EvaluateSettings(Reading, Settings):
             raise ValueError("--report-json goes with --report; give both")
         if self.real is None and self.task is None:
             raise ValueError("nothing to evaluate; give --real and --synthetic, or --task")
-        choose_from("--metrics", self.metrics, ("fd", "kid", "manifold", "vendi", "copy", "pairs", "large"))
         choose_from("--task-models", self.task_models, ("linear", "knn", "finetuned", "mil"))
         if self.weights and len([name for name in self.encoder if name not in _OWN]) != 1:
             raise ValueError(f"--weights goes with one --encoder that is none of {', '.join(_OWN)}")

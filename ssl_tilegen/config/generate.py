@@ -122,8 +122,13 @@ class GenerateSettings(Settings):
         metavar="LOW,HIGH",
         panel=ADVANCED,
     )
-    update: Literal["ddim", "dpmpp_2m", "ancestral", "renoise"] | None = option(
-        None, "Update rule of a step.", "--update", default_text="the bundle's", panel=ADVANCED
+    update: str | None = option(
+        None,
+        "Update rule of a step. ddim, dpmpp_2m, ancestral, ddim_beta or renoise.",
+        "--update",
+        default_text="the bundle's",
+        metavar="NAME",
+        panel=ADVANCED,
     )
     merge: Literal["auto", "whole", "shift", "average"] = option(
         "auto",

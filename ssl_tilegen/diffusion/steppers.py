@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ssl_tilegen.diffusion.schedule import Step, log_snr
-from ssl_tilegen.errors import SettingError
+from ssl_tilegen.errors import ChoiceError
 
 StepRule = Callable[[Tensor, Tensor, Tensor | None, Step], Tensor]
 
@@ -95,5 +95,5 @@ STEPPERS: dict[str, Stepper] = {
 def stepper_named(name: str) -> Stepper:
     """The registered update rule, or an error that lists them."""
     if name not in STEPPERS:
-        raise SettingError(f"unknown update rule {name!r}; known: {', '.join(STEPPERS)}")
+        raise ChoiceError(f"unknown update rule {name!r}; known: {', '.join(STEPPERS)}")
     return STEPPERS[name]

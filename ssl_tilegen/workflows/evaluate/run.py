@@ -41,7 +41,7 @@ from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, conditi
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
 from ssl_tilegen.workflows.evaluate.paths import check_run, part_of
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
-from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, scores_of, warnings_of
+from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, metrics_named, scores_of, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
 
 _KINDS = {"real": "real", "synthetic": "synthetic", "train": "real"}
@@ -56,6 +56,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
     be compared; OutputError where the report exists or cannot be written; Interrupted says what is kept.
     """
     started = time.perf_counter()
+    settings = settings.model_copy(update={"metrics": metrics_named(settings.metrics)})
     check_run(settings)
     evidence = Evidence()
     with _held(settings) as (cache, held):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_tilegen.errors import ChoiceError
 from ssl_tilegen.metrics.copying import Copying, copying, duplicates, share_nearer
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.kid import kernel_distance
@@ -15,6 +16,8 @@ from ssl_tilegen.metrics.resampling import group_halves, half_samples, interval
 from ssl_tilegen.metrics.vendi import vendi_score
 from ssl_tilegen.workflows.evaluate.features import Features
 
+_OF_IMAGES = ("copy", "pairs", "large")
+"""Metrics that need more than two sets of vectors."""
 Metric = Callable[[Features, Features], tuple[float, ...]]
 _FEW_GROUPS, _FEW_PER_DIMENSION, _FEW_HELD_OUT = 10, 2, 20
 
@@ -65,6 +68,15 @@ def kinds(neighbours: int) -> dict[str, Kind]:
         "vendi": Kind(_vendi_ratio, (("vendi", "Diversity (Vendi), synthetic / real"),), "near 1",
                       "Friedman and Dieng 2022", ((0, np.inf),)),
     }  # fmt: skip
+
+
+def metrics_named(names: Sequence[str]) -> tuple[str, ...]:
+    """The metrics that are asked for, ``all`` spelt out. ChoiceError with the known ones for a name that is none."""
+    known = (*kinds(1), *_OF_IMAGES)
+    for name in names:
+        if name not in (*known, "all"):
+            raise ChoiceError(f"--metrics {name}: unknown; choose from {', '.join(known)}")
+    return known if "all" in names else tuple(names)
 
 
 def scores_of(

@@ -16,6 +16,7 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.decoding import Pixels
 from ssl_tilegen.diffusion.row_parallel import Ranks
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
@@ -116,6 +117,8 @@ def generate(
     SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
     beside the output.
     """
+    if settings.update:
+        stepper_named(settings.update)  # before any work
     if settings.grid is None:
         return generate_drawn(settings, progress, generate)
     started = time.perf_counter()
