@@ -83,7 +83,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     ["nonsense", "embed", "embed a --nonsense", "embed a --stride many", "embed a --stride -3", "embed a --shard 4/4",
      "embed a --mpp 1 --gsd 1", "embed a --pooling best", "generate", "generate --grid g --size big",
-     "generate --grid g --fit maybe", "generate --grid g --update fast", "generate --grid g --region 1,2,3", "train sculptor --config a.toml"],
+     "generate --grid g --fit maybe",
+     "generate --grid g --update fast", "generate --grid g --region 1,2,3", "train sculptor --config a.toml"],
 )  # fmt: skip
 def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert code_of(*arguments.split()) == 2
