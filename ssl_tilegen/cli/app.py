@@ -473,7 +473,11 @@ def pull(
     console: Console,
     name: Annotated[str, typer.Argument(help="hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION.")],
 ) -> tuple[Any, str]:
-    """Fetch a bundle from the hub into the cache; afterwards --model takes its name without a network."""
+    """Fetch a bundle from the hub into the cache; afterwards --model takes its name without a network.
+
+    Examples:
+        ssl-tilegen models pull hf-hub:my-lab/my-bundle
+    """
     from ssl_tilegen.workflows.models import pull_bundle
 
     facts = pull_bundle(name)
@@ -489,7 +493,11 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card, upload nothing.")] = False,
 ) -> tuple[Any, str]:
-    """Upload a bundle with its card to the hub, as the user that `hf auth login` names."""
+    """Upload a bundle with its card to the hub, as the user that `hf auth login` names.
+
+    Examples:
+        ssl-tilegen models push run/bundle hf-hub:my-lab/my-bundle --dry-run
+    """
     from ssl_tilegen.workflows.models import push_bundle
 
     facts = push_bundle(bundle, name, licence=licence, private=private, dry_run=dry_run)
@@ -500,7 +508,11 @@ def push(
 def card(
     console: Console, bundle: Annotated[str, typer.Argument(help="A bundle's name or folder.")]
 ) -> tuple[Any, str]:
-    """Write out a bundle's card in the hub's form, from what the bundle says of itself."""
+    """Write out a bundle's card in the hub's form, from what the bundle says of itself.
+
+    Examples:
+        ssl-tilegen models card run/bundle
+    """
     from ssl_tilegen.workflows.models import card_text
 
     text = card_text(bundle)

@@ -77,7 +77,8 @@ class EmbedSettings(Reading, Settings):
     )
     weights: Path | None = option(
         None,
-        "Weights of --encoder, or of the encoder that the bundle names, from a local file or folder.",
+        "Weights of the encoder from the disk. Those of --encoder, or of the encoder that the bundle names; a file or "
+        "a folder.",
         "--weights",
         panel=ENCODER,
     )
@@ -86,9 +87,11 @@ class EmbedSettings(Reading, Settings):
         | None
     ) = option(
         None,
-        "How tokens become one vector; patches2x2 and patches4x4 keep 4 and 16 tokens of a cell, side by side.",
+        "How tokens become one vector. cls, mean, cls+mean or pool; patches2x2 and patches4x4 keep 4 and 16 tokens of "
+        "a cell side by side, and go with cls too (cls+patches2x2).",
         "--pooling",
-        default_text="the encoder's own",
+        default_text="the encoder's",
+        metavar="HOW",
         panel=ENCODER,
     )
     mpp: float | None = option(
