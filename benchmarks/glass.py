@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.paintings import painted, say
+from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings, load_settings
 from ssl_tilegen.diffusion.synthesis import quantum
 from ssl_tilegen.geometry import Size
@@ -47,7 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     given = {"grid": options.slide, "model": options.bundle, "steps": options.steps, "region": options.region}
-    slide = prepare(load_settings(GenerateSettings, None, given | {"out": Path("benchmark.png")}))
+    settings = load_settings(GenerateSettings, None, given | {"out": Path("benchmark.png")})
+    slide = prepare(settings, ModelBundle.load(settings.model))
     if options.only != "islands":
         compare("slide", slide, options.out)
     if options.only != "slide":

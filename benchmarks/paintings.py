@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint, plan
@@ -45,7 +46,7 @@ class LatentScene:
         settings = GenerateSettings(
             grid=grid, model=bundle, size=Size(size, size), fit="crop", steps=steps, out=Path("benchmark.png")
         )
-        job, opened = prepare(settings), EmbeddingGrid.open(grid)
+        job, opened = prepare(settings, ModelBundle.load(settings.model)), EmbeddingGrid.open(grid)
         view = keep(str(image), job.placement.window, opened.spec).view
         return cls(job, opened, view.read(job.placement.window).rgb)
 

@@ -16,7 +16,7 @@ from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.image_sets import read_set
 from ssl_tilegen.workflows.evaluate.pairs import matched_images
 from ssl_tilegen.workflows.evaluate.run import evaluate
-from ssl_tilegen.workflows.evaluate.scores import figures
+from ssl_tilegen.workflows.evaluate.scores import scores_of
 
 SIDE = 48
 
@@ -96,7 +96,7 @@ def test_intervals_of_shares_end_at_0_and_1() -> None:
     for shift in (0.0, 0.3):
         groups = np.array([str(n % 6) for n in range(60)])
         sets.append(Features(rng.standard_normal((60, 4)) + shift, groups, []))
-    found = list(figures("x", *sets, ("manifold",), neighbours=5, rounds=40, seed=0))
+    found = list(scores_of("x", *sets, ("manifold",), neighbours=5, rounds=40, seed=0))
     assert [figure.name for figure in found] == ["precision", "recall", "density", "coverage"]
     for figure in found:
         assert 0 <= figure.low <= figure.high

@@ -21,7 +21,7 @@ from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.run import embed_one
 from ssl_tilegen.workflows.embed.view import open_view
 from ssl_tilegen.workflows.generate.job import Repaint
-from ssl_tilegen.workflows.generate.run import generate
+from ssl_tilegen.workflows.generate.run import paint_grid
 
 
 def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:
@@ -36,10 +36,11 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     condition = _condition(painter, sample, source, grids)
     out.parent.mkdir(parents=True, exist_ok=True)
 
-    def told(stage: str, done: float, total: float) -> None:
+    def painted(stage: str, done: float, total: float) -> None:
         progress(stage, done if stage == "paint" else total, total)
 
-    generate(_settings(painter, sample, condition, out), told, _repaint(painter, sample), Distributed())
+    settings = _settings(painter, sample, condition, out)
+    paint_grid(settings, painter.bundle, Distributed(), painted, repaint=_repaint(painter, sample))
     again = _grid(painter, out, grids / f"made-{sample.original}-{sample.k}.zarr")
     return _record(sample, source.read(), again.read())
 

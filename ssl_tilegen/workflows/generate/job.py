@@ -21,7 +21,6 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
 from ssl_tilegen.system.budget import check_memory, check_pixels
-from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.workflows.generate.inpainting import Inpainting, check_lossless, open_inpainting
 from ssl_tilegen.workflows.generate.placement import Placement, place
 from ssl_tilegen.workflows.generate.provenance import provenance
@@ -71,8 +70,8 @@ class PaintJob:
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingGrid | None = None) -> PaintJob:
-    """Open and check all that the settings name, on a device for this process of its host. Writes nothing.
+def prepare(settings: GenerateSettings, bundle: ModelBundle, planned: EmbeddingGrid | None = None) -> PaintJob:
+    """Open and check all that the settings name, to be painted by ``bundle``. Writes nothing.
 
     A dry run reads no embeddings, so that large ones are planned in little memory; ``planned`` is its grid where there
     is none yet.
@@ -82,7 +81,6 @@ def prepare(settings: GenerateSettings, local_rank: int = 0, planned: EmbeddingG
     size, view = settings.size or grid.spec.lattice.size, grid.spec.lattice.size
     check_pixels(size.rows, size.cols, "--size" if settings.size else str(grid.path))
     check_pixels(view.rows, view.cols, str(grid.path))
-    bundle = ModelBundle.load(settings.model, pick_device(settings.device, local_rank))
     _check_encoder(grid, bundle)
     cells = _usable_cells(grid, codes_only=settings.dry_run)
     placement = place(

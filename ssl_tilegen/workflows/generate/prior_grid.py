@@ -6,10 +6,10 @@ import hashlib
 import json
 import re
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -36,8 +36,7 @@ from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.budget import check_memory, check_pixels
-from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.launch import distributed_environment
+from ssl_tilegen.system.launch import Distributed, distributed_environment
 from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import versions
@@ -48,20 +47,18 @@ DEFAULT_PX = 1024
 _NAME_CHARS = 40
 _PATIENCE_S = 3600
 _COPIES = 4  # of the conditions of all cells, while a grid is drawn
-Report = TypeVar("Report", covariant=True)
 
 
-class Paint(Protocol[Report]):
-    """`generate`, of a grid that is there."""
+@dataclass(frozen=True)
+class Sampled:
+    """What is to be painted from a grid that was sampled: ``settings`` that name it, and the lock of the output.
 
-    def __call__(
-        self,
-        settings: GenerateSettings,
-        progress: Progress,
-        *,
-        held: Held | None = None,
-        planned_grid: EmbeddingGrid | None = None,
-    ) -> Report: ...
+    ``planned``: the grid of a dry run, which is in no file.
+    """
+
+    settings: GenerateSettings
+    held: Held | None = None
+    planned: EmbeddingGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -89,24 +86,27 @@ class Request:
         return digest.hexdigest()[:16]
 
 
-def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[Report]) -> Report:
-    """Sample the grid that the settings describe and ``paint`` it.
+@contextmanager
+def sampled_grid(
+    settings: GenerateSettings, bundle: ModelBundle, who: Distributed, progress: Progress
+) -> Iterator[Sampled]:
+    """Sample the grid that the settings describe, to be painted inside of the context.
 
     The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
     on. A dry run samples nothing and writes nothing: its plan is that of a grid without blank cells.
     """
-    bundle = ModelBundle.load(settings.model, pick_device(settings.device))
     if settings.size:
         check_pixels(settings.size.rows, settings.size.cols, "--size")
     request = asked(settings, bundle)
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
     check_run(settings.model_copy(update={"overwrite": settings.overwrite or settings.dry_run}), out)
-    path, who = settings.save_grid or hidden_grid(out), distributed_environment()
+    path = settings.save_grid or hidden_grid(out)
     same = {"grid": path, "out": out, "size": request.size}
     plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
     wanted = settings.model_copy(update=same | plain)
     if settings.dry_run:
-        return paint(wanted, progress, planned_grid=PlannedGrid(path, _spec(request, bundle)))
+        yield Sampled(wanted, planned=PlannedGrid(path, _spec(request, bundle)))
+        return
     with ExitStack() as stack:
         held = stack.enter_context(lock(out)) if who.rank == 0 else None
         if settings.save_grid and who.rank == 0:
@@ -116,7 +116,7 @@ def generate_drawn(settings: GenerateSettings, progress: Progress, paint: Paint[
         is_needed = path == settings.save_grid or who.rank > 0
         try:
             _make_grid(request, bundle, path, settings, progress)
-            return paint(wanted, progress, held=held)
+            yield Sampled(wanted, held)
         except Interrupted:
             is_needed = True
             raise

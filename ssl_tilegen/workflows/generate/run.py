@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.decoding import Pixels
@@ -24,7 +25,7 @@ from ssl_tilegen.io.pyramid import PyramidWriter, check_format, open_writer, par
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory
-from ssl_tilegen.system.device import tune_allocator
+from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import Distributed, distributed_environment, process_group
 from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.marks import preview as preview_mark
@@ -34,7 +35,7 @@ from ssl_tilegen.workflows.generate.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate.job import PaintJob, Repaint, prepare
 from ssl_tilegen.workflows.generate.paths import check_run, sweep_run
 from ssl_tilegen.workflows.generate.preview import preview_of, write_preview
-from ssl_tilegen.workflows.generate.prior_grid import generate_drawn
+from ssl_tilegen.workflows.generate.prior_grid import sampled_grid
 from ssl_tilegen.workflows.generate.row_store import Shards
 
 STATE = "latents.state"
@@ -104,38 +105,59 @@ def generate(
     progress: Progress = silent,
     repaint: Repaint | None = None,
     who: Distributed | None = None,
-    held: Held | None = None,
-    planned_grid: EmbeddingGrid | None = None,
+    bundle: ModelBundle | None = None,
 ) -> GenerateReport:
     """Paint the picture that the settings ask for, of a grid given or sampled for it, or ``repaint`` one that exists;
     returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
     settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
-    a band of it, in one shared folder, unless ``who`` says that this one is alone. ``held``: the caller holds the lock
-    of the output; ``planned_grid``: what a dry run is of, instead of a file. Raises InputError, FormatError,
+    a band of it, in one shared folder, unless ``who`` says that this one is alone. ``bundle``: the one that the
+    settings name, where it is loaded already. Raises InputError, FormatError,
     SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
     beside the output.
     """
     if settings.update:
         stepper_named(settings.update)  # before any work
-    if settings.grid is None:
-        return generate_drawn(settings, progress, generate)
     started = time.perf_counter()
     tune_allocator()
     who = who or distributed_environment()
-    job = prepare(settings, who.local_rank, planned_grid)
+    bundle = bundle or ModelBundle.load(settings.model, pick_device(settings.device, who.local_rank))
+    if settings.grid is not None:
+        return paint_grid(settings, bundle, who, progress, repaint=repaint, started=started)
+    with sampled_grid(settings, bundle, who, progress) as grid:
+        return paint_grid(grid.settings, bundle, who, progress, held=grid.held, planned=grid.planned, started=started)
+
+
+def paint_grid(
+    settings: GenerateSettings,
+    bundle: ModelBundle,
+    who: Distributed,
+    progress: Progress = silent,
+    *,
+    repaint: Repaint | None = None,
+    held: Held | None = None,
+    planned: EmbeddingGrid | None = None,
+    started: float | None = None,
+) -> GenerateReport:
+    """`generate` for a grid that is there and a bundle that is loaded.
+
+    ``held``: the caller holds the lock of the output; ``planned``: what a dry run is of, instead of a file;
+    ``started``: when the work began, by ``time.perf_counter``.
+    """
+    started = started or time.perf_counter()
+    job = prepare(settings, bundle, planned)
     job = repaint.of(job) if repaint else job
     check_format(job.out, job.image)
     if settings.preview and not settings.overwrite and _lacks_its_preview(job):
         check_output(Output(preview_of(job.out), preview_mark("generate", job.out.name), "--preview", "side"))
         return _previewed(job, who)
     check_run(settings, job.out)
-    planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.inpainting))
-    report = _planned(job, planned)
+    plan_ = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.inpainting))
+    report = _planned(job, plan_)
     if settings.dry_run:
-        return replace(report, estimated_s=round(estimated_seconds(job, planned, who.count), 3))
-    check_memory(job.memory_bytes(planned), f"{job.out}: painting {job.image.size} px")
+        return replace(report, estimated_s=round(estimated_seconds(job, plan_, who.count), 3))
+    check_memory(job.memory_bytes(plan_), f"{job.out}: painting {job.image.size} px")
     with _locked(job.out, who, held) as own, process_group(who, job.bundle.device):
         if who.rank == 0:
             sweep_run(settings, job.out)
