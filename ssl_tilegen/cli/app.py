@@ -38,18 +38,18 @@ from ssl_tilegen.system.boundary import (
 )
 from ssl_tilegen.system.budget import MAX_GPX, limits
 from ssl_tilegen.system.launch import distributed_environment
-from ssl_tilegen.system.signals import catching_signals, check_stop, stop_requested
+from ssl_tilegen.system.signals import catching_signals
 
 HELP = "Embed slides and aerial images into grids of vectors, and paint images of any size from such grids."
 EPILOG = "Exit codes: 0 done, 1 an error you can mend, 2 wrong usage, 3 some inputs failed, 130/143 interrupted."
 
-_PLAIN: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True, "cls": HelpGroup
 }  # fmt: skip
-app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **_PLAIN)
-models = typer.Typer(help="The models at hand.", **_PLAIN)
+app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **PLAIN)
+models = typer.Typer(help="The models at hand.", **PLAIN)
 app.add_typer(models, name="models")
-grid = typer.Typer(help="Grids of embeddings: facts, pictures, files of other tools.", **_PLAIN)
+grid = typer.Typer(help="Grids of embeddings: facts, pictures, files of other tools.", **PLAIN)
 app.add_typer(grid, name="grid")
 
 Config = Annotated[
@@ -105,9 +105,6 @@ Labelled = Annotated[
 Body = Callable[..., tuple[Any, str]]
 GridPath = Annotated[Path, typer.Argument(metavar="GRID", help="A grid made by `embed`.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished output.")]
-Stage = Annotated[
-    Literal["encoder", "autoencoder", "denoiser", "prior"], typer.Argument(metavar="STAGE", help="What to train.")
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -331,54 +328,6 @@ def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
         console.error(f"{len(report.skipped)} images could not be read and were left out; the first: {first}")
         raise typer.Exit(3)
     return report.facts(), table(report)
-
-
-@command()
-def train(
-    console: Console,
-    stage: Stage,
-    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="TOML file of the stage. [required]")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file. Such as run.steps=2000."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder of the run. [`run` beside the file]", show_default=False
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or cuda:I. [auto]", show_default=False)
-    ] = "auto",
-    restart: Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")] = False,
-    encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", metavar="NAME", help="Take a pretrained encoder as it is. For STAGE encoder."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Weights of --encoder from the disk.")
-    ] = None,
-) -> tuple[Any, str]:
-    """Train one part of a bundle; the same command continues from its last checkpoint.
-
-    Examples:
-        ssl-tilegen train encoder --config encoder.toml --out run
-        ssl-tilegen train denoiser --config denoiser.toml --set run.steps=2000
-    """
-    console.loading("PyTorch and the images")
-    from ssl_tilegen.workflows.train import train as work
-
-    folder = out or config.parent / "run"
-    overrides = list(set_ or [])
-    for key, value in (("pretrained", encoder), ("weights", weights and weights.resolve())):
-        if value and stage != "encoder":
-            raise SettingError(f"--encoder and --weights go with the stage encoder, not with {stage}")
-        overrides += [f"{key}='{value}'"] if value else []
-    options: dict[str, Any] = {"overrides": overrides, "device": device, "restart": restart}
-    report = work(stage, config, folder, report=console.facts, stop=stop_requested, **options)
-    check_stop()
-    return report, printable(f"{report['bundle']}: {stage} trained; the log is in {report['run']}")
 
 
 @command(group=models)

@@ -94,6 +94,10 @@ def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, An
     import timm
 
     check_timm(arch, arch_args)
+    if arch_args.get("features_only"):
+        from ssl_tilegen.nets.backbones import PooledStages
+
+        return PooledStages(arch, **arch_args)
     known = timm.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
     with _as_configured(arch):
         if not (known and known.fixed_input_size):

@@ -12,14 +12,13 @@ import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_component, update_info
-from ssl_tilegen.config.train import DenoiserSettings
 from ssl_tilegen.diffusion.conditioning import Conditioning, dropped
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.parameterization import to_clean
@@ -52,11 +51,14 @@ _STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
 class DenoiserStage(Stage):
-    """Trains a denoiser on cached scenes; ``held_out`` are scenes for the scores and images."""
+    """Trains a denoiser on cached scenes; ``held_out`` are scenes for the scores and images.
+
+    ``settings`` are `DenoiserSettings`, or those of a stage that trains a denoiser on in another way.
+    """
 
     def __init__(
         self,
-        settings: DenoiserSettings,
+        settings: Any,
         bundle: ModelBundle,
         scenes: list[LatentScene],
         held_out: list[LatentScene] | None = None,
@@ -65,21 +67,11 @@ class DenoiserStage(Stage):
         self._start = Start.of(settings, bundle)
         settings = self._start.completed(settings) if self._start else settings
         self.settings, self.bundle, self.scenes, self.corpus = settings, bundle, scenes, corpus
-        theirs = self._start.latent_statistics() if self._start and settings.start_statistics else None
-        self.latent_mean, self.latent_scale = theirs or latent_statistics(scenes, bundle, settings.latent_gain)
-        self.target = Target.of(settings)
-        torch.manual_seed(settings.run.seed)
-        self.module: Any = build_component(self._network())
-        self.local = is_local(self.module)
+        self.module: Any
+        self._make_network()
         stride = self.module.field_stride if self.local else 1
         if settings.window_lat % stride:
             raise SettingError(f"window_lat = {settings.window_lat}: this network takes multiples of {stride}")
-        self.l2_condition = settings.l2_condition if settings.l2_condition is not None else not self.local
-        self.time_scale = 1000.0 if is_flow(self.target.scheduler) and not self.local else 1.0
-        self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(scenes))
-        if self.local:
-            self._set_statistics()
-        self.said_of_start = self._start.fill(self.module, statistics=settings.start_statistics) if self._start else ""
         self.conditioning: Conditioning = conditioning_of(self.module, bundle, settings.window_lat)
         self._conditioner = None if self.local else conditioner_of(bundle, unit_length=self.l2_condition)
         self._windows = _Windows(scenes, self)
@@ -90,32 +82,66 @@ class DenoiserStage(Stage):
         self._measured = [shown.item(rng) for _ in range(_MEASURED)] if held_out else []
 
     @classmethod
-    def prepare(cls, settings: DenoiserSettings, data: Corpus, context: StageContext) -> DenoiserStage:
+    def prepare(cls, settings: Any, data: Corpus, context: StageContext) -> Self:
         bundle = context.source_bundle(settings.bundle, "encoder", "autoencoder")
         say, cache = context.say, context.cache
+        settings = cls.completed(settings, bundle)
         held_out = scenes_of(data.validation, bundle, settings, cache, say) if data.validation else None
-        stage = cls(settings, bundle, scenes_of(data, bundle, settings, cache, say), held_out, data.held_out)
+        scenes = cls.weighted(scenes_of(data, bundle, settings, cache, say), data, settings)
+        stage = cls(settings, bundle, scenes, held_out, data.held_out)
         if stage.said_of_start:
             say(stage.said_of_start)
         return stage
 
+    @classmethod
+    def completed(cls, settings: Any, bundle: ModelBundle) -> Any:
+        """The settings, with what the bundle decides."""
+        return settings
+
+    @classmethod
+    def weighted(cls, scenes: list[LatentScene], data: Corpus, settings: Any) -> list[LatentScene]:
+        """The scenes to train on, with the chances that they are drawn with."""
+        return scenes
+
     def export(self, module: Any, context: StageContext) -> None:
-        folder = context.bundle_folder
-        save_component(module, folder / "denoiser")
-        update_info(
-            folder,
-            scheduler=self.target.scheduler,
-            locality="local" if self.local else "window",
-            conditioning=self.bundle.info.conditioning if not self.local and brings_conditioner(self.bundle) else None,
-            window_px=self.settings.window_lat * self.bundle.factor,
-            stride_px=[self.bundle.info.encoder.tile_px],
-            latent_mean=[round(float(v), 6) for v in self.latent_mean],
-            latent_scale=[round(float(v), 6) for v in self.latent_scale],
-            prediction_type=self.target.prediction,
-            l2_condition=self.l2_condition and not self.local,
-            time_scale=self.time_scale,
-            training=json.loads(self.settings.run.model_dump_json()),
-        )
+        save_component(module, context.bundle_folder / "denoiser")
+        update_info(context.bundle_folder, **self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What the bundle records of the denoiser."""
+        own_conditioning = not self.local and brings_conditioner(self.bundle)
+        return {
+            "scheduler": self.target.scheduler,
+            "locality": "local" if self.local else "window",
+            "conditioning": self.bundle.info.conditioning if own_conditioning else None,
+            "window_px": self.settings.window_lat * self.bundle.factor,
+            "stride_px": [self.bundle.info.encoder.tile_px],
+            "latent_mean": [round(float(v), 6) for v in self.latent_mean],
+            "latent_scale": [round(float(v), 6) for v in self.latent_scale],
+            "prediction_type": self.target.prediction,
+            "l2_condition": self.l2_condition and not self.local,
+            "time_scale": self.time_scale,
+            "training": json.loads(self.settings.run.model_dump_json()),
+        }
+
+    def _make_network(self) -> None:
+        """The network, with its statistics and the weights it starts from."""
+        s, start = self.settings, self._start
+        theirs = start.latent_statistics() if start and s.start_statistics else None
+        self.latent_mean, self.latent_scale = theirs or latent_statistics(self.scenes, self.bundle, s.latent_gain)
+        self.target = Target.of(s)
+        torch.manual_seed(s.run.seed)  # not before: loading the bundle's networks draws numbers, too
+        self.module = build_component(self._network())
+        self.local = is_local(self.module)
+        self.l2_condition = s.l2_condition if s.l2_condition is not None else not self.local
+        self.time_scale = 1000.0 if is_flow(self.target.scheduler) and not self.local else 1.0
+        if start and start.net(s.net) and start.theirs.info.prediction_type == self.target.prediction:
+            self.time_scale = start.theirs.info.time_scale
+            self.l2_condition = start.theirs.info.l2_condition if s.l2_condition is None else s.l2_condition
+        self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(self.scenes))
+        if self.local:
+            self._set_statistics()
+        self.said_of_start = start.fill(self.module, statistics=s.start_statistics) if start else ""
 
     def _network(self) -> dict[str, Any]:
         """The configuration of the network: that of the start, what follows from the bundle, and the user's on top."""
@@ -154,6 +180,10 @@ class DenoiserStage(Stage):
 
     def item(self, rng: np.random.Generator) -> Item:
         return self._windows.item(rng)
+
+    def draw_time(self, rng: np.random.Generator) -> np.ndarray:
+        """The time of a training item, as the network counts."""
+        return self.target.draw(rng)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         x, wanted, weight = self.target.noisy(batch["clean"], batch["noise"], batch["t"])
@@ -260,7 +290,7 @@ class _Windows:
         with torch.inference_mode():
             known = stage.conditioning.sample(field, [window], layout=chance > s.drop + s.drop_layout)[0]
             told = (dropped(known) if chance < s.drop else known).numpy()
-        t = stage.target.draw(rng)
+        t = stage.draw_time(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
         return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.config.train import DenoiserSettings
+from ssl_tilegen.config.train import WindowSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.training.warm_start import fill_what_fits, said_of_start
 
@@ -26,13 +26,13 @@ class Start:
     ours: ModelBundle
 
     @classmethod
-    def of(cls, settings: DenoiserSettings, bundle: ModelBundle) -> Start | None:
+    def of(cls, settings: WindowSettings, bundle: ModelBundle) -> Start | None:
         """The start of a run; None where it begins with random weights."""
         if not settings.start_from:
             return None
         return cls(settings.start_from, ModelBundle.load(settings.start_from), bundle)
 
-    def completed(self, settings: DenoiserSettings) -> DenoiserSettings:
+    def completed(self, settings: WindowSettings) -> WindowSettings:
         """The settings with what the user left out taken from the bundle: the window, and the target."""
         info, given = self.theirs.info, settings.model_fields_set
         changes: dict[str, Any] = {}

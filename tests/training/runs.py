@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl_tilegen.training.data.latent_cache import LatentScene, Origin
 from ssl_tilegen.workflows.train import train
 
 DATA = '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\nturns = 2\n'
@@ -58,3 +59,9 @@ def main(out: Path, configs: list[Path], backend: str = "inductor") -> None:
         torch.compile = functools.partial(torch.compile, backend=backend)
     for config in configs:
         train(config.stem.split("-")[0], config, out / config.stem if "-" in config.stem else out, device="cpu")
+
+
+def scene(picture: int, chance: float) -> LatentScene:
+    """A scene without content, of a picture of the corpus."""
+    nothing = np.zeros((2, 2), bool)
+    return LatentScene(np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], Origin(picture, 0, 0, 0, 16, 16), chance)

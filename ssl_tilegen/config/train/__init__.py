@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from ssl_tilegen.config.loading import load_settings
 from ssl_tilegen.config.train.autoencoder import AutoencoderSettings
 from ssl_tilegen.config.train.common import DataSettings, RunSettings, SourceSettings, StageSettings
-from ssl_tilegen.config.train.denoiser import DenoiserSettings
+from ssl_tilegen.config.train.denoiser import DenoiserSettings, WindowSettings
 from ssl_tilegen.config.train.encoder import EncoderSettings, ProbeSettings
+from ssl_tilegen.config.train.painter import PainterSettings
 from ssl_tilegen.config.train.prior import PriorSettings
 from ssl_tilegen.errors import SettingError
 
@@ -23,12 +24,14 @@ __all__ = [
     "DataSettings",
     "DenoiserSettings",
     "EncoderSettings",
+    "PainterSettings",
     "PriorSettings",
     "ProbeSettings",
     "RunSettings",
     "SourceSettings",
     "StageEntry",
     "StageSettings",
+    "WindowSettings",
     "load_stage_settings",
 ]
 
@@ -44,6 +47,7 @@ STAGES: dict[str, StageEntry] = {
     "encoder": StageEntry(EncoderSettings, "ssl_tilegen.training.encoder:EncoderStage"),
     "autoencoder": StageEntry(AutoencoderSettings, "ssl_tilegen.training.autoencoder:AutoencoderStage"),
     "denoiser": StageEntry(DenoiserSettings, "ssl_tilegen.training.denoiser:DenoiserStage"),
+    "painter": StageEntry(PainterSettings, "ssl_tilegen.training.painter:PainterStage"),
     "prior": StageEntry(PriorSettings, "ssl_tilegen.training.prior:PriorStage"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -140,7 +140,7 @@ class StageSettings(Strict):
         updates |= {key: _bundle(getattr(self, key), folder) for key in self.bundle_keys if getattr(self, key, None)}
         return self.model_copy(update=updates | self._anchored_tables(folder))
 
-    def _anchored_tables(self, folder: Path) -> dict[str, Strict]:
+    def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         """The tables of this stage that hold paths, with those resolved."""
         data = getattr(self, "data", None)
         if not isinstance(data, DataSettings):

@@ -92,7 +92,7 @@ class EncoderSettings(StageSettings):
             )
         return self
 
-    def _anchored_tables(self, folder: Path) -> dict[str, Strict]:
+    def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         probe = self.probe
         if probe is None:
             return super()._anchored_tables(folder)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.config.train import DenoiserSettings
+from ssl_tilegen.config.train import WindowSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
@@ -66,7 +66,7 @@ class LatentScene:
 
 
 def scenes_of(
-    corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings, folder: Path, progress: Callable[[str], None]
+    corpus: Corpus, bundle: ModelBundle, settings: WindowSettings, folder: Path, progress: Callable[[str], None]
 ) -> list[LatentScene]:
     """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
 
@@ -95,7 +95,7 @@ def _with_chances(scenes: Sequence[LatentScene], chances: np.ndarray) -> list[La
     return [replace(s, chance=float(chances[s.origin.picture]) / parts[s.origin.picture]) for s in scenes]
 
 
-def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> str:
+def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> str:
     sources = settings.data.sources
     facts = [
         [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.pictures],
@@ -111,7 +111,7 @@ def _state(path: Path) -> list[int] | None:
     return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
 
 
-def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
+def _data_facts(settings: WindowSettings) -> dict[str, Any]:
     """The data settings that matter here. What says which files are read, or how often, shows in the files."""
     of_sources = {"__all__": {"paths", "exclude", "weight"}}
     return settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
@@ -121,7 +121,7 @@ def _data_facts(settings: DenoiserSettings) -> dict[str, Any]:
 class _Maker:
     """Makes scenes; its generator is drawn from in the order of the pictures."""
 
-    def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: DenoiserSettings) -> None:
+    def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> None:
         self.corpus, self.bundle, self.settings = corpus, bundle, settings
         self.rng = np.random.default_rng([settings.run.seed, 3])
         self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)

@@ -6,14 +6,15 @@ network. The engine's names of the predictions are those of `diffusion.predictio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle import SCHEDULER
-from ssl_tilegen.config.train import DenoiserSettings
+from ssl_tilegen.config.train.denoiser import DenoiserSettings, WindowSettings
 from ssl_tilegen.nets.noise_schedule import NoiseLevels
 
 _PARAMETERIZATIONS = {"flow": "flow", "v": "v_prediction", "epsilon": "epsilon"}
@@ -35,23 +36,25 @@ class Target:
 
     prediction: str
     scheduler: dict[str, Any]
-    times: str
-    mean: float
-    spread: float
-    gamma: float | None
     levels: NoiseLevels
+    times: str = "uniform"
+    mean: float = 0.0
+    spread: float = 1.0
+    gamma: float | None = None
 
     @classmethod
-    def of(cls, s: DenoiserSettings) -> Target:
+    def of(cls, s: WindowSettings) -> Target:
         """The target that the settings ask for."""
         if s.target == "flow":
             scheduler = SCHEDULER
         else:
             scheduler = {**_PUBLISHED, **s.scheduler, "prediction_type": _PARAMETERIZATIONS[s.target]}
-        times = s.times or ("logit_normal" if s.target == "flow" else "uniform")
+        target = cls(_PARAMETERIZATIONS[s.target], scheduler, NoiseLevels(scheduler))
+        if not isinstance(s, DenoiserSettings):
+            return target  # other stages draw times of their own
+        times = s.time_distribution or ("logit_normal" if s.target == "flow" else "uniform")
         gamma = s.min_snr_gamma if s.weighting == "min_snr" else None
-        levels = NoiseLevels(scheduler)
-        return cls(_PARAMETERIZATIONS[s.target], scheduler, times, s.time_mean, s.time_spread, gamma, levels)
+        return replace(target, times=times, mean=s.time_mean, spread=s.time_spread, gamma=gamma)
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """A time as the network counts: in (0, 1) for flow, else a whole step of the schedule."""
@@ -61,6 +64,25 @@ class Target:
             t = 1 / (1 + np.exp(-(self.mean + self.spread * rng.standard_normal())))
         steps = self.scheduler["num_train_timesteps"]
         return np.array(t if self.prediction == "flow" else min(int(t * steps), steps - 1), np.float32)
+
+    def time_at(self, fraction: float) -> np.ndarray:
+        """The time at which noise / (signal + noise) is ``fraction``; of a schedule of steps the nearest of them."""
+        if self.levels.alphas is None:
+            return np.array(fraction, np.float32)
+        every = torch.arange(len(self.levels.alphas))
+        return np.array(int((self.noise_fraction(every) - fraction).abs().argmin()), np.float32)
+
+    def noise_fraction(self, t: Tensor) -> Tensor:
+        """Noise as a part of the whole at times (N,): 1 pure noise, 0 clean."""
+        alpha, sigma = self.levels.to(t.device)(t)
+        return sigma / (alpha + sigma)
+
+    def clean_estimate(self, raw: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The clean latents (N, C, h, w) that a prediction ``raw`` for ``x`` at times (N,) means."""
+        alpha, sigma = (level[:, None, None, None] for level in self.levels.to(t.device)(t))
+        if self.prediction == "flow":
+            return x - sigma * raw
+        return (x - sigma * raw) / alpha if self.prediction == "epsilon" else alpha * x - sigma * raw
 
     def noisy(self, clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the network sees and is to predict, (N, C, h, w) each, and the weight of each item (N,)."""

