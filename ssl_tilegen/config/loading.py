@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ssl_tilegen.config.options import Strict, option_name
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.system.outputs import require_plain
 
 S = TypeVar("S", bound=Strict)
 
@@ -48,6 +49,7 @@ def load_settings(
 
 def read_toml(file: Path) -> dict[str, Any]:
     """The tables of a TOML file (UTF-8, with or without a byte order mark)."""
+    require_plain(file, "--config")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -15,7 +15,7 @@ def load_vector(name: str, folder: Path = Path()) -> np.ndarray:
     try:
         stored = np.load(path, allow_pickle=False)
         array = stored[key or stored.files[0]] if hasattr(stored, "files") else stored
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
         raise InputError(f"{path}: no vector can be read ({error}); give .npy, or .npz:KEY") from None
     return finite(np.squeeze(np.asarray(array, np.float32)), str(path))
 

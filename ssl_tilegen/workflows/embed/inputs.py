@@ -13,6 +13,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
 from ssl_tilegen.io.uri import Source, Uri, source_of
+from ssl_tilegen.system.outputs import require_plain
 from ssl_tilegen.system.table_cells import restored_row
 
 _GLOB = frozenset("*?[")
@@ -64,6 +65,7 @@ def read_list(path: Path) -> list[Entry]:
 
     Raises InputError with the line's number where one cannot be used.
     """
+    require_plain(path, "--list")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
