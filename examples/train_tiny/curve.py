@@ -1,6 +1,6 @@
 """The training curve of a bundle's card, of one run or of runs that each went on from the weights of the last:
 
-    python examples/train_tiny/curve.py RUN/denoiser/log.jsonl [NEXT/denoiser/log.jsonl ...] -o models/tiny/curve.png
+python examples/train_tiny/curve.py RUN/denoiser/log.jsonl [NEXT/denoiser/log.jsonl ...] -o models/tiny/curve.png
 """
 
 from __future__ import annotations

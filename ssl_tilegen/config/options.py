@@ -99,12 +99,14 @@ def option_name(kind: type[BaseModel], name: str) -> str:
 
 
 def choose_from(option: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """ValueError for the first of ``names`` that is not ``known``."""
     for name in names:
         if name not in known:
             raise ValueError(f"{option} {name}: unknown; choose from {', '.join(known)}")
 
 
 def exclusive(settings: Settings, first: str, second: str) -> None:
+    """ValueError where two options are given of which one is meant."""
     if getattr(settings, first) is not None and getattr(settings, second) is not None:
         kind = type(settings)
         raise ValueError(f"give {option_name(kind, first)} or {option_name(kind, second)}, not both")

@@ -36,10 +36,12 @@ def _silent(part: float) -> None:
 
 
 def never_blank(window: Window) -> bool:
+    """The answer of a canvas without background."""
     return False
 
 
 def no_blank_blocks(window: Window, side: int) -> NDArray[np.bool_]:
+    """False for every block of ``side`` latents of the window."""
     blocks = window.size.ceil_div(side)
     return np.zeros((blocks.rows, blocks.cols), dtype=bool)
 

@@ -63,7 +63,6 @@ class NetworkEncoder:
             x = self._seen(pixels.permute(0, 3, 1, 2)) * self._gain + self._shift
             return pool(self.module, x, self.pooling).float().cpu().numpy()
 
-
     def _seen(self, tiles: Tensor) -> Tensor:
         """Tiles (N, 3, H, W) uint8 at the side that the network takes, as whole values of pixels."""
         if self.input_px == self.tile_px:

@@ -105,8 +105,7 @@ def _registered(card: EncoderCard, weights: str | Path | None) -> nn.Module:
 
 
 def _feed_forward(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of a gated feed-forward layer where weights by transformers' names have one: its width is in them.
-    """
+    """The arguments of a gated feed-forward layer, where weights by transformers' names have one."""
     for ending, halves in ((".mlp.weights_in.weight", 1), (".mlp.gate_proj.weight", 2)):
         inner = next((value for name, value in weights.items() if name.endswith(ending)), None)
         if inner is not None:

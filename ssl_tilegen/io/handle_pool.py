@@ -10,6 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
+    """What a pool keeps: anything that can be closed."""
+
     def close(self) -> None: ...
 
 

@@ -26,6 +26,7 @@ def file_of(name: str) -> Path:
 
 
 def finite(vector: np.ndarray, name: str) -> np.ndarray:
+    """``vector``; InputError where it is empty or holds numbers that are not finite."""
     if not vector.size or not np.isfinite(vector).all():
         raise InputError(f"{name}: a vector must hold finite numbers")
     return vector

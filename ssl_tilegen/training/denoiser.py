@@ -86,8 +86,10 @@ class DenoiserStage(Stage):
         bundle = context.source_bundle(settings.bundle, "encoder", "autoencoder")
         say, cache = context.say, context.cache
         settings = cls.completed(settings, bundle)
-        held_out = scenes_of(data.validation, bundle, settings, cache, say) if data.validation else None
-        scenes = cls.weighted(scenes_of(data, bundle, settings, cache, say), data, settings)
+        held_out = (
+            scenes_of(data.validation, bundle, settings, cache, say, context.count_cached) if data.validation else None
+        )
+        scenes = cls.weighted(scenes_of(data, bundle, settings, cache, say, context.count_cached), data, settings)
         stage = cls(settings, bundle, scenes, held_out, data.held_out)
         if stage.said_of_start:
             say(stage.said_of_start)

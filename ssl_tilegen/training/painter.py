@@ -51,9 +51,7 @@ class PainterStage(DenoiserStage):
                                "px; enlarge it or set consistency_weight = 0")  # fmt: skip
         torch.manual_seed(s.run.seed)
         self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights)
-        discriminator = ProjectedDiscriminator(
-            self.backbone.channels, self._mean, self._spread, s.discriminator_width
-        )
+        discriminator = ProjectedDiscriminator(self.backbone.channels, self._mean, self._spread, s.discriminator_width)
         self.module = PainterPair(self.module, discriminator)
 
     @classmethod

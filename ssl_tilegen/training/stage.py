@@ -43,6 +43,10 @@ class StageContext:
         """Report a message."""
         self.report({"message": text})
 
+    def count_cached(self, done: int, total: int) -> None:
+        """Report how many images are cached."""
+        self.report({"stage": "caching latents", "done": done, "total": total})
+
     def source_bundle(self, name: str | None, *components: str) -> ModelBundle:
         """The bundle ``name``, or the one in the making, which takes over what it lacks of it.
 

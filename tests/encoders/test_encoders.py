@@ -174,12 +174,12 @@ def test_batches_at_once_are_the_same_and_errors_come_with_the_vectors() -> None
         torch.set_num_threads(before)
 
 
-NET = '''
+NET = """
 from torch import nn
 
 def tiny(width: int = 8) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, width, 4, 4), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-'''
+"""
 
 
 def test_a_network_that_timm_lacks_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

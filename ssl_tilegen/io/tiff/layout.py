@@ -51,14 +51,17 @@ def utf8_tag(code: int, text: str) -> Tag:
 
 
 def short_tag(code: int, *values: int) -> Tag:
+    """Whole numbers of 16 bits."""
     return Tag(code, _SHORT, np.array(values, "<u2"))
 
 
 def double_tag(code: int, *values: float) -> Tag:
+    """Floating-point numbers of 64 bits."""
     return Tag(code, _DOUBLE, np.array(values, "<f8"))
 
 
 def long_tag(code: int, *values: int) -> Tag:
+    """Whole numbers of 32 bits."""
     return Tag(code, _LONG, np.array(values, "<u4"))
 
 

@@ -66,7 +66,12 @@ class LatentScene:
 
 
 def scenes_of(
-    corpus: Corpus, bundle: ModelBundle, settings: WindowSettings, folder: Path, progress: Callable[[str], None]
+    corpus: Corpus,
+    bundle: ModelBundle,
+    settings: WindowSettings,
+    folder: Path,
+    progress: Callable[[str], None],
+    count_images: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[LatentScene]:
     """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
 
@@ -78,8 +83,9 @@ def scenes_of(
     for first in range(0, count, _PER_FILE):
         path = kept / f"{first:06d}.npz"
         if not path.exists():
-            progress(f"caching latents: image {first + 1} of {count}")
-            _save(path, list(maker.scenes(range(first, min(first + _PER_FILE, count)))), maker.rng)
+            numbers = range(first, min(first + _PER_FILE, count))
+            _save(path, list(maker.scenes(numbers, count_images)), maker.rng)
+            count_images(numbers.stop, count)
         scenes += _load(path, maker.rng)
     left_out = count - len({scene.origin.picture for scene in scenes})
     if not scenes:
@@ -126,11 +132,12 @@ class _Maker:
         self.rng = np.random.default_rng([settings.run.seed, 3])
         self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
 
-    def scenes(self, numbers: range) -> Iterator[LatentScene]:
+    def scenes(self, numbers: range, count_images: Callable[[int, int], None]) -> Iterator[LatentScene]:
         """Of the corpus's pictures ``numbers``; none of those smaller than a cell."""
         budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
         for number in numbers:
             check_stop("the latents of finished hundreds of images are kept; the same command continues")
+            count_images(number, len(self.corpus.pictures))
             picture = self.corpus.pictures[number]
             if min(picture.size.rows, picture.size.cols) >= self.encoder.tile_px:
                 for part in _parts(self.rng, picture, budget_mib):
