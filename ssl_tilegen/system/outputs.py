@@ -18,6 +18,7 @@ from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.system.marks import Mark
 
 _LONGEST_SUFFIX = len(".00-of-99.lock.taking")
+_LONGEST_PATH = 4096
 _KINDS = {stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -107,6 +108,10 @@ def _check_place(path: Path, option: str) -> None:
 
 def refuse_meetings(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
     """OutputError for outputs that are an input, hold one or lie in one; and the same of other outputs."""
+    for item in (*inputs, *outputs):
+        if len(os.fsencode(item.path)) > _LONGEST_PATH:
+            said = f"{str(item.path)[:40]}...: a path of more than {_LONGEST_PATH} bytes; give a shorter {item.option}"
+            raise InputError(said) if isinstance(item, Input) else OutputError(said)
     read: dict[object, Input] = {}
     above_read: dict[object, Input] = {}
     for each in inputs:
@@ -158,11 +163,15 @@ def _above(path: Path) -> Iterator[object]:
     """The folders that a place lies in."""
     here = Path(os.path.realpath(path))
     for folder in here.parents:
-        yield _resolved(folder)
+        yield _named(str(folder))
 
 
 def _resolved(path: Path) -> str:
-    text = os.path.realpath(path)
+    return _named(os.path.realpath(path))
+
+
+def _named(text: str) -> str:
+    """A resolved path by which it is known: in small letters where the file system does not tell case."""
     return text.casefold() if _folds(os.path.dirname(text)) else text  # noqa: PTH120
 
 

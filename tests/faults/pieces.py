@@ -88,6 +88,7 @@ class Fifo:
     name: str
 
     def put(self, root: Path, world: Path) -> None:
+        (root / self.name).parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(root / self.name)
 
 
