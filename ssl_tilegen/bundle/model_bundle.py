@@ -36,6 +36,7 @@ from ssl_tilegen.prior.spec import FORMAT as PRIOR_FORMAT
 from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside, write_json, write_text
 from ssl_tilegen.system.device import fast_dtype
+from ssl_tilegen.system.hashing import sha256_of_folder
 
 FORMAT = 1
 BUILT_IN = ("tiny",)
@@ -232,10 +233,7 @@ class ModelBundle:
 
     def component_hash(self, component: str) -> str:
         """sha256 over a component's configuration and weights."""
-        digest = hashlib.sha256()
-        for path in sorted((self.folder / component).glob("*")):
-            digest.update(path.name.encode() + path.read_bytes())
-        return digest.hexdigest()
+        return sha256_of_folder(self.folder / component)
 
     @cached_property
     def hash(self) -> str:

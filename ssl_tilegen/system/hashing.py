@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_tilegen.system.atomic import is_temporary
+
 _CHUNK = 1 << 20
 _known: dict[tuple[Any, ...], str] = {}
 
@@ -38,7 +40,7 @@ def sha256_of_file(path: Path) -> str:
 
 def sha256_of_folder(folder: Path, files: Iterable[Path] | None = None) -> str:
     """The hash of the names and contents of ``files`` (default: all files directly in ``folder``), sorted by path."""
-    found = folder.glob("*") if files is None else files
+    found = (path for path in folder.glob("*") if not is_temporary(path.name)) if files is None else files
     return _of_files(tuple(path for path in sorted(found) if path.is_file()), names=True)
 
 

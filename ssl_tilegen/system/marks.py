@@ -194,6 +194,23 @@ def remove_work(path: Path, known: str = ".*") -> None:
         remove(path)
 
 
+def run(path: Path) -> str | None:
+    """The folder of one stage of `train`: signed, or of an earlier version, which kept its settings and no sign."""
+    facts = _json(path / "settings.json") if path.is_dir() and not path.is_symlink() else None
+    if isinstance(facts, dict) and isinstance(facts.get("run"), dict):
+        return None
+    return work()(path)
+
+
+def bundle(path: Path) -> str | None:
+    """A model bundle: its ``bundle.json``; or an empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return None
+    facts = _json(path / "bundle.json") if path.is_dir() else None
+    is_ours = isinstance(facts, dict) and {"name", "encoder"} <= facts.keys()
+    return None if is_ours else "no bundle.json of a model bundle"
+
+
 def one_of(*marks: Mark) -> Mark:
     """Any of several marks; the first one's words where none is there."""
 

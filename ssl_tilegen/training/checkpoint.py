@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError
+from ssl_tilegen.system.atomic import flush, flush_tree, remove
 from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.sharding import cut_like, whole
 
@@ -43,7 +42,7 @@ def save_checkpoint(
     if not write:
         return
     fresh, old, final = (out / f"{_FOLDER}{suffix}" for suffix in (".new", ".old", ""))
-    shutil.rmtree(fresh, ignore_errors=True)
+    remove(fresh)
     fresh.mkdir(parents=True)
     save_file(weights, fresh / "weights.safetensors")
     for number, dense in enumerate(averaged):
@@ -52,12 +51,13 @@ def save_checkpoint(
     counts = {"updates": ema.updates, "others": [each.updates for each in others]}
     state = {"step": step} | counts | {name: part.state_dict() for name, part in more.items()}
     (fresh / "state.json").write_text(json.dumps(state))
-    _reach_the_disk(fresh)
+    flush_tree(fresh)
     if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         final.replace(old)
     fresh.replace(final)
-    shutil.rmtree(old, ignore_errors=True)
+    flush(out)
+    remove(old)
 
 
 def load_checkpoint(
@@ -127,10 +127,3 @@ def _cut_state(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[
 def _dense(module: nn.Module) -> dict[str, Tensor]:
     """The state with memory of its own and in the usual order, as safetensors wants it."""
     return {key: value.contiguous() for key, value in module.state_dict().items()}
-
-
-def _reach_the_disk(folder: Path) -> None:
-    """Flush the files, so that a rename can never be on the disk before what it names."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from ssl_tilegen.system.atomic import writing
+
 _NOT_DRAWN = {"step", "steps", "eta_s"}
 _WIDTH, _HEIGHT, _MARGIN = 420, 220, 34
 _ACROSS = 3
@@ -34,9 +36,8 @@ def draw_curves(logs: Path | Sequence[Path], out: Path, only: Collection[str] = 
     sheet = Image.new("RGB", (min(len(curves), _ACROSS) * _WIDTH, down * _HEIGHT), _PAPER)
     for place, (name, points) in enumerate(curves.items()):
         sheet.paste(_panel(name, points, starts), (place % _ACROSS * _WIDTH, place // _ACROSS * _HEIGHT))
-    fresh = out.with_name(f"{out.stem}.part{out.suffix}")
-    sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(fresh, optimize=True)
-    fresh.replace(out)
+    with writing(out) as fresh:
+        sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(fresh, optimize=True)
 
 
 def _in_sequence(logs: Sequence[Path]) -> tuple[Curves, list[float]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.config.train import RunSettings
+from ssl_tilegen.system.atomic import write_text
 from ssl_tilegen.training.curves import draw_curves
 
 LogProgress = Callable[[dict[str, Any]], None]
@@ -71,9 +72,7 @@ def _drop_lines_after(path: Path, step: int) -> None:
         with suppress(ValueError, KeyError, TypeError):  # a kill may have cut the last line
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-    fresh = path.with_name(path.name + ".part")
-    fresh.write_text("".join(kept))
-    fresh.replace(path)
+    write_text(path, "".join(kept))
 
 
 def _tensorboard(folder: Path, start: int) -> Any:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import FormatError, SettingError
+from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.ema import EMA
 
 WIDTHS = (0.05, 0.1)
@@ -62,7 +63,7 @@ class EMAWidths:
             if write:
                 self._write(module, ema, step)
         if write:
-            for path in self.folder.glob("*.safetensors"):
+            for path in self.folder.glob("[!.]*.safetensors"):
                 of = int(path.name.split("-")[0])
                 if of > step or (of % self._every and of != step):  # of a run that was told another length
                     path.unlink()
@@ -72,8 +73,8 @@ class EMAWidths:
         path = self.folder / f"{step:08d}-{ema.width:g}.safetensors"
         weights = {name: value.detach().cpu().half().contiguous() for name, value in module.named_parameters()}
         facts = {"updates": ema.updates, "width": ema.width}
-        save_file(weights, path.with_suffix(".part"), {"profile": json.dumps(facts)})
-        path.with_suffix(".part").replace(path)
+        with writing(path) as part:
+            save_file(weights, part, {"profile": json.dumps(facts)})
 
     @torch.no_grad()
     def chosen(self, module: nn.Module) -> nn.Module:

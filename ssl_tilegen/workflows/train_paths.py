@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """All that `train` reads and writes, for the gate; and the lock of a run."""
 
 from __future__ import annotations
@@ -90,3 +91,76 @@ def _inputs(settings: Any, config: Path, bundle_folder: Path) -> Iterator[Input]
     table = getattr(settings, "table", None)
     if table:
         yield Input(Path(table), "the table", whole=False)
+=======
+"""All that `train` reads and writes, for the gate, and the folder of its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.locks import lock_file
+from ssl_tilegen.system.outputs import Input, Output, check_paths
+from ssl_tilegen.training.stage import StageContext
+
+RUN_NAMES = (
+    r"settings\.json|data\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|cache|tensorboard|"
+    r"snapshots|averages|profiles|samples?"
+)
+"""What the folder of a run may hold."""
+_BUNDLES = ("bundle", "start_from", "feature_bundle")
+_FILES = ("table", "weights")
+_GLOB = frozenset("*?[")
+
+
+def check_run(settings: Any, config: Path, context: StageContext) -> None:
+    """OutputError or InputError where training would write over what it reads, or over what is not its own."""
+    run, bundle = context.run_folder, context.bundle_folder
+    outputs = [
+        Output(run, marks.run, "--out", "work"),
+        Output(bundle, marks.bundle, "--out", "work"),
+        Output(lock_file(run), marks.lock, "--out", "work"),
+        Output(lock_file(bundle), marks.lock, "--out", "work"),
+    ]
+    check_paths((each for each in _inputs(settings, config) if not _is(each.path, bundle)), outputs)
+
+
+def clear_run(folder: Path) -> None:
+    """Remove a run that is started over. OutputError, with nothing removed, where something foreign lies in it."""
+    strange = marks.foreign_in(folder, f"{marks.WORK_FILE}|{RUN_NAMES}")
+    if strange:
+        raise OutputError(f"{folder}: has '{strange}' in it, which is no part of a run; move it away, then --restart")
+    atomic.remove(folder)
+
+
+def sign_run(folder: Path) -> None:
+    """Make the folder of a run, which says that it is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / marks.WORK_FILE).exists():
+        atomic.write_json(folder / marks.WORK_FILE, {"software": marks.SOFTWARE, "what": "a run of ssl-tilegen train"})
+
+
+def _is(path: Path, other: Path) -> bool:
+    return path.resolve() == other.resolve()
+
+
+def _inputs(settings: Any, config: Path) -> Iterator[Input]:
+    yield Input(config, "--config")
+    for name in _BUNDLES:
+        if value := getattr(settings, name, None):
+            yield Input(Path(value), name)
+    for name in _FILES:
+        if value := getattr(settings, name, None):
+            yield Input(Path(value), name)
+    data = getattr(settings, "data", None)
+    for source in data.sources if data else ():
+        for path in source.paths:
+            if not _GLOB & set(str(path)):
+                yield Input(Path(path), "data.sources", whole=False)
+    probe = getattr(settings, "probe", None)
+    for path in (probe.train, probe.test) if probe else ():
+        yield Input(Path(path), "probe", whole=False)
+>>>>>>> a72bb4f (train asks the gate, holds one lock a stage, and writes through system/atomic; component hashes are kept)

@@ -12,6 +12,7 @@ import torch
 
 from ssl_tilegen.encoders.text import TextEncoder
 from ssl_tilegen.prior.spec import TextFacts
+from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.prior_table import Row
 
 
@@ -28,8 +29,6 @@ def caption_vectors(
     path = folder / f"captions-{key}.npy"
     if not path.exists():
         say(f"embedding {len(captions)} captions by {encoder.name}")
-        folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part.npy")
-        np.save(part, encoder.embed(captions))
-        part.replace(path)
+        with writing(path) as part:
+            np.save(part, encoder.embed(captions))
     return dict(zip(captions, np.load(path), strict=True)), facts

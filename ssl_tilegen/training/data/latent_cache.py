@@ -24,6 +24,7 @@ from ssl_tilegen.config.train import WindowSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.system.signals import check_stop
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
 from ssl_tilegen.training.data.images import TrainingImage
@@ -226,9 +227,8 @@ def _save(path: Path, scenes: list[LatentScene], rng: np.random.Generator) -> No
         for k, grid in enumerate(scene.grids):
             arrays |= {f"{number}/cells{k}": grid.cells, f"{number}/corner{k}": np.array(grid.corner_px)}
             arrays[f"{number}/stride{k}"] = np.array(grid.stride_px)
-    temporary = path.with_name(f"{path.name}.part.npz")
-    np.savez(temporary, **arrays)  # type: ignore[arg-type]
-    temporary.replace(path)
+    with writing(path) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def _load(path: Path, rng: np.random.Generator) -> list[LatentScene]:

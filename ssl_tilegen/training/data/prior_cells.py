@@ -19,6 +19,7 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import view_at
+from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.corpus import apply_d4
 from ssl_tilegen.training.data.latent_cache import embedded_grid
 from ssl_tilegen.training.data.prior_table import Row
@@ -178,9 +179,8 @@ def _save(path: Path, pieces: list[Piece], seen: list[Seen]) -> None:
         "states": np.concatenate([p.state.ravel() for p in pieces]),
         "seen": np.array(json.dumps(facts)),
     }
-    part = path.with_name(f"{path.name}.part.npz")
-    np.savez(part, **arrays)
-    part.replace(path)
+    with writing(path) as part:
+        np.savez(part, **arrays)
 
 
 def _load(path: Path) -> tuple[list[Piece], list[Seen]]:
