@@ -84,6 +84,13 @@ def require_plain(path: Path, option: str = "the input") -> None:
         raise InputError(f"{path}: is {kind}; give {option} as a file or folder")
 
 
+def require_name(path: Path, option: str = "-o") -> Path:
+    """``path`` itself; OutputError for the working folder, the root and what lies above, which cannot be an output."""
+    if not path.name or path.name == "..":
+        raise OutputError(f"{path}: is no name of an output; choose another {option}")
+    return path
+
+
 def _special(path: Path) -> str | None:
     try:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
@@ -93,8 +100,7 @@ def _special(path: Path) -> str | None:
 
 def _check_place(path: Path, option: str) -> None:
     """The folder can be made or written to, and the name leaves room for those of temporary files."""
-    if not path.name or path.name == "..":
-        raise OutputError(f"{path}: is no name of an output; choose another {option}")
+    require_name(path, option)
     length, most = len(os.fsencode(path.name)), 255 - _LONGEST_SUFFIX
     if length > most:
         raise OutputError(f"{path.name[:40]}...: a name of {length} bytes, at most {most} can be used; shorten it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -12,10 +11,6 @@ from ssl_tilegen.bundle.card import write_card
 from ssl_tilegen.config.train import STAGES, load_stage_settings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system.atomic import write_text
-<<<<<<< HEAD
-=======
-from ssl_tilegen.system.locks import Held, lock
->>>>>>> a72bb4f (train asks the gate, holds one lock a stage, and writes through system/atomic; component hashes are kept)
 from ssl_tilegen.system.resources import allow_many_files
 from ssl_tilegen.system.signals import finishing
 from ssl_tilegen.training.checkpoint import has_checkpoint
@@ -23,15 +18,10 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
-<<<<<<< HEAD
 from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, locked_run
-=======
-from ssl_tilegen.workflows.train_paths import check_run, clear_run, sign_run
->>>>>>> a72bb4f (train asks the gate, holds one lock a stage, and writes through system/atomic; component hashes are kept)
 
 Report = Callable[[dict[str, Any]], None]
 _STOPPING_S = 60.0  # that a step and its checkpoint may take after a signal
-_WAIT_S = 120.0  # for another stage that puts its part into the same bundle
 
 
 def train(
@@ -67,7 +57,6 @@ def train(
     allow_many_files()
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
-<<<<<<< HEAD
     if not processes.is_first:
         return _trained(kind, settings, context, config, stop)
     check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
@@ -86,7 +75,8 @@ def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop
         made = kind.prepare(settings, data, context)
     module = None
     if made.module is not None:
-        module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
+        with finishing(_STOPPING_S):  # a step and its checkpoint
+            module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
         made.export(module, context)
         write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
@@ -98,50 +88,12 @@ def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop
 def _open_run(folder: Path, settings: Any, data: Any, report: Report) -> None:
     """Make the run's folder and record its settings and data; report how they differ from those it was begun with."""
     recorded = folder / SETTINGS_FILE
-=======
-    check_run(settings, config, context)
-    with _locked(context) as held:
-        data = kind.load_data(settings, context)
-        with processes.first_alone():
-            if processes.is_first:
-                _open_run(context.run_folder, settings, data, restart, say)
-        with processes.first_alone():
-            made = kind.prepare(settings, data, context)
-        module = None
-        if made.module is not None:
-            with finishing(_STOPPING_S):  # the step and its checkpoint
-                module = train_stage(made, settings.run, context.run_folder, say, processes, stop).to("cpu")
-        if held and not (stop() and made.whole_run_only):
-            held.check()
-            with finishing(_STOPPING_S), lock(context.bundle_folder, option="--out", wait_s=_WAIT_S):
-                made.export(module, context)
-                write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
-        processes.wait()
-    return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
-
-
-def _locked(context: StageContext) -> AbstractContextManager[Held | None]:
-    """The lock of a stage's run, which the first of many processes holds for all of them."""
-    return lock(context.run_folder, option="--out") if context.processes.is_first else nullcontext()
-
-
-def _open_run(folder: Path, settings: Any, data: Any, restart: bool, report: Report) -> None:
-    """Make or clear the run's folder and record its settings and data; report how they differ from those it was begun
-    with."""
-    recorded = folder / "settings.json"
->>>>>>> a72bb4f (train asks the gate, holds one lock a stage, and writes through system/atomic; component hashes are kept)
     try:
-        if restart and folder.exists():
-            clear_run(folder)
-        sign_run(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         goes_on = has_checkpoint(folder)
         changes = changed_settings(recorded, settings) if goes_on else []
         write_text(recorded, settings.model_dump_json(indent=2))
         other_data = keep_data(data, folder) and goes_on
-<<<<<<< HEAD
-=======
-        write_text(recorded, settings.model_dump_json(indent=2))
->>>>>>> a72bb4f (train asks the gate, holds one lock a stage, and writes through system/atomic; component hashes are kept)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write here ({error.strerror}); choose another --out") from error
     if changes:

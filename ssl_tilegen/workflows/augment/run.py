@@ -23,7 +23,7 @@ from ssl_tilegen.system.atomic import sweep, write_json
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.system.locks import Busy, Share, lock, lock_file
-from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_plain
+from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.augment.images import paint_image
 from ssl_tilegen.workflows.augment.inputs import Original, Originals, read_originals
@@ -53,9 +53,9 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     """
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
-    out, share = settings.out or default_output(source), settings.shard or worker_shard()
-    check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
+    out, share = require_name(settings.out or default_output(source)), settings.shard or worker_shard()
     _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, share)
+    check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
     if not source.is_dir():

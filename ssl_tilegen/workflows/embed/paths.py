@@ -9,7 +9,7 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.grids import part_of
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.locks import Share, lock_file
-from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_plain
+from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.regions import region_files
 from ssl_tilegen.workflows.embed.report import COLUMNS, summary_path
@@ -22,6 +22,9 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, share: Share) -
     """Before anything is written: no output of the whole run is one of its inputs, or another output, and its table
     may be written. What lies at each job's own outputs is looked at by `check_job`."""
     own = option_of_grid(settings)
+    for job in jobs:
+        require_name(job.grid, own)
+    require_name(settings.summary or Path("none"), "--summary")
     written = [output for job in jobs for output in outputs_of(job, settings, own)]
     written += [Output(lock_file(job.grid, share), marks.never, own, "work") for job in jobs]
     table = summary_path(settings, share)

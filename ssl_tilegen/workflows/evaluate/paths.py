@@ -9,7 +9,7 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.locks import lock_file
-from ssl_tilegen.system.outputs import Input, Output, check_paths
+from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.workflows.evaluate.feature_cache import PART_NAMES
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
@@ -17,6 +17,8 @@ from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 def check_run(settings: EvaluateSettings) -> None:
     """Before the long work: errors of one line where the report cannot be written or would cost something."""
     path = settings.report
+    for own, option in ((path, "--report"), (settings.report_json, "--report-json")):
+        require_name(own or Path("none"), option)
     if path and path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"--report {path}: expected a name that ends in .html")
     if path and not path.resolve().parent.is_dir():

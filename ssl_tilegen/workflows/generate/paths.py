@@ -13,7 +13,7 @@ from ssl_tilegen.io.uri import source_of
 from ssl_tilegen.prior.scene import legend_of
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock_file
-from ssl_tilegen.system.outputs import Input, Output, check_paths
+from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.workflows.generate.preview import preview_of
 from ssl_tilegen.workflows.model_paths import model_inputs
 
@@ -22,6 +22,8 @@ LEGEND = ("colour", "label", "text")
 
 def check_run(settings: GenerateSettings, out: Path) -> None:
     """OutputError or InputError where something would be lost, or nothing can be written. Writes nothing."""
+    require_name(out)
+    require_name(settings.save_grid or out, "--save-grid")
     check_suffix(out)
     check_paths(_inputs(settings), _outputs(settings, out), overwrite=settings.overwrite)
 

@@ -35,7 +35,7 @@ from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.locks import lock
-from ssl_tilegen.system.outputs import Input, Output, check_paths
+from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.workflows.embed.view import source_facts
 
 _NOMINAL = 10.0  # magnification times um/px
@@ -63,7 +63,7 @@ class ExchangeReport:
 
 def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
     """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
-    out = out or source.with_suffix(".h5")
+    out = require_name(out or require_name(source).with_suffix(".h5"))
     check_paths([Input(source, "the grid")], [Output(out, marks.features)], overwrite=overwrite)
     grid = EmbeddingGrid.open(source)
     with lock(out) as held:
@@ -130,7 +130,7 @@ def import_features(
     ``image`` (the slide they were taken from) does. ``tile``: a patch's side in those pixels, where the file does not
     say it. Cells without a patch are background.
     """
-    out = out or source.with_suffix(".zarr")
+    out = require_name(out or require_name(source).with_suffix(".zarr"))
     read = [Input(source, "the file of features"), *([Input(image, "--image")] if image else [])]
     check_paths(read, [Output(out, marks.grid), Output(part_of(out), marks.grid, role="work")], overwrite=overwrite)
     features = read_features(source)

@@ -12,7 +12,7 @@ from ssl_tilegen.io.uri import source_of
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock
-from ssl_tilegen.system.outputs import Input, Output, check_paths
+from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
 
@@ -29,7 +29,7 @@ def describe_grid(path: Path) -> dict[str, Any]:
 
 def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
     """The picture of a grid as PNG, beside the image it was made from if that is given."""
-    out = out or path.with_name(path.name.removesuffix(".zarr") + PREVIEW)
+    out = require_name(out or require_name(path).with_name(path.name.removesuffix(".zarr") + PREVIEW))
     check_paths(_inputs(path, image), [Output(out, marks.preview("grid preview", path.name))], overwrite=overwrite)
     grid, title = EmbeddingGrid.open(path), marks.preview_title("grid preview", path.name)
     with lock(out) as held:
