@@ -40,16 +40,19 @@ def limits(gpx: float | None = None, gib: float | None = None) -> Iterator[None]
 
 def check_pixels(rows: float, cols: float, what: str) -> None:
     """BudgetError where ``what`` has more gigapixels than allowed."""
+    rows, cols = _float(rows), _float(cols)
     gpx = rows * cols / 1e9
     if not gpx <= _limits.gpx:
         raise BudgetError(
-            f"{what}: {cols:,.0f} x {rows:,.0f} px are {_number(gpx)} gigapixels, more than the {_limits.gpx:g} that "
-            f"are taken on; check the size and the resolution, or allow it with --max-gpx {_rounded_up(gpx)}"
+            f"{what}: {_number(cols)} x {_number(rows)} px are {_number(gpx)} gigapixels, more than the "
+            f"{_limits.gpx:g} that are taken on; check the size and the resolution, or allow it with "
+            f"--max-gpx {_rounded_up(gpx)}"
         )
 
 
 def check_memory(need: float, what: str) -> None:
     """BudgetError where ``what`` takes more bytes of memory than allowed."""
+    need = _float(need)
     limit = _limits.gib * GIB if _limits.gib else _FREE_SHARE * free_memory()
     if not need <= limit:
         raise BudgetError(
@@ -86,8 +89,16 @@ def _group_free() -> float:
     return float("inf")
 
 
+def _float(value: float) -> float:
+    """A number, infinite where it is a whole one too large for floating point."""
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if 100 <= value < 1e15 else f"{value:.3g}"
 
 
 def _rounded_up(value: float) -> str:

@@ -15,7 +15,7 @@ from tests.faults.cases import hostile, inputs, output_ends, outputs, shared, st
 
 LONG = os.environ.get("SSL_TILEGEN_FAULTS") == "long"
 FAMILIES = (outputs, inputs, values, hostile, output_ends, surroundings, stories, shared, steps)
-CHECKED = (outputs, inputs)  # families of which every case has been run against the program as it stands
+CHECKED = (outputs, inputs, values)  # families of which every case has been run against the program as it stands
 EVERY = {
     "value": 6, "wrong": 4, "input": 4, "name": 4, "step": 4, "kill": 3, "geojson": 3, "around": 3,
     "disk": 2,
