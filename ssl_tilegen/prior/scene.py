@@ -19,6 +19,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.system import atomic
 from ssl_tilegen.system.hashing import sha256_of_file
+from ssl_tilegen.system.outputs import require_plain
 from ssl_tilegen.system.table_cells import defused, restored_row
 
 _WIDTH_PX = 1024
@@ -62,6 +63,7 @@ class Scene:
 def read_scene(path: Path, size: Size | None) -> Scene:
     """The map at ``path``. A picture of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
     the features reach (GeoJSON, whose coordinates are pixels of the picture). InputError where it cannot be used."""
+    require_plain(path, "--scene")
     return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_picture(path, size)
 
 

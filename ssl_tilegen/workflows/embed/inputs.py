@@ -66,6 +66,7 @@ def read_list(path: Path) -> list[Entry]:
     Raises InputError with the line's number where one cannot be used.
     """
     require_plain(path, "--list")
+    require_plain(path, "--list")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
