@@ -7,6 +7,8 @@ those of the critic that a painter is trained against (EfficientNet-Lite0).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -34,7 +36,8 @@ class EfficientNetLiteEncoder:
         self.tile_px, self.device, self.batch = tile_px, torch.device(device), batch or 32
         network = EfficientNetLite(_VARIANT)
         network.load_state_dict(load_packaged(_VARIANT), strict=False)  # all but counters of batches, by construction
-        self.module = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        frozen: Any = network.eval().requires_grad_(False)
+        self.module = frozen.to(self.device, memory_format=torch.channels_last)
         self.weights_sha256 = hash_of_weights(self.module)
 
     @torch.inference_mode()

@@ -70,7 +70,7 @@ def own_network(arch: Any, features: int, arch_args: Any) -> Any:
         from ssl_tilegen.nets.convnext import ConvNeXtAtto
 
         return ConvNeXtAtto(features, arch_args["ls_init_value"])
-    variant, levels = arch.removeprefix("tf_efficientnet_lite"), arch_args.get("out_indices")
+    variant, levels = arch.removeprefix("tf_efficientnet_lite"), arch_args.get("out_indices", ())
     if variant in ("0", "1", "2", "3", "4") and set(arch_args) == {"features_only", "out_indices"} and _rises(levels):
         from ssl_tilegen.nets.efficientnet_lite import PooledLevels
 

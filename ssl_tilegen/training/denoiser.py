@@ -43,9 +43,11 @@ from ssl_tilegen.training.statistics import (
     latent_deviation,
     latent_statistics,
 )
+from ssl_tilegen.training.translation import translated_weights
 
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
+_TRANSLATED = 3000
 _TRIES = 1000
 _STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
@@ -143,7 +145,18 @@ class DenoiserStage(Stage):
         self._mean, self._spread = (torch.from_numpy(v) for v in condition_statistics(self.scenes))
         if self.local:
             self._set_statistics()
-        self.said_of_start = start.fill(self.module, statistics=s.start_statistics) if start else ""
+        self.said_of_start = ""
+        if start:
+            self.said_of_start = start.fill(self.module, statistics=s.start_statistics, weights=self._translated(start))
+
+    def _translated(self, start: Start) -> dict[str, Tensor] | None:
+        """The weights of the start for the vectors of our encoder; None where they need no translation."""
+        if not (self.local and self.corpus and start.needs_translation):
+            return None
+        rng, side = np.random.default_rng([self.settings.run.seed, 6]), self.bundle.info.encoder.tile_px
+        tiles = np.stack([self.corpus.crop(rng, side) for _ in range(_TRANSLATED)])
+        weights = start.theirs.denoiser.state_dict()
+        return translated_weights(weights, start.theirs, self.bundle, tiles, self._mean, self._spread)
 
     def _network(self) -> dict[str, Any]:
         """The configuration of the network: that of the start, what follows from the bundle, and the user's on top."""

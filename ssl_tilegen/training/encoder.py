@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_tilegen.bundle import EncoderInfo, ModelBundle, save_component, update_info
 from ssl_tilegen.config.train import EncoderSettings
 from ssl_tilegen.nets import timm_network
+from ssl_tilegen.nets.backbones import fill_packaged
 from ssl_tilegen.nets.tile_encoder import TileEncoder
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item
@@ -58,6 +59,8 @@ class EncoderStage(Stage):
         if settings.start_from:
             start = ModelBundle.load(settings.start_from).encoder
             net.load_state_dict(getattr(start, "net", start).state_dict())
+        elif settings.start_weights:
+            fill_packaged(getattr(net, "body", net), settings.start_weights)
         else:
             self._start_patches()
         if isinstance(self.module, SelfDistilled):
@@ -135,11 +138,12 @@ class EncoderStage(Stage):
         return encoder.eval()
 
     def _shifted_pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A tile and the same shifted by at most 8 px, turned alike."""
+        """A tile, and the same turned alike, shifted by at most 8 px and recoloured (``data.stain``, brightness)."""
         side = self.settings.tile_px
         both = self.corpus.crop(rng, side + _FIT_SHIFT_PX)
         row, col = rng.integers(_FIT_SHIFT_PX + 1, size=2)
-        return both[:side, :side], both[row : row + side, col : col + side]
+        other = np.ascontiguousarray(both[row : row + side, col : col + side])
+        return both[:side, :side], self.corpus.recoloured(rng, other)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Any = joint_embedding_loss if self.settings.loss == "lejepa" else distillation_loss

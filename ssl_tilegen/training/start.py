@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import WindowSettings
@@ -13,7 +14,8 @@ from ssl_tilegen.errors import SettingError
 from ssl_tilegen.training.warm_start import fill_what_fits, said_of_start
 
 _TARGETS = {"flow": "flow", "v_prediction": "v", "epsilon": "epsilon"}
-_STATISTICS = ("condition_mean", "condition_std", "latent_std")
+_STATISTICS = {"condition_mean": "encoder", "condition_std": "encoder", "latent_std": "autoencoder"}
+"""Buffers that were measured on images, and the component whose output they describe."""
 _NOT_OF_THE_NET = ("_diffusers_version", "prediction_type", "scheduler")
 
 
@@ -57,19 +59,24 @@ class Start:
             return None
         return np.array(mean, np.float32), np.array(scale, np.float32)
 
-    def fill(self, module: Any, *, statistics: bool) -> str:
-        """Put its weights into ``module`` as far as they fit; ``statistics``: and the buffers that were measured on its
-        images. Returns how many were taken. SettingError where nothing fits."""
-        weights = self.theirs.denoiser.state_dict()
+    @property
+    def needs_translation(self) -> bool:
+        """Whether it is a local network that another encoder's vectors conditioned."""
+        return hasattr(self.theirs.denoiser, "condition_in") and not self._same("encoder")
+
+    def fill(self, module: Any, *, statistics: bool, weights: dict[str, Tensor] | None = None) -> str:
+        """Put its weights (or ``weights`` instead) into ``module`` as far as they fit; ``statistics``: and the buffers
+        that were measured on its images. Returns how many were taken. SettingError where nothing fits."""
+        weights = weights or self.theirs.denoiser.state_dict()
         left = fill_what_fits(module, weights)
         if len(left) == len(list(module.named_parameters())):
             kind = type(module).__name__
             raise SettingError(f"start_from {self.name}: nothing of its denoiser fits this {kind}; leave start_from "
                                "out or take the [net] it was trained with")  # fmt: skip
-        if statistics and self._same("encoder") and self._same("autoencoder"):
-            for name, buffer in module.named_buffers():
-                if name in _STATISTICS and name in weights and weights[name].shape == buffer.shape:
-                    buffer.copy_(weights[name])
+        for name, buffer in module.named_buffers() if statistics and self._same("autoencoder") else ():
+            part = _STATISTICS.get(name)
+            if part and self._same(part) and name in weights and weights[name].shape == buffer.shape:
+                buffer.copy_(weights[name])
         return said_of_start(self.name, module, left)
 
     def _same(self, component: str) -> bool:

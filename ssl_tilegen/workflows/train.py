@@ -15,7 +15,7 @@ from ssl_tilegen.system.resources import allow_many_files
 from ssl_tilegen.system.signals import finishing
 from ssl_tilegen.training.checkpoint import has_checkpoint
 from ssl_tilegen.training.distributed import Processes
-from ssl_tilegen.training.loop import train_stage
+from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
 from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, locked_run
@@ -75,7 +75,7 @@ def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop
         made = kind.prepare(settings, data, context)
     module = None
     if made.module is not None:
-        with finishing(_STOPPING_S):  # a step and its checkpoint
+        with finishing(_STOPPING_S), flushed_denormals():  # time for a step and its checkpoint
             module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
         made.export(module, context)

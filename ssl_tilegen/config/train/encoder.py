@@ -44,6 +44,9 @@ class EncoderSettings(StageSettings):
     """Arguments of timm.create_model (depth, embed_dim, patch_size ...)."""
     start_from: str | None = None
     """Bundle whose encoder's network is the start (warm start)."""
+    start_weights: str | None = None
+    """Packaged ImageNet weights that the network starts from: efficientnet-lite0 to -lite4, for an ``arch`` of the same
+    name in timm (tf_efficientnet_lite0 ...). With run.steps = 0 only the embedding's two parts are fitted."""
     features: int = Field(192, gt=0)
     """Length of the network's own output, which the loss sees."""
     dim: int = Field(128, gt=0)

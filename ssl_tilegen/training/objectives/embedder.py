@@ -19,8 +19,10 @@ class Embedder(nn.Module):
 
     @torch.no_grad()
     def folded(self) -> nn.Module:
-        """The network with the running statistics folded into its head."""
+        """The network with the running statistics folded into its head; as it is where it has none (pooled stages)."""
         net = copy.deepcopy(self.net)
+        if not hasattr(net, "get_classifier"):
+            return net.eval()
         deviation = (self.standardise.running_var + self.standardise.eps).sqrt()
         head = net.get_classifier()
         head.weight.div_(deviation[:, None])

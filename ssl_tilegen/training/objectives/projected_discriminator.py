@@ -20,6 +20,7 @@ class ProjectedDiscriminator(nn.Module):
 
     ``mean``, ``std`` (D,) are statistics of the condition. NaN in the condition stands for what the generator was not
     given. It counts as zero, and two mask channels (content, and layout: the last number) say that it is missing.
+    Heads of fine maps are narrower than ``width``: most of the time would go into them.
     """
 
     keep_together = True  # called with other weights than its own, see `adversarial_losses`
@@ -30,7 +31,9 @@ class ProjectedDiscriminator(nn.Module):
         super().__init__()
         self.register_buffer("mean", mean.clone())
         self.register_buffer("std", std.clone())
-        self.heads = nn.ModuleList(_Head(count, len(mean) + 2, width) for count in channels)
+        widths = [max(min(16, width), min(width, width * (level + 1) // 3)) for level in range(len(channels))]
+        pairs = zip(channels, widths, strict=True)
+        self.heads = nn.ModuleList(_Head(count, len(mean) + 2, wide) for count, wide in pairs)
 
     def forward(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
         known = self._normalised(condition)
@@ -59,8 +62,9 @@ class _Head(nn.Module):
     def forward(self, maps: Tensor, condition: Tensor) -> Tensor:
         h = self.act(self.enter(self.norm(maps)))
         h = self.act(self.mix(h))
-        asked = nn.functional.interpolate(condition, size=h.shape[-2:], mode="bilinear", align_corners=False)
-        return self.logit(h) + (h * self.project(asked)).mean(1, keepdim=True)
+        asked = self.project(condition)  # at the condition's own size: both maps are linear
+        asked = nn.functional.interpolate(asked, size=h.shape[-2:], mode="bilinear", align_corners=False)
+        return self.logit(h) + (h * asked).mean(1, keepdim=True)
 
 
 def adversarial_losses(
