@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ssl_tilegen.system.atomic import is_temporary
+
+if TYPE_CHECKING:  # its import is most of what --help would wait for
+    import numpy as np
 
 _CHUNK = 1 << 20
 _known: dict[tuple[Any, ...], str] = {}
@@ -69,4 +70,4 @@ def _identity(path: Path) -> tuple[Any, ...]:
 def _bytes_of(part: bytes | str | np.ndarray[Any, Any]) -> bytes:
     if isinstance(part, str):
         return part.encode("utf-8", "surrogateescape")
-    return part.tobytes() if isinstance(part, np.ndarray) else part
+    return part if isinstance(part, bytes) else part.tobytes()

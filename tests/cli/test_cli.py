@@ -95,7 +95,7 @@ def test_embed_prints_one_summary(picture: Path, bundle: Path, capsys: pytest.Ca
     assert code_of("embed", picture, "--gsd", 0.15, "--model", bundle, "--json") == 0
     out, err = capsys.readouterr()
     (report,) = json.loads(out)
-    assert report["status"] == "done" and report["cells"] == 6 and report["counts"]["ok"] == 6
+    assert report["status"] == "done" and report["cells"] == 3 * 4 and report["counts"]["ok"] == 3 * 4
     assert out.count("\n") == 1 and "embed a.png" in err
     assert is_complete(picture.with_suffix(".zarr"))
 
@@ -126,7 +126,7 @@ def test_a_configuration_file_and_options_over_it(
     config = tmp_path / "c.toml"
     config.write_text(f'model = "{bundle}"\ngsd = 0.3\nstride = 16\n')
     assert code_of("embed", picture, "--config", config, "--stride", 32, "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["cells"] == 3 * 5
+    assert json.loads(capsys.readouterr().out)[0]["cells"] == 4 * 6
     for text, message in (("strides = 3", "unknown key 'strides'"), ("stride = ", "not valid TOML"), ("stride=0", "0")):
         config.write_text(text)
         assert code_of("embed", picture, "--config", config) == 1
