@@ -18,7 +18,8 @@ import numpy as np
 import zarr
 
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.geometry import Size, Window, cover
+from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.grids.shard_windows import SHARD_CELLS, shards
 from ssl_tilegen.grids.spec import (
     FORMAT,
     KIND,
@@ -28,9 +29,11 @@ from ssl_tilegen.grids.spec import (
     georeference,
 )
 from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.budget import check_memory
 
-SHARD_CELLS = 32
 CHUNK_CELLS = 16
+_FLAG_BYTES = 4096  # what reading the flag of one shard takes while all are read
+_CODE_BYTES = 10  # of a cell: its validity, as it is read and as it is counted
 
 
 class EmbeddingGrid:
@@ -121,7 +124,7 @@ class GridWriter:
 
     def __init__(self, path: Path, part: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._part, self._group = path, spec, part, group
-        self.shards: tuple[Window, ...] = shards(spec.shape)
+        self.shards: Sequence[Window] = shards(spec.shape)
 
     @classmethod
     def start(cls, path: Path, spec: GridSpec, *, restart: bool = False, heal: bool = False) -> GridWriter:
@@ -180,11 +183,6 @@ class GridWriter:
     def discard(self) -> None:
         """Remove the unfinished grid."""
         _discard(self._part)
-
-
-def shards(cells: Size) -> tuple[Window, ...]:
-    """The shards of a grid of ``cells``: disjoint windows of cells that cover it, row by row."""
-    return tuple(cover(cells, Size(SHARD_CELLS, SHARD_CELLS)))
 
 
 def write_grid(
@@ -350,6 +348,7 @@ def _load(path: Path) -> tuple[zarr.Group, GridSpec]:
             raise ValueError("the record of shards has a wrong length")
     except Exception as error:
         raise FormatError(f"{path}: damaged grid ({_line(error)}); embed the source again") from error
+    check_memory(len(shards(spec.shape)) * _FLAG_BYTES + spec.shape.area * _CODE_BYTES, f"{path}: {spec.shape} cells")
     return group, spec
 
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image as Picture
 
 from ssl_tilegen.config import EvaluateSettings
-from ssl_tilegen.errors import InputError
+from ssl_tilegen.errors import BudgetError, InputError
+from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.workflows.evaluate.features import Features
-from ssl_tilegen.workflows.evaluate.image_sets import read_set
+from ssl_tilegen.workflows.evaluate.image_sets import places, read_set
 from ssl_tilegen.workflows.evaluate.pairs import matched_images
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.scores import scores_of
@@ -102,3 +103,19 @@ def test_intervals_of_shares_end_at_0_and_1() -> None:
         assert 0 <= figure.low <= figure.high
         assert figure.name == "density" or figure.high <= 1
     assert found[0].high == 1.0, "the interval of the precision reaches its end here"
+
+
+def test_windows_are_drawn_evenly_by_their_number(tmp_path: Path) -> None:
+    for number, size in enumerate(((160, 200), (48, 48), (90, 200), (20, 20))):
+        Picture.new("RGB", size).save(tmp_path / f"{number}.png")
+    found, groups = places(read_set(tmp_path), 32, None)
+    assert len(found) == len(groups) == 5 * 6 + 1 + 2 * 6 and len(set(found)) == len(found)
+    assert found[30].window.row == found[30].window.col == 8, "the middle of a small image"
+    few, _ = places(read_set(tmp_path), 32, None, limit=7)
+    assert few == [found[i] for i in np.linspace(0, len(found) - 1, 7).round().astype(int)]
+
+
+def test_images_far_coarser_than_asked_are_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 0)
+    with pytest.raises(BudgetError, match="--max-gpx"):
+        places(read_set(tmp_path, mpp=0.5), 32, Resolution(1e-9, "um"), limit=10)

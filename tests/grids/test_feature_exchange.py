@@ -100,15 +100,21 @@ def test_features_of_trident(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("far", "shape", "partial"), [
     ((17, 23), Size(17, 23), False), ((18, 24), Size(18, 24), True), ((18, 5), Size(18, 24), True),
-    ((40, 40), Size(40, 40), False),
 ])  # fmt: skip
 def test_patches_that_reach_beyond_the_slide_are_partial_cells(far, shape, partial, tmp_path: Path) -> None:
-    """A slide of 4500 x 3500 px at 20x has 23 x 17 whole cells; patches beyond it altogether make it larger."""
+    """A slide of 4500 x 3500 px at 20x has 23 x 17 whole cells."""
     places = np.array([[0, 0], [far[1] - 1, far[0] - 1]])
     path = trident(tmp_path / "s1.h5", places, np.ones((2, 3), np.float32))
     spec = EmbeddingGrid.open(import_features(path, mpp=0.5).path).spec
     assert spec.shape == shape and spec.lattice.partial == partial
-    assert spec.lattice.size == Size(3500, 4500) or far == (40, 40)
+    assert spec.lattice.size == Size(3500, 4500)
+
+
+def test_a_corner_outside_the_slide_is_refused(tmp_path: Path) -> None:
+    path = trident(tmp_path / "s1.h5", np.array([[0, 0], [39, 39]]), np.ones((2, 3), np.float32))
+    with pytest.raises(InputError, match="outside its image"):
+        import_features(path, mpp=0.5)
+    assert [each.name for each in tmp_path.iterdir()] == ["s1.h5"]
 
 
 def test_the_slide_says_what_the_file_does_not(tmp_path: Path, data_dir: Path) -> None:

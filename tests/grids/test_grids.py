@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.geometry import Lattice, Resolution, Size, Window
+from ssl_tilegen.geometry import Lattice, Resolution, Size, Window, cover
 from ssl_tilegen.grids import (
     EmbeddingGrid,
     EncoderFacts,
@@ -194,3 +194,13 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write here"):
         EmbeddingGrid.create(tmp_path / "file" / "a.zarr", SPEC)
+
+
+@pytest.mark.parametrize("cells", [Size(1, 1), Size(32, 33), Size(100, 65)])
+def test_shards_are_windows_by_arithmetic(cells) -> None:
+    found = shards(cells)
+    assert list(found) == list(cover(cells, Size(32, 32))) == [found[i] for i in range(len(found))]
+    assert found[-1] == list(found)[-1] and list(found[1:3]) == list(found)[1:3]
+    with pytest.raises(IndexError):
+        found[len(found)]
+    assert len(shards(Size(1 << 20, 1 << 20))) == 1 << 30

@@ -16,7 +16,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.errors import OutputError
+from ssl_tilegen.errors import BudgetError, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import sweep, write_json
@@ -71,7 +71,12 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
             if held.alone:
                 sweep(out.parent, out.name)
             store = Store(out, key, restart=settings.restart and held.alone)
-            painted = _paint_all(painter, sheets, store, share, progress)
+            try:
+                painted = _paint_all(painter, sheets, store, share, progress)
+            except BudgetError:
+                if share[1] == 1 and not any(map(store.done, range(len(sheets)))):
+                    store.discard()
+                raise
             held.check()
             report = _finish(report, painter, sheets, store, key)
         seconds = time.perf_counter() - started

@@ -82,6 +82,10 @@ class Store:
             atomic.remove(self.folder / f"{file}.json")
         check_output(Output(self.out, marks.augmented), overwrite=overwrite)
         atomic.publish_folder(self.folder, self.out, replace=overwrite)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the unfinished output."""
         marks.remove_work(self.part, PART_NAMES)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from ssl_tilegen.io.jpeg_quality import storage_of
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.workflows.labelled_images import group_of, read_manifest
 
 LEAST_PX, MOST_PX = 32, 256
@@ -26,6 +29,7 @@ _BLOCK = 4  # windows a side of the blocks of a large image that are resampled t
 _LEAST_TISSUE, _MOST_MISSING, _ENOUGH = 0.05, 0.1, 500
 _SAME_RESOLUTION = 0.01
 _KEPT_OPEN = 4
+_PLACE_BYTES = 600  # of a window, its group and what is kept of it in the key of the cache
 
 
 @dataclass(frozen=True)
@@ -208,19 +212,40 @@ def places(
     """Windows of ``side`` px and the group of each; in images with background only those that show tissue.
 
     ``shift`` px from the corner (else centred where the image is small); ``coarser``: each shows so many times more;
-    ``limit``: so many at most, drawn evenly.
+    ``limit``: so many at most, drawn evenly. BudgetError where they are more than memory holds.
     """
-    found: list[Place] = []
-    for image in part.images:
-        factor = factor_of(image, resolution) * coarser
-        size = image.size.scaled(1 / factor)
-        lead = _leads(size, side, shift)
-        for row in range(lead[0], size.rows - side + 1, side):
-            cols = range(lead[1], size.cols - side + 1, side)
-            found += [Place(image, Window(row, col, side, side), factor) for col in cols]
-    if limit and len(found) > limit:
-        found = [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+    plan = _Plan(part, side, resolution, shift, coarser)
+    drawn = plan.total if not limit or plan.total <= limit else limit
+    check_memory(drawn * _PLACE_BYTES, f"{part.path}: {drawn:,} windows of {side} px (--limit draws fewer)")
+    found = [plan.place(int(i)) for i in np.linspace(0, plan.total - 1, drawn).round()]
     return found, [_block(place) for place in found]
+
+
+class _Plan:
+    """The windows of a set by their number, image by image and row by row. BudgetError where an image is too large."""
+
+    def __init__(self, part: ImageSet, side: int, resolution: Resolution | None, shift: int, coarser: int) -> None:
+        self._side, self._images = side, part.images
+        self._factors = [factor_of(image, resolution) * coarser for image in part.images]
+        self._leads, self._cells = [], []
+        for image, factor in zip(part.images, self._factors, strict=True):
+            check_pixels(
+                image.size.rows / factor, image.size.cols / factor, f"{image.path} at {resolution or 'its own pixels'}"
+            )
+            size = image.size.scaled(1 / factor)
+            lead = _leads(size, side, shift)
+            self._leads.append(lead)
+            self._cells.append((max(0, (size.rows - lead[0]) // side), max(0, (size.cols - lead[1]) // side)))
+        self._ends = list(accumulate(rows * cols for rows, cols in self._cells))
+        self.total = self._ends[-1] if self._ends else 0
+
+    def place(self, number: int) -> Place:
+        """The window ``number``, from 0 up to ``total`` (exclusive)."""
+        at = bisect_right(self._ends, number)
+        row, col = divmod(number - (self._ends[at - 1] if at else 0), self._cells[at][1])
+        lead, side = self._leads[at], self._side
+        window = Window(lead[0] + row * side, lead[1] + col * side, side, side)
+        return Place(self._images[at], window, self._factors[at])
 
 
 def _leads(size: Size, side: int, shift: int) -> tuple[int, int]:

@@ -59,7 +59,6 @@ HUGE = {
     "grid-declared": (f"{GENERATE} -o o.ome.tif", (GRID, Edit("g.zarr/embedding/zarr.json", "shape", [2**20, 2**20, 16]), Edit("g.zarr/valid/zarr.json", "shape", [2**20, 2**20]), Edit("g.zarr/tissue/zarr.json", "shape", [2**20, 2**20]), Edit("g.zarr/zarr.json", "attributes.size_px", [64 * 2**20, 64 * 2**20]))),
     "grid-info-declared": ("grid info g.zarr", (GRID, Edit("g.zarr/embedding/zarr.json", "shape", [2**20, 2**20, 16]), Edit("g.zarr/valid/zarr.json", "shape", [2**20, 2**20]), Edit("g.zarr/tissue/zarr.json", "shape", [2**20, 2**20]), Edit("g.zarr/zarr.json", "attributes.size_px", [64 * 2**20, 64 * 2**20]))),
 }  # fmt: skip
-NOT_RUN = ("augment-mpp", "grid-info-declared")
 FITS = {
     "grid-100000-dry": (f"{GENERATE} --size 100000 -o o.ome.tif --dry-run", (GRID,)),
     "label-100000-dry": (f"generate --label rock --size 100000 --steps 1 {MODEL} -o o.ome.tif --dry-run", ()),
@@ -91,7 +90,7 @@ def cases() -> Iterator[Case]:
                    REFUSED | ({DONE} if text == "1,1,1" else set()))  # fmt: skip
     for name, (line, before) in HUGE.items():
         yield Case("huge", name, words(line), before, REFUSED | ({DONE} if "dry" in name or "info" in name else set()),
-                   cpu_s=20, never="(?i)could not be allocated|MemoryError|Killed", long=name in NOT_RUN)  # fmt: skip
+                   cpu_s=20, never="(?i)could not be allocated|MemoryError|Killed")  # fmt: skip
     for name, (line, before) in FITS.items():
         yield Case("huge", name, words(line), before, frozenset({DONE}), cpu_s=20)
     for name, seconds in (("soon", 0.2), ("late", 1.0)):
