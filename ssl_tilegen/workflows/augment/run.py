@@ -16,7 +16,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.errors import BudgetError, OutputError
+from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import sweep, write_json
@@ -73,7 +73,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
             store = Store(out, key, restart=settings.restart and held.alone)
             try:
                 painted = _paint_all(painter, sheets, store, share, progress)
-            except BudgetError:
+            except (BudgetError, ResolutionError):
                 if share[1] == 1 and not any(map(store.done, range(len(sheets)))):
                     store.discard()
                 raise
