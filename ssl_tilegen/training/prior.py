@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_prior
 from ssl_tilegen.config.train import PriorSettings
-from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, TextFacts
@@ -84,7 +84,7 @@ class PriorStage(Stage):
             del config["window"]
         try:
             module = build_component(config)
-        except (TypeError, ValueError) as error:
+        except FormatError as error:
             raise SettingError(f"[net]: {error}") from None
         if module.window and module.window < self.settings.window_cells:
             raise SettingError(f"[net] window {module.window}: smaller than window_cells {self.settings.window_cells}")

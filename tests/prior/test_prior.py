@@ -213,11 +213,15 @@ def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brigh
 def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
     asked_for = run(trained, tmp_path / "x.png", text="bright sand beside dark rock", size=128,
                     save_grid=tmp_path / "g.zarr")  # fmt: skip
-    (tmp_path / "g.scene.png").mkdir()
-    with pytest.raises(OutputError, match=r"g\.scene\.png: cannot be written"):
+    scene = tmp_path / "g.scene.png"
+    scene.mkdir()
+    with pytest.raises(OutputError, match=r"g\.scene\.png: exists and was not made by this program"):
         generate(asked_for)
+    scene.rmdir()
+    with pytest.raises(OutputError, match=r"g\.scene\.png: cannot be written"):  # comes while the grid is sampled
+        generate(asked_for, lambda stage, *_: scene.mkdir(exist_ok=True) if stage == "draw" else None)
     assert not (tmp_path / "g.zarr").exists()
-    (tmp_path / "g.scene.png").rmdir()
+    scene.rmdir()
     generate(asked_for)
     written = read_scene(tmp_path / "g.scene.png", Size(128, 128))
     assert [region.text for region in written.regions] == ["bright sand", "dark rock"]
@@ -290,8 +294,9 @@ def test_models_info_lists_the_labels(trained):
 def test_a_network_that_cannot_be_is_one_line(trained, tmp_path, net, message):
     override = f"net={net}" if net.startswith("{") else f"net.{net}"
     config, bundle = trained.parents[1] / "prior.toml", f"bundle={json.dumps(str(trained))}"
-    with pytest.raises(SettingError, match=message):
+    with pytest.raises(SettingError, match=message) as caught:
         train("prior", config, tmp_path / "run", overrides=[override, bundle], device="cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_transformer_trains_and_draws_what_was_asked_for(trained, brightness, tmp_path):
