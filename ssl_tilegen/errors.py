@@ -67,11 +67,12 @@ _CAUSES, _NAMES = 10, 3  # told in the one line
 def told_failures(failed: Sequence[tuple[str, str]], total: int, done: int, noun: str) -> str:
     """One line for (name, error) of each that failed of ``total``: how many are ``done``, and every cause once.
 
-    An error that begins with its name is told without it, and names with the same cause stand together.
+    An error that begins with its name, or with a path that ends in it, is told without that; names with the same cause
+    stand together.
     """
     causes: dict[str, list[str]] = {}
     for name, error in failed:
-        causes.setdefault(error.removeprefix(f"{name}: "), []).append(name)
+        causes.setdefault(_cause(name, error), []).append(name)
     told = []
     for cause, names in list(causes.items())[:_CAUSES]:
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
@@ -79,3 +80,10 @@ def told_failures(failed: Sequence[tuple[str, str]], total: int, done: int, noun
     if len(causes) > _CAUSES:
         told.append(f"and {len(causes) - _CAUSES} other causes (see --summary or --json)")
     return f"{len(failed)} of {total} {noun} failed, {done or 'none'} done: {'; '.join(told)}"
+
+
+def _cause(name: str, error: str) -> str:
+    """An error without the name, or the path that ends in it, with which it begins."""
+    path, _, cause = error.partition(": ")
+    is_named = path.replace("\\", "/").endswith(f"/{name}") and cause
+    return cause if is_named else error.removeprefix(f"{name}: ")

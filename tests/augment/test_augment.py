@@ -294,7 +294,9 @@ def test_unreadable_pictures_are_listed_and_the_others_done(pictures, settings, 
         main(["augment", str(pictures), "-o", str(settings.out), "--model", settings.model, "--overwrite", "--json"])
     out, err = capsys.readouterr()
     assert ended.value.code == 3 and json.loads(out)["reports"][0]["painted"] == 11
-    assert err.splitlines()[-1].startswith("error: 2 of 13 pictures could not be used")
+    last = err.splitlines()[-1]
+    assert last.startswith("error: 2 of 13 pictures failed, 11 done: dots/g0_0.png: ")
+    assert all(last.count(name) == 1 for name in ("g0_0.png", "g9_0.png")), "each picture is named once"
 
 
 def test_large_pictures_of_unknown_resolution_are_listed_before_anything_is_painted(pictures):
