@@ -62,7 +62,10 @@ def test_killed_while_a_finished_grid_is_replaced(
     """The moment between moving the old grid aside and naming the new one, made by hand."""
     out = tmp_path / "g.zarr"
     run(source, bundle, stride=STRIDE, out=out)
-    out.rename(tmp_path / ".g.zarr.0123abcd")
+    aside = "import sys; from pathlib import Path; from ssl_tilegen.system.atomic import temporary_beside as beside; "
+    aside += "path = Path(sys.argv[1]); path.rename(beside(path, 'old'))"
+    subprocess.run([sys.executable, "-c", aside, str(out)], check=True)
+    assert not out.exists()
     run(source, bundle, stride=STRIDE, out=out, shard=(0, 2), overwrite=True)
     assert part_of(out).exists()
     run(source, bundle, stride=STRIDE, out=out, overwrite=True)
