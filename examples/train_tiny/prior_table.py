@@ -28,7 +28,8 @@ CAPTIONS = 6
 HE = {"benign": "benign lung", "adenocarcinoma": "lung adenocarcinoma", "squamous": "lung squamous carcinoma"}
 NEON = {"HARV": "forest", "TEAK": "mountain forest", "OSBS": "pine woodland", "SJER": "savanna"}
 RASTERS = {"oam_area1_half.tif": "village", "oam_area4_a.tif": "coastal village", "oam_area4_b.tif": "coastal village",
-           "oam_sample2_rgba.tif": "town"}  # fmt: skip
+           "oam_sample2_rgba.tif": "town", "more/oam_area1b_half.tif": "village",
+           "more/oam_sample2b_rgba.tif": "town"}  # fmt: skip
 LEVELS = {
     "nuclei": ["few nuclei", "a moderate number of nuclei", "densely packed nuclei"],
     "space": ["hardly any empty space", "some empty space", "wide empty spaces"],

@@ -5,7 +5,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-run}
 python "$here/prior_table.py" "$here/../../../shared/data" "$here/prior.csv"
-for stage in encoder autoencoder denoiser prior; do
+for stage in encoder autoencoder denoiser painter prior; do
     ssl-tilegen train "$stage" --config "$here/$stage.toml" --out "$out"
 done
 echo "The bundle is in $out/bundle"
