@@ -109,7 +109,8 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"ssl-tilegen {__version__}")
+        console = Console()
+        _run(console, False, lambda: console.summary(None, f"ssl-tilegen {__version__}"))
         raise typer.Exit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import IO
@@ -73,6 +74,9 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; the same command continues", 130
     kind = type(error).__name__
+    number = re.search(r"\(os error (\d+)\)", str(error)) if kind == "SafetensorError" else None
+    if number:  # a library in Rust speaks of the system in words
+        return _of_system(OSError(int(number[1]), os.strerror(int(number[1])))), 1
     return f"internal error, {kind}: {_first_line(error)}; run it again with --debug and report what that shows", 1
 
 

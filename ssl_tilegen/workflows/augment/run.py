@@ -68,6 +68,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     report = AugmentReport(out, "finished before", originals.classes(), 0, failed=originals.failed)
     if not _finished(out, key, settings, share):
         with lock(out, share) as held:
+            check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
             if held.alone:
                 sweep(out.parent, out.name)
             store = Store(out, key, restart=settings.restart and held.alone)

@@ -132,7 +132,8 @@ def import_features(
     """
     out = require_name(out or require_name(source).with_suffix(".zarr"))
     read = [Input(source, "the file of features"), *([Input(image, "--image")] if image else [])]
-    check_paths(read, [Output(out, marks.grid), Output(part_of(out), marks.grid, role="work")], overwrite=overwrite)
+    written = [Output(out, marks.grid), Output(part_of(out), marks.grid, role="work")]
+    check_paths(read, written, overwrite=overwrite)
     features = read_features(source)
     with ExitStack() as stack:
         raster = stack.enter_context(open_raster(image)) if image else None
@@ -145,6 +146,7 @@ def import_features(
     check_memory(spec.shape.area * (_CELL_BYTES + 2 * spec.dim), f"{source}: a grid of {spec.shape} cells")
     data, moved, dropped = _cells(features, patches, spec)
     with lock(out) as held:
+        check_paths(read, written, overwrite=overwrite)  # another import may have come to its end since
         atomic.sweep(out.parent, out.name)
         write_grid(out, spec, data, overwrite=overwrite, before=held.check)
     return ExchangeReport(out, len(features.vectors), spec.dim, spec.shape.area, moved, dropped)
