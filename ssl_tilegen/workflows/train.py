@@ -60,7 +60,7 @@ def train(
     if not processes.is_first:
         return _trained(kind, settings, context, config, stop)
     check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
-    with locked_run(context.run_folder, restart=restart):
+    with locked_run(context.run_folder, context.bundle_folder, restart=restart):
         return _trained(kind, settings, context, config, stop)
 
 

@@ -34,10 +34,12 @@ def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_
 
 
 @contextmanager
-def locked_run(run_folder: Path, *, restart: bool) -> Iterator[None]:
-    """Hold a run's folder, cleared before where it is to start over."""
+def locked_run(run_folder: Path, bundle_folder: Path, *, restart: bool) -> Iterator[None]:
+    """Hold a run's folder, cleared before where it is to start over; what killed runs left half-written is removed."""
     with lock(run_folder, option="--out"):
         sweep(run_folder.parent, run_folder.name)
+        for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
+            sweep(folder)
         if restart and run_folder.exists():
             check_output(Output(run_folder, run_mark, "--out", "work"))
             shutil.rmtree(run_folder)

@@ -1,6 +1,6 @@
 """All cases, by family: each module has a function ``cases`` that makes its own.
 
-The default table takes every n-th case of the largest kinds, so that it is done in a minute or two on one core;
+The default table takes every n-th case of the largest kinds, so that it is done in some minutes on one core;
 SSL_TILEGEN_FAULTS=long takes all of them, and every fault at every twentieth of the steps of every command.
 """
 

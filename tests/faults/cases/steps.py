@@ -1,4 +1,3 @@
-# ruff: noqa: E501 (a case is a line)
 """Faults at the steps of every command that writes: it fails in one line, or goes on to the same end when called again.
 
 A kill may leave unfinished work beside the output, an error too where the command can continue it; after the command
