@@ -61,8 +61,9 @@ class Start:
 
     @property
     def needs_translation(self) -> bool:
-        """Whether it is a local network that another encoder's vectors conditioned."""
-        return hasattr(self.theirs.denoiser, "condition_in") and not self._same("encoder")
+        """Whether another encoder, for tiles of the same side, conditioned it (a local network)."""
+        same_side = self.theirs.info.encoder.tile_px == self.ours.info.encoder.tile_px
+        return same_side and hasattr(self.theirs.denoiser, "condition_in") and not self._same("encoder")
 
     def fill(self, module: Any, *, statistics: bool, weights: dict[str, Tensor] | None = None) -> str:
         """Put its weights (or ``weights`` instead) into ``module`` as far as they fit; ``statistics``: and the buffers

@@ -18,7 +18,7 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
-from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, locked_run
+from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, clear_run, locked_run
 
 Report = Callable[[dict[str, Any]], None]
 _STOPPING_S = 60.0  # that a step and its checkpoint may take after a signal
@@ -58,18 +58,22 @@ def train(
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
     if not processes.is_first:
-        return _trained(kind, settings, context, config, stop)
+        return _trained(kind, settings, context, config, stop, restart=restart)
     check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
-    with locked_run(context.run_folder, context.bundle_folder, restart=restart):
-        return _trained(kind, settings, context, config, stop)
+    with locked_run(context.run_folder, context.bundle_folder):
+        return _trained(kind, settings, context, config, stop, restart=restart)
 
 
-def _trained(kind: Any, settings: Any, context: StageContext, config: Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train in a folder that this run holds; see `train`."""
+def _trained(
+    kind: Any, settings: Any, context: StageContext, config: Path, stop: Callable[[], bool], *, restart: bool
+) -> dict[str, Any]:
+    """Train in a folder that this run holds; see `train`. An older run is cleared once the data are good."""
     stage, processes = context.run_folder.name, context.processes
     data = kind.load_data(settings, context)
     with processes.first_alone():
         if processes.is_first:
+            if restart:
+                clear_run(context.run_folder)
             _open_run(context.run_folder, settings, data, context.report)
     with processes.first_alone():
         made = kind.prepare(settings, data, context)

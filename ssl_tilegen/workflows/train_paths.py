@@ -34,16 +34,20 @@ def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_
 
 
 @contextmanager
-def locked_run(run_folder: Path, bundle_folder: Path, *, restart: bool) -> Iterator[None]:
-    """Hold a run's folder, cleared before where it is to start over; what killed runs left half-written is removed."""
+def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
+    """Hold a run's folder; what killed runs left half-written is removed."""
     with lock(run_folder, option="--out"):
         sweep(run_folder.parent, run_folder.name)
         for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
             sweep(folder)
-        if restart and run_folder.exists():
-            check_output(Output(run_folder, run_mark, "--out", "work"))
-            shutil.rmtree(run_folder)
         yield
+
+
+def clear_run(run_folder: Path) -> None:
+    """Remove a run that is to start over. OutputError where its folder holds what the run did not make."""
+    if run_folder.exists():
+        check_output(Output(run_folder, run_mark, "--out", "work"))
+        shutil.rmtree(run_folder)
 
 
 def run_mark(folder: Path) -> str | None:

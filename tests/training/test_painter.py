@@ -73,7 +73,7 @@ def test_denoisers_that_see_one_window_become_painters_too(base, bundle, tmp_pat
     painter = runs.write_config(base, "painter", PAINTER, f"painter-{target}")
     train("painter", painter, tmp_path, device="cpu")
     painted = ModelBundle.load(tmp_path / "bundle")
-    assert painted.locality == "window" and painted.info.sampling.update == "renoise"
+    assert painted.info.locality == "window" and painted.info.sampling.update == "renoise"
 
 
 def test_a_new_network_may_start_from_what_fits_of_another_bundle(base, bundle, tmp_path):
