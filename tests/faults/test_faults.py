@@ -25,7 +25,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         yield running
 
 
-@pytest.mark.parametrize("case", map(_marked, CASES))
+@pytest.mark.parametrize("case", [_marked(case) for case in CASES])
 def test_case(case: Case, campaign: Campaign) -> None:
     found = campaign.faults_of(case)
     assert not found, "\n".join([" ".join(case.command), *found])
