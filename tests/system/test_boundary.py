@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from ssl_tilegen.errors import InputError, Interrupted, PartialFailure
 from ssl_tilegen.system.boundary import explain, printable
@@ -44,6 +45,8 @@ def deep() -> None:
         (raised(deep), 1, "nested too deeply"),
         (raised(lambda: b"\xff".decode()), 1, "not utf-8 (byte 0xff at 0)"),
         (raised(lambda: "\ud800".encode()), 1, "plain letters"),
+        (SafetensorError("I/O error: File too large (os error 27)"), 1, "larger than is allowed"),
+        (SafetensorError("invalid header"), 1, "internal error, SafetensorError"),
         (KeyError("a\nb"), 1, "internal error, KeyError"),
     ],
 )
