@@ -96,7 +96,8 @@ def _of_text(error: UnicodeError) -> str:
 def _is_out_of_memory(error: BaseException) -> bool:
     """torch's errors of a full card or a refused allocation, which are no MemoryError."""
     kind, text = type(error).__name__, str(error)
-    return kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and "can't allocate memory" in text)
+    refused = "can't allocate memory" in text or text.strip() == "could not create a primitive"  # of torch, of oneDNN
+    return kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and refused)
 
 
 def _first_line(error: BaseException) -> str:

@@ -42,6 +42,7 @@ def deep() -> None:
         (raised(lambda: np.zeros(1 << 60, np.uint8)), 1, "not enough memory"),
         (raised(lambda: torch.zeros(1 << 58)), 1, "not enough memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, "not enough memory"),
+        (RuntimeError("could not create a primitive"), 1, "not enough memory"),
         (raised(deep), 1, "nested too deeply"),
         (raised(lambda: b"\xff".decode()), 1, "not utf-8 (byte 0xff at 0)"),
         (raised(lambda: "\ud800".encode()), 1, "plain letters"),
