@@ -103,7 +103,9 @@ def _check_place(path: Path, option: str) -> None:
     require_name(path, option)
     length, most = len(os.fsencode(path.name)), 255 - _LONGEST_SUFFIX
     if length > most:
-        raise OutputError(f"{path.name[:40]}...: a name of {length} bytes, at most {most} can be used; shorten it")
+        raise OutputError(
+            f"{path.name[:40]}...: a name of {length} bytes, at most {most} can be used; choose another {option}"
+        )
     try:
         there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     except OSError as error:

@@ -128,9 +128,9 @@ def test_the_page_is_whole_and_asks_nothing_of_the_network(sets: Path, tmp_path:
     text = page.read_text()
     assert not re.findall(r"(?:src|href)=\"(?!data:)|url\(|https?://|@import|<script", text)
     assert text.count("<svg") >= 5 and text.count("data:image/webp") >= 12 and text.endswith("</html>\n")
-    facts = json.loads(page.with_name("page.html.json").read_text())
+    facts = json.loads(page.with_name("r.html.json").read_text())
     assert facts["figures"][0]["name"] == "fd" and len(facts["task"]["confusion"]) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "r.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.html", "r.html.json"]
 
 
 def test_json_is_all_there_is_on_stdout(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

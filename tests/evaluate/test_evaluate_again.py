@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on(sets: Path, tmp_path: Path, monkeypatch: pytest.M
     again = evaluate(settings(sets, tmp_path))
     assert sum(seen) == 150 - 64  # 150 windows a set; all real ones and 64 others were there
     assert [f.value for f in again.figures] == [f.value for f in whole.figures]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["q.html", "q.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["q.html", "q.html.json"]
 
 
 def test_restart_and_changed_files_are_seen_anew(sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_killed_process_goes_on(sets: Path, tmp_path: Path) -> None:
     again = command(heard, words)
     again.join(120)
     assert again.exitcode == 0, heard.read_text()
-    assert sorted(p.name for p in out.iterdir()) == ["q.html", "q.json"]
+    assert sorted(p.name for p in out.iterdir()) == ["q.html", "q.html.json"]
 
 
 def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> None:
