@@ -116,8 +116,8 @@ def _check_place(path: Path, option: str) -> None:
 
 def refuse_meetings(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
     """OutputError for outputs that are an input, hold one or lie in one; and the same of other outputs."""
-    item: Input | Output
-    for item in (*inputs, *outputs):
+    everything: list[Input | Output] = [*inputs, *outputs]
+    for item in everything:
         if len(os.fsencode(item.path)) > _LONGEST_PATH:
             said = f"{str(item.path)[:40]}...: a path of more than {_LONGEST_PATH} bytes; give a shorter {item.option}"
             raise InputError(said) if isinstance(item, Input) else OutputError(said)
