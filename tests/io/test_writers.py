@@ -223,7 +223,7 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     spec = ImageSpec(Size(40, 40))
     with open_writer(tmp_path / "x.png", spec) as writer:
-        with pytest.raises(OutputError, match="another process"):
+        with pytest.raises(OutputError, match="being written by process"):
             open_writer(tmp_path / "x.png", spec)
         writer.write(texture(40, 40))
 
