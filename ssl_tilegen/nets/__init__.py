@@ -97,7 +97,11 @@ def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, An
     if arch_args.get("features_only"):
         from ssl_tilegen.nets.backbones import PooledStages
 
-        return PooledStages(arch, **arch_args)
+        try:
+            return PooledStages(arch, **arch_args)
+        except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0][:120]
+            raise FormatError(f"network {arch}: has no such features ({reason}); use other out_indices") from None
     known = timm.get_pretrained_cfg(arch, allow_unregistered=True) if timm.is_model(arch) else None
     with _as_configured(arch):
         if not (known and known.fixed_input_size):
