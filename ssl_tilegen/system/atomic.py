@@ -233,10 +233,11 @@ def _is_litter(entry: Path, host: str, pid: int) -> bool:
             return time.time() - entry.lstat().st_mtime > _OLD_S
         except OSError:
             return False
-    return pid != os.getpid() and not _lives(pid)
+    return pid != os.getpid() and not process_lives(pid)
 
 
-def _lives(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this machine has that number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -36,6 +36,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system.atomic import process_lives
 
 try:
     import fcntl
@@ -83,7 +84,7 @@ class Owner:
         with suppress(OSError):
             os.kill(self.pid, 0)
             return _birth(self.pid) != self.began
-        return not _exists(self.pid)
+        return not process_lives(self.pid)
 
 
 @dataclass
@@ -366,16 +367,6 @@ def _beat(held: Held, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         if not held.beat():
             return
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _read_or_empty(read: Callable[[], str]) -> str:
