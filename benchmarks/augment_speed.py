@@ -1,8 +1,8 @@
-"""How much of the time of `augment` is spent in the networks, and how many pictures a second that makes.
+"""How much of the time of `augment` is spent in the networks, and how many images a second that makes.
 
-    python -m benchmarks.augment_speed FOLDER [pictures] [steps]
+    python -m benchmarks.augment_speed FOLDER [images] [steps]
 
-FOLDER has one sub-folder per class; the first pictures of each are taken. Prints one line.
+FOLDER has one sub-folder per class; the first images of each are taken. Prints one line.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(folder: Path, pictures: int = 32, steps: int | None = None) -> None:
             report = augment(Path(scratch) / "in", settings)
             total = time.perf_counter() - started
             shares = ", ".join(f"{name} {seconds / total:.1%}" for name, seconds in spent.items())
-            print(f"strength {strength}: {report.painted} pictures in {total:.1f} s, {report.painted / total:.2f}/s; "
+            print(f"strength {strength}: {report.painted} images in {total:.1f} s, {report.painted / total:.2f}/s; "
                   f"in the networks {sum(spent.values()) / total:.1%} ({shares})")  # fmt: skip
 
 

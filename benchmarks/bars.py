@@ -120,7 +120,7 @@ def domains(count: int) -> list[Domain]:
 def measured(
     domain: Domain, painter: Painter, spaces: dict[str, Embed], options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """All figures of a domain, and two rows of pictures."""
+    """All figures of a domain, and two rows of images."""
     few = max(2, domain.count // 4)
     rng = np.random.default_rng([options.seed, domain.count])
     train = draw(options.data, domain.train, domain.count, painter.context_px, rng)
@@ -162,7 +162,7 @@ class Painter:
         self.sampling = {"steps": own.steps, "update": own.update, "guidance": self.how.guidance}
 
     def painted(self, sources: np.ndarray, first_seed: int = 0, bleed_lat: int = 0) -> np.ndarray:
-        """uint8 (N, S, S, 3) of whole cells -> pictures of the same size painted from their embeddings.
+        """uint8 (N, S, S, 3) of whole cells -> images of the same size painted from their embeddings.
 
         Without a bleed the outermost latents, which no loss ever saw, are for the caller to cut off (see ``core``).
         """
@@ -341,7 +341,7 @@ def table(facts: dict[str, Any]) -> str:
 
 
 def sheet(rows: Sequence[np.ndarray], out: Path) -> None:
-    """Rows of pictures (N, H, W, 3), with gaps, as one PNG."""
+    """Rows of images (N, H, W, 3), with gaps, as one PNG."""
     gap = 4
     padded = [np.pad(row, ((0, 0), (gap, 0), (gap, 0), (0, 0)), constant_values=255) for row in rows]
     Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in padded], 0)).save(out)

@@ -83,7 +83,7 @@ def _described(encoder: Encoder, folder: Path, every: int) -> tuple[np.ndarray, 
 
 
 def _nine(path: Path, tile_px: int) -> list[np.ndarray]:
-    """Nine tiles spread evenly over a picture, enlarged where it is smaller than one."""
+    """Nine tiles spread evenly over an image, enlarged where it is smaller than one."""
     image = Image.open(path).convert("RGB")
     scale = max(1.0, tile_px / min(image.size))
     pixels = np.asarray(image.resize((round(image.width * scale), round(image.height * scale))))

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def tiles(folder: Path, side: int, per_group: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first ``per_group`` pictures of every group, uint8 (N, side, side, 3), and labels."""
+    """The first ``per_group`` images of every group, uint8 (N, side, side, 3), and labels."""
     found, labels = [], []
     for label, kind in enumerate(("benign", "adenocarcinoma", "squamous")):
         groups: dict[str, list[Path]] = {}

@@ -8,9 +8,9 @@ leaves it, and with the same cells taken for tissue. One JSON line each: network
 of all, and of all threads.
 
 The borders: ``step`` is the mean difference of neighbouring pixels across the lines where glass begins, ``beside`` that
-of pixels one block to either side of them, ``painted_step`` and ``painted_beside`` those of the picture in which all
+of pixels one block to either side of them, ``painted_step`` and ``painted_beside`` those of the image in which all
 was painted, at the same places. A visible border would lift ``step`` above ``beside`` and above ``painted_step``.
-`slide.png` and `islands.png` show the pictures, `slide-border.png` and `islands-border.png` the pieces with the most
+`slide.png` and `islands.png` show the images, `slide-border.png` and `islands-border.png` the pieces with the most
 border at full size.
 """
 
@@ -96,7 +96,7 @@ def islands(slide: PaintJob, ground: Path, size: int) -> PaintJob:
 
 
 def border_lines(job: PaintJob) -> tuple[np.ndarray, int]:
-    """Which blocks (R, K) of the picture are glass, and their side in pixels."""
+    """Which blocks (R, K) of the image are glass, and their side in pixels."""
     side = quantum(job.bundle)
     return job.field.blank_blocks(job.region_lat, side), side * job.bundle.factor
 
@@ -120,7 +120,7 @@ def borders(job: PaintJob, *pictures: np.ndarray) -> dict[str, Any]:
 
 
 def piece(job: PaintJob, rgb: np.ndarray) -> np.ndarray:
-    """The piece of the picture with the most border in it, at full size."""
+    """The piece of the image with the most border in it, at full size."""
     blank, side = border_lines(job)
     edge = np.zeros(blank.shape)
     edge[1:] += blank[1:] != blank[:-1]

@@ -1,7 +1,7 @@
 """Does the prior listen? Run with `python -m benchmarks.listens --bundle FOLDER --data ../shared/data`.
 
 A linear classifier learns the H&E classes from real training tiles alone. It then judges drawn grids (`--level grid`),
-or pictures painted from them and embedded again (`--level image`): N per class from labels, and N per class from
+or images painted from them and embedded again (`--level image`): N per class from labels, and N per class from
 wordings that the prior has never seen. Prints one JSON line per figure: accuracy, confusion matrix, and the ratio of
 the Vendi score (Friedman & Dieng 2023) of drawn to that of real ones; and what the classifier makes of held-out tiles.
 """
@@ -44,14 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--bundle", default="tiny")
-    parser.add_argument("--count", type=int, default=100, help="grids or pictures per class and kind of condition")
+    parser.add_argument("--count", type=int, default=100, help="grids or images per class and kind of condition")
     parser.add_argument("--level", choices=["grid", "image"], default="grid")
     parser.add_argument("--guidance", type=float, help="of the prior; its own default otherwise")
     parser.add_argument("--steps", type=int, help="of the prior; its own default otherwise")
     parser.add_argument("--features", type=Path, help="file in which the vectors of the real tiles are kept")
     parser.add_argument("--layout", choices=["auto", "exact", "loose", "free"], default="auto", help="of the painter")
     parser.add_argument("--paint-steps", type=int, help="of the painter; its own default otherwise")
-    parser.add_argument("--out", type=Path, help="folder for a sheet of pictures per class (--level image)")
+    parser.add_argument("--out", type=Path, help="folder for a sheet of images per class (--level image)")
     options = parser.parse_args()
     bundle = ModelBundle.load(options.bundle)
     real = features(options, bundle)
@@ -113,7 +113,7 @@ def draw_many(prior: Any, condition: np.ndarray, how: PriorSampling, first_seed:
 def painted(
     grids: np.ndarray, bundle: ModelBundle, options: argparse.Namespace, name: str, first_seed: int
 ) -> np.ndarray:
-    """Grids (N, 3, 3, D) painted as `generate` paints drawn grids, a stack at a time, and the cells of the pictures
+    """Grids (N, 3, 3, D) painted as `generate` paints drawn grids, a stack at a time, and the cells of the images
     embedded again."""
     tile, encoder = bundle.info.encoder.tile_px, BundleEncoder(bundle)
     size = Size(CELLS * tile, CELLS * tile)
@@ -135,7 +135,7 @@ def painted(
 
 
 def cells_of(rgb: np.ndarray, encoder: BundleEncoder) -> np.ndarray:
-    """The middle 3 x 3 cells of a picture (H, W, 3), embedded: (3, 3, D)."""
+    """The middle 3 x 3 cells of an image (H, W, 3), embedded: (3, 3, D)."""
     tile = encoder.tile_px
     side = CELLS * tile
     top, left = ((length - side) // 2 for length in rgb.shape[:2])

@@ -1,4 +1,4 @@
-"""How windows become one picture: cost and quality of each merge, on one bundle and grid in one run.
+"""How windows become one image: cost and quality of each merge, on one bundle and grid in one run.
 
 Run with `python -m benchmarks.merges --grid EMB.zarr --image SOURCE`; `--bundle` names another model.
 
@@ -10,7 +10,7 @@ source through the autoencoder alone: the floor.
 
 One JSON line per merge and size. ``distance``: Frechet distance of `--crop` px crops to the same crops of the source,
 in `evaluate`'s ``texture`` features and by its code; ``low`` and ``high``: its 95 % interval from half-samples of
-blocks of the picture. ``of_single``: its ratio to the single patches' distance (the assembly's cost), with an interval
+blocks of the image. ``of_single``: its ratio to the single patches' distance (the assembly's cost), with an interval
 of its own: the halves are the same for both, so it is much narrower. Seam scores at the lattice of cells and at the
 published stride (the source's own beside them), cosine and first hits of the cells embedded again; network calls in
 windows, seconds, seconds of all threads. Sizes beyond `--dear-to` leave out ``average`` and ``published``.

@@ -1,4 +1,4 @@
-"""What the benchmarks of painting share: a job, a picture and what it took, crops, their distance, and the cells."""
+"""What the benchmarks of painting share: a job, an image and what it took, crops, their distance, and the cells."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LatentScene:
         return cls(job, opened, view.read(job.placement.window).rgb)
 
     def cells(self, rgb: np.ndarray) -> Retrieval:
-        """Cells of a picture of this place that show something, against what they were painted from."""
+        """Cells of an image of this place that show something, against what they were painted from."""
         cells, lattice, place = self.grid.read(), self.grid.spec.lattice, self.job.placement.window
         tiles, wanted = [], []
         for row, col in lattice.cells():
@@ -63,7 +63,7 @@ class LatentScene:
 
 
 def painted(job: PaintJob, how: SynthesisSettings, region: Window | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-    """The picture uint8 (H, W, 3) of the job's region or another, and what it took.
+    """The image uint8 (H, W, 3) of the job's region or another, and what it took.
 
     ``calls`` are network calls in windows of the model: the area of a convolution counts as so many windows, and a
     guided step twice. ``cpu_s`` is the time of all threads, which other work on the machine changes less.
@@ -98,7 +98,7 @@ def features(images: np.ndarray) -> np.ndarray:
 def distances(sets: Sequence[np.ndarray], real: np.ndarray, corners: Sequence[tuple[int, int]]) -> np.ndarray:
     """Frechet distances of sets of features (N, D) to ``real`` (N, D): (1 + rounds, sets), first of all crops.
 
-    The others are of halves of the picture, drawn by blocks of ``GROUP_PX`` as `evaluate` draws them; all sets and
+    The others are of halves of the image, drawn by blocks of ``GROUP_PX`` as `evaluate` draws them; all sets and
     the real one lose the same crops, so what the halves happen to show cancels in differences and ratios.
     """
     groups = np.array([row // GROUP_PX * 4096 + col // GROUP_PX for row, col in corners])

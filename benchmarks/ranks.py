@@ -1,4 +1,4 @@
-"""How much faster many processes paint one picture.
+"""How much faster many processes paint one image.
 
 Run with `python -m benchmarks.ranks --grid EMB.zarr --out FOLDER`; more words go to `generate`.
 

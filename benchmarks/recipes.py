@@ -6,7 +6,7 @@ From the bundle's own recipe each knob is turned alone; `--from steps=12 guidanc
 three runs walk to the best one. One JSON line per recipe, the means over the images first: Frechet distance of 128 px
 crops to the same crops of the source (`evaluate`'s ``texture`` features and code), cosine and first hits of the cells
 embedded again, network calls in windows, seconds, seconds of all threads; then the images' own. ``of_start`` is the
-distance's ratio to that of the recipe it starts from, with a 95 % interval from half-samples of the pictures.
+distance's ratio to that of the recipe it starts from, with a 95 % interval from half-samples of the images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How long commands take to start: `python -m benchmarks.startup [--rounds 5]`.
 
-In one run, in turns: `import torch` alone, `embed` of one tile, and `generate` of one small picture with one step, each
+In one run, in turns: `import torch` alone, `embed` of one tile, and `generate` of one small image with one step, each
 in a process of its own, with their bytecode at hand. Prints the medians of wall and of processor seconds, and their
 ratio to `import torch`.
 """

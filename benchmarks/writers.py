@@ -2,7 +2,7 @@
 
 Run with `python -m benchmarks.writers --image PICTURE --out FOLDER`.
 
-The picture (a real one: noise does not compress) is repeated over ``--size`` px and given in bands of 1024 rows, as
+The image (a real one: noise does not compress) is repeated over ``--size`` px and given in bands of 1024 rows, as
 `generate` gives them. Counts everything from the first row to the finished file; one JSON line per kind of file.
 `mpx_per_core_s` is per second of work, of all threads: a machine that is busy with other things changes it less.
 """

@@ -4,7 +4,7 @@ Steps, each a line of JSON on stdout and in FOLDER/report.jsonl as soon as it is
 leaves what it has; a step that fails says why, and the next one is done:
 
 - ``machine``: card, library versions, and the measured peak of a matrix product in each precision;
-- ``same``: one picture painted on the CPU and on the device, in float32 and in the fast precisions;
+- ``same``: one image painted on the CPU and on the device, in float32 and in the fast precisions;
 - ``tiny``: seconds and memory of 1024 and 4096 px with the bundle, by precision, with and without torch.compile;
 - ``paper``: windows a second and share of the peak of the network of Graikos et al. 2024 (random weights);
 - ``ranks``: one rank under torchrun through `generate` and `train denoiser` (NCCL on a GPU, gloo on a CPU);

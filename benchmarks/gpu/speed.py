@@ -1,4 +1,4 @@
-"""Peak of the machine, one picture on two devices, and the speed of two networks."""
+"""Peak of the machine, one image on two devices, and the speed of two networks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def peak(device: torch.device, precision: torch.dtype | None, rehearse: bool) ->
 
 
 def same(model: str, device: torch.device, rehearse: bool) -> dict[str, Any]:
-    """How far (of 255) a picture painted on the device is from the one of the CPU in float32."""
+    """How far (of 255) an image painted on the device is from the one of the CPU in float32."""
     side = 128 if rehearse else 512
     reference, _, _ = picture(model, torch.device("cpu"), None, side)
     found = {}
@@ -59,7 +59,7 @@ def same(model: str, device: torch.device, rehearse: bool) -> dict[str, Any]:
 
 
 def tiny(model: str, device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
-    """Seconds and memory of whole pictures by precision, with and without torch.compile (its own cost apart)."""
+    """Seconds and memory of whole images by precision, with and without torch.compile (its own cost apart)."""
     rows: list[dict[str, Any]] = []
     for side in (64, 128) if rehearse else (1024, 4096):
         for name, kind in PRECISIONS.items():
@@ -77,7 +77,7 @@ def tiny(model: str, device: torch.device, rehearse: bool) -> list[dict[str, Any
 
 
 def paper(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
-    """Windows a second of the published U-Net, one call each, and what pictures of 50 guided steps would take."""
+    """Windows a second of the published U-Net, one call each, and what images of 50 guided steps would take."""
     from diffusers import UNet2DConditionModel
 
     widths, side = ((32, 64), 16) if rehearse else ((192, 384, 576, 960), 64)
@@ -116,7 +116,7 @@ def paper(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
 
 def picture(model: str, device: torch.device, precision: torch.dtype | None, side: int, *,
             compiled: bool = False) -> tuple[np.ndarray, float, float]:  # fmt: skip
-    """A picture (side, side, 3) from a field of the model's own vectors, and seconds of painting and developing."""
+    """A image (side, side, 3) from a field of the model's own vectors, and seconds of painting and developing."""
     bundle = BundleAt.load(model, device)
     assert isinstance(bundle, BundleAt)
     bundle.precision = precision

@@ -31,7 +31,7 @@ mpp = 0.5
 
 
 def ranks(out: Path, model: str, device: torch.device) -> dict[str, Any]:
-    """One rank under torchrun: seconds of a picture of 256 px and of two steps of training."""
+    """One rank under torchrun: seconds of an image of 256 px and of two steps of training."""
     folder = out / "ranks"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "pictures").mkdir(parents=True)

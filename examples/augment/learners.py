@@ -34,7 +34,7 @@ _AT_ONCE = 64
 
 
 def probe(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Softmax regression over features (N, V, D): of the pictures alone (view 0), or of their views too."""
+    """Softmax regression over features (N, V, D): of the images alone (view 0), or of their views too."""
     used = train.x if ordinary else train.x[:, :1]
     return linear_probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
 
@@ -77,7 +77,7 @@ def convnet(widths: Sequence[int] = (24, 48), patch_px: int = 4) -> nn.Module:
 
 
 def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
-    """Features (N, 1 + VIEWS, D) of pictures and their views of ``kind`` (None: (N, 1, D), of the pictures alone), kept
+    """Features (N, 1 + VIEWS, D) of images and their views of ``kind`` (None: (N, 1, D), of the images alone), kept
     in ``cache``."""
     x = [_kept(task, items, each, encoder, cache) for each in dict.fromkeys((None, kind))]
     return labelled(task, items, np.concatenate(x, axis=1))
@@ -113,7 +113,7 @@ def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Enc
 
 
 def _views(rgb: np.ndarray, kind: str | None, seed: int) -> np.ndarray:
-    """A picture (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
+    """A image (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
     if kind is None:
         return rgb[None]
     rng, views = np.random.default_rng(seed), []

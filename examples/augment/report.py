@@ -21,7 +21,7 @@ def main() -> None:
     tasks = [json.loads((out / f"{name}.json").read_text()) for name in ORDER if (out / f"{name}.json").exists()]
     if not tasks:
         sys.exit(f"error: {out}: has none of {', '.join(f'{name}.json' for name in ORDER)}; run study.py first")
-    text = ["# Do synthetic pictures make better classifiers where labels are few?", "", _made(tasks), ""]
+    text = ["# Do synthetic images make better classifiers where labels are few?", "", _made(tasks), ""]
     text += ["## What came out", ""]
     text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]
     text += [Path(__file__).with_name("NOTES.md").read_text().strip(), ""]
@@ -52,11 +52,11 @@ def verdict(task: Task) -> str:
     end = 1 if better else 0  # the surest gain; where none is sure, the largest
     best = max(task["rows"], key=lambda row: row["gains"]["both - real"][end])
     return (
-        f"- **{task['title']}: {lead}.** Adding synthetic pictures to the real ones is clearly better in {len(better)} "
+        f"- **{task['title']}: {lead}.** Adding synthetic images to the real ones is clearly better in {len(better)} "
         f"of {count} rows and clearly worse in {len(worse)}; with ordinary augmentation on both sides, {len(more)} and "
         f"{len(less)}. The row that says most for it: {best['learner']} at {best['groups']} groups per class, "
         f"{span(best['gains']['both - real'])} points over {span(best['figures']['real'], sign=False)} % (95 % "
-        f"intervals; {best['draws']} draws, {task['tested']} pictures of {best['test_groups']} groups tested). "
+        f"intervals; {best['draws']} draws, {task['tested']} images of {best['test_groups']} groups tested). "
         f"By learner: {_by_learner(task)}. Recipe `{task['recipe']}`{_in_class(task)}."
     )
 
@@ -75,7 +75,7 @@ def _by_learner(task: Task) -> str:
 def _in_class(task: Task) -> str:
     made, real = task["in_class"][task["recipe"]]
     return "" if made is None else (
-        f": to their neighbours {100 * made:.0f} % of its pictures look like their class (of the real ones "
+        f": to their neighbours {100 * made:.0f} % of its images look like their class (of the real ones "
         f"{100 * real:.0f} %)"
     )  # fmt: skip
 
@@ -104,10 +104,10 @@ def table(task: Task) -> list[str]:
     ordinary = ", ".join(f"{name} {100 * gain:+.1f}" for name, gain in task["kinds"].items())
     heads = ["learner", "groups", *ARMS, *GAINS]
     chosen = (
-        f"Recipe `{task['recipe']}` (`augment {task['options']}`), {task['scale']} pictures made of each; " + (
+        f"Recipe `{task['recipe']}` (`augment {task['options']}`), {task['scale']} images made of each; " + (
             f"chosen on the held-out groups from {tried}" if len(task["gains"]) > 1 else
             f"the only one of this run, on the held-out groups {tried}"
-        ) + f"; ordinary augmentation `{task['kind']}` from {ordinary} (points over real pictures alone)."
+        ) + f"; ordinary augmentation `{task['kind']}` from {ordinary} (points over real images alone)."
     )  # fmt: skip
     lines = [
         f"## {task['title']}", "",

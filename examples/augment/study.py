@@ -1,7 +1,7 @@
 """The study behind RESULTS.md: real, synthetic, both and gated, with and without ordinary augmentation.
 
 For each task a recipe of `augment` and a kind of ordinary augmentation are chosen on held-out groups of the training
-part; then all arms are tested. Every step is kept in ``--out`` and taken up again: pictures by `augment` itself (one
+part; then all arms are tested. Every step is kept in ``--out`` and taken up again: images by `augment` itself (one
 folder per recipe and model), features as .npz, and what was found as TASK.json, from which report.py writes the tables.
 """
 
@@ -47,7 +47,7 @@ ROUNDS = 1000
 
 @dataclass(frozen=True)
 class Sets:
-    """What one learner draws from and is tested on. ``vote`` (features of the gate), and the groups whose pictures have
+    """What one learner draws from and is tested on. ``vote`` (features of the gate), and the groups whose images have
     no vote on a synthetic one (N, 2); None where there is no gate."""
 
     real: Part
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="chosen from, instead of a task's own")
-    parser.add_argument("--scale", type=int, help="pictures made of each picture, instead of a task's own number")
+    parser.add_argument("--scale", type=int, help="pictures made of each image, instead of a task's own number")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
     parser.add_argument("--seeds", type=int, default=40, help="draws of groups for the probes")
     parser.add_argument("--finetune", type=int, default=12, help="draws for the network from scratch; 0: none")
@@ -99,7 +99,7 @@ def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make(task: Task, recipe: str, bundle: ModelBundle, options: argparse.Namespace) -> Path:
-    """The synthetic pictures of a task by `ssl-tilegen augment`, made unless they are there."""
+    """The synthetic images of a task by `ssl-tilegen augment`, made unless they are there."""
     scale = _scale(task, options)
     folder = options.out / f"{task.name}-{digest(task.train)}-{recipe}-x{scale}-{bundle.hash[:8]}"
     if not folder.exists():
@@ -110,7 +110,7 @@ def make(task: Task, recipe: str, bundle: ModelBundle, options: argparse.Namespa
 
 
 def _of_ordinary(task: Task, kind: str, encoder: Encoder, options: argparse.Namespace) -> float:
-    """What a kind of ordinary augmentation gains on the held-out groups, without any synthetic picture."""
+    """What a kind of ordinary augmentation gains on the held-out groups, without any synthetic image."""
     real = features(task, task.train, kind, encoder, options.out)
     sets = Sets(real, real, features(task, task.held, None, encoder, options.out), None)
     counts = _counts(task, options)[:2]
@@ -185,7 +185,7 @@ def _draw(learn: Learner, sets: Sets, task: Task, count: int, seeds: int, arms: 
 
 
 def balanced(real: Part, made: Part) -> Part:
-    """Both, the real pictures repeated so that they count about as much as the synthetic ones together."""
+    """Both, the real images repeated so that they count about as much as the synthetic ones together."""
     times = max(1, round(len(made.y) / len(real.y)))
     return real.take(np.tile(np.arange(len(real.y)), times)).join(made)
 
@@ -197,7 +197,7 @@ def _gain(outcome: Outcome, arm: str) -> float:
 def _voting(
     task: Task, folder: Path, encoder: Encoder, options: argparse.Namespace
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For the gate: features and groups of the real pictures, features and kin (N, 2) of the synthetic ones."""
+    """For the gate: features and groups of the real images, features and kin (N, 2) of the synthetic ones."""
     made = read_made(folder)
     kin = [[f"{row['label']}/{group}" for group in (row["group"], row["mixed_group"] or row["group"])]
            for row in _manifest(folder)]  # fmt: skip
@@ -206,7 +206,7 @@ def _voting(
 
 
 def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """`augment`'s gate with the draw's own pictures as the only voters: which synthetic ones (M,) stay.
+    """`augment`'s gate with the draw's own images as the only voters: which synthetic ones (M,) stay.
 
     One that was made of all groups of its class in the draw stays: nobody is left to vote for it.
     """
@@ -219,7 +219,7 @@ def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
 
 
 def read_made(folder: Path) -> list[Item]:
-    """The synthetic pictures of a folder of `augment`."""
+    """The synthetic images of a folder of `augment`."""
     return [Item(folder / row["path"], row["label"], row["group"]) for row in _manifest(folder)]
 
 

@@ -1,4 +1,4 @@
-"""The tasks of the study: labelled pictures as `augment` takes them (a CSV), and pictures to test on."""
+"""The tasks of the study: labelled images as `augment` takes them (a CSV), and images to test on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 class Item(NamedTuple):
-    """A labelled picture and the field, footprint or block it belongs to."""
+    """A labelled image and the field, footprint or block it belongs to."""
 
     path: Path
     label: str
@@ -23,19 +23,19 @@ class Item(NamedTuple):
 
 
 def digest(items: Sequence[Item]) -> str:
-    """A mark that says which pictures these are."""
+    """A mark that says which images these are."""
     return hashlib.sha256("\n".join(str(item) for item in items).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Task:
     """``train`` (draws are made of it), ``held`` (recipes are chosen on it) and ``test`` share no group; ``side_px``:
-    of a picture; ``counts``: how many groups per class are drawn; ``seen``: whether the built-in model was trained on
-    these pictures or their like; ``recipes`` (names of study.py's) are chosen from, and ``scale`` pictures are made of
+    of an image; ``counts``: how many groups per class are drawn; ``seen``: whether the built-in model was trained on
+    these images or their like; ``recipes`` (names of study.py's) are chosen from, and ``scale`` images are made of
     each.
 
     Groups are drawn by blocks of ``block``, and `augment` mixes within a block alone (it is the CSV's split), so that
-    no synthetic picture knows of a group that its draw has not.
+    no synthetic image knows of a group that its draw has not.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Task:
         return found
 
     def csv(self, out: Path) -> Path:
-        """The training pictures as the CSV that `augment` takes."""
+        """The training images as the CSV that `augment` takes."""
         path, blocks = out / f"{self.name}-{digest(self.train)}.csv", self.blocks()
         with path.open("w", newline="") as file:
             table = csv.writer(file)
@@ -102,7 +102,7 @@ def sites(data: Path, out: Path, pool: int) -> Task:
 
 def green(data: Path, out: Path, pool: int) -> Task:
     """NAIP at 5 m/px, a scale the model never saw: green or bare? The label is the near-infrared band's word (the
-    highest and the lowest third of NDVI), which the classifiers do not see. Pictures lie
+    highest and the lowest third of NDVI), which the classifiers do not see. Images lie
     within blocks of 128 px; every other block is tested, a third of the rest held out."""
     source = data / "rasters/naip_rgbn_5m.tif"
     with rasterio.open(source) as file:

@@ -81,7 +81,7 @@ def _summary(bundle: ModelBundle) -> str:
     places = ", ".join(f"{domain}: {value:g} {unit}/px" for domain, (value, unit) in info.resolutions.items())
     cell = f"cells of {info.encoder.tile_px} px, vectors of {info.encoder.dim} numbers ({info.encoder.id})"
     kind = "a local denoiser" if info.locality == "local" else f"a denoiser that sees windows of {info.window_px} px"
-    lines = ["Paints large images under grids of embeddings. Its pictures are synthetic and not for diagnosis.",
+    lines = ["Paints large images under grids of embeddings. Its images are synthetic and not for diagnosis.",
              f"Resolution: {places or 'not stated'}; {cell}; {kind}.", f"Licence: {info.licence}."]  # fmt: skip
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Bundles on the Hugging Face hub: ``hf-hub:ORG/NAME`` or ``hf-hub:ORG/NAME@REVISION`` wherever a bundle is named.
 
 A bundle that is in the cache is used from there, without a network; ``models pull`` asks the hub for the newest one.
-Only files that hold data are fetched: JSON, safetensors, texts and pictures.
+Only files that hold data are fetched: JSON, safetensors, texts and images.
 """
 
 from __future__ import annotations

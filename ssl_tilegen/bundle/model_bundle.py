@@ -59,7 +59,7 @@ class EncoderInfo(BaseModel):
     tile_px: int = Field(ge=0, le=_MOST_PX)
     dim: int = Field(ge=0, le=_MOST_CHANNELS)
     layout_dim: int = Field(default=0, ge=0, le=_MOST_CHANNELS)
-    """How many of the ``dim`` numbers, the last ones, are a coarse picture of the tile."""
+    """How many of the ``dim`` numbers, the last ones, are a coarse image of the tile."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[Positive, Positive, Positive] = (0.5, 0.5, 0.5)
     pooling: str = Field(default="head", max_length=_NAME)

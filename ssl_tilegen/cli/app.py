@@ -49,7 +49,7 @@ PLAIN: dict[str, Any] = {
 app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **PLAIN)
 models = typer.Typer(help="The models at hand.", **PLAIN)
 app.add_typer(models, name="models")
-grid = typer.Typer(help="Grids of embeddings: facts, pictures, files of other tools.", **PLAIN)
+grid = typer.Typer(help="Grids of embeddings: facts, images, files of other tools.", **PLAIN)
 app.add_typer(grid, name="grid")
 
 Config = Annotated[
@@ -495,7 +495,7 @@ def preview(
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Write a picture of a grid: principal components as colour, and which cells are not valid.
+    """Write an image of a grid: principal components as colour, and which cells are not valid.
 
     Examples:
         ssl-tilegen grid preview slide.zarr --image slide.svs

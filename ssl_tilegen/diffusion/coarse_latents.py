@@ -1,8 +1,8 @@
 """Coarse latents: a first guess, decoded from each cell's own vector and laid over the plane.
 
 The condition field blends neighbouring vectors, which tells a network what lies somewhere but not where exactly. A
-linear map fitted to the training data decodes a vector into the picture that its cell most likely is; side by side
-these make a coarse picture of the whole canvas, and the network paints on top of it.
+linear map fitted to the training data decodes a vector into the image that its cell most likely is; side by side
+these make a coarse image of the whole canvas, and the network paints on top of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.geometry import Window
 
 DecodeCells = Callable[[Tensor], Tensor]
-"""Vectors (..., D) -> their pictures (..., C, side, side)."""
+"""Vectors (..., D) -> their images (..., C, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LocalCondition:
     """The condition of a local model for a window: the field at ``stride``, then the coarse latents, folded to that
     stride.
 
-    ``side``: samples of a cell's picture on each axis (0: the model takes no coarse latents), ``layout_dim``: how many
+    ``side``: samples of a cell's image on each axis (0: the model takes no coarse latents), ``layout_dim``: how many
     of the vector's last numbers are layout.
     """
 
@@ -71,7 +71,7 @@ def condition_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) 
 
 
 def coarse_latents(field: ConditionField, unfold: DecodeCells, side: int, window: Window) -> Tensor:
-    """The coarse latents (C, rows, cols) at the latents of ``window``: the cells' pictures, each over its own part of
+    """The coarse latents (C, rows, cols) at the latents of ``window``: the cells' images, each over its own part of
     the plane, read bilinearly; beyond the grid its edge goes on. Of tiles that overlap the inner part is used.
 
     Only the cells under the window are decoded.

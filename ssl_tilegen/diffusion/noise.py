@@ -1,9 +1,9 @@
 """Noise with an address: the normal number at a place depends on (seed, stream, place) and nothing else.
 
-So the picture is the same for any batch, order of windows, number of processes and point of resumption, and two regions
+So the image is the same for any batch, order of windows, number of processes and point of resumption, and two regions
 of one virtual canvas start from the same noise where they meet. Philox (Salmon et al. 2011) is a function of a key and
 a counter: the key is (seed, stream), the counter starts at the block's absolute position. The bits are turned to
-normals here (Box-Muller), so no version of numpy's own sampler changes a picture.
+normals here (Box-Muller), so no version of numpy's own sampler changes an image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ssl_tilegen.geometry import Window
 
 BLOCK_LAT = 64
-"""Side of a block in latents; part of the address, so changing it changes every picture."""
+"""Side of a block in latents; part of the address, so changing it changes every image."""
 
 _WORD = 1 << 64
 _OFFSET_STREAM = 1 << 63

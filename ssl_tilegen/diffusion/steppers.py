@@ -67,7 +67,7 @@ def renoise(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Te
     """The clean estimate at the weight of the next noise level (Song et al. 2023, algorithm 1); the sampler adds fresh
     noise.
 
-    For few-step models, whose clean estimate is a picture already: nothing of ``x`` is kept.
+    For few-step models, whose clean estimate is an image already: nothing of ``x`` is kept.
     """
     return step.next_alpha * clean
 

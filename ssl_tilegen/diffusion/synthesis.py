@@ -374,7 +374,7 @@ def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:
 
 def _fingerprint(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, strength: float,
                  key: str, only: Window | None) -> str:  # fmt: skip
-    """What a saved state must agree on to be continued; batch and memory may change, the picture does not."""
+    """What a saved state must agree on to be continued; batch and memory may change, the image does not."""
     same = asdict(replace(settings, batch=1, call_lat=1, canvas_mib=1))
     facts = [key, strength, same, asdict(region), only and asdict(only), field.origin, field.spacing,
              dict(model.scheduler_config)]  # fmt: skip

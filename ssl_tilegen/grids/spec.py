@@ -16,7 +16,7 @@ from ssl_tilegen.geometry import Lattice, Resolution, Size
 FORMAT = 1
 KIND = "ssl-tilegen/embedding-grid"
 DRAWN = "drawn"
-"""The kind of source of a grid that a prior sampled; its size is that of the picture that was asked for."""
+"""The kind of source of a grid that a prior sampled; its size is that of the image that was asked for."""
 
 
 class Validity(IntEnum):

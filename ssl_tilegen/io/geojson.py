@@ -1,6 +1,6 @@
 """Regions of an image as GeoJSON: read, written, and turned into masks and back.
 
-Slides and pictures have level-0 pixels as coordinates, as QuPath reads and writes them; georeferenced rasters have
+Slides and images have level-0 pixels as coordinates, as QuPath reads and writes them; georeferenced rasters have
 longitude and latitude, or the file's own ``crs`` member (old GeoJSON, as GIS programs still write it).
 """
 

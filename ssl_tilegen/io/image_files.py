@@ -1,4 +1,4 @@
-"""Which files are images, recognised by their names: slides, rasters, pictures, and OME-Zarr folders."""
+"""Which files are images, recognised by their names: slides, rasters, PNG, JPEG and their like, and OME-Zarr folders."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from ssl_tilegen.io.readers.ome_zarr import image_attributes
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
-"""Suffixes of pictures that know nothing of a resolution."""
+"""Suffixes of images that know nothing of a resolution."""
 _SLIDES = {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"}
 SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PICTURES)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path looks like a picture, slide or raster."""
+    """Whether a path looks like an image, slide or raster."""
     return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
 
 

@@ -15,7 +15,7 @@ _TIFF = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}
 
 
 def storage_of(path: Path) -> str:
-    """'lossless', 'jpeg q75', 'webp' or 'other': how a picture was compressed; JPEG with its estimated quality.
+    """'lossless', 'jpeg q75', 'webp' or 'other': how an image was compressed; JPEG with its estimated quality.
 
     The quality is that of the standard tables nearest to the file's own (in steps of 5), so two files of one encoder
     and setting are alike.

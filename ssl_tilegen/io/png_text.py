@@ -1,4 +1,4 @@
-"""Text chunks of PNG files: who made a picture, and what it is."""
+"""Text chunks of PNG files: who made an image, and what it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to read from: one small contract over slides, georeferenced rasters and plain pictures.
+"""Images to read from: one small contract over slides, georeferenced rasters and plain images.
 
     with open_raster("slide.svs") as raster:
         view = view_at(raster, Resolution(0.5, "um"))  # io/view.py
@@ -230,7 +230,7 @@ def open_raster(
     bands: Sequence[int] | None = None,
     scale: tuple[float, float] | None = None,
 ) -> Raster:
-    """Open a slide, georaster or picture with the reader that knows it by its content.
+    """Open a slide, georaster or image with the reader that knows it by its content.
 
     ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``bands``
     (from 1; three, or one to repeat) and ``scale`` (values that become 0 and 255) concern rasters that GDAL reads.

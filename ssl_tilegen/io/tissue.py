@@ -52,7 +52,7 @@ def slide_background(rgb: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
 
 
 def _smoothed(rgb: np.ndarray, strip: slice) -> np.ndarray:
-    """Rows ``strip`` of the smoothed picture, float32; from no more rows than it takes."""
+    """Rows ``strip`` of the smoothed image, float32; from no more rows than it takes."""
     from skimage.filters import gaussian
 
     first = max(0, strip.start - _REACH_PX)

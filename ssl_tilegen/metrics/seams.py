@@ -1,4 +1,4 @@
-"""Do lattice lines show in a picture?"""
+"""Do lattice lines show in an image?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def seam_score(image: np.ndarray, lattice_px: int) -> float:
     """Mean absolute difference across the lines of a lattice, relative to that across all other pixel borders.
 
     ``image`` is (H, W) or (H, W, C); lines lie between pixels k * lattice_px - 1 and k * lattice_px on both axes.
-    1 is no seam; a picture of flat squares gives infinity, a constant one 1. Raises ValueError where no line lies
+    1 is no seam; an image of flat squares gives infinity, a constant one 1. Raises ValueError where no line lies
     inside the image.
     """
     values = image.astype(np.float32)

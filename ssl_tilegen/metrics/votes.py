@@ -27,7 +27,7 @@ def class_votes(
 
     ``labels`` (M,) are the vectors' own classes, integers. ``kin`` (M, P) names the groups of ``real_groups`` (N,)
     that a vector was made from: they have no vote, for a vector always resembles its own source (but they count for
-    ``nearest``). Classes are weighed alike, whatever their number of pictures, and ``k`` is at most half the smallest
+    ``nearest``). Classes are weighed alike, whatever their number of images, and ``k`` is at most half the smallest
     class, that it may win. Memory: 1024 x N floats.
     """
     sizes = np.bincount(real_labels)

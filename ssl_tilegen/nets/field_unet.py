@@ -105,7 +105,7 @@ class FieldUNet(ConfigurableNetwork):
         return {**weights, "stem.weight": stem, "out.weight": out, "out.bias": bias}
 
     def unfold(self, vectors: Tensor) -> Tensor:
-        """The pictures (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
+        """The images (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
         assert self.sketch is not None, "this network takes no coarse latents"
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 

@@ -1,7 +1,7 @@
 """The encoder of a tile in two parts: what it shows, and roughly where.
 
-A self-supervised network is trained not to care where things lie in its tile, so a picture painted from its vector has
-the right tissue in the wrong places. The second part puts back what that leaves out: a coarse picture of the tile, in
+A self-supervised network is trained not to care where things lie in its tile, so an image painted from its vector has
+the right tissue in the wrong places. The second part puts back what that leaves out: a coarse image of the tile, in
 its principal components. Both are linear heads, so the whole is one network that maps a tile to one vector.
 """
 
@@ -31,12 +31,12 @@ class TileEncoder(nn.Module):
         return torch.cat([self.content(self.net(tiles)), self.layout(self.coarse(tiles))], 1)
 
     def coarse(self, tiles: Tensor) -> Tensor:
-        """The averaged picture of each tile (N, 3 * layout_px ** 2)."""
+        """The averaged image of each tile (N, 3 * layout_px ** 2)."""
         return nn.functional.adaptive_avg_pool2d(tiles, self.layout_px).flatten(1)
 
     @torch.no_grad()
     def unfold(self, layout: Tensor) -> Tensor:
-        """The averaged pictures (..., 3, layout_px, layout_px) that layout parts (..., L) most likely are."""
+        """The averaged images (..., 3, layout_px, layout_px) that layout parts (..., L) most likely are."""
         flat = (layout - self.layout.bias) @ torch.linalg.pinv(self.layout.weight).T
         return flat.unflatten(-1, (3, self.layout_px, self.layout_px))
 

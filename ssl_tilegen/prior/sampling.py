@@ -38,7 +38,7 @@ _COHERENT_CELLS = 3
 """Means of the noise over twice as many cells and one, about what a prior was trained on at once, are alike all over a
 grid: all of it is of one slide."""
 GRID_SEEDS = 1 << 62
-"""Seeds from here on are for grids: the noise of a grid and that of its picture have nothing in common."""
+"""Seeds from here on are for grids: the noise of a grid and that of its image have nothing in common."""
 
 
 @dataclass(frozen=True, eq=False)

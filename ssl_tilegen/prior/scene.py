@@ -29,7 +29,7 @@ _FAR = 48 * 48
 
 
 class Region(NamedTuple):
-    """What one part of the picture is to show: a label, a text, a vector in a file, or some of them."""
+    """What one part of the image is to show: a label, a text, a vector in a file, or some of them."""
 
     label: str | None = None
     text: str | None = None
@@ -38,7 +38,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """A map: ``index`` (H, W) of the region that each of its pixels is of, -1 for none, over a picture of ``size``."""
+    """A map: ``index`` (H, W) of the region that each of its pixels is of, -1 for none, over an image of ``size``."""
 
     size: Size
     regions: list[Region]
@@ -61,8 +61,8 @@ class Scene:
 
 
 def read_scene(path: Path, size: Size | None) -> Scene:
-    """The map at ``path``. A picture of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
-    the features reach (GeoJSON, whose coordinates are pixels of the picture). InputError where it cannot be used."""
+    """The map at ``path``. An image of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
+    the features reach (GeoJSON, whose coordinates are pixels of the image). InputError where it cannot be used."""
     require_plain(path, "--scene")
     return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_picture(path, size)
 
@@ -156,7 +156,7 @@ def _of_features(path: Path, size: Size | None) -> Scene:
         raise InputError(f"--scene {path}: has no features")
     reach = np.array([point for geometry, _ in found for point in _points(geometry["coordinates"])])
     if reach.min() < 0 or reach.max() < 2:
-        raise InputError(f"--scene {path}: coordinates must be pixels of the picture, from its upper left corner on")
+        raise InputError(f"--scene {path}: coordinates must be pixels of the image, from its upper left corner on")
     size = size or Size(*(int(np.ceil(v)) for v in reach.max(0)[::-1]))
     regions = [region for _, region in found]
     scale = max(1.0, max(size.rows, size.cols) / 4096)

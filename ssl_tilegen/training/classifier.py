@@ -1,4 +1,4 @@
-"""A small classifier: a pretrained backbone with a new head, fine-tuned on a few labelled pictures.
+"""A small classifier: a pretrained backbone with a new head, fine-tuned on a few labelled images.
 
 Every training set gets the same number of steps, so a larger one is not trained longer.
 """
@@ -21,7 +21,7 @@ _TEST_BATCH = 256
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """``steps`` of ``batch`` pictures; ``lr`` of the head, the backbone has ``backbone_lr``; ``augment``: 'none',
+    """``steps`` of ``batch`` images; ``lr`` of the head, the backbone has ``backbone_lr``; ``augment``: 'none',
     'flips' (flips and quarter turns) or 'full' (also shifts, scale and stain or light)."""
 
     steps: int = 120
@@ -72,7 +72,7 @@ def fine_tuned(
 
 
 def _draws(labels: np.ndarray, settings: ClassifierSettings, rng: np.random.Generator) -> list[np.ndarray]:
-    """Indices (batch,) of every step: classes equally often, each class's pictures in turn."""
+    """Indices (batch,) of every step: classes equally often, each class's images in turn."""
     present = np.unique(labels)
     each = -(-settings.steps * settings.batch // len(present))
     turns = []
@@ -88,7 +88,7 @@ def _pixels(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _augmented(x: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
-    """(N, 3, H, W) in [-1, 1], changed picture by picture."""
+    """(N, 3, H, W) in [-1, 1], changed image by image."""
     if kind == "none":
         return x
     square = x.shape[2] == x.shape[3]
@@ -103,7 +103,7 @@ def _augmented(x: Tensor, kind: str, rng: np.random.Generator) -> Tensor:
 
 
 def _placed(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Every picture shifted by up to a tenth and scaled by up to a fifth, mirrored at its border."""
+    """Every image shifted by up to a tenth and scaled by up to a fifth, mirrored at its border."""
     scale = rng.uniform(0.8, 1.2, len(x))
     theta = np.zeros((len(x), 2, 3), np.float32)
     theta[:, 0, 0] = theta[:, 1, 1] = scale

@@ -1,4 +1,4 @@
-"""Rows of small pictures as one PNG: what a person looks at to see how a run goes."""
+"""Rows of small images as one PNG: what a person looks at to see how a run goes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_tilegen.system.atomic import writing
 
 
 def save_contact_sheet(path: Path, rows: Sequence[np.ndarray]) -> None:
-    """Write rows of pictures (N, H, W, 3) uint8, one under the other, whole or not at all."""
+    """Write rows of images (N, H, W, 3) uint8, one under the other, whole or not at all."""
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
     with writing(path) as fresh:
         Image.fromarray(sheet).save(fresh)

@@ -29,7 +29,7 @@ class EMA:
         self._parts = [cut_like(mine, theirs) for mine, theirs in pairs]
         cut = any(mine is not part for mine, part in zip(self.module.parameters(), self._parts, strict=True))
         if cut and torch.distributed.get_rank() > 0:
-            self.module.to("cpu")  # only the first process makes pictures with the whole network
+            self.module.to("cpu")  # only the first process makes images with the whole network
 
     def _kept(self) -> float:
         """The share of the average that stays in this update."""

@@ -1,6 +1,6 @@
 """Stage `encoder`: a self-supervised network on crops of tiles, by one of two losses (`lejepa`, `dino`).
 
-In the end its reproducible directions are joined with a coarse picture of the tile (``nets.tile_encoder``), fitted in
+In the end its reproducible directions are joined with a coarse image of the tile (``nets.tile_encoder``), fitted in
 closed form.
 """
 

@@ -201,7 +201,7 @@ class PriorStage(Stage):
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """One row a label: a real window beside a sampled one, as coarse pictures (or principal components)."""
+        """One row a label: a real window beside a sampled one, as coarse images (or principal components)."""
         rng, pictures = np.random.default_rng(0), []
         for name in self.info.names:
             piece = self._draw(rng, label=name)
@@ -220,7 +220,7 @@ class PriorStage(Stage):
 
 
 def coarse_picture(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
-    """Cells (R, K, D) as a picture (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
+    """Cells (R, K, D) as an image (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
     principal components."""
     layout = bundle.info.encoder.layout_dim
     if not layout:

@@ -1,4 +1,4 @@
-"""How well an encoder tells labelled pictures apart: a linear probe and nearest neighbours, as validation."""
+"""How well an encoder tells labelled images apart: a linear probe and nearest neighbours, as validation."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _BATCH = 512
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Tiles (N, T, S, S, 3) uint8 of N pictures and their labels (N,), to learn from and to be tested on."""
+    """Tiles (N, T, S, S, 3) uint8 of N images and their labels (N,), to learn from and to be tested on."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     classes: int
 
     def scores(self, net: Any, device: torch.device) -> dict[str, float]:
-        """Balanced accuracies of pictures, each embedded as the mean of its tiles."""
+        """Balanced accuracies of images, each embedded as the mean of its tiles."""
         (x, y), (test, labels) = ((_embedded(net, tiles, device), labels) for tiles, labels in (self.train, self.test))
         return {
             "linear_probe": round(scores(linear_probe(x, y, test, self.classes), labels).balanced, 4),
@@ -38,7 +38,7 @@ class Probe:
 
 
 def load_probe(settings: ProbeSettings, tile_px: int) -> Probe:
-    """The pictures of two folders with one subfolder per class. InputError where they do not fit."""
+    """The images of two folders with one subfolder per class. InputError where they do not fit."""
     classes = sorted(p.name for p in Path(settings.train).glob("*") if p.is_dir())
     if len(classes) < 2:
         raise InputError(f"probe.train {settings.train}: needs a subfolder for each of two classes or more")
@@ -47,12 +47,12 @@ def load_probe(settings: ProbeSettings, tile_px: int) -> Probe:
 
 
 def _read(folder: Path, classes: list[str], per_class: int, tile_px: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many pictures of each class, spread evenly over the sorted names."""
+    """As many images of each class, spread evenly over the sorted names."""
     tiles, labels = [], []
     for label, name in enumerate(classes):
         files = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in _SUFFIXES)
         if not files:
-            raise InputError(f"probe: no picture of '{name}' in {folder}; it needs the classes {', '.join(classes)}")
+            raise InputError(f"probe: no image of '{name}' in {folder}; it needs the classes {', '.join(classes)}")
         for path in files[:: max(1, -(-len(files) // per_class))]:
             tiles.append(_tiles(path, tile_px))
             labels.append(label)
@@ -61,7 +61,7 @@ def _read(folder: Path, classes: list[str], per_class: int, tile_px: int) -> tup
 
 
 def _tiles(path: Path, tile_px: int) -> np.ndarray:
-    """The whole tiles (T, S, S, 3) of a picture, at most 16 of them."""
+    """The whole tiles (T, S, S, 3) of an image, at most 16 of them."""
     with Image.open(path) as image:
         rgb = np.asarray(image.convert("RGB"))
     rows, cols = (min(4, length // tile_px) for length in rgb.shape[:2])

@@ -77,7 +77,7 @@ def latent_statistics(scenes: list[LatentScene], bundle: ModelBundle, gain: floa
     """Mean and scale (C,) of the raw latents, so that (raw - mean) * scale has a mean square of 1 over all channels.
 
     With ``gain`` 0 every channel has deviation 1; with 1 the deviations are in proportion to how much a channel
-    changes the pixels, so that errors weigh in latents as in the picture; between, the geometric mean of the two.
+    changes the pixels, so that errors weigh in latents as in the image; between, the geometric mean of the two.
     """
     some = some_of(scenes)
     raw = np.concatenate([s.latents.reshape(len(s.latents), -1)[:, ::7] for s in some], 1).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Labelled pictures: a folder with one sub-folder per class, or a CSV, and which of them belong together.
+"""Labelled images: a folder with one sub-folder per class, or a CSV, and which of them belong together.
 
-Two pictures belong to one group if they show the same patient, slide or field; a split never parts a group. Groups
+Two images belong to one group if they show the same patient, slide or field; a split never parts a group. Groups
 come from a ``manifest.csv`` in the folder (or the CSV itself) with columns ``path``, ``label`` and ``group``; for
-pictures that it does not name, the group is the file's name before its last underscore (``g012_03.jpg`` -> ``g012``).
+images that it does not name, the group is the file's name before its last underscore (``g012_03.jpg`` -> ``g012``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Labelled(NamedTuple):
 
 
 def read_labelled(source: str | Path, classes: Sequence[str] | None = None) -> Labelled:
-    """The pictures of a folder of class folders, or of a CSV (columns path, label, optional group).
+    """The images of a folder of class folders, or of a CSV (columns path, label, optional group).
 
     ``classes``: those of another set, which this one must not exceed. InputError for an empty folder, a single class,
     a CSV without labels.
@@ -44,7 +44,7 @@ def read_labelled(source: str | Path, classes: Sequence[str] | None = None) -> L
         raise InputError(f"{source}: no such folder or CSV; check the path")
     rows = _from_folder(source) if source.is_dir() else _from_csv(source)
     if not rows:
-        raise InputError(f"{source}: no pictures there; expected a sub-folder per class, or a CSV with path, label")
+        raise InputError(f"{source}: no images there; expected a sub-folder per class, or a CSV with path, label")
     names = tuple(classes) if classes else tuple(sorted({label for _, label, _ in rows}))
     if len(names) < 2:
         raise InputError(f"{source}: a single class, {names[0]}; a task takes two or more, one sub-folder for each")

@@ -1,4 +1,4 @@
-"""augment: the same pictures however they are stacked, dealt and stopped; nothing crosses a class or a split."""
+"""augment: the same images however they are stacked, dealt and stopped; nothing crosses a class or a split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two classes, three groups of two pictures each, of two sizes."""
+    """Two classes, three groups of two images each, of two sizes."""
     rng, folder = np.random.default_rng(0), tmp_path / "in"
     for label, level in CLASSES.items():
         (folder / label).mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_same_layout_same_sizes_and_a_manifest(pictures, settings):
 
 @pytest.mark.slow
 def test_a_sample_depends_on_its_source_seed_and_number_alone(pictures, settings, tmp_path):
-    """Other pictures, more samples and another share of the work change nothing of a sample."""
+    """Other images, more samples and another share of the work change nothing of a sample."""
     augment(pictures, settings)
     augment(pictures, changed(settings, out=tmp_path / "more", per_image=2))
     for path in pictures.glob("*/g2*"):
@@ -254,8 +254,8 @@ def test_large_images_are_painted_from_their_grids(settings, tmp_path, monkeypat
         (lambda d: [p.unlink() for p in (d / "dots").iterdir()], "dots: a class without pictures"),
         (lambda d: [(p.unlink(), p) for p in (d / "dots").iterdir()] and (d / "dots").rmdir(), "a single class, lines"),
         (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "without pictures"),
-        (lambda d: [p.write_bytes(b"\x89PNG") for p in (d / "dots").iterdir()], "no picture of class dots can be read"),
-        (lambda d: (d / "x").mkdir() or (d / "dots").rename(d / "x" / "dots"), "holds folders of pictures; give"),
+        (lambda d: [p.write_bytes(b"\x89PNG") for p in (d / "dots").iterdir()], "no image of class dots can be read"),
+        (lambda d: (d / "x").mkdir() or (d / "dots").rename(d / "x" / "dots"), "holds folders of images; give"),
     ],
 )  # fmt: skip
 def test_bad_folders_are_one_line(pictures, settings, change, message):
@@ -295,8 +295,8 @@ def test_unreadable_pictures_are_listed_and_the_others_done(pictures, settings, 
     out, err = capsys.readouterr()
     assert ended.value.code == 3 and json.loads(out)["reports"][0]["painted"] == 11
     last = err.splitlines()[-1]
-    assert last.startswith("error: 2 of 13 pictures failed, 11 done: dots/g0_0.png: ")
-    assert all(last.count(name) == 1 for name in ("g0_0.png", "g9_0.png")), "each picture is named once"
+    assert last.startswith("error: 2 of 13 images failed, 11 done: dots/g0_0.png: ")
+    assert all(last.count(name) == 1 for name in ("g0_0.png", "g9_0.png")), "each image is named once"
 
 
 def test_large_pictures_of_unknown_resolution_are_listed_before_anything_is_painted(pictures):

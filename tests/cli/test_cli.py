@@ -52,7 +52,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_embed_and_generate_load_nothing_that_they_do_not_need(tmp_path: Path) -> None:
-    """Of an image that is no stained slide, with the built-in bundle, from a grid that covers all of its picture."""
+    """Of an image that is no stained slide, with the built-in bundle, from a grid that covers all of its image."""
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)).save(tmp_path / "a.png")
     for words in (["embed", "a.png", "--gsd", "0.1"], ["generate", "--grid", "a.zarr", "--steps", "1", "-o", "b.png"]):
         program = (

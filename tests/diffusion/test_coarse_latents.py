@@ -1,4 +1,4 @@
-"""Laws of the sketch: cells' pictures side by side, the same in pieces as whole, and silent when layout is left out."""
+"""Laws of the sketch: cells' images side by side, the same in pieces as whole, and silent when layout is left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def field(rows: int = 3, cols: int = 5, **place) -> ConditionField:
 
 
 def by_hand(of: ConditionField, kept: slice = slice(None)) -> torch.Tensor:
-    """The pictures of all cells, pasted one by one."""
+    """The images of all cells, pasted one by one."""
     rows = [torch.cat([unfold(cell)[:, kept, kept] for cell in row], 2) for row in of.embedding]
     return torch.cat(rows, 1)
 

@@ -25,7 +25,7 @@ def test_any_split_gives_the_same_noise(row, col, rows, cols, cut):
 
 
 def test_the_address_never_changes_its_number():
-    """Pinned: another number here means that every seed gives another picture."""
+    """Pinned: another number here means that every seed gives another image."""
     corner = addressed_noise(Window(-1, -1, 2, 2), 1, seed=0)[0]
     np.testing.assert_array_equal(corner, np.array(GOLDEN, dtype=np.float32))
 

@@ -1,4 +1,4 @@
-"""Paint and develop: one picture, however it is cut, batched, tiled, mapped, stopped."""
+"""Paint and develop: one image, however it is cut, batched, tiled, mapped, stopped."""
 
 from __future__ import annotations
 

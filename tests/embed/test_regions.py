@@ -1,4 +1,4 @@
-"""Regions: outlines of tissue out, regions in, the picture of a grid."""
+"""Regions: outlines of tissue out, regions in, the image of a grid."""
 
 from __future__ import annotations
 

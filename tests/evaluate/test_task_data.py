@@ -1,4 +1,4 @@
-"""Where `evaluate --task` finds its real, synthetic and test pictures."""
+"""Where `evaluate --task` finds its real, synthetic and test images."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_layouts_that_cannot_be_told_are_one_line(tmp_path: Path) -> None:
     fill(tmp_path / "plain" / "train")
     with pytest.raises(InputError, match="no synthetic in it"):
         read_parts(tmp_path / "plain")
-    with pytest.raises(InputError, match="no real pictures of split train; make it with --originals link"):
+    with pytest.raises(InputError, match="no real images of split train; make it with --originals link"):
         read_parts(augmented(tmp_path / "bare", kinds=("synthetic",)))
     with pytest.raises(InputError, match="splits a, b; name train and test"):
         read_parts(augmented(tmp_path / "ab", ("a", "b")))

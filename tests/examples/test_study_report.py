@@ -48,11 +48,11 @@ def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[flo
     better, worse = sum(g[1] > 0 for g in gains), sum(g[2] < 0 for g in gains)
     assert said in text and f"clearly better in {better} of {len(gains)} rows and clearly worse in {worse}" in text
     assert f"of {len(gains)} rows of `both - real` {better} are clearly above zero and {worse} clearly below" in text
-    assert "100 pictures of 30 groups tested" in text and text.count("**+") + text.count("**-") == better + worse
+    assert "100 images of 30 groups tested" in text and text.count("**+") + text.count("**-") == better + worse
 
 
 def test_each_learner_and_task_is_told(tmp_path: Path) -> None:
-    """A gain by one learner is not hidden among those of another; pictures per picture are the task's own."""
+    """A gain by one learner is not hidden among those of another; images per image are the task's own."""
     lung, built = found([(0.02, 0.01, 0.03), (0.01, -0.01, 0.03)]), found([(-0.02, -0.03, -0.01)])
     lung["rows"][1] |= {"learner": "network from scratch"}
     lung["rows"][1]["gains"]["both+ - real+"] = (-0.02, -0.03, -0.01)
@@ -65,8 +65,8 @@ def test_each_learner_and_task_is_told(tmp_path: Path) -> None:
     text = results.read_text()
     assert "linear, texture 1 better and 0 worse of 1 (with ordinary augmentation 0 better and 0 worse)" in text
     assert "network from scratch 0 better and 0 worse of 1 (with ordinary augmentation 0 better and 1 worse)" in text
-    assert "2 pictures made of each; the only one of this run" in text
-    assert "3 pictures made of each; chosen on the held-out groups from `blend` +1.0" in text
+    assert "2 images made of each; the only one of this run" in text
+    assert "3 images made of each; chosen on the held-out groups from `blend` +1.0" in text
     assert text.index("## Lung") < text.index("## Roofs")
 
 

@@ -38,7 +38,7 @@ BACKGROUND = (242, 240, 244)
 
 @dataclass(frozen=True)
 class World:
-    """Bundles of both kinds and grids of a slide, a map and a picture, all under one folder."""
+    """Bundles of both kinds and grids of a slide, a map and an image, all under one folder."""
 
     folder: Path
     bundle: Path
@@ -109,7 +109,7 @@ def test_the_whole_grid_is_painted_beside_it_without_any_option(world: World) ->
 
 
 def test_a_picture_follows_its_source_to_the_last_pixel(world: World, tmp_path: Path) -> None:
-    """Two sources that differ beyond their last whole tile alone make pictures that differ there, of the same size."""
+    """Two sources that differ beyond their last whole tile alone make images that differ there, of the same size."""
     pixels = np.random.default_rng(5).integers(0, 255, (150, 170, 3), np.uint8)
     for name in ("one", "two"):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")

@@ -1,6 +1,6 @@
-"""Stopped or killed at any moment, the same command completes the picture, to the pixels of a run left alone.
+"""Stopped or killed at any moment, the same command completes the image, to the pixels of a run left alone.
 
-The latents lie in mapped files, as those of large pictures do.
+The latents lie in mapped files, as those of large images do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One picture painted by many processes, started as torchrun and srun start them: the same as by one."""
+"""One image painted by many processes, started as torchrun and srun start them: the same as by one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIDE_PX = 640
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two bundles and a grid of a picture that is blank on its right and at its top."""
+    """Two bundles and a grid of an image that is blank on its right and at its top."""
     folder = tmp_path_factory.mktemp("ranks")
     bundle = painting_bundle(folder / "local")
     painting_bundle(folder / "window", window=True)

@@ -131,7 +131,7 @@ def test_killed_and_resumed_to_the_same_bytes(name: str, recipe: str | None, wor
 
 
 def test_a_recipe_and_our_own_sampling_counted(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same bundle, the same picture: windows of 16 latents on 64 x 64, hop 16 as the paper has for its 64."""
+    """The same bundle, the same image: windows of 16 latents on 64 x 64, hop 16 as the paper has for its 64."""
     counts = {}
     for how in ((), ("--recipe", "paper")):
         run(*words(world, "paper", tmp_path / "x.png", "--dry-run", *how))

@@ -1,4 +1,4 @@
-"""From a table of images to a prior, and from a label, words, a vector or a map to a drawn grid and its picture."""
+"""From a table of images to a prior, and from a label, words, a vector or a map to a drawn grid and its image."""
 
 from __future__ import annotations
 

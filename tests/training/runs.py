@@ -1,4 +1,4 @@
-"""Small training runs for tests: configurations on pictures drawn here, and the training of them."""
+"""Small training runs for tests: configurations on images drawn here, and the training of them."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ def main(out: Path, configs: list[Path], backend: str = "inductor") -> None:
 
 
 def scene(picture: int, chance: float) -> LatentScene:
-    """A scene without content, of a picture of the corpus."""
+    """A scene without content, of an image of the corpus."""
     nothing = np.zeros((2, 2), bool)
     return LatentScene(np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], Origin(picture, 0, 0, 0, 16, 16), chance)

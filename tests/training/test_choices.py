@@ -114,7 +114,7 @@ def test_a_local_network_is_asked_for_a_remainder_of_unit_deviation(name, share)
 
 
 def painted(folder: Path, out: Path) -> np.ndarray:
-    """The bundle of a run embeds a picture and paints it anew."""
+    """The bundle of a run embeds an image and paints it anew."""
     model = str(out / "bundle")
     embed([folder / "p0.png"], EmbedSettings(out=out / "g.zarr", model=model, mpp=0.5))
     generate(GenerateSettings(grid=out / "g.zarr", out=out / "x.png", model=model, steps=3, merge="auto"))

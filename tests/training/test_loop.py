@@ -25,7 +25,7 @@ from tests.training import runs
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration of the smallest autoencoder on three pictures."""
+    """A configuration of the smallest autoencoder on three images."""
     rng = np.random.default_rng(0)
     for number in range(3):
         coarse = rng.integers(0, 255, (12, 12, 3), np.uint8)

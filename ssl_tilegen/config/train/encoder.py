@@ -52,9 +52,9 @@ class EncoderSettings(StageSettings):
     dim: int = Field(128, gt=0)
     """Length of the embedding: the most reproducible directions of the features, and the layout after them."""
     layout_dim: int = Field(64, ge=0)
-    """How many numbers of the embedding are a coarse picture of the tile; 0: none, the features are the embedding."""
+    """How many numbers of the embedding are a coarse image of the tile; 0: none, the features are the embedding."""
     layout_px: int = Field(16, gt=0)
-    """Side of that picture in pixels, before its principal components are taken."""
+    """Side of that image in pixels, before its principal components are taken."""
     fit_tiles: int = Field(12_000, gt=1)
     """Pairs of tiles that the embedding's two parts are fitted to after training."""
     global_views: int = Field(2, ge=2)

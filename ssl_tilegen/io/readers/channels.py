@@ -43,7 +43,7 @@ class ChannelImage(ProbedRaster):
             self.remarks += (SCALED_REMARK,)
 
     def _stain(self, in_colour: bool) -> None:
-        """Set whether it shows a stain: only pictures in 8-bit colour do. Of fluorescence all is foreground."""
+        """Set whether it shows a stain: only images in 8-bit colour do. Of fluorescence all is foreground."""
         self.stained = in_colour and self.scaling is None
         self.background = (255, 255, 255) if self.stained else (0, 0, 0)
 

@@ -31,7 +31,7 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class GeoTiff(ProbedRaster):
-    """Any raster GDAL opens; without a georeference it is a plain picture (``kind``).
+    """Any raster GDAL opens; without a georeference it is a plain image (``kind``).
 
     Bands: ``options.bands``, else 1, 2, 3, else band 1 for all three colours (a palette is applied). 8-bit values are
     taken as they are; others are mapped to 0..255 linearly from ``options.scale``, else from each band's 2nd to 98th

@@ -25,7 +25,7 @@ _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m":
 class OmeImage(ChannelImage):
     """The largest image of an OME-TIFF. ``resolution`` is PhysicalSizeX and Y; of many planes the first in T and Z.
 
-    Only pictures in RGB count as stained.
+    Only images in RGB count as stained.
     """
 
     kind = "slide"

@@ -1,4 +1,4 @@
-"""Plain pictures (PNG, JPEG, WebP, BMP), by Pillow; decoded whole at the first read."""
+"""Plain images (PNG, JPEG, WebP, BMP), by Pillow; decoded whole at the first read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Picture(Raster):
-    """A picture without a place on Earth or on a slide.
+    """A image without a place on Earth or on a slide.
 
     ``resolution`` is what ``--mpp`` or ``--gsd`` says, else None: print resolutions are not trusted. Pixels with less
     than half opacity are not valid. The EXIF orientation is ignored: pixels are taken as stored. Bands and scale do

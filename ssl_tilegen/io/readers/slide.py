@@ -96,7 +96,7 @@ class Slide(Raster):
     def _read_blocks(self, level: int, window: Window) -> np.ndarray:
         """A window put together from blocks at fixed places.
 
-        OpenSlide takes corners in level-0 pixels; where they are no whole level pixels it shifts the picture by the
+        OpenSlide takes corners in level-0 pixels; where they are no whole level pixels it shifts the image by the
         rest. With fixed blocks a pixel is shifted alike whichever window asks for it.
         """
         outer = window.aligned(_BLOCK_PX)

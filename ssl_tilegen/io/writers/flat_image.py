@@ -19,7 +19,7 @@ _JPEG_COMMENT_BYTES = 65_533
 
 
 class _SmallPicture(Format):
-    """Rows are kept as they are in one file, in place; the picture is encoded once, at the end."""
+    """Rows are kept as they are in one file, in place; the image is encoded once, at the end."""
 
     pyramidal = False
     largest_side_px = LARGEST_PX

@@ -1,4 +1,4 @@
-"""Training windows straight from slides, rasters and pictures.
+"""Training windows straight from slides, rasters and images.
 
 Windows are drawn at random places. Every random choice comes from the generator handed in, so an item is a function
 of (seed, step, place in the batch) alone: the same for any number of threads, processes or restarts.

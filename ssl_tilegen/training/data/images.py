@@ -113,7 +113,7 @@ class Wanted(NamedTuple):
 
 
 def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[TrainingImage]:
-    """The pictures of all files in order; the smallest are held, as many as fit in ``memory_mib`` together."""
+    """The images of all files in order; the smallest are held, as many as fit in ``memory_mib`` together."""
     with ThreadPoolExecutor(4) as pool:
         areas = np.array(list(pool.map(_area, wanted)), float)
         order = np.argsort(areas, kind="stable")
@@ -163,7 +163,7 @@ def _target(raster: Raster, wanted: Wanted) -> Resolution:
 
 
 def _content(raster: Raster) -> np.ndarray:
-    """Where a small picture of the whole shows stained tissue; on other images, where there are data."""
+    """Where a thumbnail of the whole shows stained tissue; on other images, where there are data."""
     shrink = max(1.0, max(raster.size.rows, raster.size.cols) / _OVERVIEW_PX)
     view = RasterView(raster, shrink)
     pixels = view.read(Window.of(view.size))

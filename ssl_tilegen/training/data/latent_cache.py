@@ -37,7 +37,7 @@ _TRIES = 10_000
 
 
 class Origin(NamedTuple):
-    """Where a scene comes from: the corpus's picture, its turn, and the part of it (row, col, rows, cols)."""
+    """Where a scene comes from: the corpus's image, its turn, and the part of it (row, col, rows, cols)."""
 
     picture: int
     turn: int
@@ -126,7 +126,7 @@ def _data_facts(settings: WindowSettings) -> dict[str, Any]:
 
 
 class _Maker:
-    """Makes scenes; its generator is drawn from in the order of the pictures."""
+    """Makes scenes; its generator is drawn from in the order of the images."""
 
     def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> None:
         self.corpus, self.bundle, self.settings = corpus, bundle, settings
@@ -134,7 +134,7 @@ class _Maker:
         self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
 
     def scenes(self, numbers: range, count_images: Callable[[int, int], None]) -> Iterator[LatentScene]:
-        """Of the corpus's pictures ``numbers``; none of those smaller than a cell."""
+        """Of the corpus's images ``numbers``; none of those smaller than a cell."""
         budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
         for number in numbers:
             check_stop("the latents of finished hundreds of images are kept; the same command continues")
@@ -196,7 +196,7 @@ def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, in
 
 
 def _parts(rng: np.random.Generator, picture: TrainingImage, budget_mib: int) -> list[Window]:
-    """What is kept of a picture: all of it if it is held, else as many random parts with content as fit the budget."""
+    """What is kept of an image: all of it if it is held, else as many random parts with content as fit the budget."""
     if picture.held:
         return [Window.of(picture.size)]
     rows, cols = min(_PART_PX, picture.size.rows), min(_PART_PX, picture.size.cols)

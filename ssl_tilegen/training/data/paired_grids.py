@@ -27,7 +27,7 @@ class Grid:
 
 
 def grid_beside(picture: TrainingImage, pattern: str, bundle: ModelBundle, part: Window) -> Grid:
-    """The cells over ``part`` of a picture, from the grid that ``pattern`` names; corners count from the part's.
+    """The cells over ``part`` of an image, from the grid that ``pattern`` names; corners count from the part's.
 
     FormatError where the grid was made by another encoder, at another resolution or of another image.
     """
@@ -50,7 +50,7 @@ def grid_beside(picture: TrainingImage, pattern: str, bundle: ModelBundle, part:
 
 
 def path_beside(picture: TrainingImage, pattern: str) -> Path:
-    """Where the grid of a picture is, as ``pattern`` says."""
+    """Where the grid of an image is, as ``pattern`` says."""
     return picture.path.parent / pattern.format(stem=picture.path.name.split(".")[0], name=picture.path.name)
 
 

@@ -69,7 +69,7 @@ def _settings(painter: Painter, sample: Sample, grid: Path, out: Path) -> Genera
         layout=own.layout,
         steps=own.steps,
         guidance=own.guidance,
-        overwrite=True,  # a picture whose record is missing was not finished
+        overwrite=True,  # an image whose record is missing was not finished
     )
 
 

@@ -1,4 +1,4 @@
-"""What `augment` starts from: labelled pictures that can be read, and those that cannot."""
+"""What `augment` starts from: labelled images that can be read, and those that cannot."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAST_PX = 16
 
 
 class Original(NamedTuple):
-    """A labelled picture. ``name``: its path as the manifest has it; ``split``: empty where none is known; ``level``:
+    """A labelled image. ``name``: its path as the manifest has it; ``split``: empty where none is known; ``level``:
     'patch' is painted with others in a stack; 'slide', 'map' and 'picture' are large, each painted from its grid."""
 
     path: Path
@@ -38,7 +38,7 @@ class Original(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A picture that could not be used, and why."""
+    """A image that could not be used, and why."""
 
     name: str
     label: str
@@ -52,17 +52,17 @@ class Originals(NamedTuple):
     failed: tuple[Failure, ...]
 
     def classes(self) -> dict[str, int]:
-        """How many usable pictures each class has."""
+        """How many usable images each class has."""
         return dict(sorted(Counter(picture.label for picture in self.pictures).items()))
 
 
 def read_originals(source: Path, level: str, progress: Progress, *, sampled: bool = False) -> Originals:
-    """The pictures of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
+    """The images of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
     (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what has at most
     1024 px on each side. ``sampled``: the user says the resolution of large images, so theirs need not be known.
 
     InputError for an empty folder or class, a single class, lines without a label, a group in two splits, or where no
-    picture can be read.
+    image can be read.
     """
     if source.is_dir():
         _check_folder(source)
@@ -89,18 +89,18 @@ def read_originals(source: Path, level: str, progress: Progress, *, sampled: boo
     lost = sorted(set(labels) - {picture.label for picture in pictures})
     if lost:
         first = next(failure for failure in failed if failure.label == lost[0])
-        raise InputError(f"{source}: no picture of class {lost[0]} can be read; the first: {first.error}")
+        raise InputError(f"{source}: no image of class {lost[0]} can be read; the first: {first.error}")
     return Originals(tuple(pictures), tuple(failed))
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """A whole picture, uint8 (H, W, 3), at its own sampling."""
+    """A whole image, uint8 (H, W, 3), at its own sampling."""
     with open_raster(path) as raster:
         return np.ascontiguousarray(raster.read(Window.of(raster.size)).rgb)
 
 
 def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str] | str:
-    """Size and level of a picture, or why it cannot be used."""
+    """Size and level of an image, or why it cannot be used."""
     try:
         with open_raster(path) as raster:
             size = raster.size
@@ -119,13 +119,13 @@ def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str] | str:
 
 
 def _check_folder(folder: Path) -> None:
-    """InputError for class folders that hold no picture, or hold class folders themselves."""
+    """InputError for class folders that hold no image, or hold class folders themselves."""
     for kind in _folders(folder):
         if any(is_image(path) for path in kind.iterdir()):
             continue
         if any(is_image(path) for inner in _folders(kind) for path in inner.iterdir()):
-            raise InputError(f"{folder}: its sub-folder {kind.name} holds folders of pictures; give {kind} instead")
-        raise InputError(f"{kind}: a class without pictures; fill it or remove it")
+            raise InputError(f"{folder}: its sub-folder {kind.name} holds folders of images; give {kind} instead")
+        raise InputError(f"{kind}: a class without images; fill it or remove it")
 
 
 def _folders(folder: Path) -> Iterable[Path]:
@@ -150,7 +150,7 @@ def _splits(source: Path, count: int) -> list[str]:
 
 
 def _check_groups(source: Path, labels: list[str], groups: list[str], splits: list[str]) -> None:
-    """InputError where pictures of one group lie in two splits: what is made of them would leak."""
+    """InputError where images of one group lie in two splits: what is made of them would leak."""
     known: dict[tuple[str, str], str] = {}
     for label, group, split in zip(labels, groups, splits, strict=True):
         if known.setdefault((label, group), split) != split:

@@ -1,6 +1,6 @@
-"""Many small pictures of one size painted together: one stack of canvases, one network call for all of them.
+"""Many small images of one size painted together: one stack of canvases, one network call for all of them.
 
-A picture comes out as ``synthesis.paint`` would make it alone (up to the rounding of the chip): its noise is addressed
+An image comes out as ``synthesis.paint`` would make it alone (up to the rounding of the chip): its noise is addressed
 by its own seed and its place in itself, so it depends neither on its neighbours in the stack nor on their number.
 """
 
@@ -23,7 +23,7 @@ from ssl_tilegen.geometry import Size, Window
 
 
 def frame(model: Model, size_px: Size, settings: SynthesisSettings) -> tuple[Window, Window]:
-    """The latents that cover a picture whose corner is at (0, 0), and those painted: with the bleed around it."""
+    """The latents that cover an image whose corner is at (0, 0), and those painted: with the bleed around it."""
     region = Window.of(size_px.ceil_div(model.factor))
     return region, with_bleed(model, region, replace(settings, extent=None))
 
@@ -40,10 +40,10 @@ def paint_stack(
     strength: float = 1.0,
     tick: Callable[[float], None] = lambda part: None,
 ) -> Tensor:
-    """Clean latents (N, C, rows, cols) of the painted window of ``frame``, one picture per field and seed.
+    """Clean latents (N, C, rows, cols) of the painted window of ``frame``, one image per field and seed.
 
     ``sources`` (N, C, rows, cols) are existing clean latents of that window, of which ``strength`` is repainted.
-    Working memory: one network call of the whole stack. Models that see windows paint picture after picture.
+    Working memory: one network call of the whole stack. Models that see windows paint image after image.
     """
     settings = replace(settings, extent=None)
     region, window = frame(model, size_px, settings)
@@ -73,7 +73,7 @@ def paint_stack(
 
 @torch.no_grad()
 def develop_stack(model: Model, latents: Tensor, size_px: Size, settings: SynthesisSettings) -> np.ndarray:
-    """Latents (N, C, rows, cols) of ``paint_stack`` -> the pictures, uint8 (N, H, W, 3)."""
+    """Latents (N, C, rows, cols) of ``paint_stack`` -> the images, uint8 (N, H, W, 3)."""
     region, window = frame(model, size_px, settings)
     rows, cols = region.within(window).scaled(model.factor).slices
     pixels = model.decode(latents.to(model.device))[:, :, rows, cols]

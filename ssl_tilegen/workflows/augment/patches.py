@@ -1,4 +1,4 @@
-"""A sheet of patches: cells of the originals -> fields -> one stack of canvases -> pictures, and their facts."""
+"""A sheet of patches: cells of the originals -> fields -> one stack of canvases -> images, and their facts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def paint_patches(painter: Painter, sheet: Sheet, folder: Path, progress: Progre
 
 
 def cells_of(encoder: Encoder, pictures: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> cells (N, R, K, D) that cover the pictures: beyond their edges they are mirrored."""
+    """uint8 (N, H, W, 3) -> cells (N, R, K, D) that cover the images: beyond their edges they are mirrored."""
     tile, (count, height, width) = encoder.tile_px, pictures.shape[:3]
     shape, before = cover_of(Size(height, width), tile)
     after = (shape.rows * tile - height - before[0], shape.cols * tile - width - before[1])
@@ -77,13 +77,13 @@ def cells_of(encoder: Encoder, pictures: np.ndarray) -> np.ndarray:
 
 
 def cover_of(size: Size, tile: int) -> tuple[Size, tuple[int, int]]:
-    """How many cells cover a picture, and how many mirrored pixels (rows, cols) lie before its first."""
+    """How many cells cover an image, and how many mirrored pixels (rows, cols) lie before its first."""
     shape = size.ceil_div(tile)
     return shape, ((shape.rows * tile - size.rows) // 2, (shape.cols * tile - size.cols) // 2)
 
 
 def mixed(cells: np.ndarray, other: np.ndarray, weight: float, layout_dim: int = 0) -> np.ndarray:
-    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another picture at the same place.
+    """Cells (R, K, D) moved by ``weight`` along the sphere towards those of another image at the same place.
 
     The last ``layout_dim`` numbers stay: two layouts laid over each other are none.
     """
@@ -102,7 +102,7 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def facts_of(painter: Painter, sample: Sample) -> dict[str, Any]:
-    """What a picture says of how it was made."""
+    """What an image says of how it was made."""
     settings, originals = painter.settings, painter.originals
     source = originals[sample.original]
     return {
@@ -139,7 +139,7 @@ def _paint(
     cells: Mapping[int, np.ndarray],
     progress: Progress,
 ) -> np.ndarray:
-    """The pictures of a sheet, uint8 (N, H, W, 3)."""
+    """The images of a sheet, uint8 (N, H, W, 3)."""
     bundle, settings, how = painter.bundle, painter.settings, painter.how
     sources = None
     if settings.strength is not None:
@@ -169,7 +169,7 @@ def _field(painter: Painter, size: Size, cells: np.ndarray) -> ConditionField:
     tile = painter.encoder.tile_px
     _, before = cover_of(size, tile)
     corner = (float(before[0]), float(before[1]))
-    # a cell of the padded picture lies ``before`` px up and to the left of where it would without padding
+    # a cell of the padded image lies ``before`` px up and to the left of where it would without padding
     return ConditionField.of_grid(cells, tile_px=tile, stride_px=tile, factor=painter.bundle.factor, corner_px=corner)
 
 

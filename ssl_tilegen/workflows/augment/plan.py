@@ -1,4 +1,4 @@
-"""Which pictures `augment` makes: for every original its samples, each with its own seed and partner, in sheets.
+"""Which images `augment` makes: for every original its samples, each with its own seed and partner, in sheets.
 
 A sheet is what is painted in one go, stored, and never done twice: up to ``batch`` samples of one size, or one large
 image. Sheets are a function of the originals and the settings, so shards and resumed runs have the same ones.
@@ -22,7 +22,7 @@ _LARGE = {"slide": ".ome.tif", "map": ".tif", "picture": ".png"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture to be made of ``original`` (an index), the ``k``-th of it; ``partner``: whose embedding is mixed in.
+    """One image to be made of ``original`` (an index), the ``k``-th of it; ``partner``: whose embedding is mixed in.
 
     ``seed`` belongs to (the original's name, the run's seed, k) alone. ``file`` is relative to the output's folder.
     """
@@ -70,7 +70,7 @@ def sample_seed(seed: int, name: str, k: int) -> int:
 
 
 def check_groups(originals: Sequence[Original]) -> None:
-    """InputError where the gate cannot judge a class, for it asks the pictures of *other* groups."""
+    """InputError where the gate cannot judge a class, for it asks the images of *other* groups."""
     for label, group in single_groups(originals).items():
         raise InputError(
             f"class {label} has one group, {group}; --keep-best and --min-cosine need two or more in each class: name "

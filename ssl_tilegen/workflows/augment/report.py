@@ -69,7 +69,7 @@ class AugmentReport:
             return printable(f"{self.out}: finished before")
         rate = f"{self.seconds:.1f} s, {self.per_s:.2f} pictures/s"
         if self.status != "done":
-            told = f"{self.out}: {self.status}, {self.painted} pictures painted here in {rate}; others hold the rest"
+            told = f"{self.out}: {self.status}, {self.painted} images painted here in {rate}; others hold the rest"
             return printable(told)
         kept = ", ".join(f"{count} {label}" for label, count in self.kept.items())
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
@@ -80,7 +80,7 @@ class AugmentReport:
         bare = [label for label, count in self.kept.items() if not count]
         note = f"note: nothing is left of {', '.join(bare)}; loosen the gate" if bare else ""
         return printable(
-            f"{self.out}: done, {sum(self.kept.values())} pictures ({kept}) of {sum(self.originals.values())}{gone}; "
+            f"{self.out}: done, {sum(self.kept.values())} images ({kept}) of {sum(self.originals.values())}{gone}; "
             f"{found}; {rate}"
         ) + (f"\n{printable(note)}" if note else "")
 
@@ -155,7 +155,7 @@ def write_manifest(
     path: Path, verdicts: Verdicts, samples: Sequence[Sample], originals: Sequence[Original],
     settings: AugmentSettings, real_files: Mapping[int, str],
 ) -> None:  # fmt: skip
-    """One row per kept picture, and per original that lies beside them (``real_files``: index -> path)."""
+    """One row per kept image, and per original that lies beside them (``real_files``: index -> path)."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()

@@ -1,4 +1,4 @@
-"""`augment`: labelled pictures -> their embeddings, kept or mixed -> new pictures of the same labels."""
+"""`augment`: labelled images -> their embeddings, kept or mixed -> new images of the same labels."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _STACK_PX = {"cpu": 32 * 224**2, "cuda": 512 * 224**2}
 
 
 def augment(source: str | Path, settings: AugmentSettings, progress: Progress = silent) -> AugmentReport:
-    """Make new pictures of the labelled ones in ``source``, a folder of class folders or a CSV; returns their facts.
+    """Make new images of the labelled ones in ``source``, a folder of class folders or a CSV; returns their facts.
 
     The output has the same layout and a ``manifest.csv``; it gets its name when all sheets of all processes are there.
     Sheets that an earlier run finished are kept. Raises the errors of ``read_originals``, OutputError, and
-    AugmentIncomplete where some pictures could not be read; Interrupted when ``progress`` asks to stop.
+    AugmentIncomplete where some images could not be read; Interrupted when ``progress`` asks to stop.
     """
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
@@ -59,7 +59,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
     if not source.is_dir():
-        _check_paths([Input(picture.path, "a picture of the data set") for picture in originals.pictures], out, share)
+        _check_paths([Input(picture.path, "a image of the data set") for picture in originals.pictures], out, share)
     if settings.gated:
         check_groups(originals.pictures)
     painter = _painter(originals.pictures, settings)
@@ -125,7 +125,7 @@ def _per_sheet(painter: Painter) -> int:
 
 
 def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, share: Share, progress: Progress) -> int:
-    """Paint this process's sheets that are not done yet; how many pictures that were."""
+    """Paint this process's sheets that are not done yet; how many images that were."""
     index, count = share
     mine = [number for number in range(len(sheets)) if number % count == index and not store.done(number)]
     total, painted = sum(len(sheets[number].samples) for number in mine), 0
@@ -168,7 +168,7 @@ def _finish(
 
 
 def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> dict[int, str]:
-    """Copy or link the originals beside the new pictures; index -> path relative to ``folder``."""
+    """Copy or link the originals beside the new images; index -> path relative to ``folder``."""
     placed: dict[int, str] = {}
     taken: set[str] = set()
     for index, original in enumerate(originals) if how != "none" else ():

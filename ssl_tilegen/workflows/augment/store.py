@@ -1,7 +1,7 @@
 """The unfinished output of `augment`: sheets that are done, and the folder that gets its name at the end.
 
 ``OUT.part`` has ``plan.json`` (what run this is), ``sheets/N.npz`` (one record per finished sheet, written after its
-pictures) and ``out`` (the pictures). Any number of processes may work at it as long as they take different sheets.
+images) and ``out`` (the images). Any number of processes may work at it as long as they take different sheets.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Store:
             marks.open_work(self.part, PART_NAMES)
             if plan.exists() and _key_of(plan) != key:
                 raise OutputError(
-                    f"{self.part}: an unfinished run with other settings or pictures; finish that one, or start over "
+                    f"{self.part}: an unfinished run with other settings or images; finish that one, or start over "
                     "with --restart"
                 )
             for folder in (self.folder, self._records):
@@ -61,7 +61,7 @@ class Store:
         return (self._records / f"{index}.npz").exists()
 
     def put(self, index: int, record: Record) -> None:
-        """Say that sheet ``index`` is finished; its pictures are there."""
+        """Say that sheet ``index`` is finished; its images are there."""
         with atomic.writing(self._records / f"{index}.npz") as part:
             np.savez(part, **record._asdict())
 
@@ -73,7 +73,7 @@ class Store:
             raise FormatError(f"{self._records / f'{index}.npz'}: damaged ({error}); remove it and run again") from None
 
     def finish(self, drop: Sequence[str], *, overwrite: bool) -> None:
-        """Leave out the pictures ``drop``, and give the folder its name."""
+        """Leave out the images ``drop``, and give the folder its name."""
         for path in list(self.folder.rglob("*")):  # of a killed run
             if atomic.is_temporary(path.name) or path.suffix in (".part", ".lock"):
                 atomic.remove(path)

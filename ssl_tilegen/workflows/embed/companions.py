@@ -1,4 +1,4 @@
-"""What `embed` writes beside a grid when asked: outlines of the tissue, a picture."""
+"""What `embed` writes beside a grid when asked: outlines of the tissue, an image."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def describe_windows(encoder: Encoder, tiles: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S, 3) windows of any side -> float32 (N, D).
 
     An encoder that has a resolution sees the window at its own scale: one tile in the middle, or the mean over tiles
-    that cover it. One that has none sees it resized, as it was trained on whole pictures.
+    that cover it. One that has none sees it resized, as it was trained on whole images.
     """
     side, tile = tiles.shape[1], encoder.tile_px
     if side == tile:

@@ -20,7 +20,7 @@ _LEAST_PX = 192
 
 
 def gallery(evidence: Evidence, settings: EvaluateSettings) -> str:
-    """Sections of picture pairs: of the same place, farthest from anything real, nearest to training images."""
+    """Sections of image pairs: of the same place, farthest from anything real, nearest to training images."""
     count, sections = settings.gallery, []
     sets = next(iter(evidence.features.values()), {})
     if not count or not sets or not sets["synthetic"].places:
@@ -80,7 +80,7 @@ def _where(place: Place) -> str:
 
 
 def _data(rgb: np.ndarray) -> str:
-    """A lossless picture as an address within the page."""
+    """A lossless image as an address within the page."""
     file = io.BytesIO()
     Pillow.fromarray(rgb).save(file, "WEBP", lossless=True, quality=60)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""The sets that `evaluate` compares: folders, slides, rasters and pictures, cut into windows of one size; or grids."""
+"""The sets that `evaluate` compares: folders, slides, rasters and images, cut into windows of one size; or grids."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_set(path: Path, *, kind: str = "", mpp: float | None = None, gsd: float
     if grids and not (found and path.is_dir() and not is_grid(path)):
         return ImageSet(path, grids=tuple(EmbeddingGrid.open(p) for p in grids))
     if not found:
-        raise InputError(f"{path}: no images there; give a folder of pictures, slides or rasters, or a grid")
+        raise InputError(f"{path}: no images there; give a folder of images, slides or rasters, or a grid")
     others = _of_other_kind(path, kind)
     own = [p for p in found if p not in others]
     if not own:
@@ -114,7 +114,7 @@ def described(
         try:
             with _opened(file, mpp, gsd) as raster:
                 if raster.kind == "picture":
-                    raster.read(Window.of(raster.size))  # a picture that is cut short says so only when decoded
+                    raster.read(Window.of(raster.size))  # an image that is cut short says so only when decoded
                 images.append(Image(file, group, raster.size, raster.resolution, storage_of(file)))
         except (TilegenError, OSError) as error:
             skipped.append((file, str(error)))

@@ -114,7 +114,7 @@ def _wanted(
 
 
 def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tuple[float, float]]:
-    """(row, col) of the picture's corner on the grid's view, and the stretch, as the file beside the picture says."""
+    """(row, col) of the picture's corner on the grid's view, and the stretch, as the file beside the image says."""
     facts = _record(image)
     if "region_px" in facts and "canvas_px" in facts:
         x, y, _, _ = facts["region_px"]
@@ -128,7 +128,7 @@ def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tu
 
 
 def _record(image: Path) -> dict[str, Any]:
-    """The JSON that `generate` wrote beside a picture; empty where there is none."""
+    """The JSON that `generate` wrote beside an image; empty where there is none."""
     for path in (image.with_name(image.name + ".json"), image.with_name(image.name.split(".")[0] + ".json")):
         try:
             facts = json.loads(path.read_text())

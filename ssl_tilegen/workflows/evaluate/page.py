@@ -196,7 +196,7 @@ def _condition(report: EvaluateReport) -> str:
         shaded = svg.heat_map(c.map, low, max(high, low + 1e-6), "cosine")
         drawn = _plot(f"Cosine of each cell, {low:.2f} (faint) to {high:.2f} (full)", shaded)
         drawn += _plot("Distribution", svg.histogram([("cells", values)], "cosine to the condition"))
-    return _section("Does the picture follow its grid?", f'<div class="plots">{drawn}</div>', text)
+    return _section("Does the image follow its grid?", f'<div class="plots">{drawn}</div>', text)
 
 
 def _section(title: str, body: str, text: str = "") -> str:

@@ -63,7 +63,7 @@ def matched_images(real: ImageSet, synthetic: ImageSet) -> Matches:
 
 
 def _made_of(made: Image, own: Image) -> bool:
-    """Whether the .json that `generate` writes beside a picture names the other as its source."""
+    """Whether the .json that `generate` writes beside an image names the other as its source."""
     try:
         facts = json.loads(made.path.with_name(f"{made.path.name}.json").read_text(encoding="utf-8"))
         return facts["provenance"]["source"] == own.path.name

@@ -1,4 +1,4 @@
-"""What `evaluate` found: scores and facts as JSON values, and the evidence behind them for plots and pictures."""
+"""What `evaluate` found: scores and facts as JSON values, and the evidence behind them for plots and images."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Where the real, the synthetic and the test pictures of a `--task` folder are.
+"""Where the real, the synthetic and the test images of a `--task` folder are.
 
 Two layouts are known, the first that fits is taken:
 
 - ``real/`` (or ``train/``), ``synthetic/`` and ``test/`` (or ``val/``) with one sub-folder per class, or CSV files of
   these names; any of them may hold the class folders by split (``synthetic/train/CLASS``), of which its own is taken;
-- what `augment --originals copy|link` made of a CSV with a column ``split``: its ``manifest.csv`` says which pictures
+- what `augment --originals copy|link` made of a CSV with a column ``split``: its ``manifest.csv`` says which images
   of ``train`` are real and which synthetic, and the real ones of ``test`` (or ``val``) are the test.
 """
 
@@ -29,7 +29,7 @@ _TAKES = (
 
 
 def read_parts(folder: Path) -> dict[str, Labelled]:
-    """Part -> its labelled pictures, all with the classes of the real ones. InputError where one cannot be told."""
+    """Part -> its labelled images, all with the classes of the real ones. InputError where one cannot be told."""
     if not folder.is_dir():
         raise InputError(f"--task {folder}: no such folder; {_TAKES}")
     places = {part: _place(folder, part) for part in PARTS}
@@ -54,7 +54,7 @@ def _place(folder: Path, part: str) -> Path | None:
 
 
 def _of_its_split(path: Path, splits: Sequence[str]) -> Path:
-    """``path``, or its sub-folder of one of ``splits`` where that holds folders of pictures."""
+    """``path``, or its sub-folder of one of ``splits`` where that holds folders of images."""
     for split in splits:
         inner = path / split
         kinds = [kind for kind in inner.iterdir() if kind.is_dir()] if inner.is_dir() else []
@@ -76,7 +76,7 @@ def _from_manifest(folder: Path, rows: Sequence[dict[str, str]]) -> dict[str, La
     for part, (kind, split) in wanted.items():
         if not own[part]:
             remedy = "make it with --originals link (or copy)" if kind == "real" else "nothing was painted, or kept"
-            raise InputError(f"{manifest}: no {kind} pictures of split {split}; {remedy}")
+            raise InputError(f"{manifest}: no {kind} images of split {split}; {remedy}")
     classes = tuple(sorted({row["label"] for row in own["real"]}))
     if len(classes) < 2:
         raise InputError(f"{manifest}: a single class, {classes[0]}, in split train; a task takes two or more")

@@ -1,4 +1,4 @@
-"""How long a picture will take, from two small calls timed on this device."""
+"""How long an image will take, from two small calls timed on this device."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _CALL_BYTES_PER_LATENT = 9_000  # measured: FieldUNet of widths 96, 160, 256 in 
 
 @dataclass(frozen=True)
 class Repaint:
-    """``strength`` of an existing picture is painted anew; ``latents(bundle, window)`` are its clean latents."""
+    """``strength`` of an existing image is painted anew; ``latents(bundle, window)`` are its clean latents."""
 
     strength: float
     latents: Callable[[ModelBundle, Window], Tensor]
@@ -49,7 +49,7 @@ class Repaint:
 
 @dataclass(frozen=True, eq=False)
 class PaintJob:
-    """One picture to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
+    """One image to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
     on all around it."""
 
     out: Path
@@ -198,7 +198,7 @@ def _layout(placement: Placement, drawn: bool) -> str:
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
-    """What is painted around a picture and thrown away: where another run makes the neighbour, as far as the model
+    """What is painted around an image and thrown away: where another run makes the neighbour, as far as the model
     sees, so that both know the same there; else enough for the edges to look like the inside."""
     least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
     return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least

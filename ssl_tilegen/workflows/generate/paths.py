@@ -35,7 +35,7 @@ def sweep_run(settings: GenerateSettings, out: Path) -> None:
 
 
 def hidden_grid(out: Path) -> Path:
-    """Where a grid that a prior drew is kept until the picture is whole."""
+    """Where a grid that a prior drew is kept until the image is whole."""
     return out.with_name(f".{out.name}.grid.zarr")
 
 

@@ -1,4 +1,4 @@
-"""A small picture of a large one, to look at now."""
+"""A small image of a large one, to look at now."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_preview(out: Path) -> Path:
         with atomic.writing(target) as part:
             Image.fromarray(rgb).save(part, "PNG", pnginfo=png_text(Title=preview_title("generate", out.name)))
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written ({error.strerror}); the picture itself is whole") from error
+        raise OutputError(f"{target}: cannot be written ({error.strerror}); the image itself is whole") from error
     return target
 
 
@@ -48,7 +48,7 @@ def _small_raster(out: Path) -> np.ndarray:
 
 
 def _small_zarr(out: Path) -> np.ndarray:
-    """The coarsest level (3, H, W) that is large enough, averaged down by the picture library."""
+    """The coarsest level (3, H, W) that is large enough, averaged down by the image library."""
     group: Any = zarr.open_group(out, mode="r")
     levels = sorted(group.array_keys(), key=int)
     wanted = _small(Size(*group[levels[0]].shape[1:]))

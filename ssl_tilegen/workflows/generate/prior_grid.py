@@ -92,7 +92,7 @@ def sampled_grid(
 ) -> Iterator[Sampled]:
     """Sample the grid that the settings describe, to be painted inside of the context.
 
-    The grid is kept at ``--save-grid``, else beside the output until the picture is whole, so that a stopped run goes
+    The grid is kept at ``--save-grid``, else beside the output until the image is whole, so that a stopped run goes
     on. A dry run samples nothing and writes nothing: its plan is that of a grid without blank cells.
     """
     if settings.size:
@@ -210,7 +210,7 @@ def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridDat
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
     valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
-    if not made.valid.any():  # a picture of nothing: painted as it was sampled
+    if not made.valid.any():  # an image of nothing: painted as it was sampled
         valid[:] = Validity.OK
     return GridData(made.embedding.astype(np.float16), valid, made.valid.astype(np.float16))
 
@@ -246,7 +246,7 @@ def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:
 
 
 def _words(settings: GenerateSettings) -> str:
-    """What was asked for, as the grid and the picture record it."""
+    """What was asked for, as the grid and the image record it."""
     parts = {name: getattr(settings, name) for name in ("label", "text", "vector", "scene")}
     said = {key: value.name if isinstance(value, Path) else value for key, value in parts.items() if value}
     return "; ".join(f"{key}: {value}" for key, value in said.items())

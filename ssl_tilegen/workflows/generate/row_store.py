@@ -23,7 +23,7 @@ class Shards:
         self._folder = folder
 
     def put(self, first: int, rows: np.ndarray) -> None:
-        """Leave rows that begin at row ``first`` of the picture. OutputError where they cannot be stored."""
+        """Leave rows that begin at row ``first`` of the image. OutputError where they cannot be stored."""
         file = self._folder / f"{first}-{first + len(rows)}{_SUFFIX}"
         try:
             with atomic.writing(file) as unfinished:

@@ -1,4 +1,4 @@
-"""`generate`: a grid of embeddings -> a canvas of latents -> a picture with its pyramid and provenance."""
+"""`generate`: a grid of embeddings -> a canvas of latents -> an image with its pyramid and provenance."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def generate(
     who: Distributed | None = None,
     bundle: ModelBundle | None = None,
 ) -> GenerateReport:
-    """Paint the picture that the settings ask for, of a grid given or sampled for it, or ``repaint`` one that exists;
+    """Paint the image that the settings ask for, of a grid given or sampled for it, or ``repaint`` one that exists;
     returns its facts.
 
     Everything is checked before any work, and the output gets its name when it is whole. An unfinished run of the same
-    settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one picture, each
+    settings goes on where it stopped, to the same pixels. Under torchrun or srun all processes paint one image, each
     a band of it, in one shared folder, unless ``who`` says that this one is alone. ``bundle``: the one that the
     settings name, where it is loaded already. Raises InputError, FormatError,
     SettingError and OutputError with one line each; Interrupted when ``progress`` asks to stop, with the state saved
@@ -187,7 +187,7 @@ def _locked(out: Path, who: Distributed, held: Held | None) -> AbstractContextMa
 
 
 def _lacks_its_preview(job: PaintJob) -> bool:
-    """Whether the very picture is there already, but the small one that is asked for is not."""
+    """Whether the very image is there already, but the small one that is asked for is not."""
     if not job.out.exists() or preview_of(job.out).exists():
         return False
     try:
@@ -198,7 +198,7 @@ def _lacks_its_preview(job: PaintJob) -> bool:
 
 
 def _previewed(job: PaintJob, who: Distributed) -> GenerateReport:
-    """The report of a picture that was whole, once its preview is there."""
+    """The report of an image that was whole, once its preview is there."""
     planned = plan(job.bundle, job.field, job.region_lat, job.how, job.background, who.count, bool(job.inpainting))
     with _locked(job.out, who, None):
         preview = write_preview(job.out) if who.rank == 0 else None
@@ -312,7 +312,7 @@ def _trimmed(bands: Iterator[Pixels], col: int, size: Size) -> Iterator[Pixels]:
 
 
 def _band_lat(core: Window, factor: int) -> int:
-    """Rows of latents developed at once; a function of the picture alone, as a resumed run must cut it the same."""
+    """Rows of latents developed at once; a function of the image alone, as a resumed run must cut it the same."""
     row_bytes = 3 * factor * factor * (core.cols // factor)
     return min(128, max(16, _BAND_BYTES // row_bytes // 16 * 16))
 

@@ -1,1 +1,1 @@
-"""`grid`: facts and pictures of a grid, and exchange with other tools."""
+"""`grid`: facts and images of a grid, and exchange with other tools."""

@@ -1,4 +1,4 @@
-"""Facts and a picture of a finished grid."""
+"""Facts and an image of a finished grid."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe_grid(path: Path) -> dict[str, Any]:
 
 
 def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
-    """The picture of a grid as PNG, beside the image it was made from if that is given."""
+    """The image of a grid as PNG, beside the image it was made from if that is given."""
     out = require_name(out or require_name(path).with_name(path.name.removesuffix(".zarr") + PREVIEW))
     check_paths(_inputs(path, image), [Output(out, marks.preview("grid preview", path.name))], overwrite=overwrite)
     grid, title = EmbeddingGrid.open(path), marks.preview_title("grid preview", path.name)

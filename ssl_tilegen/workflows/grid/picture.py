@@ -1,4 +1,4 @@
-"""A picture of a grid: the image beside the first three principal components of its embedding as colour."""
+"""The preview of a grid: the image beside the first three principal components of its embeddings as colour."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def thumbnail(view: RasterView, threads: int) -> np.ndarray:
 
 
 def write_picture(grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str) -> Path:
-    """The picture of ``grid`` beside ``image`` (H, W, 3), if there is one, as PNG with a ``title`` in it."""
+    """The image of ``grid`` beside ``image`` (H, W, 3), if there is one, as PNG with a ``title`` in it."""
     size = Size(*image.shape[:2]) if image is not None else _panel_size(grid.spec)
     panels = ([image] if image is not None else []) + [grid_panel(grid, size)]
     try:
