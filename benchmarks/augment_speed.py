@@ -42,7 +42,7 @@ def timed(owner: type, name: str) -> None:
     setattr(owner, name, counted)
 
 
-def main(folder: Path, pictures: int = 32, steps: int | None = None) -> None:
+def main(folder: Path, images: int = 32, steps: int | None = None) -> None:
     for owner, name in ((ModelBundle, "predict"), (ModelBundle, "decode"), (ModelBundle, "encode"),
                         (NetworkEncoder, "embed")):  # fmt: skip
         timed(owner, name)
@@ -50,7 +50,7 @@ def main(folder: Path, pictures: int = 32, steps: int | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for kind in classes:
             (Path(scratch) / "in" / kind.name).mkdir(parents=True)
-            for path in sorted(kind.iterdir())[: -(-pictures // len(classes))]:
+            for path in sorted(kind.iterdir())[: -(-images // len(classes))]:
                 shutil.copy(path, Path(scratch) / "in" / kind.name)
         for strength in (None, 0.5):
             spent.clear()

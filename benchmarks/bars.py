@@ -141,7 +141,7 @@ def measured(
         facts["nearness"] += nearness(space, seen, sources, pool, known["held"], held_out.group)
     facts["nearness"] += of_pixels(views, sources, real, held_out.group)
     facts["closeness"] = [closeness(name, own, sources[name].group) for name, own in views.items()]
-    shown = painter.pictures(options.data, domain, options.seed)
+    shown = painter.images(options.data, domain, options.seed)
     return facts, shown
 
 
@@ -189,7 +189,7 @@ class Painter:
         first = (rgb.shape[1] - self.side) // 2
         return np.ascontiguousarray(rgb[:, first : first + self.side, first : first + self.side])
 
-    def pictures(self, data: Path, domain: Domain, seed: int) -> list[np.ndarray]:
+    def images(self, data: Path, domain: Domain, seed: int) -> list[np.ndarray]:
         """Held-out patches with all their context, each of another group, and what is painted from them."""
         drawn = draw(data, domain.held_out, 8 * SHOWN, self.context_px, np.random.default_rng([seed, 77]), turns=False)
         _, first = np.unique(drawn.group, return_index=True)
@@ -239,12 +239,12 @@ def versions(painter: Painter, source: Patches, made: np.ndarray, domain: Domain
     return {name: painter.core(rgb) for name, rgb in whole.items()}
 
 
-def as_jpeg(pictures: np.ndarray) -> np.ndarray:
+def as_jpeg(images: np.ndarray) -> np.ndarray:
     """Saved at the quality of the real tiles (75, colour halved), and read again."""
     out = []
-    for picture in pictures:
+    for image in images:
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=75)
+        Image.fromarray(image).save(file, "JPEG", quality=75)
         out.append(np.asarray(Image.open(file)))
     return np.stack(out)
 

@@ -23,7 +23,7 @@ from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
 from ssl_tilegen.training.data.prior_table import Row, read_table
-from ssl_tilegen.training.prior import coarse_picture
+from ssl_tilegen.training.prior import coarse_image
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2, help="drawn grids per label")
     parser.add_argument("--overlap", type=float)
     parser.add_argument("--settle", type=int)
-    parser.add_argument("--out", type=Path, help="folder for the coarse pictures")
+    parser.add_argument("--out", type=Path, help="folder for the coarse images")
     options = parser.parse_args()
     bundle = ModelBundle.load(options.bundle)
     rows = read_table(options.table)
@@ -56,24 +56,24 @@ def drawn_score(label: str, bundle: ModelBundle, options: argparse.Namespace) ->
     field = np.broadcast_to(condition[:, None, None], (len(condition), options.cells, options.cells)).copy()
     changes = {name: getattr(options, name) for name in ("overlap", "settle") if getattr(options, name) is not None}
     how = info.sampling.model_copy(update=changes)
-    pictures = [
-        coarse_picture(sample_prior(bundle.prior, field, how, seed).embedding, bundle) for seed in range(options.count)
+    images = [
+        coarse_image(sample_prior(bundle.prior, field, how, seed).embedding, bundle) for seed in range(options.count)
     ]
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.concatenate(pictures, 1)).save(options.out / f"{label.replace(' ', '-')}.png")
-    return mean_score(pictures, options.cells)
+        Image.fromarray(np.concatenate(images, 1)).save(options.out / f"{label.replace(' ', '-')}.png")
+    return mean_score(images, options.cells)
 
 
 def real_score(label: str, rows: list[Row], pieces: list[Piece], bundle: ModelBundle) -> float:
     own = [piece for piece in pieces if rows[piece.row].label == label and (piece.state > 0).all()]
     chosen = own[:: max(1, len(own) // 100)][:100]
-    return float(np.mean([mean_score([coarse_picture(p.cells, bundle)], p.cells.shape[0]) for p in chosen]))
+    return float(np.mean([mean_score([coarse_image(p.cells, bundle)], p.cells.shape[0]) for p in chosen]))
 
 
-def mean_score(pictures: list[np.ndarray], cells: int) -> float:
+def mean_score(images: list[np.ndarray], cells: int) -> float:
     """The seam score at the borders of cells."""
-    return float(np.mean([seam_score(picture, picture.shape[0] // cells) for picture in pictures]))
+    return float(np.mean([seam_score(image, image.shape[0] // cells) for image in images]))
 
 
 if __name__ == "__main__":

@@ -101,11 +101,11 @@ def border_lines(job: PaintJob) -> tuple[np.ndarray, int]:
     return job.field.blank_blocks(job.region_lat, side), side * job.bundle.factor
 
 
-def borders(job: PaintJob, *pictures: np.ndarray) -> dict[str, Any]:
+def borders(job: PaintJob, *images: np.ndarray) -> dict[str, Any]:
     """Differences of neighbouring pixels across the lines where glass begins, and one block to either side."""
     blank, side = border_lines(job)
     facts: dict[str, Any] = {}
-    for prefix, rgb in zip(("", "painted_"), pictures, strict=True):
+    for prefix, rgb in zip(("", "painted_"), images, strict=True):
         step, beside = [], []
         for grid, image in ((blank, rgb), (blank.T, rgb.swapaxes(0, 1))):
             change = np.abs(np.diff(image.astype(np.float32), axis=0)).mean(-1)

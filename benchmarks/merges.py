@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--only", nargs="+", help="some of: whole shift average published")
-    parser.add_argument("--pictures", type=Path, help="a folder to keep them in")
+    parser.add_argument("--images", type=Path, help="a folder to keep them in")
     options = parser.parse_args()
     for size in options.sizes:
         compare(LatentScene.of(options.grid, options.image, options.bundle, size, options.steps), size, options)
@@ -82,9 +82,9 @@ def compare(scene: LatentScene, size: int, options: argparse.Namespace) -> None:
         cells = scene.cells(rgb)
         seams = dict(zip(("seam_cell", "seam_stride"), seam_scores(rgb, scene.job), strict=True))
         say(size=size, merge=name, **facts, **seams, cosine=cells.cosine, top1=cells.top1)
-        if options.pictures:
-            options.pictures.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rgb).save(options.pictures / f"{size}-{name}.png")
+        if options.images:
+            options.images.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rgb).save(options.images / f"{size}-{name}.png")
 
 
 def merges(job: PaintJob) -> dict[str, SynthesisSettings]:

@@ -67,13 +67,13 @@ def restored(bundle: ModelBundle, rgb: np.ndarray) -> float:
 
 def round_trip(source: Path, suffix: str, options: argparse.Namespace) -> None:
     grid, again = options.out / f"{source.stem}.zarr", options.out / f"{source.stem}.generated.zarr"
-    picture = options.out / f"{source.stem}.generated{suffix}"
+    image = options.out / f"{source.stem}.generated{suffix}"
     common = {"model": options.bundle, "overwrite": True}
     embed([source], EmbedSettings(out=grid, **common))
     started = time.perf_counter()
-    generate(GenerateSettings(grid=grid, out=picture, **common))
+    generate(GenerateSettings(grid=grid, out=image, **common))
     seconds = time.perf_counter() - started
-    embed([picture], EmbedSettings(out=again, **common))
+    embed([image], EmbedSettings(out=again, **common))
     real, made = EmbeddingGrid.open(grid).read(), EmbeddingGrid.open(again).read()
     rows, cols = (min(a, b) for a, b in zip(real.valid.shape, made.valid.shape, strict=True))
     for name, mask in (("usable", real.usable), ("tissue or ground", real.valid == Validity.OK)):
@@ -83,7 +83,7 @@ def round_trip(source: Path, suffix: str, options: argparse.Namespace) -> None:
             top1=round(found.top1, 4), top5=round(found.top5, 4), generate_s=round(seconds, 1))  # fmt: skip
     tile = EmbeddingGrid.open(grid).spec.lattice.tile
     say(figure=f"seams {source.name}", lattice_px=tile, real=round(seam_score(read(source), tile), 3),
-        generated=round(seam_score(read(picture), tile), 3))  # fmt: skip
+        generated=round(seam_score(read(image), tile), 3))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     options, extra = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    first, picture = None, None
+    first, image = None, None
     for ranks in options.ranks:
         facts = {"ranks": ranks, **painted(options, ranks, extra)}
         pixels = tifffile.imread(options.out / f"{ranks}.tif").astype(np.int16)
-        picture, first = pixels if picture is None else picture, first or facts
+        image, first = pixels if image is None else image, first or facts
         facts["faster"] = round(first["make_s"] / facts["make_s"], 3)
-        facts["max_difference"] = int(np.abs(pixels - picture).max())
+        facts["max_difference"] = int(np.abs(pixels - image).max())
         print(json.dumps(facts), flush=True)
 
 

@@ -49,10 +49,10 @@ def peak(device: torch.device, precision: torch.dtype | None, rehearse: bool) ->
 def same(model: str, device: torch.device, rehearse: bool) -> dict[str, Any]:
     """How far (of 255) an image painted on the device is from the one of the CPU in float32."""
     side = 128 if rehearse else 512
-    reference, _, _ = picture(model, torch.device("cpu"), None, side)
+    reference, _, _ = image(model, torch.device("cpu"), None, side)
     found = {}
     for name, kind in PRECISIONS.items():
-        made, _, _ = picture(model, device, kind, side)
+        made, _, _ = image(model, device, kind, side)
         apart = np.abs(made.astype(int) - reference)
         found[name] = {"mean": round(float(apart.mean()), 3), "most": int(apart.max())}
     return {"side_px": side, "apart": found}
@@ -67,10 +67,10 @@ def tiny(model: str, device: torch.device, rehearse: bool) -> list[dict[str, Any
                 if compiled and (rehearse or (name == "float32" and side > 1024)):
                     continue
                 started = time.perf_counter()
-                picture(model, device, kind, side, compiled=compiled)  # the first has the cost of starting
+                image(model, device, kind, side, compiled=compiled)  # the first has the cost of starting
                 first = time.perf_counter() - started
                 with measured(device) as memory:
-                    _, painted, developed = picture(model, device, kind, side, compiled=compiled)
+                    _, painted, developed = image(model, device, kind, side, compiled=compiled)
                 rows.append({"side_px": side, "precision": name, "compiled": compiled, "first_s": round(first, 2),
                              "paint_s": round(painted, 3), "develop_s": round(developed, 3), **memory})  # fmt: skip
     return rows
@@ -114,9 +114,9 @@ def paper(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def picture(model: str, device: torch.device, precision: torch.dtype | None, side: int, *,
+def image(model: str, device: torch.device, precision: torch.dtype | None, side: int, *,
             compiled: bool = False) -> tuple[np.ndarray, float, float]:  # fmt: skip
-    """A image (side, side, 3) from a field of the model's own vectors, and seconds of painting and developing."""
+    """An image (side, side, 3) from a field of the model's own vectors, and seconds of painting and developing."""
     bundle = BundleAt.load(model, device)
     assert isinstance(bundle, BundleAt)
     bundle.precision = precision

@@ -37,8 +37,8 @@ def ranks(out: Path, model: str, device: torch.device) -> dict[str, Any]:
     (folder / "pictures").mkdir(parents=True)
     for number in range(2):
         coarse = np.random.default_rng(number).integers(60, 220, (8, 8, 3), np.uint8)
-        picture = Image.fromarray(coarse).resize((256, 256), Image.Resampling.BICUBIC)
-        picture.save(folder / "pictures" / f"{number}.png")
+        image = Image.fromarray(coarse).resize((256, 256), Image.Resampling.BICUBIC)
+        image.save(folder / "pictures" / f"{number}.png")
     (folder / "denoiser.toml").write_text(_DENOISER.format(model=model))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m"]
     own, where = [*launch, "ssl_tilegen"], ["--device", device.type]

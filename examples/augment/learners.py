@@ -113,7 +113,7 @@ def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Enc
 
 
 def _views(rgb: np.ndarray, kind: str | None, seed: int) -> np.ndarray:
-    """A image (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
+    """An image (H, W, 3) as it is, or VIEWS of it that are turned, mirrored, and changed in light and stain."""
     if kind is None:
         return rgb[None]
     rng, views = np.random.default_rng(seed), []

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), help="chosen from, instead of a task's own")
-    parser.add_argument("--scale", type=int, help="pictures made of each image, instead of a task's own number")
+    parser.add_argument("--scale", type=int, help="images made of each image, instead of a task's own number")
     parser.add_argument("--pool", type=int, default=60, help="lung fields per class that draws are made from")
     parser.add_argument("--seeds", type=int, default=40, help="draws of groups for the probes")
     parser.add_argument("--finetune", type=int, default=12, help="draws for the network from scratch; 0: none")

@@ -500,9 +500,9 @@ def preview(
     Examples:
         ssl-tilegen grid preview slide.zarr --image slide.svs
     """
-    from ssl_tilegen.workflows.grid.info import draw_grid
+    from ssl_tilegen.workflows.grid.info import preview_grid
 
-    drawn = draw_grid(path, image, out, overwrite=overwrite)
+    drawn = preview_grid(path, image, out, overwrite=overwrite)
     return {"preview": drawn}, printable(f"{drawn}: drawn")
 
 

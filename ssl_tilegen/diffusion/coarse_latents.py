@@ -83,9 +83,9 @@ def coarse_latents(field: ConditionField, unfold: DecodeCells, side: int, window
     first_c, last_c = cols[0][0] // kept, cols[1][-1] // kept + 1
     inner = slice((side - kept) // 2, (side - kept) // 2 + kept)
     cells = unfold(field.embedding[first_r:last_r, first_c:last_c])[..., inner, inner]
-    picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    picture = _mixed(picture, rows, first_r * kept, 1)
-    return _mixed(picture, cols, first_c * kept, 2)
+    image = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    image = _mixed(image, rows, first_r * kept, 1)
+    return _mixed(image, cols, first_c * kept, 2)
 
 
 Between = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -102,12 +102,12 @@ def _between(field: ConditionField, start: int, length: int, axis: int, kept: in
     return low, np.minimum(low + 1, last), np.where(weight < 1e-4, 0, weight)
 
 
-def _mixed(picture: Tensor, between: Between, first: int, axis: int) -> Tensor:
+def _mixed(image: Tensor, between: Between, first: int, axis: int) -> Tensor:
     low, high, weight = between
-    index = torch.from_numpy(low - first).to(picture.device)
+    index = torch.from_numpy(low - first).to(image.device)
     if not weight.any():
-        return picture.index_select(axis, index)
-    after = torch.from_numpy(np.minimum(high - first, picture.shape[axis] - 1)).to(picture.device)
+        return image.index_select(axis, index)
+    after = torch.from_numpy(np.minimum(high - first, image.shape[axis] - 1)).to(image.device)
     shape = [-1 if a == axis else 1 for a in range(3)]
-    share = torch.from_numpy(weight).to(picture).view(shape)
-    return picture.index_select(axis, index).lerp(picture.index_select(axis, after), share)
+    share = torch.from_numpy(weight).to(image).view(shape)
+    return image.index_select(axis, index).lerp(image.index_select(axis, after), share)

@@ -1,4 +1,4 @@
-"""Which files are images, recognised by their names: slides, rasters, PNG, JPEG and their like, and OME-Zarr folders."""
+"""Which files are images, by their names: slides, rasters, PNG, JPEG and their like, and OME-Zarr folders."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ssl_tilegen.io.readers.ome_zarr import image_attributes
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Suffixes of images that know nothing of a resolution."""
 _SLIDES = {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"}
-SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PICTURES)
+SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PLAIN_SUFFIXES)
 
 
 def is_image(path: Path) -> bool:

@@ -27,7 +27,7 @@ from ssl_tilegen.io.uri import Source, Uri, source_of
 from ssl_tilegen.system.budget import check_pixels
 from ssl_tilegen.system.outputs import require_plain
 
-Kind = Literal["slide", "georaster", "picture"]
+Kind = Literal["slide", "georaster", "picture"]  # grids store it: "picture" is an image without mpp or CRS
 Rgb = tuple[int, int, int]
 
 _FINEST_SOURCE_PX = 1 << 24  # source pixels held at once; larger reads are cut into parts
@@ -217,7 +217,7 @@ READERS = (
     ("ssl_tilegen.io.readers.ome_zarr", "ZarrImage"),
     ("ssl_tilegen.io.readers.ome_tiff", "OmeImage"),
     ("ssl_tilegen.io.readers.slide", "Slide"),
-    ("ssl_tilegen.io.readers.pillow_image", "Picture"),
+    ("ssl_tilegen.io.readers.pillow_image", "PillowImage"),
     GDAL,
 )
 

@@ -64,7 +64,7 @@ def read_scene(path: Path, size: Size | None) -> Scene:
     """The map at ``path``. An image of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
     the features reach (GeoJSON, whose coordinates are pixels of the image). InputError where it cannot be used."""
     require_plain(path, "--scene")
-    return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_picture(path, size)
+    return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_png(path, size)
 
 
 def write_scene(path: Path, scene: Scene) -> None:
@@ -75,7 +75,7 @@ def write_scene(path: Path, scene: Scene) -> None:
     colours = [tuple(round(255 * v) for v in hsv_to_rgb(k / len(scene.regions), 0.6, 0.8))
                for k in range(len(scene.regions))]  # fmt: skip
     rgb = np.array([*colours, (255, 255, 255)], np.uint8)[scene.index]
-    legend, picture = (atomic.temporary_beside(target) for target in (legend_of(path), path))
+    legend, image = (atomic.temporary_beside(target) for target in (legend_of(path), path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with legend.open("w", newline="", encoding="utf-8") as file:
@@ -84,17 +84,17 @@ def write_scene(path: Path, scene: Scene) -> None:
             for (red, green, blue), region in zip(colours, scene.regions, strict=True):
                 told = (defused(region.label or ""), defused(region.text or ""))
                 lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", *told])
-        Image.fromarray(rgb).save(picture, "PNG", pnginfo=png_text(Legend=sha256_of_file(legend)))
-        atomic.publish_files([(legend, legend_of(path)), (picture, path)])
+        Image.fromarray(rgb).save(image, "PNG", pnginfo=png_text(Legend=sha256_of_file(legend)))
+        atomic.publish_files([(legend, legend_of(path)), (image, path)])
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path}: cannot be written ({reason}); choose another --save-grid") from error
     finally:
         atomic.remove(legend)
-        atomic.remove(picture)
+        atomic.remove(image)
 
 
-def _of_picture(path: Path, size: Size | None) -> Scene:
+def _of_png(path: Path, size: Size | None) -> Scene:
     try:
         with Image.open(path) as image:
             rgb = np.asarray(image.convert("RGB")).astype(np.int32)

@@ -58,9 +58,9 @@ def fine_tuned(
         optimiser, [settings.backbone_lr, settings.lr], total_steps=settings.steps, pct_start=0.15
     )
     for index in _draws(labels, settings, rng):
-        picture = _augmented(_pixels(images[index], device), settings.augment, rng)
+        image = _augmented(_pixels(images[index], device), settings.augment, rng)
         with _autocast(device):
-            said = model(picture)
+            said = model(image)
         loss = nn.functional.cross_entropy(
             said.float(), torch.from_numpy(labels[index]).long().to(device), label_smoothing=0.05
         )

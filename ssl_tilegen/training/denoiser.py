@@ -254,7 +254,7 @@ class DenoiserStage(Stage):
             return []
         row = []
         for scene, window in places:
-            whole, _ = corpus.pictures[scene.origin.picture].take(scene.origin.part)
+            whole, _ = corpus.images[scene.origin.image].take(scene.origin.part)
             row.append(apply_d4(whole, scene.origin.turn)[window.scaled(self.bundle.factor).slices])
         return [np.stack(row)]
 

@@ -20,7 +20,7 @@ from ssl_tilegen.config.describe import Option, Table, tables_of, toml_value
 from ssl_tilegen.config.train import STAGES
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.io.image_files import PICTURES, images_among
+from ssl_tilegen.io.image_files import PLAIN_SUFFIXES, images_among
 from ssl_tilegen.io.raster import open_raster
 
 _LOOKED_AT = 20
@@ -93,13 +93,13 @@ def _sources(images: Path, bundle: ModelBundle, said: Resolution | None) -> list
     found = [images] if images.is_file() else list(images_among(images.rglob("*.*")))
     found = [path for path in found if not any(parent.suffix == ".zarr" for parent in path.parents)]
     if not found:
-        raise InputError(f"{images}: has no images; give a folder of slides, rasters or pictures")
+        raise InputError(f"{images}: has no images; give a folder of slides, rasters or other images")
     of_suffix: dict[str, list[Path]] = defaultdict(list)
     for path in found:
         of_suffix[path.suffix.lower()].append(path)
     groups: dict[tuple[str, Resolution | None], list[Path]] = defaultdict(list)
     for suffix, paths in of_suffix.items():
-        own = None if suffix in PICTURES else _resolution(paths[:: max(1, len(paths) // _LOOKED_AT)])
+        own = None if suffix in PLAIN_SUFFIXES else _resolution(paths[:: max(1, len(paths) // _LOOKED_AT)])
         missing = None if own else said or _only(bundle, paths[0])
         groups[(own or missing).unit, missing] += paths  # type: ignore[union-attr]
     return [Source(paths, unit, missing) for (unit, missing), paths in groups.items()]

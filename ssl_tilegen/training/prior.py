@@ -202,7 +202,7 @@ class PriorStage(Stage):
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
         """One row a label: a real window beside a sampled one, as coarse images (or principal components)."""
-        rng, pictures = np.random.default_rng(0), []
+        rng, images = np.random.default_rng(0), []
         for name in self.info.names:
             piece = self._draw(rng, label=name)
             condition = self._condition(self.rows[piece.row], None)
@@ -212,22 +212,22 @@ class PriorStage(Stage):
             real = np.zeros_like(drawn.embedding)
             part = piece.cells[:_SHOWN_CELLS, :_SHOWN_CELLS]
             real[: part.shape[0], : part.shape[1]] = part
-            pictures.append((real, drawn.embedding))
-        lines = [np.concatenate([coarse_picture(part, self.bundle) for part in pair], 1) for pair in pictures]
+            images.append((real, drawn.embedding))
+        lines = [np.concatenate([coarse_image(part, self.bundle) for part in pair], 1) for pair in images]
         with writing(path) as fresh:
             Image.fromarray(np.concatenate(lines, 0)).save(fresh)
         return {}
 
 
-def coarse_picture(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
+def coarse_image(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
     """Cells (R, K, D) as an image (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
     principal components."""
     layout = bundle.info.encoder.layout_dim
     if not layout:
         return _swatches(cells)
     coarse = bundle.encoder.unfold(torch.from_numpy(cells[..., -layout:].astype(np.float32)))
-    picture = coarse.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+    image = coarse.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 
 
 def prior_info(

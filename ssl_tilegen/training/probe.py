@@ -12,11 +12,11 @@ from PIL import Image
 
 from ssl_tilegen.config.train import ProbeSettings
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.io.image_files import PICTURES
+from ssl_tilegen.io.image_files import PLAIN_SUFFIXES
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe, scores
 from ssl_tilegen.training.data.corpus import to_signed
 
-_SUFFIXES = PICTURES | {".tif", ".tiff"}
+_SUFFIXES = PLAIN_SUFFIXES | {".tif", ".tiff"}
 _BATCH = 512
 
 

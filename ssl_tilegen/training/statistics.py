@@ -41,9 +41,9 @@ def fitted_cell_decoder(
     dim, out = scenes[0].grids[0].cells.shape[-1] + 1, len(scenes[0].latents) * side**2
     gram, cross, seen = np.zeros((dim, dim)), np.zeros((dim, out)), 0
     for scene in scenes[:: max(1, len(scenes) // _SKETCH_SCENES)]:
-        cells, pictures = _cells_and_pictures(scene, side, factor)
+        cells, images = _cells_and_images(scene, side, factor)
         vectors = np.concatenate([cells, np.ones((len(cells), 1), np.float32)], 1)
-        targets = normalised(pictures.swapaxes(0, 1)).swapaxes(0, 1).reshape(len(cells), -1)
+        targets = normalised(images.swapaxes(0, 1)).swapaxes(0, 1).reshape(len(cells), -1)
         gram += vectors.T @ vectors
         cross += vectors.T @ targets
         seen += len(cells)
@@ -52,7 +52,7 @@ def fitted_cell_decoder(
     return np.ascontiguousarray(solution[:-1].T), solution[-1]
 
 
-def _cells_and_pictures(scene: LatentScene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
+def _cells_and_images(scene: LatentScene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Valid cells (n, D) of a scene's first grid and the raw latents (n, C, side, side) under them."""
     grid = scene.grids[0]
     tile = side * factor

@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """Two classes, three groups of two images each, of two sizes."""
     rng, folder = np.random.default_rng(0), tmp_path / "in"
     for label, level in CLASSES.items():
@@ -88,17 +88,17 @@ def test_a_stack_is_what_paint_makes_one_by_one(model, strength, update, times):
         torch.testing.assert_close(stack[index], alone[window], rtol=1e-4, atol=1e-4)
 
 
-def test_same_layout_same_sizes_and_a_manifest(pictures, settings):
-    report = augment(pictures, changed(settings, per_image=2, originals="link"))
+def test_same_layout_same_sizes_and_a_manifest(images, settings):
+    report = augment(images, changed(settings, per_image=2, originals="link"))
     assert report.status == "done" and report.painted == 24 and report.kept == {"dots": 12, "lines": 12}
     found = rows(settings.out)
     made = [row for row in found if row["kind"] == "synthetic"]
     assert len(found) == 36 and len({row["path"] for row in found}) == 36 and len({row["seed"] for row in made}) == 24
     for row in found:
         label, _ = row["path"].split("/")
-        source = Image.open(pictures / row["source"])
-        picture = Image.open(settings.out / row["path"])
-        assert label == row["label"] == row["source"].split("/")[0] and picture.size == source.size
+        source = Image.open(images / row["source"])
+        image = Image.open(settings.out / row["path"])
+        assert label == row["label"] == row["source"].split("/")[0] and image.size == source.size
         assert row["group"] == Path(row["source"]).name[:2]
     facts = json.loads(Image.open(settings.out / made[0]["path"]).text["Description"])
     assert facts["synthetic"] and facts["seed"] == int(made[0]["seed"]) and facts["source"] == made[0]["source"]
@@ -106,14 +106,14 @@ def test_same_layout_same_sizes_and_a_manifest(pictures, settings):
 
 
 @pytest.mark.slow
-def test_a_sample_depends_on_its_source_seed_and_number_alone(pictures, settings, tmp_path):
+def test_a_sample_depends_on_its_source_seed_and_number_alone(images, settings, tmp_path):
     """Other images, more samples and another share of the work change nothing of a sample."""
-    augment(pictures, settings)
-    augment(pictures, changed(settings, out=tmp_path / "more", per_image=2))
-    for path in pictures.glob("*/g2*"):
+    augment(images, settings)
+    augment(images, changed(settings, out=tmp_path / "more", per_image=2))
+    for path in images.glob("*/g2*"):
         path.unlink()
-    augment(pictures, changed(settings, out=tmp_path / "fewer"))
-    augment(pictures, changed(settings, out=tmp_path / "seed", seed=1))
+    augment(images, changed(settings, out=tmp_path / "fewer"))
+    augment(images, changed(settings, out=tmp_path / "seed", seed=1))
     few, more = files(tmp_path / "fewer"), files(tmp_path / "more")
     assert len(few) == 8
     for name in few:
@@ -124,15 +124,15 @@ def test_a_sample_depends_on_its_source_seed_and_number_alone(pictures, settings
 
 
 @pytest.mark.slow
-def test_shards_and_resumed_runs_make_the_same_bytes(pictures, settings, tmp_path):
-    augment(pictures, settings)
+def test_shards_and_resumed_runs_make_the_same_bytes(images, settings, tmp_path):
+    augment(images, settings)
     whole = files(settings.out)
     dealt = changed(settings, out=tmp_path / "dealt")
-    first = augment(pictures, changed(dealt, shard=(0, 2)))
+    first = augment(images, changed(dealt, shard=(0, 2)))
     assert first.status == "partial" and not dealt.out.exists()
-    assert augment(pictures, changed(dealt, shard=(1, 2))).status == "done"
+    assert augment(images, changed(dealt, shard=(1, 2))).status == "done"
     assert files(dealt.out) == whole and rows(dealt.out) == rows(settings.out)
-    assert augment(pictures, changed(dealt, shard=(0, 2))).status == "finished before"
+    assert augment(images, changed(dealt, shard=(0, 2))).status == "finished before"
 
     stopped = changed(settings, out=tmp_path / "stopped")
 
@@ -141,26 +141,26 @@ def test_shards_and_resumed_runs_make_the_same_bytes(pictures, settings, tmp_pat
             raise Interrupted("stop", 15)
 
     with pytest.raises(Interrupted):
-        augment(pictures, stopped, stop)
+        augment(images, stopped, stop)
     assert not stopped.out.exists() and part_of(stopped.out).is_dir()
     with pytest.raises(OutputError, match="--restart"):
-        augment(pictures, changed(stopped, seed=7))
-    report = augment(pictures, stopped)
+        augment(images, changed(stopped, seed=7))
+    report = augment(images, stopped)
     assert 0 < report.painted < 12 and files(stopped.out) == whole
     assert not part_of(stopped.out).exists() and not list(tmp_path.glob("*.lock"))
 
 
-def test_a_finished_output_is_refused(pictures, settings):
-    augment(pictures, settings)
+def test_a_finished_output_is_refused(images, settings):
+    augment(images, settings)
     with pytest.raises(OutputError, match="--overwrite"):
-        augment(pictures, settings)
-    assert augment(pictures, changed(settings, overwrite=True)).status == "done"
+        augment(images, settings)
+    assert augment(images, changed(settings, overwrite=True)).status == "done"
 
 
-def test_strength_keeps_the_source_and_mix_stays_in_class_and_split(pictures, settings, tmp_path):
+def test_strength_keeps_the_source_and_mix_stays_in_class_and_split(images, settings, tmp_path):
     listed = tmp_path / "list.csv"
     lines = [f"in/{p.parent.name}/{p.name},{p.parent.name},{p.name[:2]},{'b' if p.name[1] == '2' else 'a'}"
-             for p in sorted(pictures.glob("*/*.png"))]  # fmt: skip
+             for p in sorted(images.glob("*/*.png"))]  # fmt: skip
     listed.write_text("\n".join(["path,label,group,split", *lines]))
     augment(listed, changed(settings, mix=0.4, strength=0.4))
     for row in rows(settings.out):
@@ -179,14 +179,14 @@ def test_strength_keeps_the_source_and_mix_stays_in_class_and_split(pictures, se
 
 
 @pytest.mark.slow
-def test_the_gate_counts_what_it_drops(pictures, settings, tmp_path):
-    report = augment(pictures, changed(settings, per_image=3, keep_best=1))
+def test_the_gate_counts_what_it_drops(images, settings, tmp_path):
+    report = augment(images, changed(settings, per_image=3, keep_best=1))
     assert sum(report.kept.values()) + sum(report.dropped.values()) == report.painted == 36
     found = rows(settings.out)
     assert len(found) == sum(report.kept.values()) == len(files(settings.out))
     assert len({row["source"] for row in found}) == len(found)
     assert all(float(row["class_votes"]) >= 0.5 for row in found)
-    strict = augment(pictures, changed(settings, out=tmp_path / "strict", min_cosine=1))
+    strict = augment(images, changed(settings, out=tmp_path / "strict", min_cosine=1))
     assert sum(strict.kept.values()) == 0 and strict.dropped["min_cosine"] > 0 and "nothing is left" in strict.line()
 
 
@@ -251,17 +251,17 @@ def test_large_images_are_painted_from_their_grids(settings, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: [p.unlink() for p in (d / "dots").iterdir()], "dots: a class without pictures"),
+        (lambda d: [p.unlink() for p in (d / "dots").iterdir()], "dots: a class without images"),
         (lambda d: [(p.unlink(), p) for p in (d / "dots").iterdir()] and (d / "dots").rmdir(), "a single class, lines"),
-        (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "without pictures"),
+        (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "without images"),
         (lambda d: [p.write_bytes(b"\x89PNG") for p in (d / "dots").iterdir()], "no image of class dots can be read"),
         (lambda d: (d / "x").mkdir() or (d / "dots").rename(d / "x" / "dots"), "holds folders of images; give"),
     ],
 )  # fmt: skip
-def test_bad_folders_are_one_line(pictures, settings, change, message):
-    change(pictures)
+def test_bad_folders_are_one_line(images, settings, change, message):
+    change(images)
     with pytest.raises(InputError, match=message) as caught:
-        augment(pictures, settings)
+        augment(images, settings)
     assert "\n" not in str(caught.value) and not settings.out.exists() and not part_of(settings.out).exists()
 
 
@@ -275,23 +275,23 @@ def test_bad_folders_are_one_line(pictures, settings, change, message):
          "group g of dots is in two splits, a and b"),
     ],
 )  # fmt: skip
-def test_bad_lists_are_one_line(pictures, settings, tmp_path, text, message):
+def test_bad_lists_are_one_line(images, settings, tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         augment(tmp_path / "list.csv", settings)
 
 
-def test_unreadable_pictures_are_listed_and_the_others_done(pictures, settings, capsys):
-    whole = (pictures / "dots" / "g0_0.png").read_bytes()
-    (pictures / "dots" / "g0_0.png").write_bytes(whole[: len(whole) // 2])
-    Image.new("RGB", (8, 8)).save(pictures / "lines" / "g9_0.png")
+def test_unreadable_pictures_are_listed_and_the_others_done(images, settings, capsys):
+    whole = (images / "dots" / "g0_0.png").read_bytes()
+    (images / "dots" / "g0_0.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (8, 8)).save(images / "lines" / "g9_0.png")
     with pytest.raises(AugmentIncomplete) as caught:
-        augment(pictures, settings)
+        augment(images, settings)
     (report,) = caught.value.reports
     assert [failure.name for failure in report.failed] == ["dots/g0_0.png", "lines/g9_0.png"]
     assert report.painted == 11 and len(rows(settings.out)) == 11 and caught.value.exit_code == 3
     with pytest.raises(SystemExit) as ended:
-        main(["augment", str(pictures), "-o", str(settings.out), "--model", settings.model, "--overwrite", "--json"])
+        main(["augment", str(images), "-o", str(settings.out), "--model", settings.model, "--overwrite", "--json"])
     out, err = capsys.readouterr()
     assert ended.value.code == 3 and json.loads(out)["reports"][0]["painted"] == 11
     last = err.splitlines()[-1]
@@ -299,25 +299,25 @@ def test_unreadable_pictures_are_listed_and_the_others_done(pictures, settings, 
     assert all(last.count(name) == 1 for name in ("g0_0.png", "g9_0.png")), "each image is named once"
 
 
-def test_large_pictures_of_unknown_resolution_are_listed_before_anything_is_painted(pictures):
+def test_large_pictures_of_unknown_resolution_are_listed_before_anything_is_painted(images):
     with pytest.raises(InputError, match=r"resolution is unknown; say it with --mpp .* or --level patch"):
-        read_originals(pictures, "image", silent)
-    assert len(read_originals(pictures, "image", silent, sampled=True).pictures) == 12
-    assert len(read_originals(pictures, "auto", silent).pictures) == 12
+        read_originals(images, "image", silent)
+    assert len(read_originals(images, "image", silent, sampled=True).images) == 12
+    assert len(read_originals(images, "auto", silent).images) == 12
 
 
-def test_the_rate_counts_from_the_start_of_a_sheet(pictures, settings):
+def test_the_rate_counts_from_the_start_of_a_sheet(images, settings):
     told = []
-    augment(pictures, settings, lambda stage, done, total: told.append((stage, done)))
+    augment(images, settings, lambda stage, done, total: told.append((stage, done)))
     assert next(done for stage, done in told if stage == "augment") == 0
 
 
-def test_the_gate_needs_groups(pictures, settings):
-    for path in pictures.glob("dots/g[12]*"):
+def test_the_gate_needs_groups(images, settings):
+    for path in images.glob("dots/g[12]*"):
         path.unlink()
     with pytest.raises(InputError, match="class dots has one group, g0"):
-        augment(pictures, changed(settings, min_cosine=0.1))
-    report = augment(pictures, settings)
+        augment(images, changed(settings, min_cosine=0.1))
+    report = augment(images, settings)
     assert report.in_class is None and {row["class_votes"] for row in rows(settings.out)} == {""}
 
 

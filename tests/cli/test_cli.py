@@ -27,7 +27,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (130, 200, 3), np.uint8)).save(path)
     return path
@@ -91,47 +91,47 @@ def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) ->
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_embed_prints_one_summary(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of("embed", picture, "--gsd", 0.15, "--model", bundle, "--json") == 0
+def test_embed_prints_one_summary(image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("embed", image, "--gsd", 0.15, "--model", bundle, "--json") == 0
     out, err = capsys.readouterr()
     (report,) = json.loads(out)
     assert report["status"] == "done" and report["cells"] == 3 * 4 and report["counts"]["ok"] == 3 * 4
     assert out.count("\n") == 1 and "embed a.png" in err
-    assert is_complete(picture.with_suffix(".zarr"))
+    assert is_complete(image.with_suffix(".zarr"))
 
 
-def test_errors_are_one_line(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert code_of("embed", picture, "--model", bundle) == 1
+def test_errors_are_one_line(image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of("embed", image, "--model", bundle) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and "--mpp" in err and err.count("\n") == 1
-    assert code_of("embed", picture, "--model", bundle, "--json", "--log-format", "json") == 1
+    assert code_of("embed", image, "--model", bundle, "--json", "--log-format", "json") == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["exit_code"] == 1 and json.loads(err)["event"] == "error"
-    assert code_of("embed", picture, "--model", bundle, "--debug") == 1
+    assert code_of("embed", image, "--model", bundle, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_some_failed_is_3_and_lists_them(picture: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = picture.with_name("bad.svs")
+def test_some_failed_is_3_and_lists_them(image: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = image.with_name("bad.svs")
     bad.write_text("x")
-    assert code_of("embed", picture, bad, "--gsd", 0.15, "--model", bundle, "--json") == 3
+    assert code_of("embed", image, bad, "--gsd", 0.15, "--model", bundle, "--json") == 3
     out, err = capsys.readouterr()
     assert [report["status"] for report in json.loads(out)["reports"]] == ["done", "failed"]
     assert "bad.svs" in err and err.splitlines()[-1].startswith("error: 1 of 2 inputs failed")
 
 
 def test_a_configuration_file_and_options_over_it(
-    picture: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'model = "{bundle}"\ngsd = 0.3\nstride = 16\n')
-    assert code_of("embed", picture, "--config", config, "--stride", 32, "--json") == 0
+    assert code_of("embed", image, "--config", config, "--stride", 32, "--json") == 0
     assert json.loads(capsys.readouterr().out)[0]["cells"] == 4 * 6
     for text, message in (("strides = 3", "unknown key 'strides'"), ("stride = ", "not valid TOML"), ("stride=0", "0")):
         config.write_text(text)
-        assert code_of("embed", picture, "--config", config) == 1
+        assert code_of("embed", image, "--config", config) == 1
         assert message in capsys.readouterr().err
-    assert code_of("embed", picture, "--config", tmp_path / "none.toml") == 1
+    assert code_of("embed", image, "--config", tmp_path / "none.toml") == 1
 
 
 def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,11 +33,11 @@ def core(canvas) -> torch.Tensor:
 def test_batch_budget_and_mapping_do_not_change_the_picture(kind, merge, update, tmp_path):
     model, field = MODELS[kind], random_field()
     settings = replace(LOCAL, merge=merge, update=update)
-    picture = core(paint(model, field, REGION, settings))
+    image = core(paint(model, field, REGION, settings))
     again = paint(model, field, REGION, replace(settings, batch=3, call_lat=2000, canvas_mib=1), scratch=tmp_path)
-    torch.testing.assert_close(core(again), picture, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(core(again), image, rtol=1e-4, atol=1e-4)
     other = core(paint(model, field, REGION, replace(settings, seed=1)))
-    assert (other - picture).abs().mean() > 0.1
+    assert (other - image).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("kind", MODELS)

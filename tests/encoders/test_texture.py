@@ -16,7 +16,7 @@ from ssl_tilegen.io.jpeg_quality import storage_of
 from ssl_tilegen.metrics.frechet import frechet_distance
 
 
-def pictures(seed: int, n: int = 48, side: int = 64) -> np.ndarray:
+def images(seed: int, n: int = 48, side: int = 64) -> np.ndarray:
     """Coloured noise with edges, uint8 (n, side, side, 3)."""
     rng = np.random.default_rng(seed)
     smooth = gaussian_filter(rng.normal(size=(n, side, side, 3)), (0, 3, 3, 0)) * 400 + 128
@@ -27,7 +27,7 @@ def pictures(seed: int, n: int = 48, side: int = 64) -> np.ndarray:
 def test_it_is_an_encoder_and_does_not_mind_batches() -> None:
     encoder = TextureEncoder(64)
     assert isinstance(encoder, Encoder) and encoder.weights_sha256 == TextureEncoder(128).weights_sha256
-    x = pictures(0, 9)
+    x = images(0, 9)
     together, alone = encoder.embed(x), np.concatenate([encoder.embed(x[i : i + 1]) for i in range(9)])
     assert together.shape == (9, encoder.dim) and together.dtype == np.float32
     np.testing.assert_allclose(together, alone, atol=1e-4)
@@ -41,15 +41,15 @@ def test_any_side_and_flat_tiles_are_finite(side: int) -> None:
 
 
 def test_turning_a_tile_by_a_quarter_changes_nothing() -> None:
-    x = pictures(1, 4, side=65)  # an odd side: every second pixel is the same from either end
+    x = images(1, 4, side=65)  # an odd side: every second pixel is the same from either end
     encoder = TextureEncoder(65)
     np.testing.assert_allclose(encoder.embed(x), encoder.embed(np.rot90(x, 1, (1, 2)).copy()), atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["blur", "noise", "shift"])
 def test_distance_rises_with_degradation(kind: str) -> None:
-    encoder, other = TextureEncoder(64), pictures(3)
-    real = encoder.embed(pictures(2))
+    encoder, other = TextureEncoder(64), images(3)
+    real = encoder.embed(images(2))
 
     def spoilt(amount: float) -> np.ndarray:
         x = other.astype(np.float32)
@@ -68,12 +68,12 @@ def test_distance_rises_with_degradation(kind: str) -> None:
 @pytest.mark.parametrize("quality", [30, 50, 75, 90, 95])
 def test_jpeg_quality_is_read_back(tmp_path: Path, quality: int) -> None:
     path = tmp_path / "a.jpg"
-    Image.fromarray(pictures(0, 1)[0]).save(path, quality=quality)
+    Image.fromarray(images(0, 1)[0]).save(path, quality=quality)
     assert storage_of(path) == f"jpeg q{quality}"
 
 
 def test_other_storage(tmp_path: Path) -> None:
-    image = Image.fromarray(pictures(0, 1)[0])
+    image = Image.fromarray(images(0, 1)[0])
     for name, wanted in (("a.png", "lossless"), ("a.tif", "lossless"), ("a.webp", "webp")):
         image.save(tmp_path / name)
         assert storage_of(tmp_path / name) == wanted

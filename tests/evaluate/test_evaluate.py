@@ -252,7 +252,7 @@ def test_image_level_by_attention(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A image, its grid, one painted from it, a crop and a stretched one; all by a bundle of random weights."""
+    """An image, its grid, one painted from it, a crop and a stretched one; all by a bundle of random weights."""
     root = tmp_path_factory.mktemp("painted")
     painting_bundle(root / "bundle")
     Image.fromarray(tile(np.random.default_rng(0), side=384, blur=8)).save(root / "source.png")

@@ -155,10 +155,10 @@ def test_the_crop_of_a_slide_has_the_most_tissue(world: World, tmp_path: Path) -
 def test_any_size_is_painted_whole(size: str, world: World, tmp_path: Path) -> None:
     for bundle in (world.bundle, world.window_bundle):
         report = run(world, "map", tmp_path / f"{bundle.name}.png", size=size, model=str(bundle), steps=2)
-        picture = pixels_of(report.out)
-        shape = picture.shape
+        image = pixels_of(report.out)
+        shape = image.shape
         assert (shape[1], shape[0]) == report.size == tuple(map(int, (size.split("x") * 2)[:2]))
-        assert min(edge.std() for edge in (picture[:8], picture[-8:], picture[:, :8], picture[:, -8:])) > 5
+        assert min(edge.std() for edge in (image[:8], image[-8:], image[:, :8], image[:, -8:])) > 5
 
 
 SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".png", ".jpg", ".zarr")
@@ -207,12 +207,12 @@ def test_same_seed_same_picture_for_any_batch(kind: str, world: World, tmp_path:
         options = {"size": "203x131", "model": str(getattr(world, kind)), "grid": world.grid("slide")} | options
         return pixels_of(run(world, "slide", tmp_path / f"{name}.png", **options).out)
 
-    picture = paint("a")
-    assert np.abs(paint("b", batch=1) - picture).max() <= 1 and np.abs(paint("c", batch=7) - picture).max() <= 1
-    assert np.array_equal(paint("d"), picture)
+    image = paint("a")
+    assert np.abs(paint("b", batch=1) - image).max() <= 1 and np.abs(paint("c", batch=7) - image).max() <= 1
+    assert np.array_equal(paint("d"), image)
     for name, option in (("seed", {"seed": 1}), ("grid", {"grid": world.grid("map")}), ("guidance", {"guidance": 4}),
                        ("steps", {"steps": 4}), ("update", {"update": "ancestral"})):  # fmt: skip
-        assert np.abs(paint(name, **option) - picture).max() > 1, name
+        assert np.abs(paint(name, **option) - image).max() > 1, name
 
 
 def test_the_bundle_says_what_the_user_leaves_open(world: World, tmp_path: Path) -> None:
@@ -232,9 +232,9 @@ def test_a_few_step_bundle_brings_its_times_and_calls_the_network_once_a_step(wo
     assert (facts["update"], facts["guidance"], facts["times"]) == ("renoise", 1.0, [1.0, 0.75, 0.5, 0.25])
     for steps in (1, 3, 9):
         assert run(world, "map", tmp_path / f"{steps}.png", steps=steps, **few).network_calls == steps
-    picture = pixels_of(report.out)
-    assert np.abs(pixels_of(run(world, "map", tmp_path / "b.png", batch=1, **few).out) - picture).max() <= 1
-    assert np.abs(pixels_of(tmp_path / "3.png") - picture).max() > 1
+    image = pixels_of(report.out)
+    assert np.abs(pixels_of(run(world, "map", tmp_path / "b.png", batch=1, **few).out) - image).max() <= 1
+    assert np.abs(pixels_of(tmp_path / "3.png") - image).max() > 1
 
 
 def test_neighbouring_regions_meet_without_a_seam(world: World, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def test_many_processes_paint_what_one_does(kind, merge, update, ranks, launcher
     one = finish(start(world, tmp_path / "one.png", 1, *how, kind=kind), tmp_path / "one.png")
     processes = start(world, tmp_path / "many.png", ranks, *how, kind=kind, launcher=launcher)
     many = finish(processes, tmp_path / "many.png")
-    picture = pixels_of(tmp_path / "one.png")
-    assert many["size"] == one["size"] == [256, SIDE_PX] and picture[300:, :150].std() > 5
-    assert np.abs(pixels_of(tmp_path / "many.png") - picture).max() <= 1
+    image = pixels_of(tmp_path / "one.png")
+    assert many["size"] == one["size"] == [256, SIDE_PX] and image[300:, :150].std() > 5
+    assert np.abs(pixels_of(tmp_path / "many.png") - image).max() <= 1
     assert many["network_calls"] > one["network_calls"] and not part_of(tmp_path / "many.png").exists()
 
 

@@ -213,7 +213,7 @@ def test_the_grid_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert code_of("grid", "import", tmp_path / "f.npz") == 0
     assert "f.zarr: " in capsys.readouterr().out
     assert code_of("grid", "preview", tmp_path / "f.zarr", "-o", tmp_path / "p.png") == 0
-    with Image.open(tmp_path / "p.png") as picture:
-        assert picture.width > 600
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.width > 600
     assert code_of("grid", "info", tmp_path / "nothing.zarr") == 1
     assert "no such grid" in capsys.readouterr().err

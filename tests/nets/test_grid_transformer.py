@@ -149,13 +149,13 @@ def test_two_processes_draw_and_paint_what_one_does(bundle, tmp_path):
             started[-1].start()
         return started
 
-    pictures, grids = [], []
+    images, grids = [], []
     for ranks in (1, 2):
         out = tmp_path / f"{ranks}.png"
         assert finish(start(out, ranks), out)["size"] == [256, 384]
-        pictures.append(np.asarray(Image.open(out)).astype(int))
+        images.append(np.asarray(Image.open(out)).astype(int))
         grids.append(EmbeddingGrid.open(out.with_suffix(".zarr")).read().embedding)
-    assert np.array_equal(*grids) and np.abs(pictures[0] - pictures[1]).max() <= 1 and pictures[0].std() > 1
+    assert np.array_equal(*grids) and np.abs(images[0] - images[1]).max() <= 1 and images[0].std() > 1
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

@@ -138,14 +138,14 @@ def test_a_drawn_grid_is_of_what_was_asked_for(trained, brightness, tmp_path, mo
 
 
 def test_same_seed_same_grid_and_picture_another_seed_another(trained, tmp_path):
-    pictures, grids = [], []
+    images, grids = [], []
     for number, seed in enumerate((3, 3, 4)):
         out, grid = tmp_path / f"{number}.png", tmp_path / f"{number}.zarr"
         generate(run(trained, out, label="dark rock", size=128, seed=seed, save_grid=grid))
-        pictures.append(np.asarray(Image.open(out)))
+        images.append(np.asarray(Image.open(out)))
         grids.append(EmbeddingGrid.open(grid).read().embedding)
-    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(grids[0], grids[1])
-    assert not np.array_equal(pictures[0], pictures[2]) and not np.array_equal(grids[0], grids[2])
+    assert np.array_equal(images[0], images[1]) and np.array_equal(grids[0], grids[1])
+    assert not np.array_equal(images[0], images[2]) and not np.array_equal(grids[0], grids[2])
 
 
 def test_a_kept_grid_paints_the_same_picture_and_is_not_overwritten(trained, tmp_path):
@@ -176,9 +176,9 @@ def test_the_provenance_says_what_was_asked_for(trained, tmp_path):
 def test_a_scene_puts_each_ground_in_its_place(trained, brightness, tmp_path, kind):
     path = tmp_path / f"map.{kind}"
     if kind == "png":
-        picture = np.zeros((30, 60, 3), np.uint8)
-        picture[:, :30], picture[:, 30:] = (200, 0, 0), (0, 0, 200)
-        Image.fromarray(picture).save(path)
+        image = np.zeros((30, 60, 3), np.uint8)
+        image[:, :30], image[:, 30:] = (200, 0, 0), (0, 0, 200)
+        Image.fromarray(image).save(path)
         (tmp_path / "map.csv").write_text("colour,label,text\n#c80000,bright sand,\n#0000c8,,dark rock\n")
     else:
         boxes = [("label", "bright sand", 0, 384), ("text", "dark rock", 384, 768)]
@@ -391,9 +391,9 @@ def test_a_broken_table_names_its_line(tmp_path):
 
 
 def test_cells_of_a_map_take_the_region_that_most_of_them_is_of(tmp_path):
-    picture = np.zeros((10, 10, 3), np.uint8)
-    picture[:, 7:] = 255
-    Image.fromarray(picture).save(tmp_path / "m.png")
+    image = np.zeros((10, 10, 3), np.uint8)
+    image[:, 7:] = 255
+    Image.fromarray(image).save(tmp_path / "m.png")
     (tmp_path / "m.csv").write_text("colour,label\n#000000,a\n#ffffff,b\n")
     scene = read_scene(tmp_path / "m.png", Size(128, 128))
     assert scene.masks(Size(2, 2)).tolist() == [[0, 1], [0, 1]]

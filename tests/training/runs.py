@@ -61,7 +61,7 @@ def main(out: Path, configs: list[Path], backend: str = "inductor") -> None:
         train(config.stem.split("-")[0], config, out / config.stem if "-" in config.stem else out, device="cpu")
 
 
-def scene(picture: int, chance: float) -> LatentScene:
+def scene(image: int, chance: float) -> LatentScene:
     """A scene without content, of an image of the corpus."""
     nothing = np.zeros((2, 2), bool)
-    return LatentScene(np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], Origin(picture, 0, 0, 0, 16, 16), chance)
+    return LatentScene(np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], Origin(image, 0, 0, 0, 16, 16), chance)

@@ -38,9 +38,9 @@ def test_patches_are_the_same_for_the_same_seed_and_know_their_field(data_dir):
 
 
 def test_small_parts(tmp_path):
-    pictures = RNG.integers(0, 255, (3, 16, 16, 3), np.uint8)
-    assert coarse(pictures).shape == (3, 48)
-    assert coarse(pictures)[0, 0] == pytest.approx(pictures[0, :4, :4, 0].mean() / 255, abs=1e-6)
-    assert as_jpeg(pictures).shape == pictures.shape and not np.array_equal(as_jpeg(pictures), pictures)
-    sheet([pictures, pictures], tmp_path / "pairs.png")
+    images = RNG.integers(0, 255, (3, 16, 16, 3), np.uint8)
+    assert coarse(images).shape == (3, 48)
+    assert coarse(images)[0, 0] == pytest.approx(images[0, :4, :4, 0].mean() / 255, abs=1e-6)
+    assert as_jpeg(images).shape == images.shape and not np.array_equal(as_jpeg(images), images)
+    sheet([images, images], tmp_path / "pairs.png")
     assert (tmp_path / "pairs.png").exists()

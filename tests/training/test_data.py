@@ -36,18 +36,18 @@ def data(folder: Path, *names: str, **more: object) -> DataSettings:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     runs.draw_pictures(tmp_path, 8)
     return tmp_path
 
 
-def test_windows_are_the_same_whether_images_are_held_or_read_window_by_window(pictures):
-    held, viewed = load_corpus(data(pictures)), load_corpus(data(pictures, memory_mib=1))
-    assert all(p.held for p in held.pictures)
-    for path in pictures.glob("*.png"):  # more than the cap
+def test_windows_are_the_same_whether_images_are_held_or_read_window_by_window(images):
+    held, viewed = load_corpus(data(images)), load_corpus(data(images, memory_mib=1))
+    assert all(p.in_memory for p in held.images)
+    for path in images.glob("*.png"):  # more than the cap
         Image.open(path).resize((640, 544)).save(path)
-    held, viewed = load_corpus(data(pictures)), load_corpus(data(pictures, memory_mib=1))
-    assert sum(p.held for p in viewed.pictures) == 1 and viewed.nbytes <= 1 << 20 < held.nbytes
+    held, viewed = load_corpus(data(images)), load_corpus(data(images, memory_mib=1))
+    assert sum(p.in_memory for p in viewed.images) == 1 and viewed.nbytes <= 1 << 20 < held.nbytes
     for seed in range(20):
         a, b = (corpus.crop(np.random.default_rng(seed), 64) for corpus in (held, viewed))
         assert np.array_equal(a, b)
@@ -56,32 +56,32 @@ def test_windows_are_the_same_whether_images_are_held_or_read_window_by_window(p
 def test_a_real_slide_read_by_windows_shows_tissue_not_glass(data_dir):
     source = SourceSettings(paths=[str(data_dir / "slides" / "*.svs")], mpp=0.499)
     corpus = load_corpus(DataSettings(sources=[source], memory_mib=1, flat_keep=0.0))
-    assert not corpus.pictures[0].held
+    assert not corpus.images[0].in_memory
     windows = [corpus.draw(np.random.default_rng(seed), 128) for seed in range(20)]
     assert all(window.std() > 6 for window in windows)
 
 
-def test_groups_go_to_one_side_whole_and_stay_there(pictures):
+def test_groups_go_to_one_side_whole_and_stay_there(images):
     for number in range(40):
         for copy in range(2):
-            Image.new("RGB", (64, 64)).save(pictures / f"g{number:03d}_{copy}.png")
+            Image.new("RGB", (64, 64)).save(images / f"g{number:03d}_{copy}.png")
     names = [f"g{number:03d}_*.png" for number in range(40)]
-    corpus = load_corpus(data(pictures, *names, group="g[0-9]+", validation_share=0.3))
+    corpus = load_corpus(data(images, *names, group="g[0-9]+", validation_share=0.3))
     assert corpus.validation is not None
-    groups = [{p.path.name[:4] for p in side.pictures} for side in (corpus, corpus.validation)]
+    groups = [{p.path.name[:4] for p in side.images} for side in (corpus, corpus.validation)]
     assert not groups[0] & groups[1] and 4 <= len(groups[1]) <= 20 and len(groups[0] | groups[1]) == 40
-    fewer = load_corpus(data(pictures, *names[:20], group="g[0-9]+", validation_share=0.3))
-    assert fewer.validation and {p.path.name[:4] for p in fewer.validation.pictures} <= groups[1]
+    fewer = load_corpus(data(images, *names[:20], group="g[0-9]+", validation_share=0.3))
+    assert fewer.validation and {p.path.name[:4] for p in fewer.validation.images} <= groups[1]
     with pytest.raises(SettingError, match="no regular expression"):
-        load_corpus(data(pictures, group="g[", validation_share=0.3))
+        load_corpus(data(images, group="g[", validation_share=0.3))
 
 
-def test_a_source_of_role_validation_is_never_trained_on(pictures):
-    own = [SourceSettings(paths=[str(pictures / "p0.png")], mpp=0.5),
-           SourceSettings(paths=[str(pictures / "p1.png")], mpp=0.5, role="validation")]  # fmt: skip
+def test_a_source_of_role_validation_is_never_trained_on(images):
+    own = [SourceSettings(paths=[str(images / "p0.png")], mpp=0.5),
+           SourceSettings(paths=[str(images / "p1.png")], mpp=0.5, role="validation")]  # fmt: skip
     corpus = load_corpus(DataSettings(sources=own))
-    assert [p.path.name for p in corpus.pictures] == ["p0.png"]
-    assert corpus.validation and [p.path.name for p in corpus.validation.pictures] == ["p1.png"]
+    assert [p.path.name for p in corpus.images] == ["p0.png"]
+    assert corpus.validation and [p.path.name for p in corpus.validation.images] == ["p1.png"]
     assert corpus.fingerprint()["validation"]["files"][0]["name"] == "p1.png"
     with pytest.raises(InputError, match="every image is kept for validation"):
         load_corpus(DataSettings(sources=own[1:]))
@@ -117,8 +117,8 @@ def test_a_grid_beside_an_image_tells_what_embedding_it_on_the_way_tells(base, t
     corpus = load_corpus(settings.data)
     scenes = scenes_of(corpus, bundle, settings, tmp_path, lambda text: None)
     encoder = BundleEncoder(bundle)
-    for scene, picture in zip(scenes, corpus.pictures, strict=True):
-        rgb, _ = picture.take(Window.of(picture.size))
+    for scene, image in zip(scenes, corpus.images, strict=True):
+        rgb, _ = image.take(Window.of(image.size))
         fresh = embedded_grid(encoder, rgb, (0, 0))
         rows, cols, _ = fresh.cells.shape  # of whole cells; the grid has partial ones beside them
         cells = scene.grids[0].cells[:rows, :cols]
@@ -152,9 +152,9 @@ def saved(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_pretrained_encoder_is_taken_into_the_bundle_as_it_is(pictures, saved):
-    out = pictures / "run"
-    config = runs.write_config(pictures, "encoder")
+def test_a_pretrained_encoder_is_taken_into_the_bundle_as_it_is(images, saved):
+    out = images / "run"
+    config = runs.write_config(images, "encoder")
     train("encoder", config, out, overrides=[f"pretrained='local-dir:{saved}'"], device="cpu")
     bundle = ModelBundle.load(out / "bundle")
     ours, theirs = BundleEncoder(bundle), load_timm_encoder(f"local-dir:{saved}")
@@ -163,16 +163,16 @@ def test_a_pretrained_encoder_is_taken_into_the_bundle_as_it_is(pictures, saved)
     assert (bundle.info.encoder.id, bundle.info.encoder.dim) == ("small-vit", 24)
     assert str(saved.parent) not in (out / "bundle" / "encoder" / "config.json").read_text()
     for stage in ("autoencoder", "denoiser"):
-        train(stage, runs.write_config(pictures, stage), out, device="cpu")
+        train(stage, runs.write_config(images, stage), out, device="cpu")
     assert ModelBundle.load(out / "bundle").has("denoiser")
 
 
-def test_a_probe_tells_classes_that_differ_from_ones_that_do_not(pictures):
+def test_a_probe_tells_classes_that_differ_from_ones_that_do_not(images):
     rng = np.random.default_rng(0)
     for name, colours in (("easy", ((200, 60, 60), (60, 60, 200))), ("none", ((120, 120, 120), (120, 120, 120)))):
         for side in ("train", "test"):
             for label, colour in enumerate(colours):
-                folder = pictures / name / side / str(label)
+                folder = images / name / side / str(label)
                 folder.mkdir(parents=True)
                 for i in range(6):
                     noise = rng.integers(-40, 40, (64, 64, 3)) + np.array(colour)
@@ -181,41 +181,41 @@ def test_a_probe_tells_classes_that_differ_from_ones_that_do_not(pictures):
     for name in ("easy", "none"):
         probe = f'[probe]\ntrain = "{name}/train"\ntest = "{name}/test"\n'
         text = runs.ENCODER.replace("[arch_args]", f"{probe}[arch_args]")
-        train("encoder", runs.write_config(pictures, "encoder", text), pictures / f"run-{name}", device="cpu")
-        lines = (pictures / f"run-{name}" / "encoder" / "log.jsonl").read_text().splitlines()
+        train("encoder", runs.write_config(images, "encoder", text), images / f"run-{name}", device="cpu")
+        lines = (images / f"run-{name}" / "encoder" / "log.jsonl").read_text().splitlines()
         found[name] = json.loads(lines[-1])
     assert found["easy"]["knn_probe"] == 1.0 and found["easy"]["linear_probe"] == 1.0
     assert found["none"]["knn_probe"] < 0.9
 
 
-def test_self_distillation_lowers_its_loss_and_moves_its_teacher(pictures):
+def test_self_distillation_lowers_its_loss_and_moves_its_teacher(images):
     over = ["run.steps=30", "run.log_every=5", "run.sample_every=30", "run.save_every=30", "teacher_decay=0.9"]
-    config = runs.write_config(pictures, "encoder", runs.DINO)
-    train("encoder", config, pictures / "run", overrides=over, device="cpu")
-    values = runs.losses(pictures / "run" / "encoder")
+    config = runs.write_config(images, "encoder", runs.DINO)
+    train("encoder", config, images / "run", overrides=over, device="cpu")
+    values = runs.losses(images / "run" / "encoder")
     assert values[-1] < values[0]
-    lines = [json.loads(line) for line in (pictures / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (images / "run" / "encoder" / "log.jsonl").read_text().splitlines()]
     assert lines[-2]["patches"] < lines[0]["patches"] and lines[-1]["effective_rank"] > 2
-    kept = load_file(pictures / "run" / "encoder" / "checkpoint" / "weights.safetensors")
+    kept = load_file(images / "run" / "encoder" / "checkpoint" / "weights.safetensors")
     names = [name for name in kept if name.startswith("net.blocks")]
     assert any(not torch.equal(kept[f"teacher.0.{name[4:]}"], kept[name]) for name in names)
-    assert ModelBundle.load(pictures / "run" / "bundle").info.encoder.dim == 12
+    assert ModelBundle.load(images / "run" / "bundle").info.encoder.dim == 12
 
 
-def test_a_run_leaves_its_curves_its_data_and_its_settings(pictures):
-    train("autoencoder", runs.write_config(pictures, "autoencoder"), pictures / "run", device="cpu")
-    folder, record = pictures / "run" / "autoencoder", pictures / "run" / "bundle" / "training" / "autoencoder.json"
+def test_a_run_leaves_its_curves_its_data_and_its_settings(images):
+    train("autoencoder", runs.write_config(images, "autoencoder"), images / "run", device="cpu")
+    folder, record = images / "run" / "autoencoder", images / "run" / "bundle" / "training" / "autoencoder.json"
     curves = np.asarray(Image.open(folder / "curves.png").convert("RGB"))
     assert (curves == (31, 78, 140)).all(-1).sum() > 200
     facts = json.loads(record.read_text())
-    assert facts["settings"]["window_px"] == 32 and facts["images"] == 8 and str(pictures) not in record.read_text()
+    assert facts["settings"]["window_px"] == 32 and facts["images"] == 8 and str(images) not in record.read_text()
     assert facts["data_sha256"] == json.loads((folder / "data.json").read_text())["sha256"]
 
 
-def test_the_held_out_images_make_the_figures(pictures):
-    corpus = load_corpus(data(pictures, validation_share=0.4))
+def test_the_held_out_images_make_the_figures(images):
+    corpus = load_corpus(data(images, validation_share=0.4))
     assert corpus.validation is not None and corpus.held_out is corpus.validation
-    assert replace(corpus, validation=None).held_out.pictures is corpus.pictures
+    assert replace(corpus, validation=None).held_out.images is corpus.images
 
 
 def test_balanced_distributions_use_all_prototypes_alike():

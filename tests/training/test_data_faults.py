@@ -46,7 +46,7 @@ def cached(asked: DenoiserSettings, bundle: ModelBundle, folder: Path) -> tuple[
 
 
 def shares(scenes: list[LatentScene]) -> np.ndarray:
-    return np.bincount([scene.origin.picture for scene in scenes], [scene.chance for scene in scenes])
+    return np.bincount([scene.origin.image for scene in scenes], [scene.chance for scene in scenes])
 
 
 def test_weights_count_though_latents_are_cached(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_caching_that_was_stopped_goes_on_to_the_same_scenes(
 def test_images_smaller_than_a_cell_are_left_out_and_said(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
     Image.new("RGB", (20, 200)).save(tmp_path / "thin.png")
     scenes, said = cached(settings(base, source(base / "p0.png", tmp_path / "thin.png")), bundle, tmp_path / "kept")
-    assert {scene.origin.picture for scene in scenes} == {0}
+    assert {scene.origin.image for scene in scenes} == {0}
     assert any(line.startswith("1 of 2 images are smaller than a cell") for line in said)
     with pytest.raises(InputError, match=r"no training image is as large as a cell \(32 px\)"):
         cached(settings(base, source(tmp_path / "thin.png")), bundle, tmp_path / "kept")
@@ -117,7 +117,7 @@ def test_images_that_show_nothing_end_the_run(base: Path, bundle: ModelBundle, t
 def test_a_tiff_that_does_not_say_its_resolution_is_read_as_the_source_says(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", samples.texture(96, 96), photometric="rgb")
     corpus = load_corpus(DataSettings(sources=[source(tmp_path / "a.tif")]))
-    assert corpus.pictures[0].resolution == Resolution(0.5, "um") and corpus.pictures[0].size.rows == 96
+    assert corpus.images[0].resolution == Resolution(0.5, "um") and corpus.images[0].size.rows == 96
 
 
 def test_slides_are_read_at_the_bundle_s_resolution_unless_told_otherwise(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_slides_are_read_at_the_bundle_s_resolution_unless_told_otherwise(tmp_pa
     for mpp, usual, rows in ((None, None, 256), (None, 0.5, 128), (0.25, 0.5, 256)):
         bundles = {"he": Resolution(usual, "um")} if usual else {}
         asked = DataSettings(sources=[source(slide, mpp=mpp, domain="he")])
-        assert load_corpus(asked, said.append, bundles).pictures[0].size.rows == rows
+        assert load_corpus(asked, said.append, bundles).images[0].size.rows == rows
     (warning,) = [line for line in said if line.startswith("warning")]
     assert "domain he are read at 0.25 um/px to 0.5 um/px, the bundle is for 0.5 um/px" in warning
 

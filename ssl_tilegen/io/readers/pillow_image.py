@@ -21,8 +21,8 @@ LARGEST_PX = 2 * 89_478_485  # Pillow's own limit: larger ones would be decoded 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class Picture(Raster):
-    """A image without a place on Earth or on a slide.
+class PillowImage(Raster):
+    """An image without a place on Earth or on a slide.
 
     ``resolution`` is what ``--mpp`` or ``--gsd`` says, else None: print resolutions are not trusted. Pixels with less
     than half opacity are not valid. The EXIF orientation is ignored: pixels are taken as stored. Bands and scale do

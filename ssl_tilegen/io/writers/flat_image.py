@@ -18,7 +18,7 @@ _JPEG_SIDE_PX = 65_500  # libjpeg's own limit
 _JPEG_COMMENT_BYTES = 65_533
 
 
-class _SmallPicture(Format):
+class _FlatImage(Format):
     """Rows are kept as they are in one file, in place; the image is encoded once, at the end."""
 
     pyramidal = False
@@ -55,7 +55,7 @@ class _SmallPicture(Format):
         return Image.fromarray(rows.reshape(self.spec.size.rows, self.spec.size.cols, 3))
 
 
-class Png(_SmallPicture):
+class Png(_FlatImage):
     """``.png``: provenance as the text chunk ``Description``."""
 
     compressions = ("deflate",)
@@ -67,7 +67,7 @@ class Png(_SmallPicture):
         self._image().save(target, format="PNG", pnginfo=text)
 
 
-class Jpeg(_SmallPicture):
+class Jpeg(_FlatImage):
     """``.jpg`` without chroma subsampling: provenance as the comment (whole in the ``.json`` beside)."""
 
     compressions = ("jpeg",)

@@ -35,15 +35,20 @@ class Corpus:
     ``validation`` holds what is kept apart, or is None.
     """
 
-    pictures: Sequence[TrainingImage]
+    images: Sequence[TrainingImage]
     chances: np.ndarray
     settings: DataSettings
     validation: Corpus | None = None
 
     @property
+    def pictures(self) -> Sequence[TrainingImage]:
+        """The same as ``images``, for `training.painter`."""
+        return self.images
+
+    @property
     def nbytes(self) -> int:
-        """Memory of the images that are held."""
-        return sum(3 * picture.size.area for picture in self.pictures if picture.held)
+        """Bytes of the images that are in memory."""
+        return sum(3 * image.size.area for image in self.images if image.in_memory)
 
     @property
     def held_out(self) -> Corpus:
@@ -55,7 +60,7 @@ class Corpus:
         """Domain -> the median resolution of its first source."""
         found: dict[str, Resolution] = {}
         for index, source in enumerate(self.settings.sources):
-            known = sorted((p.resolution for p in self.pictures if p.source == index), key=lambda r: r.value)
+            known = sorted((p.resolution for p in self.images if p.source == index), key=lambda r: r.value)
             if known:
                 found.setdefault(source.domain, known[len(known) // 2])
         return found
@@ -66,17 +71,17 @@ class Corpus:
         InputError where no image is large enough, or none seems to show anything.
         """
         for number in range(_TRIES):
-            if number == _EARLY and all(min(p.size.rows, p.size.cols) < side for p in self.pictures):
+            if number == _EARLY and all(min(p.size.rows, p.size.cols) < side for p in self.images):
                 raise InputError(f"no training image is {side} px wide and high: use larger images or smaller windows")
-            picture = self.pictures[rng.choice(len(self.pictures), p=self.chances)]
-            rows, cols = picture.size.rows, picture.size.cols
+            image = self.images[rng.choice(len(self.images), p=self.chances)]
+            rows, cols = image.size.rows, image.size.cols
             if rows < side or cols < side:
                 continue
             window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
             keep_flat = self.settings.flat_keep
-            if picture.seems_empty(window) and rng.random() >= keep_flat:
+            if image.seems_empty(window) and rng.random() >= keep_flat:
                 continue
-            rgb, valid = picture.take(window)
+            rgb, valid = image.take(window)
             if (valid is None or valid.all()) and (not is_flat(rgb) or rng.random() < keep_flat):
                 return rgb
         raise InputError(f"none of {_TRIES} windows drawn of {side} px can be read and shows anything: raise "
@@ -94,7 +99,7 @@ class Corpus:
         """What the data are: every file's name, size in bytes and in pixels, and one hash of it all."""
         files = [
             {"name": p.path.name, "bytes": p.path.stat().st_size if p.path.is_file() else None,
-             "size_px": [p.size.rows, p.size.cols], "source": p.source} for p in self.pictures
+             "size_px": [p.size.rows, p.size.cols], "source": p.source} for p in self.images
         ]  # fmt: skip
         facts: dict[str, Any] = {"sha256": hashlib.sha256(repr(files).encode()).hexdigest(), "files": files}
         return facts | ({"validation": self.validation.fingerprint()} if self.validation else {})
@@ -128,15 +133,15 @@ def load_corpus(
         paths = source_files(source)
         progress(f"{len(paths)} images of {source.paths[0]}")
         wanted += [Wanted(path, index, source, (usual or {}).get(source.domain)) for path in paths]
-    pictures = read_training_images(wanted, settings.memory_mib)
-    for line in _strange_resolutions(pictures, settings, usual or {}):
+    images = read_training_images(wanted, settings.memory_mib)
+    for line in _strange_resolutions(images, settings, usual or {}):
         progress(line)
-    viewed = sum(not picture.held for picture in pictures)
+    viewed = sum(not image.in_memory for image in images)
     if viewed:
-        progress(f"{viewed} of {len(pictures)} images are read window by window (data.memory_mib)")
+        progress(f"{viewed} of {len(images)} images are read window by window (data.memory_mib)")
     apart = [_is_kept_apart(w, settings) for w in wanted]
-    training = [p for p, kept in zip(pictures, apart, strict=True) if not kept]
-    kept_apart = [p for p, kept in zip(pictures, apart, strict=True) if kept]
+    training = [p for p, kept in zip(images, apart, strict=True) if not kept]
+    kept_apart = [p for p, kept in zip(images, apart, strict=True) if kept]
     if not training:
         raise InputError("every image is kept for validation: lower data.validation_share or give a source role train")
     if settings.validation_share and not kept_apart:
@@ -147,11 +152,11 @@ def load_corpus(
 
 
 def _strange_resolutions(
-    pictures: Sequence[TrainingImage], settings: DataSettings, usual: Mapping[str, Resolution]
+    images: Sequence[TrainingImage], settings: DataSettings, usual: Mapping[str, Resolution]
 ) -> Iterator[str]:
     """A line for every domain whose images differ by more than `_ALIKE`, or from what its bundle is for."""
     for domain in dict.fromkeys(source.domain for source in settings.sources):
-        found = [p.resolution for p in pictures if settings.sources[p.source].domain == domain]
+        found = [p.resolution for p in images if settings.sources[p.source].domain == domain]
         known = [*found, usual[domain]] if domain in usual else found
         low, high = min(known, key=lambda r: r.value), max(known, key=lambda r: r.value)
         if low.unit != high.unit or high.value > _ALIKE * low.value:
@@ -200,9 +205,9 @@ def group_of(name: str, pattern: str | None) -> str:
     return match.group(0) if match else name
 
 
-def _chances(pictures: Sequence[TrainingImage], settings: DataSettings) -> np.ndarray:
-    area = np.array([p.size.rows * p.size.cols for p in pictures], float)
-    of_source = np.array([p.source for p in pictures])
+def _chances(images: Sequence[TrainingImage], settings: DataSettings) -> np.ndarray:
+    area = np.array([p.size.rows * p.size.cols for p in images], float)
+    of_source = np.array([p.source for p in images])
     weight = np.array([s.weight for s in settings.sources])
     total = np.bincount(of_source, area, len(weight)).clip(1)
     chances = area * (weight / total)[of_source]

@@ -1,4 +1,4 @@
-"""One training image: held in memory whole, or read from its file window by window."""
+"""One training image: in memory whole, or read from its file window by window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from ssl_tilegen.config.train import SourceSettings
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.image_files import PICTURES
+from ssl_tilegen.io.image_files import PLAIN_SUFFIXES
 from ssl_tilegen.io.raster import Raster, ReadError, open_raster
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
@@ -38,7 +38,7 @@ class TrainingImage(Protocol):
     def resolution(self) -> Resolution: ...
 
     @property
-    def held(self) -> bool:
+    def in_memory(self) -> bool:
         """Whether it lies in memory whole."""
         ...
 
@@ -60,7 +60,7 @@ class InMemoryImage:
     resolution: Resolution
     rgb: np.ndarray
     valid: np.ndarray | None
-    held = True
+    in_memory = True
 
     @property
     def size(self) -> Size:
@@ -82,7 +82,7 @@ class StreamedImage:
     resolution: Resolution
     view: RasterView
     content: np.ndarray = field(repr=False)
-    held = False
+    in_memory = False
 
     @property
     def size(self) -> Size:
@@ -113,7 +113,7 @@ class Wanted(NamedTuple):
 
 
 def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[TrainingImage]:
-    """The images of all files in order; the smallest are held, as many as fit in ``memory_mib`` together."""
+    """The images of all files in order; the smallest are read into memory, as many as fit in ``memory_mib``."""
     with ThreadPoolExecutor(4) as pool:
         areas = np.array(list(pool.map(_area, wanted)), float)
         order = np.argsort(areas, kind="stable")
@@ -125,7 +125,7 @@ def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[Trai
 def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
     source = wanted.source
     said: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd}
-    raster = open_raster(wanted.path, **(said if wanted.path.suffix.lower() in PICTURES else {}))
+    raster = open_raster(wanted.path, **(said if wanted.path.suffix.lower() in PLAIN_SUFFIXES else {}))
     if raster.resolution is None and (source.mpp or source.gsd):  # a plain TIFF, or a slide that does not say
         raster.close()
         raster = open_raster(wanted.path, **said)

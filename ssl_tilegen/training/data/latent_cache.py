@@ -28,7 +28,7 @@ from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.system.signals import check_stop
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
 from ssl_tilegen.training.data.images import TrainingImage
-from ssl_tilegen.training.data.paired_grids import Grid, grid_beside, path_beside
+from ssl_tilegen.training.data.paired_grids import Grid, paired_grid, paired_grid_path
 
 _EMBED_BATCH = 512
 _PART_PX, _PART_STEP_PX = 1024, 64
@@ -37,9 +37,9 @@ _TRIES = 10_000
 
 
 class Origin(NamedTuple):
-    """Where a scene comes from: the corpus's image, its turn, and the part of it (row, col, rows, cols)."""
+    """Where a scene comes from: index of the image, element of D4, and part of the image (row, col, rows, cols)."""
 
-    picture: int
+    image: int
     turn: int
     row: int
     col: int
@@ -47,7 +47,13 @@ class Origin(NamedTuple):
     cols: int
 
     @property
+    def picture(self) -> int:
+        """The same as ``image``, for `training.painter`."""
+        return self.image
+
+    @property
     def part(self) -> Window:
+        """The part of the image, in its pixels."""
         return Window(self.row, self.col, self.rows, self.cols)
 
 
@@ -80,33 +86,33 @@ def scenes_of(
     """
     kept = folder / f"latents-{_fingerprint(corpus, bundle, settings)}"
     kept.mkdir(parents=True, exist_ok=True)
-    maker, scenes, count = _Maker(corpus, bundle, settings), list[LatentScene](), len(corpus.pictures)
+    builder, scenes, count = _SceneBuilder(corpus, bundle, settings), list[LatentScene](), len(corpus.images)
     for first in range(0, count, _PER_FILE):
         path = kept / f"{first:06d}.npz"
         if not path.exists():
             numbers = range(first, min(first + _PER_FILE, count))
-            _save(path, list(maker.scenes(numbers, count_images)), maker.rng)
+            _save(path, list(builder.scenes(numbers, count_images)), builder.rng)
             count_images(numbers.stop, count)
-        scenes += _load(path, maker.rng)
-    left_out = count - len({scene.origin.picture for scene in scenes})
+        scenes += _load(path, builder.rng)
+    left_out = count - len({scene.origin.image for scene in scenes})
     if not scenes:
-        raise InputError(f"no training image is as large as a cell ({maker.encoder.tile_px} px) at its resolution")
+        raise InputError(f"no training image is as large as a cell ({builder.encoder.tile_px} px) at its resolution")
     if left_out:
         progress(f"{left_out} of {count} images are smaller than a cell, or show nothing, and are left out")
     return _with_chances(scenes, corpus.chances)
 
 
 def _with_chances(scenes: Sequence[LatentScene], chances: np.ndarray) -> list[LatentScene]:
-    """Each with its share of its picture's chance."""
-    parts = Counter(scene.origin.picture for scene in scenes)
-    return [replace(s, chance=float(chances[s.origin.picture]) / parts[s.origin.picture]) for s in scenes]
+    """Each with its share of its image's chance."""
+    parts = Counter(scene.origin.image for scene in scenes)
+    return [replace(s, chance=float(chances[s.origin.image]) / parts[s.origin.image]) for s in scenes]
 
 
 def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> str:
     sources = settings.data.sources
     facts = [
-        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.pictures],
-        [_state(path_beside(p, grids) / "zarr.json") for p in corpus.pictures if (grids := sources[p.source].grids)],
+        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.images],
+        [_state(paired_grid_path(p, grids) / "zarr.json") for p in corpus.images if (grids := sources[p.source].grids)],
         _data_facts(settings),
         [settings.offsets, settings.run.seed, bundle.component_hash("encoder"), bundle.component_hash("autoencoder")],
     ]
@@ -125,7 +131,7 @@ def _data_facts(settings: WindowSettings) -> dict[str, Any]:
                                              "validation_share": True})  # fmt: skip
 
 
-class _Maker:
+class _SceneBuilder:
     """Makes scenes; its generator is drawn from in the order of the images."""
 
     def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> None:
@@ -135,20 +141,20 @@ class _Maker:
 
     def scenes(self, numbers: range, count_images: Callable[[int, int], None]) -> Iterator[LatentScene]:
         """Of the corpus's images ``numbers``; none of those smaller than a cell."""
-        budget_mib = self.settings.data.memory_mib // len(self.corpus.pictures)
+        budget_mib = self.settings.data.memory_mib // len(self.corpus.images)
         for number in numbers:
             check_stop("the latents of finished hundreds of images are kept; the same command continues")
-            count_images(number, len(self.corpus.pictures))
-            picture = self.corpus.pictures[number]
-            if min(picture.size.rows, picture.size.cols) >= self.encoder.tile_px:
-                for part in _parts(self.rng, picture, budget_mib):
-                    yield from self._of_part(number, picture, part)
+            count_images(number, len(self.corpus.images))
+            image = self.corpus.images[number]
+            if min(image.size.rows, image.size.cols) >= self.encoder.tile_px:
+                for part in _parts(self.rng, image, budget_mib):
+                    yield from self._of_part(number, image, part)
 
-    def _of_part(self, number: int, picture: TrainingImage, part: Window) -> Iterator[LatentScene]:
-        source = self.settings.data.sources[picture.source]
-        pixels, valid = picture.take(part)
+    def _of_part(self, number: int, image: TrainingImage, part: Window) -> Iterator[LatentScene]:
+        source = self.settings.data.sources[image.source]
+        pixels, valid = image.take(part)
         if source.grids:
-            grid = grid_beside(picture, source.grids, self.bundle, part)
+            grid = paired_grid(image, source.grids, self.bundle, part)
             yield self._scene(pixels, valid, [grid], Origin(number, 0, *_place(part)))
             return
         turns = self.rng.permutation(8)[: source.turns]
@@ -195,18 +201,18 @@ def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, in
     return Grid(corner, np.concatenate(parts).reshape(rows, cols, -1).astype(np.float16), tile)
 
 
-def _parts(rng: np.random.Generator, picture: TrainingImage, budget_mib: int) -> list[Window]:
+def _parts(rng: np.random.Generator, image: TrainingImage, budget_mib: int) -> list[Window]:
     """What is kept of an image: all of it if it is held, else as many random parts with content as fit the budget."""
-    if picture.held:
-        return [Window.of(picture.size)]
-    rows, cols = min(_PART_PX, picture.size.rows), min(_PART_PX, picture.size.cols)
-    wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), picture.size.area // (rows * cols)))
+    if image.in_memory:
+        return [Window.of(image.size)]
+    rows, cols = min(_PART_PX, image.size.rows), min(_PART_PX, image.size.cols)
+    wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), image.size.area // (rows * cols)))
     found: list[Window] = []
     for _ in range(50 * wanted):
         row, col = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
-                    for spare in (picture.size.rows - rows, picture.size.cols - cols))  # fmt: skip
+                    for spare in (image.size.rows - rows, image.size.cols - cols))  # fmt: skip
         part = Window(row, col, rows, cols)
-        if not picture.seems_empty(part):
+        if not image.seems_empty(part):
             found.append(part)
         if len(found) == wanted:
             break

@@ -1,4 +1,4 @@
-"""Grids of embeddings that lie beside the training images, as the condition of a denoiser."""
+"""Grids of embeddings paired with the training images, as the condition of a denoiser."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Grid:
     stride_px: int = 0
 
 
-def grid_beside(picture: TrainingImage, pattern: str, bundle: ModelBundle, part: Window) -> Grid:
+def paired_grid(image: TrainingImage, pattern: str, bundle: ModelBundle, part: Window) -> Grid:
     """The cells over ``part`` of an image, from the grid that ``pattern`` names; corners count from the part's.
 
     FormatError where the grid was made by another encoder, at another resolution or of another image.
     """
-    path = path_beside(picture, pattern)
+    path = paired_grid_path(image, pattern)
     grid = EmbeddingGrid.open(path)
     lattice, own = grid.spec.lattice, grid.spec.resolution
     if grid.spec.encoder.weights_sha256 != bundle.component_hash("encoder"):
         raise FormatError(f"{path}: made by the encoder {grid.spec.encoder.id}, not by the bundle's "
                           f"{bundle.info.encoder.id}; embed the image with this bundle")  # fmt: skip
-    wanted = picture.resolution
+    wanted = image.resolution
     if own is None or own.unit != wanted.unit or abs(own.value / wanted.value - 1) > _SAME_RESOLUTION:
         raise FormatError(f"{path}: embedded at {own}, but trained at {wanted}; embed again with that")
-    if (lattice.size.rows, lattice.size.cols) != (picture.size.rows, picture.size.cols):
-        raise FormatError(f"{path}: a grid of {lattice.size}, the image is {picture.size}; is it of another image?")
+    if (lattice.size.rows, lattice.size.cols) != (image.size.rows, image.size.cols):
+        raise FormatError(f"{path}: a grid of {lattice.size}, the image is {image.size}; is it of another image?")
     cells = _cells_over(part, lattice.stride, lattice.tile, grid.shape.rows, grid.shape.cols)
     data = grid.read(cells)
     known = fill_invalid(data.embedding.astype(np.float32), data.usable)
@@ -49,9 +49,9 @@ def grid_beside(picture: TrainingImage, pattern: str, bundle: ModelBundle, part:
     return Grid(corner, known.astype(np.float16), lattice.stride)
 
 
-def path_beside(picture: TrainingImage, pattern: str) -> Path:
+def paired_grid_path(image: TrainingImage, pattern: str) -> Path:
     """Where the grid of an image is, as ``pattern`` says."""
-    return picture.path.parent / pattern.format(stem=picture.path.name.split(".")[0], name=picture.path.name)
+    return image.path.parent / pattern.format(stem=image.path.name.split(".")[0], name=image.path.name)
 
 
 def _cells_over(part: Window, stride: int, tile: int, rows: int, cols: int) -> Window:

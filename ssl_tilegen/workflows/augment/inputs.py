@@ -38,7 +38,7 @@ class Original(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A image that could not be used, and why."""
+    """An image that could not be used, and why."""
 
     name: str
     label: str
@@ -48,12 +48,12 @@ class Failure(NamedTuple):
 class Originals(NamedTuple):
     """What can be used, in the order given, and what cannot."""
 
-    pictures: tuple[Original, ...]
+    images: tuple[Original, ...]
     failed: tuple[Failure, ...]
 
     def classes(self) -> dict[str, int]:
         """How many usable images each class has."""
-        return dict(sorted(Counter(picture.label for picture in self.pictures).items()))
+        return dict(sorted(Counter(image.label for image in self.images).items()))
 
 
 def read_originals(source: Path, level: str, progress: Progress, *, sampled: bool = False) -> Originals:
@@ -73,7 +73,7 @@ def read_originals(source: Path, level: str, progress: Progress, *, sampled: boo
     splits = _splits(source, len(found))
     _check_groups(source, labels, list(found.groups), splits)
     base = source if source.is_dir() else source.parent
-    pictures: list[Original] = []
+    images: list[Original] = []
     failed: list[Failure] = []
     with ThreadPoolExecutor(reading_threads()) as pool:
         looks = pool.map(lambda path: _look(path, level, sampled), found.paths)
@@ -83,14 +83,14 @@ def read_originals(source: Path, level: str, progress: Progress, *, sampled: boo
             if isinstance(look, str):
                 failed.append(Failure(name, label, look))
             else:
-                pictures.append(Original(path, name, label, str(group), split, *look))
+                images.append(Original(path, name, label, str(group), split, *look))
             if done % 64 == 0 or done == len(found):
                 progress("look", done, len(found))
-    lost = sorted(set(labels) - {picture.label for picture in pictures})
+    lost = sorted(set(labels) - {image.label for image in images})
     if lost:
         first = next(failure for failure in failed if failure.label == lost[0])
         raise InputError(f"{source}: no image of class {lost[0]} can be read; the first: {first.error}")
-    return Originals(tuple(pictures), tuple(failed))
+    return Originals(tuple(images), tuple(failed))
 
 
 def read_pixels(path: Path) -> np.ndarray:

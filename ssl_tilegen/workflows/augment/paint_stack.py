@@ -77,7 +77,7 @@ def develop_stack(model: Model, latents: Tensor, size_px: Size, settings: Synthe
     region, window = frame(model, size_px, settings)
     rows, cols = region.within(window).scaled(model.factor).slices
     pixels = model.decode(latents.to(model.device))[:, :, rows, cols]
-    return np.stack([to_uint8(picture)[: size_px.rows, : size_px.cols] for picture in pixels])
+    return np.stack([to_uint8(image)[: size_px.rows, : size_px.cols] for image in pixels])
 
 
 def _noise(model: Model, window: Window, seeds: Sequence[int], stream: int = 0) -> Tensor:

@@ -50,11 +50,11 @@ def paint_patches(painter: Painter, sheet: Sheet, folder: Path, progress: Progre
         needed = sorted({i for s in sheet.samples for i in (s.original, s.partner) if i is not None})
         pixels = dict(zip(needed, pool.map(lambda i: read_pixels(painter.originals[i].path), needed), strict=True))
         cells = {index: cells_of(painter.encoder, pixels[index][None])[0] for index in needed}
-        pictures = _paint(painter, sheet, pixels, cells, progress)
-        again = cells_of(painter.encoder, pictures)
+        images = _paint(painter, sheet, pixels, cells, progress)
+        again = cells_of(painter.encoder, images)
         saved = [
-            pool.submit(save_patch, folder / sample.file, picture, facts_of(painter, sample))
-            for sample, picture in zip(sheet.samples, pictures, strict=True)
+            pool.submit(save_patch, folder / sample.file, image, facts_of(painter, sample))
+            for sample, image in zip(sheet.samples, images, strict=True)
         ]
         for each in saved:
             each.result()
@@ -64,13 +64,13 @@ def paint_patches(painter: Painter, sheet: Sheet, folder: Path, progress: Progre
     return Record(again.mean((1, 2)), np.array(cosine, np.float32), np.array(sources), real)
 
 
-def cells_of(encoder: Encoder, pictures: np.ndarray) -> np.ndarray:
+def cells_of(encoder: Encoder, images: np.ndarray) -> np.ndarray:
     """uint8 (N, H, W, 3) -> cells (N, R, K, D) that cover the images: beyond their edges they are mirrored."""
-    tile, (count, height, width) = encoder.tile_px, pictures.shape[:3]
+    tile, (count, height, width) = encoder.tile_px, images.shape[:3]
     shape, before = cover_of(Size(height, width), tile)
     after = (shape.rows * tile - height - before[0], shape.cols * tile - width - before[1])
     pads = ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0))
-    padded = np.pad(pictures, pads, "symmetric")
+    padded = np.pad(images, pads, "symmetric")
     tiles = padded.reshape(count, shape.rows, tile, shape.cols, tile, 3).swapaxes(2, 3).reshape(-1, tile, tile, 3)
     vectors = [encoder.embed(tiles[first : first + encoder.batch]) for first in range(0, len(tiles), encoder.batch)]
     return np.concatenate(vectors).reshape(count, shape.rows, shape.cols, -1)
@@ -122,9 +122,9 @@ def facts_of(painter: Painter, sample: Sample) -> dict[str, Any]:
     }
 
 
-def save_patch(path: Path, picture: np.ndarray, facts: Mapping[str, Any]) -> None:
+def save_patch(path: Path, rgb: np.ndarray, facts: Mapping[str, Any]) -> None:
     """Write uint8 (H, W, 3) as PNG or JPEG with its facts inside."""
-    text, image = json.dumps(facts, sort_keys=True), Image.fromarray(picture)
+    text, image = json.dumps(facts, sort_keys=True), Image.fromarray(rgb)
     with atomic.writing(path) as part:
         if path.suffix == ".png":
             image.save(part, format="PNG", pnginfo=png_text(Description=text))
@@ -173,9 +173,9 @@ def _field(painter: Painter, size: Size, cells: np.ndarray) -> ConditionField:
     return ConditionField.of_grid(cells, tile_px=tile, stride_px=tile, factor=painter.bundle.factor, corner_px=corner)
 
 
-def _latents(bundle: ModelBundle, picture: np.ndarray, how: SynthesisSettings) -> Tensor:
-    """The latents (C, rows, cols) of a picture's painted window; beyond its edges it is mirrored."""
-    region, window = frame(bundle, Size(*picture.shape[:2]), how)
+def _latents(bundle: ModelBundle, image: np.ndarray, how: SynthesisSettings) -> Tensor:
+    """The latents (C, rows, cols) of an image's painted window; beyond its edges it is mirrored."""
+    region, window = frame(bundle, Size(*image.shape[:2]), how)
     inside, whole = region.within(window).scaled(bundle.factor), window.size.scaled(bundle.factor)
-    after = (whole.rows - inside.row - picture.shape[0], whole.cols - inside.col - picture.shape[1])
-    return bundle.encode(np.pad(picture, ((inside.row, after[0]), (inside.col, after[1]), (0, 0)), "symmetric"))
+    after = (whole.rows - inside.row - image.shape[0], whole.cols - inside.col - image.shape[1])
+    return bundle.encode(np.pad(image, ((inside.row, after[0]), (inside.col, after[1]), (0, 0)), "symmetric"))

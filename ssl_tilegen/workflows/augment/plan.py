@@ -44,7 +44,7 @@ class Sheet:
 
 
 def plan_sheets(originals: Sequence[Original], settings: AugmentSettings, per_sheet: int) -> list[Sheet]:
-    """All sheets of a run, in a fixed order: a picture's samples follow each other."""
+    """All sheets of a run, in a fixed order: an image's samples follow each other."""
     stems = _stems(originals)
     partners = _partners(originals) if settings.mix else {}
     piles: dict[tuple[Size, str], list[Sample]] = defaultdict(list)

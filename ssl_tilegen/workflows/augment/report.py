@@ -67,7 +67,7 @@ class AugmentReport:
         """The report as text."""
         if self.status == "finished before":
             return printable(f"{self.out}: finished before")
-        rate = f"{self.seconds:.1f} s, {self.per_s:.2f} pictures/s"
+        rate = f"{self.seconds:.1f} s, {self.per_s:.2f} images/s"
         if self.status != "done":
             told = f"{self.out}: {self.status}, {self.painted} images painted here in {rate}; others hold the rest"
             return printable(told)
@@ -91,7 +91,7 @@ class AugmentIncomplete(PartialFailure):
     def __init__(self, report: AugmentReport) -> None:
         total = len(report.failed) + sum(report.originals.values())
         failed = [(failure.name, failure.error) for failure in report.failed]
-        super().__init__(told_failures(failed, total, total - len(failed), "pictures"))
+        super().__init__(told_failures(failed, total, total - len(failed), "images"))
         self.reports = [report]
 
 
@@ -120,7 +120,7 @@ def judge(
 def _reasons(
     samples: Sequence[Sample], in_class: np.ndarray, share: np.ndarray, cosine: np.ndarray, settings: AugmentSettings
 ) -> tuple[str, ...]:
-    """Why each sample is dropped, '' where it is kept. Of a picture's samples the nearest to it are the best."""
+    """Why each sample is dropped, '' where it is kept. Of an image's samples the nearest to it are the best."""
     reasons = [""] * len(samples)
     if not settings.gated:
         return tuple(reasons)

@@ -59,11 +59,11 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
     if not source.is_dir():
-        _check_paths([Input(picture.path, "a image of the data set") for picture in originals.pictures], out, share)
+        _check_paths([Input(image.path, "a image of the data set") for image in originals.images], out, share)
     if settings.gated:
-        check_groups(originals.pictures)
-    painter = _painter(originals.pictures, settings)
-    sheets = plan_sheets(originals.pictures, settings, per_sheet=settings.batch or _per_sheet(painter))
+        check_groups(originals.images)
+    painter = _painter(originals.images, settings)
+    sheets = plan_sheets(originals.images, settings, per_sheet=settings.batch or _per_sheet(painter))
     key = _key(painter, originals, sheets)
     report = AugmentReport(out, "finished before", originals.classes(), 0, failed=originals.failed)
     if not _finished(out, key, settings, share):
@@ -120,7 +120,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
 
 def _per_sheet(painter: Painter) -> int:
     """Patches painted in one go: what fills the device, by the largest image."""
-    sizes = [picture.size.area for picture in painter.originals if picture.level == "patch"] or [1]
+    sizes = [image.size.area for image in painter.originals if image.level == "patch"] or [1]
     return max(1, _STACK_PX.get(painter.bundle.device.type, _STACK_PX["cpu"]) // max(sizes))
 
 
@@ -206,8 +206,8 @@ def _facts(painter: Painter) -> dict[str, Any]:
 
 def _key(painter: Painter, originals: Originals, sheets: Sequence[Sheet]) -> str:
     """The same for the same run, and for no other."""
-    pictures = [picture._replace(path=Path(), size=Size(1, 1)) for picture in originals.pictures]
-    facts = [_facts(painter), painter.settings.originals, pictures, sheets]
+    images = [image._replace(path=Path(), size=Size(1, 1)) for image in originals.images]
+    facts = [_facts(painter), painter.settings.originals, images, sheets]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 

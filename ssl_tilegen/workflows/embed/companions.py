@@ -11,7 +11,7 @@ from ssl_tilegen.system.marks import preview_title
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.paths import OUTLINES, PREVIEW
 from ssl_tilegen.workflows.embed.regions import regions_for, write_outlines
-from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
+from ssl_tilegen.workflows.grid.preview import thumbnail, write_preview
 
 
 def write_companions(
@@ -21,7 +21,7 @@ def write_companions(
     written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
     if settings.preview:
         title = preview_title("embed", job.grid.name)
-        write_picture(grid, thumbnail(view, settings.reading_threads), job.beside(PREVIEW), title)
+        write_preview(grid, thumbnail(view, settings.reading_threads), job.beside(PREVIEW), title)
     return written or settings.preview
 
 

@@ -173,7 +173,7 @@ def _resized(tile: np.ndarray, side: int) -> np.ndarray:
     return (resize(tile, (side, side), order=1, anti_aliasing=smaller, preserve_range=True) + 0.5).astype(np.uint8)
 
 
-def describe_grids_beside(
+def describe_paired_grids(
     sets: Mapping[str, ImageSet],
     encoders: dict[str, Encoder],
     settings: EvaluateSettings,

@@ -74,7 +74,7 @@ def condition_of(grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use:
 def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: Progress) -> Condition:
     """Embed ``image`` again, cell by cell, and compare with what the grid says at each cell's centre.
 
-    A crop's or a stretched picture's place on the grid is in the .json that `generate` writes beside it. FormatError
+    The .json that `generate` writes beside an image says where a crop or a stretched image lies. FormatError
     where the bundle's encoder is another one.
     """
     encoder = BundleEncoder(bundle)
@@ -101,7 +101,7 @@ def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: P
 def _wanted(
     grid: EmbeddingGrid, lattice: Lattice, corner: tuple[int, int], stretch: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The condition (R, K, D) at the centres of the picture's cells, and which of them (R, K) show foreground."""
+    """The condition (R, K, D) at the centres of the image's cells, and which of them (R, K) show foreground."""
     cells, own = grid.read(), grid.spec.lattice
     field = ConditionField.of_grid(
         cells.embedding, tile_px=own.tile, stride_px=own.stride, factor=1, stretch=stretch, valid=cells.usable
@@ -114,7 +114,7 @@ def _wanted(
 
 
 def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tuple[float, float]]:
-    """(row, col) of the picture's corner on the grid's view, and the stretch, as the file beside the image says."""
+    """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says."""
     facts = _record(image)
     if "region_px" in facts and "canvas_px" in facts:
         x, y, _, _ = facts["region_px"]

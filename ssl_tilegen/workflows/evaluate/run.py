@@ -24,7 +24,7 @@ from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import (
     BUNDLE,
     Features,
-    describe_grids_beside,
+    describe_paired_grids,
     features_of,
     features_of_grids,
     load_encoders,
@@ -165,7 +165,7 @@ def _describe(
     """Set -> encoder -> vectors. Where a set is grids, all are compared cell by cell by the encoder of the grids."""
     grids = [grid for part in sets.values() for grid in part.grids]
     if grids:
-        return describe_grids_beside(sets, encoders, settings, progress, cache) if side else {
+        return describe_paired_grids(sets, encoders, settings, progress, cache) if side else {
             name: {BUNDLE: features_of_grids(part.grids)} for name, part in sets.items()
         }  # fmt: skip
     assert side is not None

@@ -58,7 +58,7 @@ def _of_its_split(path: Path, splits: Sequence[str]) -> Path:
     for split in splits:
         inner = path / split
         kinds = [kind for kind in inner.iterdir() if kind.is_dir()] if inner.is_dir() else []
-        if any(is_image(picture) for kind in kinds for picture in kind.iterdir()):
+        if any(is_image(image) for kind in kinds for image in kind.iterdir()):
             return inner
     return path
 

@@ -57,7 +57,7 @@ class Inpainting:
     def _joined(self, row: int, band: np.ndarray) -> np.ndarray:
         """The image's rows from ``row`` with a band (rows, region's width, 3) in its place, blended at its border."""
         size, region = self.view.size, self.region
-        rows = self._read(Window(row, 0, len(band), size.cols)).copy()  # a picture's pixels cannot be written to
+        rows = self._read(Window(row, 0, len(band), size.cols)).copy()  # the decoded pixels are read-only
         down = border_ramp(0, size.rows, region.row, region.row_end, _BLEND_PX)[row : row + len(band)]
         across = border_ramp(0, size.cols, region.col, region.col_end, _BLEND_PX)[region.col : region.col_end]
         share = (down[:, None] * across).numpy()[..., None]

@@ -168,7 +168,7 @@ def _scene(
     regions = [Region(settings.label, text, settings.vector) for text in texts(tree)]
     labels = [label for _, label in map(prompt_encoder, regions) if label]
     if len({info.labels[label].domain for label in labels}) > 1:
-        return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} do not share a picture",)
+        return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} are of two domains",)
     size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
     index = parts_map(tree, size.ceil_div(info.stride_px), settings.seed)
     return Scene(size, regions, index), (f"note: the text is read as {tree}",)

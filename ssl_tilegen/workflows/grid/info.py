@@ -14,7 +14,7 @@ from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.system.resources import reading_threads
-from ssl_tilegen.workflows.grid.picture import thumbnail, write_picture
+from ssl_tilegen.workflows.grid.preview import thumbnail, write_preview
 
 PREVIEW = ".grid-preview.png"
 
@@ -27,7 +27,7 @@ def describe_grid(path: Path) -> dict[str, Any]:
     return shape | {"cells": grid.counts()} | lost | grid.attributes
 
 
-def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
+def preview_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
     """The image of a grid as PNG, beside the image it was made from if that is given."""
     out = require_name(out or require_name(path).with_name(path.name.removesuffix(".zarr") + PREVIEW))
     check_paths(_inputs(path, image), [Output(out, marks.preview("grid preview", path.name))], overwrite=overwrite)
@@ -35,7 +35,7 @@ def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, 
     with lock(out) as held:
         atomic.sweep(out.parent, out.name)
         if image is None:
-            return write_picture(grid, None, out, title)
+            return write_preview(grid, None, out, title)
         with open_raster(image) as raster:
             wanted = grid.spec.source.size_px
             if raster.size != wanted:
@@ -44,7 +44,7 @@ def draw_grid(path: Path, image: str | None = None, out: Path | None = None, *, 
                 )
             seen = thumbnail(RasterView(raster, 1.0), reading_threads())
         held.check()
-        return write_picture(grid, seen, out, title)
+        return write_preview(grid, seen, out, title)
 
 
 def _inputs(path: Path, image: str | None) -> list[Input]:

@@ -32,8 +32,8 @@ def thumbnail(view: RasterView, threads: int) -> np.ndarray:
     return read_whole(overview_of(view, PANEL_PX, 0.0), threads)
 
 
-def write_picture(grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str) -> Path:
-    """The image of ``grid`` beside ``image`` (H, W, 3), if there is one, as PNG with a ``title`` in it."""
+def write_preview(grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str) -> Path:
+    """Write the preview of ``grid``, beside ``image`` (H, W, 3) if there is one, as PNG with a ``title`` in it."""
     size = Size(*image.shape[:2]) if image is not None else _panel_size(grid.spec)
     panels = ([image] if image is not None else []) + [grid_panel(grid, size)]
     try:
