@@ -193,5 +193,12 @@ class Resolution:
         if not (math.isfinite(self.value) and self.value > 0):
             raise ValueError(f"a resolution must be positive and finite, got {self.value}")
 
+    @classmethod
+    def stated(cls, mpp: float | None, gsd: float | None) -> Resolution | None:
+        """``mpp`` um/px or ``gsd`` m/px; None where neither is given."""
+        if mpp is not None:
+            return cls(mpp, "um")
+        return cls(gsd, "m") if gsd is not None else None
+
     def __str__(self) -> str:
         return f"{self.value:g} {self.unit}/px"

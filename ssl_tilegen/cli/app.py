@@ -412,7 +412,7 @@ def import__(
 
     if mpp and gsd:
         raise typer.BadParameter("give --mpp or --gsd, not both")
-    resolution = Resolution(mpp, "um") if mpp else Resolution(gsd, "m") if gsd else None
+    resolution = Resolution.stated(mpp or None, gsd or None)
     options = ImportOptions(vae, training_config, encoder, resolution, magnification, name)
     report = import_model(source, out, options, overwrite=overwrite, progress=console)
     return report, report.line()

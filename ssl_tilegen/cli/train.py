@@ -120,6 +120,6 @@ def init(
         raise SettingError("give --mpp or --gsd, not both")
     if out.exists() and not overwrite:
         raise SettingError(f"--out {out}: is there already; give --overwrite to replace it")
-    said = Resolution(mpp, "um") if mpp else Resolution(gsd, "m") if gsd else None
+    said = Resolution.stated(mpp or None, gsd or None)
     written = init_config(stage, from_, images, out, said)
     return {"files": written}, printable(f"{out}: written; next: ssl-tilegen train {stage} --config {out}")

@@ -81,9 +81,7 @@ class Reading:
     @property
     def resolution(self: Any) -> Resolution | None:
         """What --mpp or --gsd say."""
-        if self.mpp is not None:
-            return Resolution(self.mpp, "um")
-        return Resolution(self.gsd, "m") if self.gsd is not None else None
+        return Resolution.stated(self.mpp, self.gsd)
 
     @property
     def reading_threads(self: Any) -> int:

@@ -65,6 +65,7 @@ class Raster(ABC):
     ``path``, ``name`` (the file's stem), ``kind``;
     ``size``: level-0 pixels; ``levels``: sizes of all resolution levels, finest first;
     ``resolution``: of a level-0 pixel, None where unknown (the geometric mean of both axes);
+    ``assumed``: whether that is the ``if_unknown`` of `open_raster`;
     ``crs`` ("EPSG:n" or WKT) and ``transform`` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) of
     georasters, else None;
     ``background``: colour of what is not valid;
@@ -77,6 +78,7 @@ class Raster(ABC):
     size: Size
     levels: Sequence[Size]
     resolution: Resolution | None = None
+    assumed: bool = False
     crs: str | None = None
     transform: tuple[float, float, float, float, float, float] | None = None
     background: Rgb = (255, 255, 255)
@@ -206,9 +208,7 @@ class Options(NamedTuple):
 
     def resolution(self) -> Resolution | None:
         """The resolution the user gave, if any."""
-        if self.mpp is not None:
-            return Resolution(self.mpp, "um")
-        return Resolution(self.gsd, "m") if self.gsd is not None else None
+        return Resolution.stated(self.mpp, self.gsd)
 
 
 # The readers, in the order they are asked. A new reader is one file and one line.
@@ -229,11 +229,13 @@ def open_raster(
     gsd: float | None = None,
     bands: Sequence[int] | None = None,
     scale: tuple[float, float] | None = None,
+    if_unknown: Resolution | None = None,
 ) -> Raster:
     """Open a slide, georaster or image with the reader that knows it by its content.
 
-    ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``bands``
-    (from 1; three, or one to repeat) and ``scale`` (values that become 0 and 255) concern rasters that GDAL reads.
+    ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``if_unknown``
+    says it only where the file does not. ``bands`` (from 1; three, or one to repeat) and ``scale`` (values that become
+    0 and 255) concern rasters that GDAL reads.
     Raises InputError where the file is missing, cut short or of no known kind, ResolutionError for a resolution that
     does not fit it, BudgetError where it says to be larger than is taken on (``system.budget.limits``).
     """
@@ -245,20 +247,35 @@ def open_raster(
         reader: type[Raster] = getattr(import_module(module), name)
         if reader.can_read(path):
             make: Callable[[Any, Options], Raster] = reader
-            return _affordable(make(path, options))
+            return _checked(make(path, options), options, if_unknown)
     if isinstance(path, Uri):
         raise InputError(f"{path}: GDAL cannot open it; check the address, the network and its credentials")
     raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")
 
 
-def _affordable(raster: Raster) -> Raster:
-    """``raster``, closed again with BudgetError where it says to be larger than is taken on."""
+def _checked(raster: Raster, options: Options, if_unknown: Resolution | None) -> Raster:
+    """``raster`` with its resolution; closed again where that is in the wrong unit, or it is larger than is taken on.
+
+    Raises ResolutionError or BudgetError.
+    """
     try:
+        if raster.resolution is None and if_unknown is not None:
+            raster.resolution, raster.assumed = if_unknown, True
+        if raster.assumed or options.resolution():
+            _check_unit(raster)
         check_pixels(raster.size.rows, raster.size.cols, str(raster.path))
     except BaseException:
         raster.close()
         raise
     return raster
+
+
+def _check_unit(raster: Raster) -> None:
+    unit = raster.resolution and raster.resolution.unit
+    if raster.kind == "slide" and unit == "m":
+        raise ResolutionError(f"{raster.path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
+    if raster.kind == "georaster" and unit == "um":
+        raise ResolutionError(f"{raster.path}: is a georeferenced raster; give --gsd (m/px), not --mpp")
 
 
 def _checked_options(

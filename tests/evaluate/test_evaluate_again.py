@@ -120,14 +120,14 @@ def test_the_key_of_a_folder_follows_its_files(tmp_path: Path, monkeypatch: pyte
         writer.write(np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8))
     at = places(read_set(path), 64, None)[0]
     chunk = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
-    keys = [key_of({}, at, {})]
-    assert at and key_of({}, at, {}) == keys[0]
+    keys = [key_of({}, at, None)]
+    assert at and key_of({}, at, None) == keys[0]
     before = path.stat().st_mtime_ns
     os.utime(chunk, (time.time() + 1,) * 2)
     assert path.stat().st_mtime_ns == before  # which the folder itself does not show
-    keys.append(key_of({}, at, {}))
+    keys.append(key_of({}, at, None))
     monkeypatch.setattr("ssl_tilegen.workflows.evaluate.features.__version__", "0.0.0")
-    keys.append(key_of({}, at, {}))
+    keys.append(key_of({}, at, None))
     assert len(set(keys)) == 3
 
 

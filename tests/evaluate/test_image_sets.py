@@ -118,4 +118,4 @@ def test_windows_are_drawn_evenly_by_their_number(tmp_path: Path) -> None:
 def test_images_far_coarser_than_asked_are_refused(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", 0)
     with pytest.raises(BudgetError, match="--max-gpx"):
-        places(read_set(tmp_path, mpp=0.5), 32, Resolution(1e-9, "um"), limit=10)
+        places(read_set(tmp_path, if_unknown=Resolution(0.5, "um")), 32, Resolution(1e-9, "um"), limit=10)

@@ -170,6 +170,16 @@ def test_near_whole_factors_are_taken_as_whole(tmp_path: Path) -> None:
         assert view_at(raster, Resolution(0.5, "um"), snap=0).factor == pytest.approx(1.002004)
 
 
+def test_a_resolution_is_assumed_only_where_the_file_has_none(tmp_path: Path) -> None:
+    picture, slide = tmp_path / "p.png", tmp_path / "s.tif"
+    samples.write_png(picture, samples.texture(20, 20))
+    samples.write_slide(slide, samples.texture(300, 300), mpp=0.25)
+    for path, value, assumed in ((picture, 0.5, True), (slide, 0.25, False)):
+        with open_raster(path, if_unknown=Resolution(0.5, "um")) as raster:
+            assert raster.resolution and raster.resolution.value == pytest.approx(value)
+            assert raster.assumed == assumed
+
+
 def test_print_resolution_makes_no_slide(tmp_path: Path) -> None:
     path = samples.write_slide(tmp_path / "photo.tif", samples.texture(300, 300), mpp=25_400 / 72)
     with open_raster(path) as raster:

@@ -84,8 +84,6 @@ class GeoTiff(ProbedRaster):
             self.kind, self.background = "picture", (255, 255, 255)
             self.resolution = options.resolution()
             return
-        if options.mpp is not None:
-            raise ResolutionError(f"{self.path}: is a georeferenced raster; give --gsd (m/px), not --mpp")
         a, b, c, d, e, f = dataset.transform[:6]
         self.transform = (a, b, c, d, e, f)
         if dataset.crs is not None:

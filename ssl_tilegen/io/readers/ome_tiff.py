@@ -11,7 +11,7 @@ import numpy as np
 import openslide
 import tifffile
 
-from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.io.raster import Options
 from ssl_tilegen.io.readers.channels import ChannelImage
@@ -32,8 +32,6 @@ class OmeImage(ChannelImage):
 
     def __init__(self, path: Path, options: Options) -> None:
         super().__init__(path)
-        if options.gsd is not None:
-            raise ResolutionError(f"{path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
         cache = TileCache()
         with tifffile.TiffFile(path) as tiff:
             series = _largest(tiff)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import Kind, Options, ReadError
 from ssl_tilegen.io.readers.channels import ChannelImage
@@ -67,10 +67,6 @@ class ZarrImage(ChannelImage):
         elif stated is None or stated.unit == "m":
             self.kind = "picture"
         self.resolution = options.resolution() or stated
-        if self.kind == "slide" and options.gsd is not None:
-            raise ResolutionError(f"{self.path}: is microscopy; give its resolution with --mpp (um/px), not --gsd")
-        if self.kind == "georaster" and options.mpp is not None:
-            raise ResolutionError(f"{self.path}: is a georeferenced raster; give --gsd (m/px), not --mpp")
 
     def _read_bands(self, level: int, window: Window) -> np.ndarray:
         """The chosen bands (B, h, w)."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from ssl_tilegen.errors import InputError, ResolutionError
+from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.handle_pool import HandlePool
 from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
@@ -35,8 +35,6 @@ class Slide(Raster):
 
     def __init__(self, path: Path, options: Options) -> None:
         super().__init__(path)
-        if options.gsd is not None:
-            raise ResolutionError(f"{path}: is a slide; give its resolution with --mpp (um/px), not --gsd")
         self._cache = openslide.OpenSlideCache(_CACHE_BYTES)
         self._handles = HandlePool(self._open)
         with self._handles.borrow() as slide:

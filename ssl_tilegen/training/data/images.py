@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from ssl_tilegen.config.train import SourceSettings
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.image_files import PLAIN_SUFFIXES
 from ssl_tilegen.io.raster import Raster, ReadError, open_raster
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
@@ -123,12 +122,7 @@ def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[Trai
 
 
 def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
-    source = wanted.source
-    said: dict[str, Any] = {"mpp": source.mpp, "gsd": source.gsd}
-    raster = open_raster(wanted.path, **(said if wanted.path.suffix.lower() in PLAIN_SUFFIXES else {}))
-    if raster.resolution is None and (source.mpp or source.gsd):  # a plain TIFF, or a slide that does not say
-        raster.close()
-        raster = open_raster(wanted.path, **said)
+    raster = open_raster(wanted.path, if_unknown=Resolution.stated(wanted.source.mpp, wanted.source.gsd))
     return raster, _target(raster, wanted)
 
 

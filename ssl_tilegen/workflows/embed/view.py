@@ -24,13 +24,9 @@ def open_view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> Itera
     without them it is a ResolutionError.
     """
     wanted = settings.resolution
-    raster = open_raster(job.image, mpp=job.mpp, gsd=job.gsd, bands=settings.bands, scale=settings.scale)
-    if raster.resolution is None and wanted is not None:
-        raster.close()
-        raster = open_raster(job.image, mpp=settings.mpp, gsd=settings.gsd, bands=settings.bands, scale=settings.scale)
-        wanted = None
-    with raster:
-        yield view_at(raster, wanted or _preferred(raster.resolution, encoder))
+    reading = {"bands": settings.bands, "scale": settings.scale}
+    with open_raster(job.image, mpp=job.mpp, gsd=job.gsd, if_unknown=wanted, **reading) as raster:
+        yield view_at(raster, (not raster.assumed and wanted) or _preferred(raster.resolution, encoder))
 
 
 def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:

@@ -21,7 +21,7 @@ from ssl_tilegen.encoders.efficientnet_lite import EfficientNetLiteEncoder
 from ssl_tilegen.encoders.texture import NAME as TEXTURE
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.errors import FormatError, InputError
-from ssl_tilegen.geometry import starts
+from ssl_tilegen.geometry import Resolution, starts
 from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
@@ -96,13 +96,13 @@ def features_of(
     stage: str,
     progress: Progress = silent,
     cache: FeatureCache | None = None,
-    **resolution: float | None,
+    if_unknown: Resolution | None = None,
 ) -> dict[str, Features]:
     """The vectors of all windows by every encoder, each window read once; those that ``cache`` has are not read again.
 
     InputError where nothing could be used.
     """
-    cached = (cache or FeatureCache()).cached(key_of(encoders, found, resolution), list(encoders))
+    cached = (cache or FeatureCache()).cached(key_of(encoders, found, if_unknown), list(encoders))
     waiting: list[tuple[int, np.ndarray]] = []
 
     def describe() -> None:
@@ -110,7 +110,7 @@ def features_of(
         cached.add(index, {name: describe_windows(encoder, tiles) for name, encoder in encoders.items()})
         waiting.clear()
 
-    for index, rgb in windows(found, threads, after=cached.last, **resolution):
+    for index, rgb in windows(found, threads, after=cached.last, if_unknown=if_unknown):
         waiting.append((index, rgb))
         if len(waiting) == _AT_ONCE:
             describe()
@@ -125,7 +125,7 @@ def features_of(
     return {name: Features(x, own, places) for name, x in vectors.items()}
 
 
-def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], resolution: Mapping[str, float | None]) -> str:
+def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], if_unknown: Resolution | None) -> str:
     """The same for the same windows of unchanged files, seen by the same encoders of this version."""
     files = dict.fromkeys(place.image.path for place in found)
     facts = [
@@ -133,7 +133,7 @@ def key_of(encoders: Mapping[str, Encoder], found: Sequence[Place], resolution: 
         [(name, own.weights_sha256, own.tile_px, own.pooling) for name, own in encoders.items()],
         [(str(path.absolute()), *_state(path)) for path in files],
         [(str(place.image.path), str(place.window), place.factor) for place in found],
-        dict(resolution),
+        str(if_unknown),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -197,5 +197,5 @@ def describe_paired_grids(
         resolution = common_resolution([part], settings.resolution or grids[0].spec.resolution)
         at, groups = places(part, encoder.tile_px, resolution, limit=settings.limit)
         found[name] = features_of({BUNDLE: encoder}, at, groups, settings.reading_threads, f"describe {name}", progress,
-                                  cache, mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+                                  cache, settings.resolution)  # fmt: skip
     return found

@@ -71,7 +71,7 @@ class Place(NamedTuple):
     factor: float
 
 
-def read_set(path: Path, *, kind: str = "", mpp: float | None = None, gsd: float | None = None) -> ImageSet:
+def read_set(path: Path, *, kind: str = "", if_unknown: Resolution | None = None) -> ImageSet:
     """What is at ``path``: a folder (searched to any depth), one image, one grid, or a folder of grids.
 
     ``kind``: real or synthetic; images of which the manifest that `augment` writes says the other are left out.
@@ -89,7 +89,7 @@ def read_set(path: Path, *, kind: str = "", mpp: float | None = None, gsd: float
     own = [p for p in found if p not in others]
     if not own:
         raise InputError(f"{path}: its manifest says that none of its images are {kind}; give another folder")
-    part = described(path, [(p, _group(p, path)) for p in own], mpp=mpp, gsd=gsd)
+    part = described(path, [(p, _group(p, path)) for p in own], if_unknown=if_unknown)
     return replace(part, left_out=len(found) - len(own))
 
 
@@ -105,14 +105,12 @@ def _of_other_kind(path: Path, kind: str) -> set[Path]:
     return set()
 
 
-def described(
-    path: Path, found: Sequence[tuple[Path, str]], *, mpp: float | None = None, gsd: float | None = None
-) -> ImageSet:
+def described(path: Path, found: Sequence[tuple[Path, str]], *, if_unknown: Resolution | None = None) -> ImageSet:
     """A set of the (path, group) pairs ``found``, each opened once; those that cannot be are skipped."""
     images, skipped = [], []
     for file, group in found:
         try:
-            with _opened(file, mpp, gsd) as raster:
+            with open_raster(file, if_unknown=if_unknown) as raster:
                 if raster.kind == "picture":
                     raster.read(Window.of(raster.size))  # an image that is cut short says so only when decoded
                 images.append(Image(file, group, raster.size, raster.resolution, storage_of(file)))
@@ -135,15 +133,6 @@ def _group(path: Path, root: Path) -> str:
     """Sub-folder and name's group: g012 of one class is not g012 of another."""
     inside = path.relative_to(root).parent if path != root else Path()
     return str(inside / group_of(path))
-
-
-def _opened(path: Path, mpp: float | None, gsd: float | None) -> Raster:
-    """The image with what the user says of its resolution where it says nothing itself."""
-    raster = open_raster(path)
-    if raster.resolution is None and (mpp is not None or gsd is not None):
-        raster.close()
-        raster = open_raster(path, mpp=mpp, gsd=gsd)
-    return raster
 
 
 def common_resolution(sets: Sequence[ImageSet], wanted: Resolution | None = None) -> Resolution | None:
@@ -264,7 +253,7 @@ def _block(place: Place) -> str:
 
 
 def windows(
-    found: Sequence[Place], threads: int, *, after: int = -1, mpp: float | None = None, gsd: float | None = None
+    found: Sequence[Place], threads: int, *, after: int = -1, if_unknown: Resolution | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, uint8 (side, side, 3)) of the windows past index ``after``, image by image, without those that show
     background or no data."""
@@ -276,7 +265,7 @@ def windows(
         if end <= after + 1:
             start = end
             continue
-        with _opened(first.image.path, mpp, gsd) as raster:
+        with open_raster(first.image.path, if_unknown=if_unknown) as raster:
             view = RasterView(raster, first.factor)
             tissue = TissueMap.of(view, threads) if end - start > 1 else TissueMap(raster.background)
             keep = [i for i in range(max(start, after + 1), end) if tissue.fraction(found[i].window) >= _LEAST_TISSUE]

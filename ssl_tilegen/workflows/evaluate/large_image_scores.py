@@ -217,7 +217,7 @@ def _seen(
         return None
     stage = f"describe {'wide' if coarser > 1 else 'crops'}"
     return next(iter(features_of(encoders, found, groups, settings.reading_threads, stage, progress, cache,
-                                 mpp=settings.mpp, gsd=settings.gsd).values()))  # fmt: skip
+                                 settings.resolution).values()))  # fmt: skip
 
 
 def _seam_scores(

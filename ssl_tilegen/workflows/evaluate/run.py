@@ -144,9 +144,7 @@ def _nothing() -> EvaluateReport:
 def _read_sets(settings: EvaluateSettings) -> dict[str, ImageSet]:
     given = {"real": settings.real, "synthetic": settings.synthetic, "train": settings.train}
     sets = {
-        name: read_set(path, kind=_KINDS[name], mpp=settings.mpp, gsd=settings.gsd)
-        for name, path in given.items()
-        if path
+        name: read_set(path, kind=_KINDS[name], if_unknown=settings.resolution) for name, path in given.items() if path
     }
     if any(part.grids for part in sets.values()) and BUNDLE not in settings.encoder:
         raise SettingError("--encoder: grids hold vectors of their own encoder; name `bundle` to compare them")
@@ -173,7 +171,7 @@ def _describe(
     for name, part in sets.items():
         at, groups = places(part, side, resolution, limit=settings.limit)
         found[name] = features_of(encoders, at, groups, settings.reading_threads, f"describe {name}", progress, cache,
-                                  mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+                                  if_unknown=settings.resolution)  # fmt: skip
     return found
 
 

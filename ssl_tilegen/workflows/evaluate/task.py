@@ -107,7 +107,7 @@ def read_task(
 ) -> Sets:  # fmt: skip
     """Find the parts of ``folder`` and describe their images."""
     found = read_parts(folder)
-    images = {part: described(folder / part, _files(own), mpp=settings.mpp, gsd=settings.gsd)
+    images = {part: described(folder / part, _files(own), if_unknown=settings.resolution)
               for part, own in found.items()}  # fmt: skip
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window)
@@ -119,7 +119,7 @@ def read_task(
         labels = _labels(found[part])
         at, groups = places(own, side, resolution)
         given = features_of(encoders, at, groups, settings.reading_threads, f"describe {part}", progress, cache,
-                            mpp=settings.mpp, gsd=settings.gsd)  # fmt: skip
+                            if_unknown=settings.resolution)  # fmt: skip
         for name, features in given.items():
             names = [str(place.image.path) for place in features.places]
             bags[name][part] = _bagged(features.x, names, labels)
@@ -163,7 +163,7 @@ def _pixels(
 
     at, _ = places(own, side, resolution)  # type: ignore[arg-type]
     seen: dict[str, np.ndarray] = {}
-    for i, rgb in windows(at, settings.reading_threads, mpp=settings.mpp, gsd=settings.gsd):
+    for i, rgb in windows(at, settings.reading_threads, if_unknown=settings.resolution):
         name = str(at[i].image.path)
         if name not in seen:
             small = Pillow.fromarray(rgb).resize((_CLASSIFIER_PX, _CLASSIFIER_PX), Pillow.Resampling.BOX)

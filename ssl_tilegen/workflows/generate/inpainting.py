@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.inpainting import border_ramp
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids.spec import GridSpec
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.view import RasterView
@@ -71,14 +70,10 @@ class Inpainting:
 
 def open_inpainting(image: str, region: Window, spec: GridSpec) -> Inpainting:
     """The image that a grid was made from, seen as the grid sees it. FormatError where it is another one."""
-    own = spec.resolution
-    unit: dict[str, Any] = {} if own is None else {"mpp" if own.unit == "um" else "gsd": own.value / spec.factor}
+    own = spec.resolution and Resolution(spec.resolution.value / spec.factor, spec.resolution.unit)
     scales = set(spec.source.scale or ())
-    how: dict[str, Any] = {"bands": spec.source.bands, "scale": scales.pop() if len(scales) == 1 else None}
-    raster = open_raster(image, **how)
-    if raster.resolution is None:
-        raster.close()
-        raster = open_raster(image, **how, **unit)
+    scale = scales.pop() if len(scales) == 1 else None
+    raster = open_raster(image, bands=spec.source.bands, scale=scale, if_unknown=own)
     view = RasterView(raster, spec.factor)
     if raster.fingerprint != spec.source.fingerprint or view.size != spec.lattice.size:
         raise FormatError(
