@@ -85,18 +85,20 @@ class PainterStage(DenoiserStage):
         module.network.compile()
         return module
 
-    def draw_time(self, rng: np.random.Generator) -> np.ndarray:
-        s = self.settings
-        fraction = 1.0 if rng.random() < s.first_share else s.least_time + (1 - s.least_time) * rng.random()
-        return self.target.time_at(fraction)
-
     def item(self, rng: np.random.Generator) -> Item:
-        spare = max(0, self._side_px - self.bundle.info.encoder.tile_px)
-        return super().item(rng) | {"corner": rng.integers(spare // _TILE_STEP_PX + 1, size=2) * _TILE_STEP_PX}
+        """``calls``: how many network calls made the input; ``before``: the noise that each of them began with."""
+        s, spare = self.settings, max(0, self._side_px - self.bundle.info.encoder.tile_px)
+        item = super().item(rng) | {"corner": rng.integers(spare // _TILE_STEP_PX + 1, size=2) * _TILE_STEP_PX}
+        kind, most = rng.random(), len(s.times) - 1
+        calls = int(rng.integers(1, most + 1)) if most and kind > 1 - s.own_share else 0
+        first = kind < s.first_share or (kind > 1 - s.own_share and not most)
+        fraction = s.times[calls] if calls else 1.0 if first else s.least_time + (1 - s.least_time) * rng.random()
+        before = rng.standard_normal((most, *item["clean"].shape), np.float32)
+        return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         s, clean, field, m = self.settings, batch["clean"], batch["field"], self._margin
-        x, _, _ = self.target.noisy(clean, batch["noise"], batch["t"])
+        x, _, _ = self.target.noisy(self._beneath(module.network, batch), batch["noise"], batch["t"])
         raw = self._predict(module.network, x, batch["t"], field).float()
         painted = self.target.clean_estimate(raw, x, batch["t"])
         painted, clean = (part[:, :, m : -m or None, m : -m or None] for part in (painted, clean))
@@ -107,7 +109,7 @@ class PainterStage(DenoiserStage):
         made = self._features(image)
         adversarial, of_discriminator = adversarial_losses(module.discriminator, made, real, self._map(field))
         parts = {
-            "square": self._square(painted, clean, batch["t"]),
+            "square": self._square(painted, clean, batch),
             "features": torch.stack([_difference(a, b) for a, b in zip(made, real, strict=True)]).mean(),
             "adversarial": adversarial,
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
@@ -128,11 +130,27 @@ class PainterStage(DenoiserStage):
         side = round(condition.shape[1] ** 0.5)
         return condition.transpose(1, 2).unflatten(2, (side, side))
 
-    def _square(self, painted: Tensor, clean: Tensor, t: Tensor) -> Tensor:
-        """The squared error, which counts less the noisier the input."""
+    @torch.no_grad()
+    def _beneath(self, network: Any, batch: Batch) -> Tensor:
+        """What lies beneath the noise of the input (N, C, h, w): the clean latents, or those that the painter made from
+        pure noise in ``calls`` calls."""
+        beneath = torch.where((batch["calls"] > 0)[:, None, None, None], 0.0, batch["clean"])
+        for call, fraction in enumerate(self.settings.times[:-1]):
+            own = batch["calls"] > call
+            if not own.any():
+                break
+            t = batch["t"].new_full((int(own.sum()),), float(self.target.time_at(fraction)))
+            x, _, _ = self.target.noisy(beneath[own], batch["before"][own, call], t)
+            x = x.contiguous(memory_format=torch.channels_last)
+            raw = self._predict(network, x, t, batch["field"][own]).float()
+            beneath[own] = self.target.clean_estimate(raw, x, t)
+        return beneath
+
+    def _square(self, painted: Tensor, clean: Tensor, batch: Batch) -> Tensor:
+        """The squared error, which counts less the less of the real latents the input shows."""
         with torch.no_grad():
-            weight = 1 - self.target.noise_fraction(t) + self.settings.square_at_noise
-        return (weight * (painted - clean).square().mean((1, 2, 3))).mean()
+            shown = torch.where(batch["calls"] > 0, 0.0, 1 - self.target.noise_fraction(batch["t"]))
+        return ((shown + self.settings.square_at_noise) * (painted - clean).square().mean((1, 2, 3))).mean()
 
     def _decoded(self, latents: Tensor) -> Tensor:
         """Normalised latents (N, C, h, w) -> images (N, 3, H, W) in about [-1, 1], with gradients."""

@@ -19,6 +19,7 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets.backbones import load_backbone
+from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.painter import balanced
@@ -31,6 +32,7 @@ from tests.training.test_scale import together
 
 BACKBONE = 'backbone = "test_efficientnet"\nbackbone_stages = [0, 2]\nbackbone_weights = "random"\n'
 PAINTER = f"times = [1.0, 0.5]\ndiscriminator_width = 8\n{BACKBONE}"
+FOUR = "times=[1.0, 0.75, 0.5, 0.25]"
 
 
 def configured(folder: Path, bundle: Path, text: str = PAINTER, name: str = "painter") -> Path:
@@ -101,19 +103,44 @@ def test_a_stopped_run_ends_in_the_weights_of_one_that_was_not(base, bundle, tmp
         assert all(torch.equal(value, second["state"][index][name]) for name, value in state.items())
 
 
-def test_each_network_has_its_own_rate_and_momenta(base, bundle):
+def prepared(base, bundle, overrides=()):
     from ssl_tilegen.training.distributed import Processes
     from ssl_tilegen.training.painter import PainterStage
     from ssl_tilegen.training.stage import StageContext
 
-    settings = load_stage_settings("painter", configured(base, bundle), ["discriminator_lr=3e-4"])
+    settings = load_stage_settings("painter", configured(base, bundle), [*overrides])
     context = StageContext(base / "x", base / "run" / "bundle", Processes("cpu"))
-    stage = PainterStage.prepare(settings, PainterStage.load_data(settings, context), context)
-    painter, discriminator = stage.optimiser(settings.run).param_groups
+    return PainterStage.prepare(settings, PainterStage.load_data(settings, context), context)
+
+
+def test_each_network_has_its_own_rate_and_momenta(base, bundle):
+    stage = prepared(base, bundle, ["discriminator_lr=3e-4"])
+    run = stage.settings.run
+    painter, discriminator = stage.optimiser(run).param_groups
     assert (painter["betas"][0], discriminator["betas"][0]) == (0.5, 0.0)
-    assert discriminator["lr_factor"] * settings.run.lr == pytest.approx(3e-4)
-    drawn = np.array([stage.draw_time(np.random.default_rng(i)) for i in range(400)])
-    assert 0.25 < (drawn == 1).mean() < 0.45 and drawn.min() >= 0.1
+    assert discriminator["lr_factor"] * run.lr == pytest.approx(3e-4)
+
+
+def test_inputs_are_pure_noise_clean_latents_with_noise_or_what_the_painter_made(base, bundle):
+    stage = prepared(base, bundle, [FOUR])
+    items = [stage.item(np.random.default_rng(i)) for i in range(400)]
+    times, calls = (np.array([item[key] for item in items]) for key in ("t", "calls"))
+    assert 0.25 < (times == 1).mean() < 0.45 and 0.25 < (calls > 0).mean() < 0.45 and times.min() >= 0.1
+    assert {*calls} == {0, 1, 2, 3} and np.array_equal(times[calls > 0], 1 - calls[calls > 0] / 4)
+
+
+def test_what_the_painter_made_is_what_sampling_makes(base, bundle):
+    stage = prepared(base, bundle, [FOUR])
+    network = stage.module.network.eval()
+    batch = collate([stage.item(np.random.default_rng(i)) for i in range(12)], torch.device("cpu"))
+    beneath, calls = stage._beneath(network, batch), batch["calls"]
+    assert torch.equal(beneath[calls == 0], batch["clean"][calls == 0])
+    for index in (calls > 0).nonzero().flatten().tolist():
+        clean, before, field = torch.zeros_like(batch["clean"][:1]), batch["before"][index], batch["field"][index][None]
+        for t, noise in zip(stage.settings.times[: calls[index]], before, strict=False):
+            x, moment = (1 - t) * clean + t * noise, torch.tensor([t])
+            clean = (x - t * stage._predict(network, x, moment, field)).detach()
+        assert torch.allclose(beneath[index][None], clean, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -139,6 +166,7 @@ def test_it_trains_in_bfloat16(base, bundle, tmp_path):
         ("times=[0.9,0.5]", "fall from 1"),
         ("times=[1.0,0.5,0.6]", "fall from 1"),
         ("run.optimiser='muon'", "trained with adamw"),
+        ("own_share=0.8", "more than all windows"),
         ("backbone_stages=[]", "backbone_stages"),
     ],
 )

@@ -57,6 +57,9 @@ class PainterSettings(WindowSettings):
     """Noise fractions at which the bundle paints, one network call each; they fall from 1 (pure noise) to above 0."""
     first_share: float = Field(0.35, ge=0, le=1)
     """Share of the training windows that start from pure noise."""
+    own_share: float = Field(0.35, ge=0, le=1)
+    """Share of the training windows whose input is what the painter made itself: painted from pure noise in one call or
+    more, with fresh noise at one of ``times``, as in sampling (backward simulation, Kohler et al. 2024)."""
     least_time: float = Field(0.1, gt=0, lt=1)
     """Lowest noise fraction of the other windows, which are drawn evenly between it and 1."""
     backbone: str = "efficientnet-lite0"
@@ -77,7 +80,8 @@ class PainterSettings(WindowSettings):
     adversarial_from: int = Field(0, ge=0)
     """Step from which that judgement counts; the discriminator learns from the first."""
     square_weight: float = Field(1.0, ge=0)
-    """Weight of the squared error of the latents, times 1 - noise fraction + ``square_at_noise``."""
+    """Weight of the squared error of the latents, times 1 - noise fraction + ``square_at_noise``; of windows that the
+    painter made itself, times ``square_at_noise``."""
     square_at_noise: float = Field(0.3, ge=0)
     """Weight that the squared error keeps at pure noise."""
     feature_weight: float = Field(0.1, ge=0)
@@ -98,6 +102,12 @@ class PainterSettings(WindowSettings):
         if not times or times[0] != 1 or times[-1] <= 0 or any(a <= b for a, b in pairwise(times)):
             raise ValueError("expected noise fractions that fall from 1 and stay above 0, such as [1, 0.6, 0.3]")
         return times
+
+    @model_validator(mode="after")
+    def _shares(self) -> PainterSettings:
+        if self.first_share + self.own_share > 1:
+            raise ValueError(f"first_share {self.first_share} + own_share {self.own_share} are more than all windows")
+        return self
 
     @model_validator(mode="after")
     def _trains_as_a_pair(self) -> PainterSettings:
