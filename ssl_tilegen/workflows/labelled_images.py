@@ -33,20 +33,22 @@ class Labelled(NamedTuple):
         return len(self.paths)
 
 
-def read_labelled(source: str | Path, classes: Sequence[str] | None = None) -> Labelled:
+def read_labelled(source: str | Path, classes: Sequence[str] | None = None, least_classes: int = 2) -> Labelled:
     """The images of a folder of class folders, or of a CSV (columns path, label, optional group).
 
-    ``classes``: those of another set, which this one must not exceed. InputError for an empty folder, a single class,
-    a CSV without labels.
+    ``classes``: those of another set, which this one must not exceed. InputError for an empty folder, fewer classes
+    than ``least_classes``, a CSV without labels.
     """
     source = Path(source)
     if not source.exists():
         raise InputError(f"{source}: no such folder or CSV; check the path")
     rows = _from_folder(source) if source.is_dir() else _from_csv(source)
     if not rows:
-        raise InputError(f"{source}: no images there; expected a sub-folder per class, or a CSV with path, label")
+        loose = source.is_dir() and sum(map(is_image, source.iterdir()))
+        found = f"{loose} images, but none in a class folder; move them to {source / 'CLASS'}" if loose else "no images"
+        raise InputError(f"{source}: {found}; expected a sub-folder per class, or a CSV with path, label")
     names = tuple(classes) if classes else tuple(sorted({label for _, label, _ in rows}))
-    if len(names) < 2:
+    if len(names) < least_classes:
         raise InputError(f"{source}: a single class, {names[0]}; a task takes two or more, one sub-folder for each")
     strange = sorted({label for _, label, _ in rows} - set(names))
     if strange:

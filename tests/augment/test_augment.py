@@ -252,7 +252,8 @@ def test_large_images_are_painted_from_their_grids(settings, tmp_path, monkeypat
     ("change", "message"),
     [
         (lambda d: [p.unlink() for p in (d / "dots").iterdir()], "dots: a class without images"),
-        (lambda d: [(p.unlink(), p) for p in (d / "dots").iterdir()] and (d / "dots").rmdir(), "a single class, lines"),
+        (lambda d: [p.rename(d / p.name) for p in d.glob("*/*")] and [(d / k).rmdir() for k in ("dots", "lines")],
+         "images, but none in a class folder; move them to"),
         (lambda d: [p.unlink() or p.parent.mkdir(exist_ok=True) for p in d.glob("*/*.png")], "without images"),
         (lambda d: [p.write_bytes(b"\x89PNG") for p in (d / "dots").iterdir()], "no image of class dots can be read"),
         (lambda d: (d / "x").mkdir() or (d / "dots").rename(d / "x" / "dots"), "holds folders of images; give"),
@@ -263,6 +264,13 @@ def test_bad_folders_are_one_line(images, settings, change, message):
     with pytest.raises(InputError, match=message) as caught:
         augment(images, settings)
     assert "\n" not in str(caught.value) and not settings.out.exists() and not part_of(settings.out).exists()
+
+
+def test_one_class_is_enough(images, settings):
+    for path in (images / "dots").iterdir():
+        path.unlink()
+    (images / "dots").rmdir()
+    assert set(augment(images, settings).kept) == {"lines"}
 
 
 @pytest.mark.parametrize(

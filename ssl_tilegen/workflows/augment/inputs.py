@@ -66,7 +66,7 @@ def read_originals(source: Path, level: str, progress: Progress, *, sampled: boo
     """
     if source.is_dir():
         _check_folder(source)
-    found = read_labelled(source)
+    found = read_labelled(source, least_classes=1)
     labels = [found.classes[index] for index in found.labels]
     for label in set(labels):
         _check_label(source, label)
