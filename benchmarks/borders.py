@@ -1,7 +1,7 @@
 """Does what a prior draws go on from cell to cell? Run with
 `python -m benchmarks.borders --bundle FOLDER --table prior.csv --cache FOLDER`.
 
-Grids of every label are drawn (so large that windows are merged), their layout part is unfolded into a coarse image,
+Grids of every label are drawn (so large that windows are merged), their layout part is decoded into a coarse image,
 and the change across the borders of cells is set against the change elsewhere (``metrics.seams``). The same is done
 with the real cells of the prior's own table, whose embeddings `train prior` keeps in ``OUT/prior/cache``. Real layout
 parts do not meet exactly either, for they are principal components. Prints one JSON line per label, and their mean.

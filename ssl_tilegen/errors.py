@@ -61,25 +61,25 @@ class Interrupted(TilegenError):
         self.exit_code = 128 + signum
 
 
-_CAUSES, _NAMES = 10, 3  # told in the one line
+_CAUSES, _NAMES = 10, 3  # shown in the one line
 
 
-def told_failures(failed: Sequence[tuple[str, str]], total: int, done: int, noun: str) -> str:
+def failures_line(failed: Sequence[tuple[str, str]], total: int, done: int, noun: str) -> str:
     """One line for (name, error) of each that failed of ``total``: how many are ``done``, and every cause once.
 
-    An error that begins with its name, or with a path that ends in it, is told without that; names with the same cause
-    stand together.
+    An error that begins with its name, or with a path that ends in it, is shown without that. Names with the
+    same cause are listed together.
     """
     causes: dict[str, list[str]] = {}
     for name, error in failed:
         causes.setdefault(_cause(name, error), []).append(name)
-    told = []
+    lines = []
     for cause, names in list(causes.items())[:_CAUSES]:
         more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        told.append(f"{', '.join(names[:_NAMES])}{more}: {cause}")
+        lines.append(f"{', '.join(names[:_NAMES])}{more}: {cause}")
     if len(causes) > _CAUSES:
-        told.append(f"and {len(causes) - _CAUSES} other causes (see --summary or --json)")
-    return f"{len(failed)} of {total} {noun} failed, {done or 'none'} done: {'; '.join(told)}"
+        lines.append(f"and {len(causes) - _CAUSES} other causes (see --summary or --json)")
+    return f"{len(failed)} of {total} {noun} failed, {done or 'none'} done: {'; '.join(lines)}"
 
 
 def _cause(name: str, error: str) -> str:

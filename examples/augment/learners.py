@@ -19,12 +19,12 @@ from torch import nn
 
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.metrics.probes import linear_probe
-from ssl_tilegen.metrics.usefulness import Part
+from ssl_tilegen.metrics.usefulness import LabelledSet
 from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
 from ssl_tilegen.workflows.augment.inputs import read_pixels
 from ssl_tilegen.workflows.evaluate.features import describe_windows
 
-Learner = Callable[[bool, Part, np.ndarray, int, int], np.ndarray]
+Learner = Callable[[bool, LabelledSet, np.ndarray, int, int], np.ndarray]
 VIEWS = 2
 LIGHT = {"turned": (0.0, 0.0), "mild": (0.04, 4.0)}
 """Ordinary augmentation: quarter turns and mirrors always; gain and shift of light and stain up to so much."""
@@ -33,7 +33,7 @@ NET = ClassifierSettings(steps=150, batch=16, lr=5e-3, backbone_lr=5e-3)
 _AT_ONCE = 64
 
 
-def probe(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def probe(ordinary: bool, train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """Softmax regression over features (N, V, D): of the images alone (view 0), or of their views too."""
     used = train.x if ordinary else train.x[:, :1]
     return linear_probe(used.reshape(-1, used.shape[2]), np.repeat(train.y, used.shape[1]), test[:, 0], classes)
@@ -45,7 +45,7 @@ def network(kind: str, cache: Path) -> Learner:
     What it said is kept in ``cache`` by the pixels, labels and settings that it came from.
     """
 
-    def learn(ordinary: bool, train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def learn(ordinary: bool, train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         augment = "none" if not ordinary else "flips" if kind == "turned" else "full"
         settings = replace(NET, augment=augment)
         mark = hashlib.sha256(repr((settings, classes, seed, train.x.shape)).encode())
@@ -76,7 +76,7 @@ def convnet(widths: Sequence[int] = (24, 48), patch_px: int = 4) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> Part:
+def features(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder, cache: Path) -> LabelledSet:
     """Features (N, 1 + VIEWS, D) of images and their views of ``kind`` (None: (N, 1, D), of the images alone), kept
     in ``cache``."""
     x = [_kept(task, items, each, encoder, cache) for each in dict.fromkeys((None, kind))]
@@ -93,18 +93,18 @@ def _kept(task: Task, items: Sequence[Item], kind: str | None, encoder: Encoder,
     return np.asarray(np.load(path)["x"])
 
 
-def pixels(task: Task, items: Sequence[Item]) -> Part:
+def pixels(task: Task, items: Sequence[Item]) -> LabelledSet:
     """Pictures (N, S, S, 3), `NET_PX` wide."""
     small = [Image.fromarray(read_pixels(item.path)).resize((NET_PX, NET_PX), Image.Resampling.BOX) for item in items]
     return labelled(task, items, np.stack([np.asarray(picture) for picture in small]))
 
 
-def labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> Part:
+def labelled(task: Task, items: Sequence[Item], x: np.ndarray) -> LabelledSet:
     """With blocks as groups where groups are drawn, and with their own groups where they are tested."""
     names, blocks = sorted({item.label for item in task.train}), task.blocks()
     labels = np.array([names.index(item.label) for item in items])
     groups = [f"{item.label}/{blocks.get((item.label, item.group), item.group)}" for item in items]
-    return Part(x, labels, np.array(groups))
+    return LabelledSet(x, labels, np.array(groups))
 
 
 def _described(items: Sequence[Item], first: int, kind: str | None, encoder: Encoder) -> np.ndarray:

@@ -28,7 +28,7 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.metrics.probes import pick_groups
-from ssl_tilegen.metrics.usefulness import Outcome, Part, made_from
+from ssl_tilegen.metrics.usefulness import LabelledSet, Outcome, made_from
 from ssl_tilegen.metrics.votes import class_votes
 
 RECIPES: dict[str, tuple[str, ...]] = {
@@ -46,13 +46,13 @@ ROUNDS = 1000
 
 
 @dataclass(frozen=True)
-class Sets:
+class TaskData:
     """What one learner draws from and is tested on. ``vote`` (features of the gate), and the groups whose images have
     no vote on a synthetic one (N, 2); None where there is no gate."""
 
-    real: Part
-    made: Part
-    test: Part
+    real: LabelledSet
+    made: LabelledSet
+    test: LabelledSet
     vote: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None
 
 
@@ -112,7 +112,7 @@ def make(task: Task, recipe: str, bundle: ModelBundle, options: argparse.Namespa
 def _of_ordinary(task: Task, kind: str, encoder: Encoder, options: argparse.Namespace) -> float:
     """What a kind of ordinary augmentation gains on the held-out groups, without any synthetic image."""
     real = features(task, task.train, kind, encoder, options.out)
-    sets = Sets(real, real, features(task, task.held, None, encoder, options.out), None)
+    sets = TaskData(real, real, features(task, task.held, None, encoder, options.out), None)
     counts = _counts(task, options)[:2]
     drawn = [_draw(probe, sets, task, count, options.seeds, ("real", "real+")) for count in counts]
     return float(np.mean([_gain(outcome, "real+") for outcome in drawn]))
@@ -122,7 +122,7 @@ def _of_recipe(task: Task, folder: Path, encoders: Mapping[str, Encoder], option
     """What a recipe gains on the held-out groups: mean of `both - real` over both features and the small counts."""
     found = []
     for encoder in encoders.values():
-        sets = Sets(*(features(task, items, None, encoder, options.out)
+        sets = TaskData(*(features(task, items, None, encoder, options.out)
                       for items in (task.train, read_made(folder), task.held)), None)  # fmt: skip
         found += [_gain(_draw(probe, sets, task, n, options.seeds, ("real", "both")), "both")
                   for n in _counts(task, options)[:2]]  # fmt: skip
@@ -137,10 +137,10 @@ def test(
     voting = _voting(task, folder, encoders["bundle"], options)
     for name, encoder in encoders.items():
         real, own = (features(task, items, kind, encoder, options.out) for items in (task.train, made))
-        sets = Sets(real, own, features(task, task.test, None, encoder, options.out), voting)
+        sets = TaskData(real, own, features(task, task.test, None, encoder, options.out), voting)
         rows += _rows(f"linear, {name}", probe, sets, task, _counts(task, options), options.seeds)
     if options.finetune:
-        sets = Sets(pixels(task, task.train), pixels(task, made), pixels(task, task.test), voting)
+        sets = TaskData(pixels(task, task.train), pixels(task, made), pixels(task, task.test), voting)
         arms = ("real", "both", "real+", "both+")
         few = _counts(task, options)[:2]
         rows += _rows("network from scratch", network(kind, options.out), sets, task, few, options.finetune, arms)
@@ -148,7 +148,7 @@ def test(
 
 
 def _rows(
-    name: str, learn: Learner, sets: Sets, task: Task, counts: tuple[int, ...], seeds: int,
+    name: str, learn: Learner, sets: TaskData, task: Task, counts: tuple[int, ...], seeds: int,
     arms: tuple[str, ...] = ARMS,
 ) -> list[dict[str, Any]]:  # fmt: skip
     rows = []
@@ -156,7 +156,7 @@ def _rows(
         outcome = _draw(learn, sets, task, count, seeds, arms)
         known = [(arm, over) for arm, over in GAINS if {arm, over} <= set(arms)]
         gains = {f"{arm} - {over}": list(outcome.gain(arm, over, rounds=ROUNDS)) for arm, over in known}
-        figures = {arm: list(outcome.figure(arm, rounds=ROUNDS)) for arm in arms}
+        figures = {arm: list(outcome.score(arm, rounds=ROUNDS)) for arm in arms}
         rows.append({"learner": name, "groups": count, "draws": seeds, "figures": figures, "gains": gains,
                      "sizes": dict(outcome.sizes), "test_groups": len(np.unique(sets.test.groups))})  # fmt: skip
         said = "; ".join(f"{key} {span(gain)}" for key, gain in gains.items())
@@ -164,7 +164,7 @@ def _rows(
     return rows
 
 
-def _draw(learn: Learner, sets: Sets, task: Task, count: int, seeds: int, arms: tuple[str, ...]) -> Outcome:
+def _draw(learn: Learner, sets: TaskData, task: Task, count: int, seeds: int, arms: tuple[str, ...]) -> Outcome:
     """Every arm trained on the same draws of ``count`` groups per class."""
     said: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
     sizes: dict[str, list[int]] = {arm: [] for arm in arms}
@@ -184,7 +184,7 @@ def _draw(learn: Learner, sets: Sets, task: Task, count: int, seeds: int, arms: 
                    sets.test.y, sets.test.groups)  # fmt: skip
 
 
-def balanced(real: Part, made: Part) -> Part:
+def balanced(real: LabelledSet, made: LabelledSet) -> LabelledSet:
     """Both, the real images repeated so that they count about as much as the synthetic ones together."""
     times = max(1, round(len(made.y) / len(real.y)))
     return real.take(np.tile(np.arange(len(real.y)), times)).join(made)
@@ -205,7 +205,7 @@ def _voting(
     return real, np.array([f"{item.label}/{item.group}" for item in task.train]), own, np.array(kin)
 
 
-def _in_class(sets: Sets, own: np.ndarray, made: np.ndarray) -> np.ndarray:
+def _in_class(sets: TaskData, own: np.ndarray, made: np.ndarray) -> np.ndarray:
     """`augment`'s gate with the draw's own images as the only voters: which synthetic ones (M,) stay.
 
     One that was made of all groups of its class in the draw stays: nobody is left to vote for it.

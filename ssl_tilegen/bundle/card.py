@@ -127,8 +127,10 @@ def _training(bundle: ModelBundle) -> str:
         try:
             record = json.loads(path.read_text())
             run = record.get("settings", {}).get("run", {})
-            told = f"{run.get('steps', '?')} steps of {run.get('batch', '?')}"
-            rows.append(f"| {record['stage']} | {told} | {record.get('images', '?')} | {record.get('software', '')} |")
+            length = f"{run.get('steps', '?')} steps of {run.get('batch', '?')}"
+            rows.append(
+                f"| {record['stage']} | {length} | {record.get('images', '?')} | {record.get('software', '')} |"
+            )
         except (OSError, ValueError, KeyError, AttributeError):
             continue
     head = ["## Training", "", "| stage | run | images | software |", "|---|---|---|---|"]

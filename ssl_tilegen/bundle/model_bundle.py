@@ -264,7 +264,9 @@ class ModelBundle:
 
     def _field_conditioning(self) -> FieldConditioning:
         stride, side = getattr(self.denoiser, "field_stride", 1), getattr(self.denoiser, "sketch_side", 0)
-        condition = LocalCondition(stride, self.info.encoder.layout_dim, side, self.denoiser.unfold if side else None)
+        condition = LocalCondition(
+            stride, self.info.encoder.layout_dim, side, self.denoiser.decode_cells if side else None
+        )
         return FieldConditioning(condition, quantum_lat=stride)
 
     @property

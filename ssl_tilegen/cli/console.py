@@ -18,7 +18,7 @@ from ssl_tilegen.system.signals import check_stop
 
 _EVERY_S = 10.0  # between plain lines of one stage
 _UNITS = {
-    "develop": "Mpx", "paint": "steps", "draw": "steps", "sample": "steps", "training": "steps", "embed": "cells",
+    "develop": "Mpx", "paint": "steps", "sample": "steps", "training": "steps", "embed": "cells",
     "images": "images", "augment": "images", "caching": "images",
 }  # fmt: skip
 """What a stage counts, by the first word of its name."""

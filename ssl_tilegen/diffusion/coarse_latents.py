@@ -37,20 +37,20 @@ class LocalCondition:
     stride: int
     layout_dim: int = 0
     side: int = 0
-    unfold: DecodeCells | None = None
+    decode_cells: DecodeCells | None = None
 
     def __call__(self, field: ConditionField, window: Window, *, layout: bool = True) -> Tensor:
         """(D [+ C * stride^2], rows / stride, cols / stride); without ``layout`` all that depends on it is NaN."""
         values = field.sample_window(window, self.stride)
         if self.layout_dim and not layout:
             values[-self.layout_dim :] = torch.nan
-        if self.unfold is None or not self.side:
+        if self.decode_cells is None or not self.side:
             return values
         if layout:
             return torch.cat(
-                [values, pixel_unshuffle(coarse_latents(field, self.unfold, self.side, window), self.stride)]
+                [values, pixel_unshuffle(coarse_latents(field, self.decode_cells, self.side, window), self.stride)]
             )
-        channels = self.unfold(field.embedding[:1, :1]).shape[2] * self.stride**2
+        channels = self.decode_cells(field.embedding[:1, :1]).shape[2] * self.stride**2
         return torch.cat([values, values.new_full((channels, *values.shape[1:]), torch.nan)])
 
 
@@ -70,33 +70,33 @@ def condition_while(clean_of: CleanOf, above: float, dim: int, layout_dim: int) 
     return clean
 
 
-def coarse_latents(field: ConditionField, unfold: DecodeCells, side: int, window: Window) -> Tensor:
+def coarse_latents(field: ConditionField, decode_cells: DecodeCells, side: int, window: Window) -> Tensor:
     """The coarse latents (C, rows, cols) at the latents of ``window``: the cells' images, each over its own part of
     the plane, read bilinearly; beyond the grid its edge goes on. Of tiles that overlap the inner part is used.
 
     Only the cells under the window are decoded.
     """
-    kept = max(1, round(side * field.share))
-    rows = _between(field, window.row, window.rows, 0, kept)
-    cols = _between(field, window.col, window.cols, 1, kept)
-    first_r, last_r = rows[0][0] // kept, rows[1][-1] // kept + 1
-    first_c, last_c = cols[0][0] // kept, cols[1][-1] // kept + 1
-    inner = slice((side - kept) // 2, (side - kept) // 2 + kept)
-    cells = unfold(field.embedding[first_r:last_r, first_c:last_c])[..., inner, inner]
+    inner_side = max(1, round(side * field.share))
+    rows = _between(field, window.row, window.rows, 0, inner_side)
+    cols = _between(field, window.col, window.cols, 1, inner_side)
+    first_r, last_r = rows[0][0] // inner_side, rows[1][-1] // inner_side + 1
+    first_c, last_c = cols[0][0] // inner_side, cols[1][-1] // inner_side + 1
+    inner = slice((side - inner_side) // 2, (side - inner_side) // 2 + inner_side)
+    cells = decode_cells(field.embedding[first_r:last_r, first_c:last_c])[..., inner, inner]
     image = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    image = _mixed(image, rows, first_r * kept, 1)
-    return _mixed(image, cols, first_c * kept, 2)
+    image = _mixed(image, rows, first_r * inner_side, 1)
+    return _mixed(image, cols, first_c * inner_side, 2)
 
 
 Between = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
-def _between(field: ConditionField, start: int, length: int, axis: int, kept: int) -> Between:
+def _between(field: ConditionField, start: int, length: int, axis: int, inner_side: int) -> Between:
     """The two samples around each latent of a stretch, and the weight of the second."""
     centres = start + np.arange(length) + 0.5
     cells = (centres - field.origin[axis]) / field.spacing[axis] + 0.5
-    last = field.embedding.shape[axis] * kept - 1
-    place = np.clip(cells * kept - 0.5, 0, last)
+    last = field.embedding.shape[axis] * inner_side - 1
+    place = np.clip(cells * inner_side - 0.5, 0, last)
     low = np.floor(place + 1e-6).astype(np.int64)
     weight = np.clip(place - low, 0, 1).astype(np.float32)
     return low, np.minimum(low + 1, last), np.where(weight < 1e-4, 0, weight)

@@ -78,7 +78,9 @@ class _Piece:
     previous: bool
 
     def header(self) -> bytes:
+        """The first line of the file."""
         w = self.window
+        # the file calls the index of the step "rung"
         facts = {"format": FORMAT, "key": self.key, "rung": self.step_index, "window": [w.row, w.col, w.rows, w.cols],
                  "channels": self.channels, "previous": self.previous}  # fmt: skip
         return json.dumps(facts).encode() + b"\n"

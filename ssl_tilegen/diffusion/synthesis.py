@@ -46,7 +46,7 @@ _BLANK_COST = 0.02  # of a row that is all background, relative to one of tissue
 class SynthesisSettings:
     """How to sample. Lengths are in latents; what only bounds memory or speed stands last.
 
-    ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even ladder.
+    ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even schedule.
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
     the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
     0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout gets

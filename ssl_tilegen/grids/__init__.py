@@ -6,14 +6,14 @@ from ssl_tilegen.grids.embedding_grid import (
     PlannedGrid,
     is_complete,
     is_grid,
-    part_of,
     shards,
+    unfinished_grid,
     write_grid,
 )
-from ssl_tilegen.grids.spec import DRAWN, EncoderFacts, GridData, GridSpec, SourceFacts, Validity
+from ssl_tilegen.grids.spec import PRIOR_SAMPLED, EncoderFacts, GridData, GridSpec, SourceFacts, Validity
 
 __all__ = [
-    "DRAWN",
+    "PRIOR_SAMPLED",
     "EmbeddingGrid",
     "EncoderFacts",
     "GridData",
@@ -24,7 +24,7 @@ __all__ = [
     "Validity",
     "is_complete",
     "is_grid",
-    "part_of",
     "shards",
+    "unfinished_grid",
     "write_grid",
 ]

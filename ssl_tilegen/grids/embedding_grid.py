@@ -131,7 +131,7 @@ class GridWriter:
         """Make or take up the unfinished grid of ``path``; ``restart`` begins anew, and so does ``heal`` where the
         source was replaced by another file of its name since. OutputError where another run's is in the way.
         """
-        part = part_of(path)
+        part = unfinished_grid(path)
         if restart:
             _discard(part)
         if not part.exists():
@@ -205,7 +205,7 @@ def write_grid(
     return grid
 
 
-def part_of(path: Path) -> Path:
+def unfinished_grid(path: Path) -> Path:
     """Where the grid of ``path`` lives while it is unfinished."""
     return path.with_name(path.name + ".part")
 
@@ -361,7 +361,7 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def _missing(path: Path) -> str:
-    if part_of(path).exists():
+    if unfinished_grid(path).exists():
         return f"{path}: the grid is unfinished; run the same embed command again to complete it"
     return f"{path}: no such grid; make one by `ssl-tilegen embed`"
 

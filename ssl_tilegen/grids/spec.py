@@ -15,7 +15,7 @@ from ssl_tilegen.geometry import Lattice, Resolution, Size
 
 FORMAT = 1
 KIND = "ssl-tilegen/embedding-grid"
-DRAWN = "drawn"
+PRIOR_SAMPLED = "drawn"  # the word that grids store
 """The kind of source of a grid that a prior sampled; its size is that of the image that was asked for."""
 
 

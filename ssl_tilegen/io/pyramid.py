@@ -41,8 +41,8 @@ __all__ = [
     "open_writer",
     "output_suffixes",
     "outputs_of",
-    "part_of",
     "sidecar_of",
+    "unfinished_image",
 ]
 
 PART_NAMES = (
@@ -92,7 +92,7 @@ def open_writer(
     check_paths((), outputs_of(path), overwrite=overwrite)
     with ExitStack() as stack, _output_errors(path):
         held = held or stack.enter_context(lock(path))
-        part = part_of(path)
+        part = unfinished_image(path)
         atomic.sweep(path.parent, path.name)
         if restart:
             marks.remove_work(part, PART_NAMES)
@@ -120,7 +120,7 @@ def outputs_of(path: Path, option: str = "-o") -> list[Output]:
     return [
         Output(path, marks.image, option),
         Output(sidecar_of(path), marks.sidecar, option, "side"),
-        Output(part_of(path), marks.work(PART_NAMES), option, "work"),
+        Output(unfinished_image(path), marks.work(PART_NAMES), option, "work"),
     ]
 
 
@@ -129,7 +129,7 @@ def sidecar_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def part_of(path: Path) -> Path:
+def unfinished_image(path: Path) -> Path:
     """The folder of an unfinished output; whoever makes its pixels may keep a state of his own in it."""
     return path.with_name(path.name + ".part")
 

@@ -44,10 +44,10 @@ def _threshold(counts: np.ndarray) -> float:
 def slide_background(rgb: np.ndarray, mask: np.ndarray) -> tuple[int, int, int]:
     """Median colour of the background of uint8 (H, W, 3), i.e. outside ``mask`` bool (H, W); white where all is
     tissue."""
-    glass = ~mask
-    if not glass.any():
+    background = ~mask
+    if not background.any():
         return 255, 255, 255
-    red, green, blue = (round(float(np.median(rgb[..., channel][glass]))) for channel in range(3))
+    red, green, blue = (round(float(np.median(rgb[..., channel][background]))) for channel in range(3))
     return red, green, blue
 
 

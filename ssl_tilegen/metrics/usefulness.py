@@ -20,21 +20,21 @@ _SLOW_ROUNDS = 100
 ARMS = ("real", "synthetic", "both")
 
 
-class Part(NamedTuple):
+class LabelledSet(NamedTuple):
     """One of the sets: ``x`` (N, ...), labels ``y`` (N,) from 0, ``groups`` (N,) of text."""
 
     x: np.ndarray
     y: np.ndarray
     groups: np.ndarray
 
-    def take(self, index: np.ndarray) -> Part:
-        return Part(self.x[index], self.y[index], self.groups[index])
+    def take(self, index: np.ndarray) -> LabelledSet:
+        return LabelledSet(self.x[index], self.y[index], self.groups[index])
 
-    def join(self, other: Part) -> Part:
-        return Part(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+    def join(self, other: LabelledSet) -> LabelledSet:
+        return LabelledSet(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
 
-Learner = Callable[[Part, np.ndarray, int, int], np.ndarray]
+Learner = Callable[[LabelledSet, np.ndarray, int, int], np.ndarray]
 """``learner(train, test_x, classes, seed)`` -> class probabilities (M, C)."""
 
 
@@ -48,7 +48,7 @@ class Outcome:
     labels: np.ndarray
     groups: np.ndarray
 
-    def figure(self, arm: str, name: str = "accuracy", rounds: int = 1000) -> Interval:
+    def score(self, arm: str, name: str = "accuracy", rounds: int = 1000) -> Interval:
         """Accuracy (or 'balanced', 'auc') of an arm: mean over seeds with a 95 % interval."""
         return self._interval([arm], name, rounds)
 
@@ -96,9 +96,9 @@ class Outcome:
 
 def compare(
     learner: Learner,
-    real: Part,
-    synthetic: Part,
-    test: Part,
+    real: LabelledSet,
+    synthetic: LabelledSet,
+    test: LabelledSet,
     classes: int,
     *,
     seeds: int = 5,
@@ -122,7 +122,7 @@ def compare(
     return Outcome({arm: np.stack(p) for arm, p in said.items()}, means, test.y, test.groups)
 
 
-def made_from(synthetic: Part, real: Part, drawn: Part) -> np.ndarray:
+def made_from(synthetic: LabelledSet, real: LabelledSet, drawn: LabelledSet) -> np.ndarray:
     """(N,) bool: synthetic images whose class and group is among the ``drawn`` ones; all of them where the synthetic
     set's groups are none of the real set's."""
     if not np.isin(synthetic.groups, real.groups).any():

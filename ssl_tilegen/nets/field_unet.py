@@ -64,6 +64,7 @@ class FieldUNet(ConfigurableNetwork):
         self.condition_mix = nn.Conv2d(hidden, hidden, 1)
         self.act = nn.SiLU()
 
+        # bundles store these as ``sketch`` and ``sketch_side``: the linear map that decodes cells to coarse latents
         self.sketch = nn.Linear(condition_dim, latent_channels * sketch_side**2) if sketch_side else None
         if self.sketch is not None:
             self.sketch.requires_grad_(False)  # fitted in closed form
@@ -104,7 +105,7 @@ class FieldUNet(ConfigurableNetwork):
         bias = nn.functional.pad(weights["out.bias"], (0, more))
         return {**weights, "stem.weight": stem, "out.weight": out, "out.bias": bias}
 
-    def unfold(self, vectors: Tensor) -> Tensor:
+    def decode_cells(self, vectors: Tensor) -> Tensor:
         """The images (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
         assert self.sketch is not None, "this network takes no coarse latents"
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))

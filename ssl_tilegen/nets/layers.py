@@ -69,7 +69,7 @@ class PlainBlock(Recomputable):
 def sinusoid(t: Tensor, channels: int, *, longest: float = 1.0, shortest: float = 0.001) -> Tensor:
     """Sinusoidal features of a scalar in [0, 1] (Vaswani et al. 2017): (N,) -> (N, channels)."""
     half = channels // 2
-    ladder = torch.arange(half, device=t.device, dtype=torch.float32) / max(half - 1, 1)
-    frequency = 2 * math.pi / (longest * (shortest / longest) ** ladder)
+    exponents = torch.arange(half, device=t.device, dtype=torch.float32) / max(half - 1, 1)
+    frequency = 2 * math.pi / (longest * (shortest / longest) ** exponents)
     phase = t.float()[:, None] * frequency
     return torch.cat([phase.sin(), phase.cos()], 1)

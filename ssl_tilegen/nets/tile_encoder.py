@@ -35,7 +35,7 @@ class TileEncoder(nn.Module):
         return nn.functional.adaptive_avg_pool2d(tiles, self.layout_px).flatten(1)
 
     @torch.no_grad()
-    def unfold(self, layout: Tensor) -> Tensor:
+    def decode_layout(self, layout: Tensor) -> Tensor:
         """The averaged images (..., 3, layout_px, layout_px) that layout parts (..., L) most likely are."""
         flat = (layout - self.layout.bias) @ torch.linalg.pinv(self.layout.weight).T
         return flat.unflatten(-1, (3, self.layout_px, self.layout_px))

@@ -82,8 +82,8 @@ def write_scene(path: Path, scene: Scene) -> None:
             lines = csv.writer(file)
             lines.writerow(["colour", "label", "text"])
             for (red, green, blue), region in zip(colours, scene.regions, strict=True):
-                told = (defused(region.label or ""), defused(region.text or ""))
-                lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", *told])
+                words = (defused(region.label or ""), defused(region.text or ""))
+                lines.writerow([f"#{red:02x}{green:02x}{blue:02x}", *words])
         Image.fromarray(rgb).save(image, "PNG", pnginfo=png_text(Legend=sha256_of_file(legend)))
         atomic.publish_files([(legend, legend_of(path)), (image, path)])
     except OSError as error:

@@ -125,7 +125,7 @@ class AutoencoderStage(Stage):
             generator_loss, discriminator_loss = adversarial_losses(module.discriminator, restored, image)
             has_say = float(int(module.parts) >= s.discriminator_from * s.run.accumulate)
             loss = loss + has_say * s.discriminator_weight * generator_loss + discriminator_loss
-            parts |= {"maker": generator_loss.detach(), "critic": discriminator_loss.detach()}
+            parts |= {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
             module.parts.add_(1)
         return loss, parts
 

@@ -18,9 +18,9 @@ def conditioning_of(module: Any, bundle: ModelBundle, window_lat: int) -> Condit
     """What ``module`` is told of a window of ``window_lat`` latents; its own copy, which reading threads may use."""
     if is_local(module):
         side = module.sketch_side
-        unfold = _unfolding(module) if side else None
+        decode_cells = _cell_decoder(module) if side else None
         return FieldConditioning(
-            LocalCondition(module.field_stride, bundle.info.encoder.layout_dim, side, unfold), module.field_stride
+            LocalCondition(module.field_stride, bundle.info.encoder.layout_dim, side, decode_cells), module.field_stride
         )
     spec = bundle.info.conditioning if brings_conditioner(bundle) else None
     return TokenConditioning.of(spec or ConditioningSpec(), window_lat)
@@ -38,7 +38,7 @@ def brings_conditioner(bundle: ModelBundle) -> bool:
     return bundle.has("conditioner")
 
 
-def _unfolding(module: Any) -> Callable[[Tensor], Tensor]:
-    """The network's own ``unfold``, from a copy on the CPU that reading threads may use."""
+def _cell_decoder(module: Any) -> Callable[[Tensor], Tensor]:
+    """The network's own ``decode_cells``, from a copy on the CPU that reading threads may use."""
     weight, bias, side = module.sketch.weight.clone(), module.sketch.bias.clone(), module.sketch_side
     return lambda vectors: nn.functional.linear(vectors, weight, bias).unflatten(-1, (-1, side, side))

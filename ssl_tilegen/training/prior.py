@@ -220,12 +220,12 @@ class PriorStage(Stage):
 
 
 def coarse_image(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
-    """Cells (R, K, D) as an image (R * 16, K * 16, 3): unfolded from their layout part where they have one, else their
+    """Cells (R, K, D) as an image (R * 16, K * 16, 3): decoded from their layout part where they have one, else their
     principal components."""
     layout = bundle.info.encoder.layout_dim
     if not layout:
         return _swatches(cells)
-    coarse = bundle.encoder.unfold(torch.from_numpy(cells[..., -layout:].astype(np.float32)))
+    coarse = bundle.encoder.decode_layout(torch.from_numpy(cells[..., -layout:].astype(np.float32)))
     image = coarse.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
 

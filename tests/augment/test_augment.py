@@ -26,7 +26,7 @@ from ssl_tilegen.workflows.augment.paint_stack import frame, paint_stack
 from ssl_tilegen.workflows.augment.patches import cells_of, mixed
 from ssl_tilegen.workflows.augment.report import AugmentIncomplete
 from ssl_tilegen.workflows.augment.run import augment
-from ssl_tilegen.workflows.augment.store import part_of
+from ssl_tilegen.workflows.augment.store import run_folder
 from tests.bundles import painting_bundle
 from tests.diffusion.toys import LocalToy, WindowToy, random_field
 
@@ -142,12 +142,12 @@ def test_shards_and_resumed_runs_make_the_same_bytes(images, settings, tmp_path)
 
     with pytest.raises(Interrupted):
         augment(images, stopped, stop)
-    assert not stopped.out.exists() and part_of(stopped.out).is_dir()
+    assert not stopped.out.exists() and run_folder(stopped.out).is_dir()
     with pytest.raises(OutputError, match="--restart"):
         augment(images, changed(stopped, seed=7))
     report = augment(images, stopped)
     assert 0 < report.painted < 12 and files(stopped.out) == whole
-    assert not part_of(stopped.out).exists() and not list(tmp_path.glob("*.lock"))
+    assert not run_folder(stopped.out).exists() and not list(tmp_path.glob("*.lock"))
 
 
 def test_a_finished_output_is_refused(images, settings):
@@ -263,7 +263,7 @@ def test_bad_folders_are_one_line(images, settings, change, message):
     change(images)
     with pytest.raises(InputError, match=message) as caught:
         augment(images, settings)
-    assert "\n" not in str(caught.value) and not settings.out.exists() and not part_of(settings.out).exists()
+    assert "\n" not in str(caught.value) and not settings.out.exists() and not run_folder(settings.out).exists()
 
 
 def test_one_class_is_enough(images, settings):

@@ -17,7 +17,7 @@ from ssl_tilegen import __version__
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.grids import is_complete, part_of
+from ssl_tilegen.grids import is_complete, unfinished_grid
 from tests.bundles import encoder_bundle
 
 
@@ -169,6 +169,6 @@ def test_a_terminated_run_says_so_and_is_continued(bundle: Path, tmp_path: Path)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143 and "SIGTERM" in err and "Traceback" not in err
-    assert part_of(tmp_path / "a.zarr").exists()
+    assert unfinished_grid(tmp_path / "a.zarr").exists()
     main_result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert main_result.returncode == 0 and is_complete(tmp_path / "a.zarr")

@@ -15,7 +15,7 @@ SIDE, CHANNELS = 4, 2
 DIM = CHANNELS * SIDE**2
 
 
-def unfold(vectors: torch.Tensor) -> torch.Tensor:
+def decode_cells(vectors: torch.Tensor) -> torch.Tensor:
     return vectors.unflatten(-1, (CHANNELS, SIDE, SIDE))
 
 
@@ -26,53 +26,53 @@ def field(rows: int = 3, cols: int = 5, **place) -> ConditionField:
 
 def by_hand(of: ConditionField, kept: slice = slice(None)) -> torch.Tensor:
     """The images of all cells, pasted one by one."""
-    rows = [torch.cat([unfold(cell)[:, kept, kept] for cell in row], 2) for row in of.embedding]
+    rows = [torch.cat([decode_cells(cell)[:, kept, kept] for cell in row], 2) for row in of.embedding]
     return torch.cat(rows, 1)
 
 
 def test_on_the_cells_own_lattice_it_is_their_pictures_side_by_side() -> None:
     of = field()
-    assert torch.equal(coarse_latents(of, unfold, SIDE, Window(0, 0, 12, 20)), by_hand(of))
+    assert torch.equal(coarse_latents(of, decode_cells, SIDE, Window(0, 0, 12, 20)), by_hand(of))
 
 
 def test_beyond_the_grid_its_edge_goes_on() -> None:
     of = field()
-    wide = coarse_latents(of, unfold, SIDE, Window(-4, -4, 20, 28))
+    wide = coarse_latents(of, decode_cells, SIDE, Window(-4, -4, 20, 28))
     assert torch.equal(wide[:, 4:-4, 4:-4], by_hand(of))
     assert torch.equal(wide[:, :5, 4:-4], by_hand(of)[:, :1].expand(-1, 5, -1))
 
 
 def test_a_lattice_moved_by_whole_latents_moves_the_sketch() -> None:
     of = field(corner_px=(-24.0, 16.0))
-    assert torch.equal(coarse_latents(of, unfold, SIDE, Window(3, -2, 12, 20)), by_hand(of))
+    assert torch.equal(coarse_latents(of, decode_cells, SIDE, Window(3, -2, 12, 20)), by_hand(of))
 
 
 @pytest.mark.parametrize("place", [{}, {"stretch": (1.5, 2.3)}, {"corner_px": (5.0, -3.0)}, {"stride_px": 16}])
 def test_pieces_equal_the_whole(place: dict) -> None:
     of, rng = field(**place), np.random.default_rng(1)
-    whole = coarse_latents(of, unfold, SIDE, Window(-8, -8, 40, 48))
+    whole = coarse_latents(of, decode_cells, SIDE, Window(-8, -8, 40, 48))
     for _ in range(20):
         row, col = rng.integers(-8, 24), rng.integers(-8, 32)
         window = Window(int(row), int(col), int(rng.integers(1, 9)), int(rng.integers(1, 9)))
-        piece = coarse_latents(of, unfold, SIDE, window)
+        piece = coarse_latents(of, decode_cells, SIDE, window)
         torch.testing.assert_close(piece, whole[:, *window.within(Window(-8, -8, 40, 48)).slices])
 
 
 def test_stretched_pictures_are_read_bilinearly() -> None:
     of = field(stretch=(2.0, 2.0))
-    seen = coarse_latents(of, unfold, SIDE, Window(0, 0, 24, 40))
+    seen = coarse_latents(of, decode_cells, SIDE, Window(0, 0, 24, 40))
     expected = torch.nn.functional.interpolate(by_hand(of)[None], scale_factor=2, mode="bilinear")[0]
     torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_of_tiles_that_overlap_the_inner_part_is_used() -> None:
     of = field(stride_px=16)
-    seen = coarse_latents(of, unfold, SIDE, Window(1, 1, 6, 10))  # the first cell's own part starts 8 px into its tile
+    seen = coarse_latents(of, decode_cells, SIDE, Window(1, 1, 6, 10))  # a cell's own part starts 8 px into its tile
     assert torch.equal(seen, by_hand(of, slice(1, 3)))
 
 
 def test_without_layout_nothing_tells_of_it() -> None:
-    told = LocalCondition(stride=4, layout_dim=6, side=SIDE, unfold=unfold)
+    told = LocalCondition(stride=4, layout_dim=6, side=SIDE, decode_cells=decode_cells)
     with_it, without = (told(field(), Window(0, 0, 12, 20), layout=layout) for layout in (True, False))
     assert with_it.shape == without.shape == (DIM + 16 * CHANNELS, 3, 5)
     assert not with_it.isnan().any()

@@ -17,7 +17,7 @@ from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, ResolutionError, SettingError
 from ssl_tilegen.geometry import Resolution, Size
-from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, is_complete, part_of
+from ssl_tilegen.grids import EmbeddingGrid, GridData, Validity, is_complete, unfinished_grid
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.workflows.embed.run import EmbedIncomplete, EmbedReport, embed
@@ -165,7 +165,7 @@ def test_a_run_that_is_stopped_and_continued_equals_one_that_is_not(bundle: Path
     settings = EmbedSettings(model=str(bundle), stride=32, out=tmp_path / "stopped.zarr")
     with pytest.raises(Interrupted):
         embed([source], settings, stop)
-    assert part_of(tmp_path / "stopped.zarr").exists() and not (tmp_path / "stopped.zarr").exists()
+    assert unfinished_grid(tmp_path / "stopped.zarr").exists() and not (tmp_path / "stopped.zarr").exists()
     before = len(calls)
     report = embed([source], settings, lambda *state: calls.append(state[1:]))[0]
     assert report.status == "done" and calls[before][1] < calls[0][1], "finished shards are kept"

@@ -16,7 +16,7 @@ import tifffile
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, TilegenError
 from ssl_tilegen.geometry import Resolution
-from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, part_of
+from ssl_tilegen.grids import EmbeddingGrid, Validity, is_complete, unfinished_grid
 from ssl_tilegen.system.locks import Busy
 from ssl_tilegen.workflows.embed.inputs import find_jobs, read_list
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport
@@ -173,7 +173,7 @@ def test_a_grid_that_another_process_writes_is_left_to_it(bundle: Path, tmp_path
             run(tmp_path / "a.tif", bundle)
         reports = run(tmp_path, bundle)
         assert [report.status for report in reports] == ["busy", "done"]
-        assert not (tmp_path / "a.zarr").exists() and not part_of(tmp_path / "a.zarr").exists()
+        assert not (tmp_path / "a.zarr").exists() and not unfinished_grid(tmp_path / "a.zarr").exists()
     assert run(tmp_path / "a.tif", bundle)[0].status == "done", "its process is gone: the lock is stale"
     assert not list(tmp_path.glob("*.lock"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_tilegen.grids import EmbeddingGrid, is_complete, part_of
+from ssl_tilegen.grids import EmbeddingGrid, is_complete, unfinished_grid
 from tests.bundles import encoder_bundle
 from tests.embed.test_embed import raster, run, same
 
@@ -45,7 +45,7 @@ def test_killed_again_and_again(source: Path, bundle: Path, undisturbed: Embeddi
     out, rng, kills = tmp_path / "g.zarr", np.random.default_rng(), 0
     for _ in range(3):
         job = started(source, bundle, out)
-        while job.poll() is None and not part_of(out).exists():
+        while job.poll() is None and not unfinished_grid(out).exists():
             time.sleep(0.005)
         time.sleep(float(rng.uniform(0, 0.6)))
         job.kill()
@@ -67,7 +67,7 @@ def test_killed_while_a_finished_grid_is_replaced(
     subprocess.run([sys.executable, "-c", aside, str(out)], check=True)
     assert not out.exists()
     run(source, bundle, stride=STRIDE, out=out, shard=(0, 2), overwrite=True)
-    assert part_of(out).exists()
+    assert unfinished_grid(out).exists()
     run(source, bundle, stride=STRIDE, out=out, overwrite=True)
     same(EmbeddingGrid.open(out).read(), undisturbed.read())
     assert [path.name for path in tmp_path.iterdir()] == ["g.zarr"]

@@ -20,7 +20,7 @@ from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenErro
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.metrics.copying import duplicates
-from ssl_tilegen.metrics.usefulness import Part
+from ssl_tilegen.metrics.usefulness import LabelledSet
 from ssl_tilegen.workflows.evaluate import task
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
@@ -161,7 +161,7 @@ def test_a_killed_process_goes_on(sets: Path, tmp_path: Path) -> None:
 def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> None:
     rng, asked = np.random.default_rng(0), []
 
-    def slow(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def slow(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         asked.append(seed)
         return np.full((len(test), classes), seed / 7 + train.x[0].sum())
 
@@ -170,7 +170,7 @@ def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> N
     pixels = rng.integers(0, 255, (3, 8, 8, 3), np.uint8)
     names = np.array(["a", "b", "c"])
     for x in (bags, pixels):
-        train = Part(x, np.array([0, 1, 1]), names)
+        train = LabelledSet(x, np.array([0, 1, 1]), names)
         for how, seed, fresh in (("a", 1, True), ("a", 1, False), ("b", 1, True), ("a", 2, True)):
             before = len(asked)
             learner = cached_outcome(slow, how, FeatureCache(tmp_path))  # as another process would
@@ -185,9 +185,9 @@ def test_a_learner_is_asked_once_for_the_same_sets_and_seed(tmp_path: Path) -> N
 
 def test_slow_learners_of_a_task_are_remembered(sets: Path, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    parts = {part: Part(np.zeros((2, 4)), np.array([0, 1]), np.array(["a", "b"])) for part in ("real", "test")}
+    parts = {part: LabelledSet(np.zeros((2, 4)), np.array([0, 1]), np.array(["a", "b"])) for part in ("real", "test")}
     how = settings(sets, tmp_path, task_models=("linear", "finetuned", "mil"))
-    given = task.Sets({}, {"texture": parts}, {"texture": parts}, parts, (), False)
+    given = task.TaskData({}, {"texture": parts}, {"texture": parts}, parts, (), False)
     kept = {name for (name, _), (learner, _) in task._learners(how, given, cache).items() if _keeps(learner)}
     assert kept == {"fine-tuned network", "attention MIL"}
 

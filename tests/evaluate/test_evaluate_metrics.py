@@ -14,7 +14,7 @@ from ssl_tilegen.metrics.kid import kernel_distance
 from ssl_tilegen.metrics.manifold import manifold
 from ssl_tilegen.metrics.probes import confusion, knn_probe, linear_probe, pick_groups, scores
 from ssl_tilegen.metrics.resampling import group_halves, half_samples, interval
-from ssl_tilegen.metrics.usefulness import Part, compare, made_from
+from ssl_tilegen.metrics.usefulness import LabelledSet, compare, made_from
 from ssl_tilegen.metrics.vendi import vendi_score
 
 
@@ -189,18 +189,18 @@ def test_confusion_counts() -> None:
 # Usefulness
 
 
-def make_task(rng: np.random.Generator) -> tuple[Part, Part, Part]:
+def make_task(rng: np.random.Generator) -> tuple[LabelledSet, LabelledSet, LabelledSet]:
     """Two classes, few real fields; synthetic images that are as good as real ones of the same fields."""
 
-    def part(fields: int, copies: int, spread: float) -> Part:
+    def part(fields: int, copies: int, spread: float) -> LabelledSet:
         y = np.repeat([0, 1], fields * copies)
         groups = np.array([f"{c}/g{i // copies}" for c in (0, 1) for i in range(fields * copies)])
-        return Part(rng.normal(size=(len(y), 8)) * spread + 0.8 * y[:, None], y, groups)
+        return LabelledSet(rng.normal(size=(len(y), 8)) * spread + 0.8 * y[:, None], y, groups)
 
     return part(4, 1, 1.0), part(4, 40, 1.0), part(60, 2, 1.0)
 
 
-def linear(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def linear(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     return linear_probe(train.x, train.y, test, classes)
 
 
@@ -208,8 +208,8 @@ def test_good_synthetic_images_give_a_gain_and_noise_does_not(rng: np.random.Gen
     real, made, test = make_task(rng)
     outcome = compare(linear, real, made, test, 2, seeds=5, per_class=3)
     gain = outcome.gain("both", "real", rounds=200)
-    assert gain.low > 0 and outcome.figure("both").value > 0.8
-    assert outcome.figure("real").low < outcome.figure("real").value < outcome.figure("real").high
+    assert gain.low > 0 and outcome.score("both").value > 0.8
+    assert outcome.score("real").low < outcome.score("real").value < outcome.score("real").high
     assert outcome.sizes == {"real": 6, "synthetic": 240, "both": 246}
     assert outcome.confusion("both").sum() == 5 * len(test.y)
     noise = made._replace(x=rng.normal(size=made.x.shape))
@@ -218,9 +218,9 @@ def test_good_synthetic_images_give_a_gain_and_noise_does_not(rng: np.random.Gen
 
 def test_synthetic_images_of_fields_not_drawn_are_left_out(rng: np.random.Generator) -> None:
     real, made, test = make_task(rng)
-    seen: list[Part] = []
+    seen: list[LabelledSet] = []
 
-    def learner(train: Part, x: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def learner(train: LabelledSet, x: np.ndarray, classes: int, seed: int) -> np.ndarray:
         seen.append(train)
         return linear(train, x, classes, seed)
 

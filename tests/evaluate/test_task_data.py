@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.workflows.evaluate.task_data import PARTS, read_parts
+from ssl_tilegen.workflows.evaluate.task_data import TASK_SETS, find_task_data
 from ssl_tilegen.workflows.labelled_images import read_labelled
 
 CLASSES = ("dots", "lines")
@@ -43,21 +43,22 @@ def augmented(folder: Path, splits: tuple[str, ...] = ("test", "train"), kinds: 
 def test_folders_by_part(tmp_path: Path, real: str, test: str) -> None:
     for name in (real, "synthetic", test):
         fill(tmp_path / name)
-    found = read_parts(tmp_path)
-    assert [len(found[part]) for part in PARTS] == [4, 4, 4] and found["test"].paths[0].is_relative_to(tmp_path / test)
+    found = find_task_data(tmp_path)
+    assert [len(found[part]) for part in TASK_SETS] == [4, 4, 4]
+    assert found["test"].paths[0].is_relative_to(tmp_path / test)
 
 
 def test_an_augmented_set_beside_the_real_ones_gives_its_train_split(tmp_path: Path) -> None:
     fill(tmp_path / "train")
     fill(tmp_path / "test")
     augmented(tmp_path / "synthetic", kinds=("synthetic",))
-    found = read_parts(tmp_path)["synthetic"]
+    found = find_task_data(tmp_path)["synthetic"]
     assert {path.parts[-3] for path in found.paths} == {"train"} and len(found) == 2
 
 
 @pytest.mark.parametrize("test", ["test", "val"])
 def test_what_augment_made_of_a_csv_with_splits(tmp_path: Path, test: str) -> None:
-    found = read_parts(augmented(tmp_path, (test, "train")))
+    found = find_task_data(augmented(tmp_path, (test, "train")))
     names = {part: [path.relative_to(tmp_path).as_posix() for path in own.paths] for part, own in found.items()}
     assert names["real"] == ["train/dots/dotstrain 1.png", "train/lines/linestrain 1.png"]
     assert names["synthetic"] == ["train/dots/dotstrain 1-s0.png", "train/lines/linestrain 1-s0.png"]
@@ -70,21 +71,21 @@ def test_groups_of_a_split_set_stay_those_of_its_manifest(tmp_path: Path) -> Non
     for part in ("real", "test"):
         fill(tmp_path / part)
     augmented(tmp_path / "synthetic", kinds=("synthetic",))
-    assert read_parts(tmp_path)["synthetic"].groups.tolist() == ["dots-train", "lines-train"]
+    assert find_task_data(tmp_path)["synthetic"].groups.tolist() == ["dots-train", "lines-train"]
 
 
 def test_layouts_that_cannot_be_told_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        read_parts(tmp_path / "none")
+        find_task_data(tmp_path / "none")
     fill(tmp_path / "plain" / "train")
     with pytest.raises(InputError, match="no synthetic in it"):
-        read_parts(tmp_path / "plain")
+        find_task_data(tmp_path / "plain")
     with pytest.raises(InputError, match="no real images of split train; make it with --originals link"):
-        read_parts(augmented(tmp_path / "bare", kinds=("synthetic",)))
+        find_task_data(augmented(tmp_path / "bare", kinds=("synthetic",)))
     with pytest.raises(InputError, match="splits a, b; name train and test"):
-        read_parts(augmented(tmp_path / "ab", ("a", "b")))
+        find_task_data(augmented(tmp_path / "ab", ("a", "b")))
     with pytest.raises(InputError, match="splits train; name train and test"):
-        read_parts(augmented(tmp_path / "alone", ("train",)))
+        find_task_data(augmented(tmp_path / "alone", ("train",)))
 
 
 def test_a_manifest_above_speaks_for_its_own_folders_only(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_small_network_learns_what_is_plain_and_is_kept(modules: dict[str, Mod
     rng = np.random.default_rng(0)
     y = np.arange(12) % 2
     x = rng.integers(0, 60, (12, 16, 16, 3)) + 120 * y[:, None, None, None]
-    part = learners.Part(x.astype(np.uint8), y, y.astype(str))
+    part = learners.LabelledSet(x.astype(np.uint8), y, y.astype(str))
     learn = learners.network("turned", tmp_path)
     said = learn(False, part, part.x, 2, 0)
     assert (said.argmax(1) == y).all() and np.allclose(said.sum(1), 1, atol=1e-5)

@@ -24,7 +24,7 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.errors import Interrupted, TilegenError
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.grids import EmbeddingGrid, Validity
-from ssl_tilegen.io.pyramid import ImageSpec, open_writer, part_of
+from ssl_tilegen.io.pyramid import ImageSpec, open_writer, unfinished_image
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.generate.job import LOOSE_ABOVE
@@ -104,7 +104,7 @@ def test_the_whole_grid_is_painted_beside_it_without_any_option(world: World) ->
     for name, file in (("map", "map-synthetic.tif"), ("slide", "slide-synthetic.ome.tif")):
         report = run(world, name, None, steps=1)  # type: ignore[arg-type]
         assert report.out == world.folder / file and report.out.is_file() and report.fit == "whole"
-        assert not part_of(report.out).exists() and report.seconds > 0 and report.network_calls > 0
+        assert not unfinished_image(report.out).exists() and report.seconds > 0 and report.network_calls > 0
     assert run(world, "picture", None, steps=1).out.name == "picture-synthetic.ome.tif"  # type: ignore[arg-type]
 
 
@@ -295,13 +295,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(kind: str, suffix: str, wo
     for stage, share in (("paint", 0.4), ("develop", 0.7)):
         with pytest.raises(Interrupted):
             run(world, "map", out, Stop(stage, share), **options)
-        assert not out.exists() and part_of(out).is_dir()
+        assert not out.exists() and unfinished_image(out).is_dir()
     last = Stop()
     run(world, "map", out, last, **options)
     assert {stage for stage, _ in last.seen} == {"develop"} and min(share for _, share in last.seen) > 0.7
     assert np.array_equal(tifffile.imread(out) if suffix != ".png" else pixels_of(out),
                           tifffile.imread(straight.out) if suffix != ".png" else pixels_of(straight.out))  # fmt: skip
-    assert not part_of(out).exists()
+    assert not unfinished_image(out).exists()
 
 
 def test_an_unfinished_run_of_other_settings_is_not_continued(world: World, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ssl_tilegen.config import EmbedSettings
-from ssl_tilegen.io.pyramid import part_of
+from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.workflows.embed.run import embed
 from tests.bundles import painting_bundle
 from tests.generate.test_generate_ranks import act, said
@@ -68,11 +68,11 @@ def test_killed_again_and_again(suffix: str, more: tuple[str, ...], world: Path,
     seconds, exits, mapped = finished(world, straight, *more), [], False
     for number in range(ROUNDS):
         job = started(world, out, *more)
-        while job.is_alive() and not part_of(out).exists():
+        while job.is_alive() and not unfinished_image(out).exists():
             time.sleep(0.005)
         if number == 0:  # the first is killed as soon as its latents lie in files, the others at any moment
             while job.is_alive() and not mapped:
-                mapped = has_mapped_files(job.pid, part_of(out))
+                mapped = has_mapped_files(job.pid, unfinished_image(out))
                 time.sleep(0.005)
         else:
             time.sleep(float(rng.uniform(0, 0.4 * seconds)))
@@ -87,7 +87,7 @@ def test_killed_again_and_again(suffix: str, more: tuple[str, ...], world: Path,
     assert set(exits) <= {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM, 0}, said(out, 0)
     if exits[-1] != 0:
         finished(world, out, *more)
-    assert (pixels_of(out) == pixels_of(straight)).all() and not part_of(out).exists()
+    assert (pixels_of(out) == pixels_of(straight)).all() and not unfinished_image(out).exists()
 
 
 def has_mapped_files(pid: int, folder: Path) -> bool:

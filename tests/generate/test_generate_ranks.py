@@ -19,7 +19,7 @@ from PIL import Image
 
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings
-from ssl_tilegen.io.pyramid import part_of
+from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.workflows.embed.run import embed
 from tests.bundles import painting_bundle
 
@@ -116,7 +116,7 @@ def test_many_processes_paint_what_one_does(kind, merge, update, ranks, launcher
     image = pixels_of(tmp_path / "one.png")
     assert many["size"] == one["size"] == [256, SIDE_PX] and image[300:, :150].std() > 5
     assert np.abs(pixels_of(tmp_path / "many.png") - image).max() <= 1
-    assert many["network_calls"] > one["network_calls"] and not part_of(tmp_path / "many.png").exists()
+    assert many["network_calls"] > one["network_calls"] and not unfinished_image(tmp_path / "many.png").exists()
 
 
 def test_stopped_and_killed_runs_go_on_with_any_number(world: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_stopped_and_killed_runs_go_on_with_any_number(world: Path, tmp_path: Pa
 
 
 def step_index_of(out: Path) -> int:
-    step_indices = [int(file.name.split(".")[-2]) for file in part_of(out).glob("latents.state.*")]
+    step_indices = [int(file.name.split(".")[-2]) for file in unfinished_image(out).glob("latents.state.*")]
     return min(step_indices, default=0)
 
 
@@ -159,7 +159,7 @@ def test_more_processes_than_rows_are_refused_by_all(world: Path, tmp_path: Path
     for process in processes:
         process.join(60)
     assert [p.exitcode for p in processes] == [1, 1] and "start at most 1" in said(tmp_path / "a.png", 0)
-    assert not part_of(tmp_path / "a.png").exists()
+    assert not unfinished_image(tmp_path / "a.png").exists()
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from ssl_tilegen.bundle.importers import recognise
 from ssl_tilegen.cli import main
 from ssl_tilegen.geometry import Lattice, Resolution, Size
 from ssl_tilegen.grids import EncoderFacts, GridData, GridSpec, SourceFacts, write_grid
-from ssl_tilegen.io.pyramid import part_of
+from ssl_tilegen.io.pyramid import unfinished_image
 from tests.bundle.importers.sources import lid_folder, pixcell_folder
 from tests.bundle.importers.states import PixCell, UNet, Vq, large_image_diffusion
 from tests.generate.test_generate_ranks import finish, start
@@ -120,11 +120,11 @@ def test_killed_and_resumed_to_the_same_bytes(name: str, recipe: str | None, wor
         finally:
             os._exit(0)
     deadline = time.monotonic() + 120
-    while not list(part_of(out).glob("latents.state.*")) and time.monotonic() < deadline:
+    while not list(unfinished_image(out).glob("latents.state.*")) and time.monotonic() < deadline:
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    saved, killed_early = list(part_of(out).glob("latents.state.*")), not out.exists()
+    saved, killed_early = list(unfinished_image(out).glob("latents.state.*")), not out.exists()
     run(*words(world, name, out, *how))
     assert saved and killed_early and np.array_equal(pixels_of(out), pixels_of(tmp_path / "straight.png"))
     assert pixels_of(out).std() > 5

@@ -20,8 +20,8 @@ from ssl_tilegen.grids import (
     SourceFacts,
     Validity,
     is_complete,
-    part_of,
     shards,
+    unfinished_grid,
     write_grid,
 )
 
@@ -65,7 +65,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     same(grid.read(), cells())
     window = Window(20, 30, 15, 25)
     same(grid.read(window), part(cells(), window))
-    assert not part_of(tmp_path / "a.zarr").exists()
+    assert not unfinished_grid(tmp_path / "a.zarr").exists()
 
 
 def test_the_layout_is_the_documented_one(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_finished_grid_is_replaced_only_on_request(tmp_path: Path) -> None:
     write_grid(path, SPEC, cells())
     with pytest.raises(OutputError, match="--overwrite"):
         write_grid(path, SPEC, cells())
-    part_of(path).exists()
+    unfinished_grid(path).exists()
     other = replace(cells(), tissue=np.zeros((40, 70), np.float16))
     assert not write_grid(path, SPEC, other, overwrite=True).read().tissue.any()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.zarr"]

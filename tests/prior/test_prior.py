@@ -219,7 +219,7 @@ def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
         generate(asked_for)
     scene.rmdir()
     with pytest.raises(OutputError, match=r"g\.scene\.png: cannot be written"):  # comes while the grid is sampled
-        generate(asked_for, lambda stage, *_: scene.mkdir(exist_ok=True) if stage == "draw" else None)
+        generate(asked_for, lambda stage, *_: scene.mkdir(exist_ok=True) if stage == "sample prior" else None)
     assert not (tmp_path / "g.zarr").exists()
     scene.rmdir()
     generate(asked_for)

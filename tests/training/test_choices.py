@@ -145,7 +145,7 @@ def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base
     config = runs.write_config(base, "autoencoder", text, f"autoencoder-{kind}")
     train("autoencoder", config, tmp_path, device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
-    assert {"features", "critic", "maker"} <= lines[0].keys()
+    assert {"features", "discriminator", "generator"} <= lines[0].keys()
     assert {"fixed_psnr", "fixed_ssim", "rfd"} <= lines[-1].keys() and lines[-1]["rfd"] > 0
     train("denoiser", runs.write_config(base, "denoiser"), tmp_path, device="cpu")
     bundle = ModelBundle.load(tmp_path / "bundle")

@@ -82,7 +82,7 @@ def test_the_sketch_says_more_of_the_latents_than_their_mean(trained):
     for scene in scenes:
         (row, col), cells = scene.grids[0].corner_px, scene.grids[0].cells.astype(np.float32)
         with torch.no_grad():
-            sketch = bundle.denoiser.unfold(torch.from_numpy(cells))
+            sketch = bundle.denoiser.decode_cells(torch.from_numpy(cells))
         sketch = sketch.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).numpy()
         under = scene.latents[:, row // 8 :, col // 8 :][:, : sketch.shape[1], : sketch.shape[2]].astype(np.float32)
         mean, scale = (np.array(v)[:, None, None] for v in (bundle.info.latent_mean, bundle.info.latent_scale))

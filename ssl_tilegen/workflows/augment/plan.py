@@ -47,7 +47,7 @@ def plan_sheets(originals: Sequence[Original], settings: AugmentSettings, per_sh
     """All sheets of a run, in a fixed order: an image's samples follow each other."""
     stems = _stems(originals)
     partners = _partners(originals) if settings.mix else {}
-    piles: dict[tuple[Size, str], list[Sample]] = defaultdict(list)
+    by_size: dict[tuple[Size, str], list[Sample]] = defaultdict(list)
     for index, original in enumerate(originals):
         for k in range(settings.per_image):
             seed = sample_seed(settings.seed, original.name, k)
@@ -55,12 +55,12 @@ def plan_sheets(originals: Sequence[Original], settings: AugmentSettings, per_sh
             partner = others[seed % len(others)] if others else None
             suffix = _LARGE.get(original.level, settings.suffix)
             file = "/".join(filter(None, (original.split, original.label, f"{stems[index]}-s{k}{suffix}")))
-            piles[original.size, original.level].append(Sample(index, k, seed, partner, file))
+            by_size[original.size, original.level].append(Sample(index, k, seed, partner, file))
     return [
-        Sheet(tuple(pile[first : first + step]), size, level)
-        for (size, level), pile in piles.items()
+        Sheet(tuple(batch[first : first + step]), size, level)
+        for (size, level), batch in by_size.items()
         for step in [per_sheet if level == "patch" else 1]
-        for first in range(0, len(pile), step)
+        for first in range(0, len(batch), step)
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_tilegen.config import AugmentSettings
-from ssl_tilegen.errors import PartialFailure, told_failures
+from ssl_tilegen.errors import PartialFailure, failures_line
 from ssl_tilegen.metrics.votes import Votes, class_votes
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.table_cells import defused_row
@@ -69,8 +69,8 @@ class AugmentReport:
             return printable(f"{self.out}: finished before")
         rate = f"{self.seconds:.1f} s, {self.per_s:.2f} images/s"
         if self.status != "done":
-            told = f"{self.out}: {self.status}, {self.painted} images painted here in {rate}; others hold the rest"
-            return printable(told)
+            line = f"{self.out}: {self.status}, {self.painted} images painted here in {rate}; others hold the rest"
+            return printable(line)
         kept = ", ".join(f"{count} {label}" for label, count in self.kept.items())
         dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items() if count)
         gone = f", dropped {dropped}" if dropped else ""
@@ -91,7 +91,7 @@ class AugmentIncomplete(PartialFailure):
     def __init__(self, report: AugmentReport) -> None:
         total = len(report.failed) + sum(report.originals.values())
         failed = [(failure.name, failure.error) for failure in report.failed]
-        super().__init__(told_failures(failed, total, total - len(failed), "images"))
+        super().__init__(failures_line(failed, total, total - len(failed), "images"))
         self.reports = [report]
 
 

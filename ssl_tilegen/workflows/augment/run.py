@@ -37,7 +37,7 @@ from ssl_tilegen.workflows.augment.report import (
     summarise,
     write_manifest,
 )
-from ssl_tilegen.workflows.augment.store import PART_NAMES, Store, part_of
+from ssl_tilegen.workflows.augment.store import PART_NAMES, Store, run_folder
 from ssl_tilegen.workflows.model_paths import model_inputs
 
 FACTS = "augment.json"
@@ -53,29 +53,29 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     """
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
-    out, share = require_name(settings.out or default_output(source)), settings.shard or worker_shard()
-    _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, share)
-    check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
+    out, shard = require_name(settings.out or default_output(source)), settings.shard or worker_shard()
+    _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, shard)
+    check_output(Output(out, marks.augmented), overwrite=settings.overwrite or shard[1] > 1)
     sampled = settings.mpp is not None or settings.gsd is not None
     originals = read_originals(source, settings.level, progress, sampled=sampled)
     if not source.is_dir():
-        _check_paths([Input(image.path, "a image of the data set") for image in originals.images], out, share)
+        _check_paths([Input(image.path, "a image of the data set") for image in originals.images], out, shard)
     if settings.gated:
         check_groups(originals.images)
     painter = _painter(originals.images, settings)
     sheets = plan_sheets(originals.images, settings, per_sheet=settings.batch or _per_sheet(painter))
     key = _key(painter, originals, sheets)
     report = AugmentReport(out, "finished before", originals.classes(), 0, failed=originals.failed)
-    if not _finished(out, key, settings, share):
-        with lock(out, share) as held:
-            check_output(Output(out, marks.augmented), overwrite=settings.overwrite or share[1] > 1)
+    if not _finished(out, key, settings, shard):
+        with lock(out, shard) as held:
+            check_output(Output(out, marks.augmented), overwrite=settings.overwrite or shard[1] > 1)
             if held.alone:
                 sweep(out.parent, out.name)
             store = Store(out, key, restart=settings.restart and held.alone)
             try:
-                painted = _paint_all(painter, sheets, store, share, progress)
+                painted = _paint_all(painter, sheets, store, shard, progress)
             except (BudgetError, ResolutionError):
-                if share[1] == 1 and not any(map(store.done, range(len(sheets)))):
+                if shard[1] == 1 and not any(map(store.done, range(len(sheets)))):
                     store.discard()
                 raise
             held.check()
@@ -87,10 +87,10 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     return report
 
 
-def _check_paths(inputs: Sequence[Input], out: Path, share: Share) -> None:
+def _check_paths(inputs: Sequence[Input], out: Path, shard: Share) -> None:
     """Errors of one line where the output would meet what is read, or something foreign is in its way."""
-    part = Output(part_of(out), marks.work(PART_NAMES), role="work")
-    own_lock = Output(lock_file(out, share), marks.lock, role="work")
+    part = Output(run_folder(out), marks.work(PART_NAMES), role="work")
+    own_lock = Output(lock_file(out, shard), marks.lock, role="work")
     refuse_meetings(inputs, [Output(out, marks.augmented), part, own_lock])
     check_output(part)
     for each in inputs:
@@ -124,9 +124,9 @@ def _per_sheet(painter: Painter) -> int:
     return max(1, _STACK_PX.get(painter.bundle.device.type, _STACK_PX["cpu"]) // max(sizes))
 
 
-def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, share: Share, progress: Progress) -> int:
+def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, shard: Share, progress: Progress) -> int:
     """Paint this process's sheets that are not done yet; how many images that were."""
-    index, count = share
+    index, count = shard
     mine = [number for number in range(len(sheets)) if number % count == index and not store.done(number)]
     total, painted = sum(len(sheets[number].samples) for number in mine), 0
     for number in mine:
@@ -211,7 +211,7 @@ def _key(painter: Painter, originals: Originals, sheets: Sequence[Sheet]) -> str
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
-def _finished(out: Path, key: str, settings: AugmentSettings, share: Share) -> bool:
+def _finished(out: Path, key: str, settings: AugmentSettings, shard: Share) -> bool:
     """Whether other shards have finished just this run. OutputError where something else has the name."""
     if not out.exists() or settings.overwrite:
         return False
@@ -219,6 +219,6 @@ def _finished(out: Path, key: str, settings: AugmentSettings, share: Share) -> b
         same = json.loads((out / FACTS).read_text()).get("key") == key
     except (OSError, ValueError, AttributeError):
         same = False
-    if same and share[1] > 1:
+    if same and shard[1] > 1:
         return True
     raise OutputError(f"{out}: exists; choose another -o or give --overwrite")

@@ -37,7 +37,7 @@ class Store:
     """The unfinished output of ``out``. OutputError where another run's is in the way."""
 
     def __init__(self, out: Path, key: str, *, restart: bool) -> None:
-        self.out, self.part = out, part_of(out)
+        self.out, self.part = out, run_folder(out)
         self.folder, self._records = self.part / "out", self.part / "sheets"
         plan = self.part / "plan.json"
         try:
@@ -89,7 +89,7 @@ class Store:
         marks.remove_work(self.part, PART_NAMES)
 
 
-def part_of(out: Path) -> Path:
+def run_folder(out: Path) -> Path:
     """Where an unfinished output lies."""
     return out.with_name(f"{out.name}.part")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ssl_tilegen.config import EmbedSettings
-from ssl_tilegen.grids import part_of
+from ssl_tilegen.grids import unfinished_grid
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.locks import Share, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
@@ -18,7 +18,7 @@ from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 PREVIEW, OUTLINES = ".embed-preview.png", ".geojson"
 
 
-def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, share: Share) -> None:
+def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Share) -> None:
     """Before anything is written: no output of the whole run is one of its inputs, or another output, and its table
     may be written. What lies at each job's own outputs is looked at by `check_job`."""
     own = option_of_grid(settings)
@@ -26,8 +26,8 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, share: Share) -
         require_name(job.grid, own)
     require_name(settings.summary or Path("none"), "--summary")
     written = [output for job in jobs for output in outputs_of(job, settings, own)]
-    written += [Output(lock_file(job.grid, share), marks.never, own, "work") for job in jobs]
-    table = summary_path(settings, share)
+    written += [Output(lock_file(job.grid, shard), marks.never, own, "work") for job in jobs]
+    table = summary_path(settings, shard)
     summary = [Output(table, marks.table(COLUMNS), "--summary", "side")] if table else []
     read = list(_inputs(jobs, settings))
     for each in read:
@@ -50,7 +50,7 @@ def check_job(job: EmbedJob, settings: EmbedSettings) -> None:
 def outputs_of(job: EmbedJob, settings: EmbedSettings, option: str = "-o") -> Iterator[Output]:
     """The grid of an image, its unfinished form, and what is asked for beside it."""
     yield Output(job.grid, marks.grid, option)
-    yield Output(part_of(job.grid), marks.grid, option, "work")
+    yield Output(unfinished_grid(job.grid), marks.grid, option, "work")
     if settings.preview:
         yield Output(job.beside(PREVIEW), marks.preview("embed", job.grid.name), "--preview", "side")
     if settings.geojson:

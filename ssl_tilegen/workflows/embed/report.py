@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.config import EmbedSettings
-from ssl_tilegen.errors import OutputError, PartialFailure, told_failures
+from ssl_tilegen.errors import OutputError, PartialFailure, failures_line
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.uri import Source
 from ssl_tilegen.system import atomic
@@ -74,16 +74,16 @@ class EmbedIncomplete(PartialFailure):
         lost = [report for report in reports if report.status == "failed"]
         failed = [(str(report.input), str(report.error).replace(str(report.grid), "the grid")) for report in lost]
         done = sum(report.status in ("done", "skipped") for report in reports)
-        super().__init__(told_failures(failed, len(reports), done, "inputs"))
+        super().__init__(failures_line(failed, len(reports), done, "inputs"))
         self.reports = list(reports)
 
 
-def summary_path(settings: EmbedSettings, share: tuple[int, int]) -> Path | None:
+def summary_path(settings: EmbedSettings, shard: tuple[int, int]) -> Path | None:
     """Where the table goes: --summary, else into --out-dir; each of many processes has its own."""
     path = settings.summary or (settings.out_dir and settings.out_dir / "embed-summary.csv")
-    if path is None or share[1] == 1:
+    if path is None or shard[1] == 1:
         return path or None
-    return path.with_name(f"{path.stem}.{share[0]}-of-{share[1]}{path.suffix}")
+    return path.with_name(f"{path.stem}.{shard[0]}-of-{shard[1]}{path.suffix}")
 
 
 def write_summary(path: Path, reports: Sequence[EmbedReport]) -> None:

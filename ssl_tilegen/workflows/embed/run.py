@@ -42,15 +42,15 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     """
     jobs = find_jobs(inputs, settings)
     many = len(jobs) > 1 or settings.list is not None
-    share = settings.shard or worker_shard(array=many)
-    check_run(jobs, settings, share)
-    mine, split = _deal(jobs, share)
+    shard = settings.shard or worker_shard(array=many)
+    check_run(jobs, settings, shard)
+    mine, split = _deal(jobs, shard)
     attempt = _attempt if many else _outright
     reports: dict[EmbedJob, EmbedReport] = {}
     try:
         _embed_all(mine, settings, split, attempt, progress, reports)
     finally:
-        if (table := summary_path(settings, share)) and reports:
+        if (table := summary_path(settings, shard)) and reports:
             write_summary(table, [reports[job] for job in mine if job in reports])
     if any(report.status == "failed" for report in reports.values()):
         raise EmbedIncomplete([reports[job] for job in mine])
@@ -159,10 +159,10 @@ def _refuse_unreadable(job: EmbedJob, writer: GridWriter, counts: dict[str, int]
         raise InputError(f"{job.image}: none of its {lost} cells can be read; the file is damaged, copy it again")
 
 
-def _deal(jobs: list[EmbedJob], share: Share) -> tuple[list[EmbedJob], Share]:
+def _deal(jobs: list[EmbedJob], shard: Share) -> tuple[list[EmbedJob], Share]:
     """This process's images, and its shard of the shards of each."""
-    index, count = share
-    return (jobs, share) if len(jobs) < count else (jobs[index::count], (0, 1))
+    index, count = shard
+    return (jobs, shard) if len(jobs) < count else (jobs[index::count], (0, 1))
 
 
 def settled(job: EmbedJob, settings: EmbedSettings) -> EmbedReport | None:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from ssl_tilegen import __version__
-from ssl_tilegen.metrics.usefulness import Learner, Part
+from ssl_tilegen.metrics.usefulness import LabelledSet, Learner
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 
 
@@ -16,7 +16,7 @@ def cached_outcome(learner: Learner, how: str, cache: FeatureCache | None) -> Le
     if cache is None:
         return learner
 
-    def said(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def said(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         cached = cache.cached(_key(how, train, test, classes, seed), ["said"])
         if cached.last + 1 < len(test):
             cached.add(np.arange(len(test)), {"said": learner(train, test, classes, seed)})
@@ -25,7 +25,7 @@ def cached_outcome(learner: Learner, how: str, cache: FeatureCache | None) -> Le
     return said
 
 
-def _key(how: str, train: Part, test: np.ndarray, classes: int, seed: int) -> str:
+def _key(how: str, train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> str:
     key = hashlib.sha256(f"{__version__}\0{how}\0{classes}\0{seed}\0{train.y.tolist()}".encode())
     for images in (train.x, test):  # of one array each where they differ in size
         for one in images if images.dtype == object else [images]:

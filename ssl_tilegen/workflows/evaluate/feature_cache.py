@@ -1,6 +1,6 @@
 """Vectors that are kept while `evaluate` runs, so that the same command goes on after it was stopped.
 
-Beside the report: ``NAME.html.part/KEY/N.npz``, one file per pile of windows, written under a temporary name. KEY says
+Beside the report: ``NAME.html.part/KEY/N.npz``, one file per batch of windows, written under a temporary name. KEY says
 which windows of which files were seen by which encoders; a changed file has another key.
 """
 

@@ -49,7 +49,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
         _header(report),
         _warnings(report),
         _headlines(report.figures),
-        _section("Figures", _score_table(report.figures), _HOW) if report.figures else "",
+        _section("Scores", _score_table(report.figures), _HOW) if report.figures else "",
         _section("Where the sets lie", _plots(report, evidence), _PLOTS) if evidence.features else "",
         _task(report.task) if report.task else "",
         _condition(report),
@@ -115,7 +115,7 @@ def _card(f: Score) -> str:
 
 
 def _score_table(figures: Sequence[Score]) -> str:
-    head = ("figure", "features", "D", "n real", "n synth.", "value", "95 % interval", "good", "real-real", "matched",
+    head = ("score", "features", "D", "n real", "n synth.", "value", "95 % interval", "good", "real-real", "matched",
             "at n", "after")  # fmt: skip
     rows = []
     for f in figures:

@@ -26,7 +26,7 @@ def check_run(settings: EvaluateSettings) -> None:
     check_paths(_inputs(settings), _outputs(settings), overwrite=settings.overwrite)
 
 
-def part_of(report: Path) -> Path:
+def cache_folder(report: Path) -> Path:
     """Where what is needed to go on is kept until the report is whole."""
     return report.with_name(f"{report.name}.part")
 
@@ -46,5 +46,5 @@ def _outputs(settings: EvaluateSettings) -> Iterator[Output]:
     if settings.report and settings.json_path:
         yield Output(settings.report, marks.report_html, "--report")
         yield Output(settings.json_path, marks.report_json, "--report-json")
-        yield Output(part_of(settings.report), marks.work(PART_NAMES), "--report", "work")
+        yield Output(cache_folder(settings.report), marks.work(PART_NAMES), "--report", "work")
         yield Output(lock_file(settings.report), marks.lock, "--report", "work")

@@ -35,7 +35,7 @@ class EvaluateReport:
     sets: dict[str, SetFacts]
     window_px: int | None
     resolution: str | None
-    figures: tuple[Score, ...]
+    figures: tuple[Score, ...]  # the scores, by the name that the JSON report has for them
     condition: Condition | None
     task: TaskReport | None
     warnings: tuple[str, ...]

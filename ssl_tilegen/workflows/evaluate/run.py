@@ -39,7 +39,7 @@ from ssl_tilegen.workflows.evaluate.image_sets import (
 )
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, scores_of_large_images
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
-from ssl_tilegen.workflows.evaluate.paths import check_run, part_of
+from ssl_tilegen.workflows.evaluate.paths import cache_folder, check_run
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
 from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, metrics_named, scores_of, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
@@ -91,7 +91,7 @@ def _held(settings: EvaluateSettings) -> Iterator[tuple[FeatureCache, Held | Non
         return
     with lock(path, option="--report") as held:
         sweep(path.parent, path.name)
-        yield FeatureCache(part_of(path), restart=settings.restart), held
+        yield FeatureCache(cache_folder(path), restart=settings.restart), held
 
 
 def _where_it_stopped(cache: FeatureCache) -> str:

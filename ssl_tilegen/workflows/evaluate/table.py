@@ -65,9 +65,9 @@ def _scores(figures: tuple[Score, ...], caption: str) -> Table:
     from rich.table import Table
 
     out = Table(title=f"real against synthetic, {caption}", title_justify="left")
-    for head in ("figure", "features", "dim", "n real/synth.", "value", "95 % interval", "good", "real-real",
+    for head in ("score", "features", "dim", "n real/synth.", "value", "95 % interval", "good", "real-real",
                  "synth. at that n"):  # fmt: skip
-        out.add_column(head, justify="left" if head in ("figure", "features", "good") else "right")
+        out.add_column(head, justify="left" if head in ("score", "features", "good") else "right")
     for f in figures:
         out.add_row(f.title, f.features, str(f.dim), f"{f.n_real}/{f.n_synthetic}", number(f.value),
                     span(f.low, f.high), f.better, number(f.baseline), number(f.matched))  # fmt: skip

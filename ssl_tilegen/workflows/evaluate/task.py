@@ -11,7 +11,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
-from ssl_tilegen.metrics.usefulness import ARMS, Learner, Outcome, Part, compare
+from ssl_tilegen.metrics.usefulness import ARMS, LabelledSet, Learner, Outcome, compare
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
@@ -26,7 +26,7 @@ from ssl_tilegen.workflows.evaluate.image_sets import (
     places,
     windows,
 )
-from ssl_tilegen.workflows.evaluate.task_data import read_parts
+from ssl_tilegen.workflows.evaluate.task_data import find_task_data
 from ssl_tilegen.workflows.labelled_images import Labelled
 
 _CLASSIFIER_PX = 64
@@ -63,14 +63,14 @@ class TaskReport:
 
 
 @dataclass(frozen=True)
-class Sets:
+class TaskData:
     """The three parts of a task with features per image: ``vectors`` by encoder (mean over windows), ``bags`` (the
     windows' own vectors), ``pixels`` (N, S, S, 3)."""
 
     labelled: dict[str, Labelled]
-    vectors: dict[str, dict[str, Part]]
-    bags: dict[str, dict[str, Part]]
-    pixels: dict[str, Part]
+    vectors: dict[str, dict[str, LabelledSet]]
+    bags: dict[str, dict[str, LabelledSet]]
+    pixels: dict[str, LabelledSet]
     skipped: tuple[tuple[Path, str], ...]
     large: bool
 
@@ -97,24 +97,24 @@ def run_task(
                           seeds=settings.seeds, per_class=_per_class(settings), tick=tick)  # fmt: skip
         rows += _rows(outcome, model, features, parts)
         table = _seen_by_real(learner, parts, len(classes), settings.seed)
-        judged.append((outcome.figure("real", rounds=2).value, f"{model}, {features}", table))
+        judged.append((outcome.score("real", rounds=2).value, f"{model}, {features}", table))
     _, judge, table = max(judged, key=lambda found: found[0])
     return TaskReport(classes, settings.seeds, tuple(rows), table, judge, sets.skipped, sets.large)
 
 
 def read_task(
     folder: Path, settings: EvaluateSettings, progress: Progress = silent, cache: FeatureCache | None = None
-) -> Sets:  # fmt: skip
+) -> TaskData:  # fmt: skip
     """Find the parts of ``folder`` and describe their images."""
-    found = read_parts(folder)
+    found = find_task_data(folder)
     images = {part: described(folder / part, _files(own), if_unknown=settings.resolution)
               for part, own in found.items()}  # fmt: skip
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window)
     encoders = load_encoders(settings, side)
-    vectors: dict[str, dict[str, Part]] = {name: {} for name in encoders}
-    bags: dict[str, dict[str, Part]] = {name: {} for name in encoders}
-    pixels: dict[str, Part] = {}
+    vectors: dict[str, dict[str, LabelledSet]] = {name: {} for name in encoders}
+    bags: dict[str, dict[str, LabelledSet]] = {name: {} for name in encoders}
+    pixels: dict[str, LabelledSet] = {}
     for part, own in images.items():
         labels = _labels(found[part])
         at, groups = places(own, side, resolution)
@@ -127,7 +127,7 @@ def read_task(
         if "finetuned" in settings.task_models:
             pixels[part] = _pixels(own, side, resolution, labels, settings)
     large = all(is_large(image, side, resolution) for image in images["real"].images)
-    return Sets(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
+    return TaskData(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
 
 
 def _files(own: Labelled) -> list[tuple[Path, str]]:
@@ -140,7 +140,7 @@ def _labels(own: Labelled) -> dict[str, tuple[int, str]]:
     return {str(path): (int(y), f"{own.classes[y]}/{group}") for path, y, group in each}
 
 
-def _bagged(x: np.ndarray, names: list[str], labels: dict[str, tuple[int, str]]) -> Part:
+def _bagged(x: np.ndarray, names: list[str], labels: dict[str, tuple[int, str]]) -> LabelledSet:
     """Windows' vectors gathered by image: ``x`` is an object array of (N_i, D)."""
     order = list(dict.fromkeys(names))
     index = {name: i for i, name in enumerate(order)}
@@ -148,16 +148,16 @@ def _bagged(x: np.ndarray, names: list[str], labels: dict[str, tuple[int, str]])
     bags = np.empty(len(order), object)
     for i in range(len(order)):
         bags[i] = x[at == i] if len(order) < len(names) else x[i : i + 1]
-    return Part(bags, np.array([labels[n][0] for n in order]), np.array([labels[n][1] for n in order]))
+    return LabelledSet(bags, np.array([labels[n][0] for n in order]), np.array([labels[n][1] for n in order]))
 
 
-def _averaged(bags: Part) -> Part:
+def _averaged(bags: LabelledSet) -> LabelledSet:
     return bags._replace(x=np.stack([bag.mean(0) for bag in bags.x]))
 
 
 def _pixels(
     own: ImageSet, side: int, resolution: object, labels: dict[str, tuple[int, str]], settings: EvaluateSettings
-) -> Part:
+) -> LabelledSet:
     """The first usable window of every image, `_CLASSIFIER_PX` wide."""
     from PIL import Image as Pillow
 
@@ -168,15 +168,15 @@ def _pixels(
         if name not in seen:
             small = Pillow.fromarray(rgb).resize((_CLASSIFIER_PX, _CLASSIFIER_PX), Pillow.Resampling.BOX)
             seen[name] = np.asarray(small)
-    return Part(np.stack(list(seen.values())), np.array([labels[n][0] for n in seen]),
+    return LabelledSet(np.stack(list(seen.values())), np.array([labels[n][0] for n in seen]),
                 np.array([labels[n][1] for n in seen]))  # fmt: skip
 
 
 def _learners(
-    settings: EvaluateSettings, sets: Sets, cache: FeatureCache | None
-) -> dict[tuple[str, str], tuple[Learner, dict[str, Part]]]:  # fmt: skip
+    settings: EvaluateSettings, sets: TaskData, cache: FeatureCache | None
+) -> dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]]:  # fmt: skip
     """(model, features) -> what trains it, and on what; what those that take long say is kept in ``cache``."""
-    found: dict[tuple[str, str], tuple[Learner, dict[str, Part]]] = {}
+    found: dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]] = {}
     for name, parts in sets.vectors.items():
         if "linear" in settings.task_models:
             found["linear probe", name] = (lambda t, x, c, s: linear_probe(t.x, t.y, x, c)), parts
@@ -189,7 +189,7 @@ def _learners(
     return found
 
 
-def _mil(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def _mil(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
     from ssl_tilegen.training.mil import fit_mil
 
     return fit_mil(list(train.x), train.y, classes, seed)(list(test))
@@ -203,24 +203,24 @@ def _fine_tuner(settings: EvaluateSettings, cache: FeatureCache | None) -> Learn
     bundle = ModelBundle.load(settings.model, device)
     how = ClassifierSettings(steps=settings.task_steps)
 
-    def learn(train: Part, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    def learn(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         return fine_tuned(bundle.encoder, train.x, train.y, classes, seed, how, device)(test)
 
     return cached_outcome(learn, f"finetuned {bundle.hash} {how}", cache)
 
 
-def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, Part]) -> list[TaskRow]:
+def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, LabelledSet]) -> list[TaskRow]:
     test = parts["test"]
     dim = test.x.shape[1] if test.x.ndim == 2 else test.x[0].shape[-1] if test.x.dtype == object else _CLASSIFIER_PX
     return [
         TaskRow(model, features, dim, arm, outcome.sizes[arm], len(test.y), len(np.unique(test.groups)),
-                outcome.figure(arm), outcome.figure(arm, "balanced"), outcome.figure(arm, "auc"),
+                outcome.score(arm), outcome.score(arm, "balanced"), outcome.score(arm, "auc"),
                 None if arm == "real" else outcome.gain(arm, "real"))
         for arm in ARMS
     ]  # fmt: skip
 
 
-def _seen_by_real(learner: Learner, parts: dict[str, Part], classes: int, seed: int) -> np.ndarray:
+def _seen_by_real(learner: Learner, parts: dict[str, LabelledSet], classes: int, seed: int) -> np.ndarray:
     """Synthetic images classified by a model trained on all real ones: counts, row = the label they carry."""
     from ssl_tilegen.metrics.probes import confusion
 

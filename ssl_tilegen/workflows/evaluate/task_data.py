@@ -19,7 +19,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.image_files import is_image
 from ssl_tilegen.workflows.labelled_images import MANIFEST, Labelled, read_labelled, read_manifest
 
-PARTS = ("real", "synthetic", "test")
+TASK_SETS = ("real", "synthetic", "test")
 _NAMES = {"real": ("real", "train"), "synthetic": ("synthetic",), "test": ("test", "val")}
 _TRAIN, _TEST = ("train",), ("test", "val")
 _TAKES = (
@@ -28,11 +28,14 @@ _TAKES = (
 )
 
 
-def read_parts(folder: Path) -> dict[str, Labelled]:
-    """Part -> its labelled images, all with the classes of the real ones. InputError where one cannot be told."""
+def find_task_data(folder: Path) -> dict[str, Labelled]:
+    """The labelled images of each of ``TASK_SETS``, all with the classes of the real ones.
+
+    InputError where a set is missing, or its classes are not those of the real images.
+    """
     if not folder.is_dir():
         raise InputError(f"--task {folder}: no such folder; {_TAKES}")
-    places = {part: _place(folder, part) for part in PARTS}
+    places = {part: _place(folder, part) for part in TASK_SETS}
     rows = [row for row in read_manifest(folder).values() if row.get("kind")]
     if rows and not all(places.values()):
         return _from_manifest(folder, rows)

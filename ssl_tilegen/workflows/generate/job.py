@@ -18,7 +18,7 @@ from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.grids import DRAWN, EmbeddingGrid, GridData, GridSpec, Validity
+from ssl_tilegen.grids import PRIOR_SAMPLED, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.workflows.generate.inpainting import Inpainting, check_lossless, open_inpainting
@@ -43,8 +43,8 @@ class Repaint:
 
     def of(self, job: PaintJob) -> PaintJob:
         """``job`` as a repainting, which its output says."""
-        told = {**job.image.provenance, "strength": self.strength}
-        return replace(job, image=replace(job.image, provenance=told), repaint=self)
+        provenance = {**job.image.provenance, "strength": self.strength}
+        return replace(job, image=replace(job.image, provenance=provenance), repaint=self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def prepare(settings: GenerateSettings, bundle: ModelBundle, planned: EmbeddingG
     A dry run reads no embeddings, so that large ones are planned in little memory; ``planned`` is its grid where there
     is none yet.
     """
-    assert settings.grid is not None  # drawn before
+    assert settings.grid is not None  # a prior's grid is sampled before
     grid = planned or EmbeddingGrid.open(settings.grid)
     size, view = settings.size or grid.spec.lattice.size, grid.spec.lattice.size
     check_pixels(size.rows, size.cols, "--size" if settings.size else str(grid.path))
@@ -87,7 +87,7 @@ def prepare(settings: GenerateSettings, bundle: ModelBundle, planned: EmbeddingG
         grid.spec, cells, size=settings.size or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
         least_px=bundle.info.window_px,
     )  # fmt: skip
-    how = sampling(settings, bundle, placement, drawn=grid.spec.source.kind == DRAWN)
+    how = sampling(settings, bundle, placement, is_sampled=grid.spec.source.kind == PRIOR_SAMPLED)
     inpainting = open_inpainting(settings.keep, placement.window, grid.spec) if settings.keep else None
     facts = {} if settings.dry_run else provenance(bundle, grid, cells, placement, how, inpainting)
     field = condition_field(grid.spec, cells, bundle, placement, codes_only=settings.dry_run)
@@ -144,13 +144,13 @@ def _usable_cells(grid: EmbeddingGrid, *, codes_only: bool) -> GridData:
 def _size_asked(spec: GridSpec) -> Size | None:
     """Of a sampled grid: the size that it was sampled for, where whole cells are more."""
     source = spec.source
-    return source.size_px if source.kind == DRAWN and source.size_px != spec.lattice.size else None
+    return source.size_px if source.kind == PRIOR_SAMPLED and source.size_px != spec.lattice.size else None
 
 
 def sampling(
-    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, drawn: bool
+    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, is_sampled: bool
 ) -> SynthesisSettings:
-    """The settings given, and the bundle's for the others; ``drawn``: a prior sampled the grid."""
+    """The settings given, and the bundle's for the others; ``is_sampled``: a prior sampled the grid."""
     own, window, recipe = bundle.info.sampling, bundle.window_lat, _recipe(settings, bundle)
     chosen: dict[str, Any] = {
         name: getattr(own, name) if getattr(settings, name) is None else getattr(settings, name)
@@ -159,7 +159,7 @@ def sampling(
     if recipe:
         chosen = {"steps": recipe.steps, "update": recipe.update, "guidance": recipe.guidance}
         chosen |= {"guidance_interval": (0.0, 1.0), "feather": False}
-    layout = settings.layout if settings.layout != "auto" else _layout(placement, drawn)
+    layout = settings.layout if settings.layout != "auto" else _layout(placement, is_sampled)
     call = settings.batch * window**2 if settings.batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
     return SynthesisSettings(
         **chosen,
@@ -189,12 +189,12 @@ def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
     return bundle.info.recipes[settings.recipe]
 
 
-def _layout(placement: Placement, drawn: bool) -> str:
+def _layout(placement: Placement, is_sampled: bool) -> str:
     """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
     its own size, loose where a prior sampled it, which knows what lies somewhere better than where exactly."""
     if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
         return "free"
-    return "loose" if drawn else "exact"
+    return "loose" if is_sampled else "exact"
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
@@ -270,7 +270,7 @@ def _image(
 
 def _remarks(spec: GridSpec, bundle: ModelBundle) -> list[str]:
     """Where the grid is not what the bundle was trained for."""
-    remarks = list(spec.source.remarks) if spec.source.kind == DRAWN else []
+    remarks = list(spec.source.remarks) if spec.source.kind == PRIOR_SAMPLED else []
     own = spec.resolution
     known = [value for value, unit in bundle.info.resolutions.values() if own and unit == own.unit]
     if own and known and not any(0.8 <= own.value / value <= 1.25 for value in known):

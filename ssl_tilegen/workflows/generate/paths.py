@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_tilegen.config import GenerateSettings
-from ssl_tilegen.grids import part_of as grid_part
+from ssl_tilegen.grids import unfinished_grid
 from ssl_tilegen.io.npy_vectors import file_of
 from ssl_tilegen.io.pyramid import check_suffix, outputs_of
 from ssl_tilegen.io.uri import source_of
@@ -66,10 +66,10 @@ def _outputs(settings: GenerateSettings, out: Path) -> Iterator[Output]:
         yield Output(preview_of(out), marks.preview("generate", out.name), "--preview", "side")
     if settings.grid is None:
         yield Output(hidden_grid(out), marks.grid, role="work")
-        yield Output(grid_part(hidden_grid(out)), marks.grid, role="work")
+        yield Output(unfinished_grid(hidden_grid(out)), marks.grid, role="work")
     if settings.save_grid:
         yield Output(settings.save_grid, marks.grid, "--save-grid", "side")
-        yield Output(grid_part(settings.save_grid), marks.grid, "--save-grid", "work")
+        yield Output(unfinished_grid(settings.save_grid), marks.grid, "--save-grid", "work")
         scene = scene_beside(settings.save_grid)
         yield Output(scene, marks.image, "--save-grid", "side")
         yield Output(legend_of(scene), marks.legend_of(scene), "--save-grid", "side")

@@ -18,7 +18,7 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.errors import Interrupted, OutputError, SettingError, TilegenError
 from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
-    DRAWN,
+    PRIOR_SAMPLED,
     EmbeddingGrid,
     EncoderFacts,
     GridData,
@@ -181,14 +181,14 @@ def _make_grid(
     spec = _spec(request, bundle)
     if distributed_environment().rank > 0:
         return _await_grid(path, spec)
-    is_kept = path == settings.save_grid
-    if path.exists() and (is_kept or not settings.restart):
+    is_saved = path == settings.save_grid
+    if path.exists() and (is_saved or not settings.restart):
         if is_grid(path) and _same(EmbeddingGrid.open(path).spec, spec):
             return
-        if is_kept and not settings.overwrite:
+        if is_saved and not settings.overwrite:
             raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
-    cells = _drawn(request, bundle, progress)
-    if request.scene and is_kept:
+    cells = _sample_cells(request, bundle, progress)
+    if request.scene and is_saved:
         write_scene(scene_beside(path), request.scene)  # first: where the grid is, its map is too
     write_grid(path, spec, cells, overwrite=True)
 
@@ -203,9 +203,9 @@ def _await_grid(path: Path, spec: GridSpec) -> None:
         time.sleep(0.2)
 
 
-def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
+def _sample_cells(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
     made = sample_prior(
-        bundle.prior, request.condition, request.sampling, request.seed, lambda a, b: progress("draw", a, b)
+        bundle.prior, request.condition, request.sampling, request.seed, lambda a, b: progress("sample prior", a, b)
     )
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
@@ -218,7 +218,7 @@ def _drawn(request: Request, bundle: ModelBundle, progress: Progress) -> GridDat
 def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
     info, encoder = prior_of(bundle), bundle.info.encoder
     return GridSpec(
-        source=SourceFacts(request.words, DRAWN, request.size, request.fingerprint, remarks=request.remarks),
+        source=SourceFacts(request.words, PRIOR_SAMPLED, request.size, request.fingerprint, remarks=request.remarks),
         lattice=request.lattice,
         dim=encoder.dim,
         encoder=EncoderFacts(

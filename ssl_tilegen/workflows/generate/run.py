@@ -21,7 +21,7 @@ from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import Plan, develop, paint, plan
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.io.pyramid import PyramidWriter, check_format, open_writer, part_of, sidecar_of
+from ssl_tilegen.io.pyramid import PyramidWriter, check_format, open_writer, sidecar_of, unfinished_image
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory
@@ -216,7 +216,7 @@ def _make(
         first = max(0, written - job.placement.window.row) if job.inpainting else written
         canvas = _painted(job, ranks, progress)
         painted = time.perf_counter()
-        shards = Shards(part_of(job.out))
+        shards = Shards(unfinished_image(job.out))
         if writer is None:
             _leave_rows(job, canvas, shards, first, progress)
             ranks.wait()
@@ -254,7 +254,7 @@ def _writer(
 
 
 def _painted(job: PaintJob, ranks: Ranks, progress: Progress) -> Canvas:
-    folder = part_of(job.out)
+    folder = unfinished_image(job.out)
     return paint(
         job.bundle,
         job.field,

@@ -25,8 +25,8 @@ from ssl_tilegen.grids import (
     GridSpec,
     SourceFacts,
     Validity,
-    part_of,
     shards,
+    unfinished_grid,
     write_grid,
 )
 from ssl_tilegen.io.feature_files import Features, read_features, write_features
@@ -132,7 +132,7 @@ def import_features(
     """
     out = require_name(out or require_name(source).with_suffix(".zarr"))
     read = [Input(source, "the file of features"), *([Input(image, "--image")] if image else [])]
-    written = [Output(out, marks.grid), Output(part_of(out), marks.grid, role="work")]
+    written = [Output(out, marks.grid), Output(unfinished_grid(out), marks.grid, role="work")]
     check_paths(read, written, overwrite=overwrite)
     features = read_features(source)
     with ExitStack() as stack:
