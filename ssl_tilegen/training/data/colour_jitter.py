@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from skimage.color import hed2rgb, rgb2hed
+from skimage.color import hed_from_rgb, rgb_from_hed
 
 _AXES = 3
+_SHIFT = 1.4  # optical densities that a shift of 1 adds
 
 
 def jittered_colours(rng: np.random.Generator, rgb: np.ndarray, stain: float, brightness: float) -> np.ndarray:
     """uint8 (H, W, 3) with other amounts of its stains and another brightness; unchanged where both are 0.
 
     Each of haematoxylin, eosin and residual is multiplied by 1 + a and has b added, with a and b drawn evenly from
-    [-stain, stain] (Tellez et al. 2018); b is scaled to the range of optical densities.
+    [-stain, stain] (Tellez et al. 2018); b is scaled to the range of optical densities. Colours that no mixture of
+    stains makes (grass, water) have negative amounts, which are kept: without a change an image comes back as it was.
     """
     if stain:
-        amounts = rgb2hed(rgb)
+        amounts = -np.log(np.maximum(rgb, 1) / 255) @ hed_from_rgb
         gain = 1 + rng.uniform(-stain, stain, _AXES)
-        shift = rng.uniform(-stain, stain, _AXES) * 0.1
-        rgb = _to_bytes(hed2rgb(amounts * gain + shift) * 255)
+        shift = rng.uniform(-stain, stain, _AXES) * _SHIFT
+        rgb = _to_bytes(np.exp(-(amounts * gain + shift) @ rgb_from_hed) * 255)
     if brightness:
         rgb = _to_bytes(rgb * (1 + rng.uniform(-brightness, brightness)))
     return rgb
