@@ -99,6 +99,14 @@ def test_stain_jitter_moves_stains_and_leaves_glass_and_layout(data_dir):
     assert np.ptp(ratios, axis=1).max() < 0.06 and 0.05 < ratios.mean(1).std() < 0.2
 
 
+def test_stain_jitter_leaves_colours_that_no_stain_makes():
+    colours = np.array([[[30, 120, 40], [40, 90, 160], [240, 200, 80], [255, 255, 255], [12, 12, 12]]], np.uint8)
+    assert np.array_equal(jittered_colours(np.random.default_rng(0), colours, 1e-9, 0), colours)
+    for seed in range(20):
+        changed = jittered_colours(np.random.default_rng(seed), colours, 0.05, 0)
+        assert np.abs(changed.astype(int) - colours).max() < 30
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grids")
