@@ -23,7 +23,7 @@ from ssl_tilegen.errors import FormatError, InputError, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.nets import build_component, build_encoder
-from ssl_tilegen.system.table_cells import defused, restored
+from ssl_tilegen.system.csv_table import defused, restored
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.grid.feature_exchange import import_features
 from ssl_tilegen.workflows.labelled_images import read_manifest

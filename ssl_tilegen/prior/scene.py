@@ -18,11 +18,12 @@ from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.system import atomic
+from ssl_tilegen.system.csv_table import defused, read_csv
 from ssl_tilegen.system.hashing import sha256_of_file
 from ssl_tilegen.system.outputs import require_plain
-from ssl_tilegen.system.table_cells import defused, restored_row
 
 _WIDTH_PX = 1024
+_LEGEND = "give a CSV with columns colour (#RRGGBB), label, text"
 _AREAS = ("Polygon", "MultiPolygon")
 _FAR = 48 * 48
 """A pixel further than 48 steps of 255 from all colours of the legend is of none."""
@@ -116,19 +117,13 @@ def legend_of(path: Path) -> Path:
 
 def _legend(path: Path) -> tuple[list[tuple[int, int, int]], list[Region]]:
     file = legend_of(path)
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [restored_row(row) for row in csv.DictReader(stream) if any(row.values())]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        raise InputError(
-            f"--scene {path}: its legend {file} cannot be read; give a CSV with columns colour (#RRGGBB), label, text"
-        ) from None
+    rows = read_csv(file, shown=f"--scene {path}: its legend {file}", remedy=_LEGEND)
     colours, regions = [], []
-    for number, line in enumerate(lines, 2):
-        match = re.fullmatch(r"#?([0-9a-fA-F]{6})", (line.get("colour") or line.get("color") or "").strip())
-        region = _region(line)
+    for row in rows:
+        match = re.fullmatch(r"#?([0-9a-fA-F]{6})", row.text("colour") or row.text("color"))
+        region = _region(row.cells)
         if not match or region == Region():
-            raise InputError(f"{file}, line {number}: expected a colour such as #228b22, and a label or a text")
+            raise InputError(f"{file}, line {row.number}: expected a colour such as #228b22, and a label or a text")
         value = int(match[1], 16)
         colours.append((value >> 16, value >> 8 & 255, value & 255))
         regions.append(region)

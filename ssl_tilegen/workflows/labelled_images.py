@@ -7,7 +7,6 @@ images that it does not name, the group is the file's name before its last under
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.io.image_files import is_image
-from ssl_tilegen.system.table_cells import restored_row
+from ssl_tilegen.system.csv_table import Row, read_csv
 
 MANIFEST = "manifest.csv"
 
@@ -68,12 +67,8 @@ def read_manifest(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / MANIFEST
     if not path.is_file():
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [restored_row(row) for row in csv.DictReader(file)]
-            return {row["path"]: row for row in rows if row.get("path")}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
+    rows = read_csv(path, remedy="write it again or remove it")
+    return {row.cells["path"]: row.cells for row in rows if row.cells.get("path")}
 
 
 def _from_folder(folder: Path) -> list[tuple[Path, str, str]]:
@@ -90,19 +85,18 @@ def _from_folder(folder: Path) -> list[tuple[Path, str, str]]:
 
 
 def _from_csv(path: Path) -> list[tuple[Path, str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}: its first line has no columns 'path' and 'label'; add them (and 'group')")
-            return [_row(path, reader.line_num, restored_row(row)) for row in reader if any(row.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a CSV with path, label, group") from error
+    return [_labelled(path, row) for row in read_labelled_csv(path)]
 
 
-def _row(source: Path, line: int, row: dict[str, str | None]) -> tuple[Path, str, str]:
-    named, label = (row.get("path") or "").strip(), (row.get("label") or "").strip()
+def read_labelled_csv(path: Path) -> list[Row]:
+    """The rows of a CSV of labelled pictures. InputError where it cannot be read, or has no path or label."""
+    return read_csv(path, ["path", "label"], remedy="give a CSV with path, label, group")
+
+
+def _labelled(source: Path, row: Row) -> tuple[Path, str, str]:
+    named, label = row.text("path"), row.text("label")
     if not named or not label:
-        raise InputError(f"{source}, line {line}: no {'label' if named else 'path'}; fill it in or remove the line")
+        missing = "label" if named else "path"
+        raise InputError(f"{source}, line {row.number}: no {missing}; fill it in or remove the line")
     image = source.parent / named
-    return image, label, (row.get("group") or "").strip() or group_of(image)
+    return image, label, row.text("group") or group_of(image)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssl_tilegen.config.options import Strict
 
@@ -37,6 +37,12 @@ class SourceSettings(Strict):
     grids: str | None = None
     """Grids of embeddings beside the images that condition the denoiser, such as "{stem}.zarr" (from the image's folder
     on); left out: embeddings are computed on the way. Such images are not flipped or rotated."""
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> SourceSettings:
+        if self.mpp and self.gsd:
+            raise ValueError("give mpp or gsd, not both")
+        return self
 
 
 class DataSettings(Strict):

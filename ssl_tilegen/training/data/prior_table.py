@@ -9,7 +9,6 @@ say so), ``turns`` (flips and rotations of an image that are embedded).
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.io.npy_vectors import finite, load_vector
+from ssl_tilegen.system import csv_table
 
 COLUMNS = ("path", "label", "caption", "vector", "group", "domain", "region", "shrink", "mpp", "gsd", "turns")
 
@@ -65,17 +65,8 @@ class Table:
 
 def read_table(path: Path) -> list[Row]:
     """The rows of a CSV. InputError with the line's number where one cannot be used."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            unknown = [name for name in columns if name not in COLUMNS]
-            if "path" not in columns or unknown:
-                raise InputError(f"{path}: {_complaint(unknown)}; known columns are {', '.join(COLUMNS)}")
-            reader.fieldnames = columns
-            rows = [_row(path, reader.line_num, line) for line in reader if any(line.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a CSV with a column 'path'") from error
+    lines = csv_table.read_csv(path, ["path"], known=COLUMNS, remedy="give a CSV with a column 'path'")
+    rows = [_row(path, line) for line in lines]
     if not rows:
         raise InputError(f"{path}: has no rows")
     lengths = {len(row.vector) for row in rows if row.vector is not None}
@@ -84,13 +75,9 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def _complaint(unknown: list[str]) -> str:
-    return f"unknown column '{unknown[0]}'" if unknown else "its first line has no column 'path'"
-
-
-def _row(table: Path, number: int, line: dict[str, str | None]) -> Row:
-    text = {name: (line.get(name) or "").strip() for name in COLUMNS}
-    place = f"{table}, line {number}"
+def _row(table: Path, line: csv_table.Row) -> Row:
+    text = {name: line.text(name) for name in COLUMNS}
+    place = f"{table}, line {line.number}"
     try:
         path = table.parent / text["path"]
         return Row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,7 @@ from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import reading_threads
-from ssl_tilegen.system.table_cells import restored
-from ssl_tilegen.workflows.labelled_images import read_labelled
+from ssl_tilegen.workflows.labelled_images import read_labelled, read_labelled_csv
 
 PATCH_PX = 1024
 LEAST_PX = 16
@@ -141,8 +139,7 @@ def _splits(source: Path, count: int) -> list[str]:
     """The CSV's column ``split``, empty text where there is none."""
     if source.is_dir():
         return [""] * count
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        splits = [restored(row.get("split") or "").strip() for row in csv.DictReader(file) if any(row.values())]
+    splits = [row.text("split") for row in read_labelled_csv(source)]
     for split in splits:
         if split:
             _check_label(source, split)

@@ -15,7 +15,7 @@ from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import PartialFailure, failures_line
 from ssl_tilegen.metrics.votes import Votes, class_votes
 from ssl_tilegen.system.boundary import printable
-from ssl_tilegen.system.table_cells import defused_row
+from ssl_tilegen.system.csv_table import defused_row
 from ssl_tilegen.workflows.augment.inputs import Failure, Original
 from ssl_tilegen.workflows.augment.plan import Sample, single_groups
 from ssl_tilegen.workflows.augment.store import Record

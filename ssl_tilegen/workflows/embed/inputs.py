@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import math
 from collections.abc import Iterable, Sequence
@@ -13,8 +12,8 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
 from ssl_tilegen.io.uri import Source, Uri, source_of
+from ssl_tilegen.system.csv_table import Row, read_csv
 from ssl_tilegen.system.outputs import require_plain
-from ssl_tilegen.system.table_cells import restored_row
 
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
@@ -66,25 +65,16 @@ def read_list(path: Path) -> list[Entry]:
     Raises InputError with the line's number where one cannot be used.
     """
     require_plain(path, "--list")
-    require_plain(path, "--list")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip().lower() for name in reader.fieldnames or ()]
-            if "path" not in columns:
-                raise InputError(f"--list {path}: its first line has no column 'path'; known are {', '.join(_COLUMNS)}")
-            reader.fieldnames = columns
-            entries = [_entry(path, reader.line_num, restored_row(row)) for row in reader if any(row.values())]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--list {path}: cannot be read ({error}); give a CSV with a column 'path'") from error
+    rows = read_csv(path, ["path"], shown=f"--list {path}", remedy=f"give a CSV with columns {', '.join(_COLUMNS)}")
+    entries = [_entry(path, row) for row in rows]
     if not entries:
         raise InputError(f"--list {path}: names no image")
     return entries
 
 
-def _entry(path: Path, line: int, row: dict[str, str | None]) -> Entry:
-    values = {name: (row.get(name) or "").strip() for name in _COLUMNS}
-    place = f"--list {path}, line {line}"
+def _entry(path: Path, row: Row) -> Entry:
+    values = {name: row.text(name) for name in _COLUMNS}
+    place = f"--list {path}, line {row.number}"
     if not values["path"]:
         raise InputError(f"{place}: no path")
     if values["mpp"] and values["gsd"]:

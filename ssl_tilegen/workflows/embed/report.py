@@ -15,7 +15,7 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.uri import Source
 from ssl_tilegen.system import atomic
 from ssl_tilegen.system.boundary import printable
-from ssl_tilegen.system.table_cells import defused_row
+from ssl_tilegen.system.csv_table import defused_row
 
 _CODES = tuple(code.name.lower() for code in Validity)
 COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds", "tiles_per_s", "error")
