@@ -104,7 +104,7 @@ def test_stain_jitter_leaves_colours_that_no_stain_makes():
     assert np.array_equal(jittered_colours(np.random.default_rng(0), colours, 1e-9, 0), colours)
     for seed in range(20):
         changed = jittered_colours(np.random.default_rng(seed), colours, 0.05, 0)
-        assert np.abs(changed.astype(int) - colours).max() < 30
+        assert np.abs(changed.astype(int) - colours).max() < 45
 
 
 @pytest.fixture(scope="module")
