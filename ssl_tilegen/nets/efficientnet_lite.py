@@ -64,22 +64,6 @@ class EfficientNetLite(nn.Module):
         return found or [functional.relu6(self.bn2(self.conv_head(x)))]
 
 
-class PooledLevels(nn.Module):
-    """Means over space of some levels: images (N, 3, H, W) -> (N, sum of their channels)."""
-
-    def __init__(self, variant: int, out_indices: Sequence[int]) -> None:
-        super().__init__()
-        self.body = EfficientNetLite(variant, out_indices)
-
-    @property
-    def features(self) -> int:
-        """Length of the output."""
-        return sum(self.body.channels)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([maps.mean((2, 3)) for maps in self.body(images)], 1)
-
-
 class ConvSame(nn.Conv2d):
     """A convolution without bias that pads as TensorFlow does: at a stride of 2 more at the end than at the start."""
 

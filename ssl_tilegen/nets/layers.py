@@ -7,6 +7,8 @@ with an exact halo, and gives what it would have given on the whole (DESIGN: loc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,21 @@ class PlainBlock(Recomputable):
     def compute(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) -> (N, C, H, W); reaches 2 positions to each side."""
         return x + self.conv_out(self.act(self.conv_in(self.act(x))))
+
+
+class PooledMaps(nn.Module):
+    """The means over space of feature maps: images (N, 3, H, W) -> (N, features), the sum of their channels.
+
+    ``body`` makes a list of maps (N, C_k, h_k, w_k) of images; ``channels`` are the C_k.
+    """
+
+    def __init__(self, body: nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.body: Any = body
+        self.features = sum(channels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([maps.mean((2, 3)) for maps in self.body(images)], 1)
 
 
 def sinusoid(t: Tensor, channels: int, *, longest: float = 1.0, shortest: float = 0.001) -> Tensor:

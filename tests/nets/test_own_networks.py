@@ -12,8 +12,9 @@ import torch
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.nets import build_component, own_network
 from ssl_tilegen.nets.convnext import ConvNeXtAtto
-from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, PooledLevels, is_packaged, load_packaged, renamed
+from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, is_packaged, load_packaged, renamed
 from ssl_tilegen.nets.field_unet import FieldUNet
+from ssl_tilegen.nets.layers import PooledMaps
 
 ALL_LEVELS = (0, 1, 2, 3, 4)
 
@@ -74,7 +75,7 @@ def test_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("arch", "arguments", "kind"), [
     ("convnext_atto", {"ls_init_value": 0.3}, ConvNeXtAtto),
-    ("tf_efficientnet_lite0", {"features_only": True, "out_indices": [3, 4]}, PooledLevels),
+    ("tf_efficientnet_lite0", {"features_only": True, "out_indices": [3, 4]}, PooledMaps),
     ("convnext_atto", {"ls_init_value": None}, type(None)),
     ("convnext_atto", {"depths": [1, 1, 1, 1]}, type(None)),
     ("tf_efficientnet_lite0", {"features_only": True, "out_indices": [4, 3]}, type(None)),
