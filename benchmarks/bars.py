@@ -200,7 +200,7 @@ class Painter:
 def draw(
     data: Path, patterns: dict[str, float], count: int, side: int, rng: np.random.Generator, *, turns: bool = True
 ) -> Patches:
-    """Random patches of the files of weighted patterns; no glass, nothing without data."""
+    """Random patches of the files of weighted patterns; no background, nothing without data."""
     files = {p: sorted(data.glob(p)) for p in patterns}
     weight = np.array(list(patterns.values())) / sum(patterns.values())
     images: dict[Path, tuple[np.ndarray, np.ndarray]] = {}

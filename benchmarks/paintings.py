@@ -70,8 +70,8 @@ def painted(job: PaintJob, how: SynthesisSettings, region: Window | None = None)
     """
     region = region or job.region_lat
     started, used = time.perf_counter(), time.process_time()
-    latents = plan(job.bundle, job.field, region, how, job.glass).network_latents
-    canvas = paint(job.bundle, job.field, region, how, glass=job.glass)
+    latents = plan(job.bundle, job.field, region, how, job.background).network_latents
+    canvas = paint(job.bundle, job.field, region, how, background=job.background)
     middle = time.perf_counter()
     rgb = np.concatenate(list(develop(job.bundle, canvas)))
     facts = {"calls": round(latents / job.bundle.window_lat**2), "paint_s": middle - started,

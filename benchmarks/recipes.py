@@ -2,7 +2,7 @@
 
 Run with `python -m benchmarks.recipes --pair EMB.zarr SOURCE --pair EMB.zarr SOURCE`, one pair per kind of image.
 
-From the bundle's own recipe each knob is turned alone; `--from steps=12 guidance=2` starts elsewhere, so that two or
+From the bundle's own recipe each option is varied alone; `--from steps=12 guidance=2` starts elsewhere, so that two or
 three runs walk to the best one. One JSON line per recipe, the means over the images first: Frechet distance of 128 px
 crops to the same crops of the source (`evaluate`'s ``texture`` features and code), cosine and first hits of the cells
 embedded again, network calls in windows, seconds, seconds of all threads; then the images' own. ``of_start`` is the
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def recipes(start: SynthesisSettings, only: list[str] | None) -> Iterator[tuple[str, SynthesisSettings]]:
-    """``start``, and each of its knobs turned alone."""
+    """``start``, and each of its options varied alone."""
     yield "start", start
     options = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": STEPPERS}
     for name, values in options.items():

@@ -1,6 +1,6 @@
 """How fast pyramids are written, in megapixels of the finest level per second.
 
-Run with `python -m benchmarks.writers --image PICTURE --out FOLDER`.
+Run with `python -m benchmarks.writers --image IMAGE --out FOLDER`.
 
 The image (a real one: noise does not compress) is repeated over ``--size`` px and given in bands of 1024 rows, as
 `generate` gives them. Counts everything from the first row to the finished file; one JSON line per kind of file.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 Task = dict[str, Any]
 ORDER = ("lung", "built", "sites", "green")
 ARMS = ("real", "synthetic", "both", "gated", "real+", "both+")
+_WIDTH = 160  # characters of a line of prose
 GAINS = ("both - real", "gated - real", "both+ - real+", "both+ - real", "real+ - real")
 
 
@@ -23,13 +25,19 @@ def main() -> None:
         sys.exit(f"error: {out}: has none of {', '.join(f'{name}.json' for name in ORDER)}; run study.py first")
     text = ["# Do synthetic images make better classifiers where labels are few?", "", _made(tasks), ""]
     text += ["## What came out", ""]
-    text += [*(verdict(task) for task in tasks), "", chance(tasks), ""]
+    text += [*(wrapped(verdict(task)) for task in tasks), "", wrapped(chance(tasks)), ""]
     text += [Path(__file__).with_name("NOTES.md").read_text().strip(), ""]
     for task in tasks:
         text += table(task)
     part = path.with_name(f".{path.name}.part")
     part.write_text("\n".join(text))
     part.replace(path)
+
+
+def wrapped(text: str) -> str:
+    """A paragraph, or a point of a list, in lines that a terminal shows."""
+    indent = "  " if text.startswith("- ") else ""
+    return fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _made(tasks: list[Task]) -> str:
@@ -102,7 +110,6 @@ def table(task: Task) -> list[str]:
     tried = ", ".join(f"`{name}` {100 * gain:+.1f} (cosine to the source {task['cosine'][name]:.2f})"
                       for name, gain in task["gains"].items())  # fmt: skip
     ordinary = ", ".join(f"{name} {100 * gain:+.1f}" for name, gain in task["kinds"].items())
-    heads = ["learner", "groups", *ARMS, *GAINS]
     chosen = (
         f"Recipe `{task['recipe']}` (`augment {task['options']}`), {task['scale']} images made of each; " + (
             f"chosen on the held-out groups from {tried}" if len(task["gains"]) > 1 else
@@ -111,17 +118,18 @@ def table(task: Task) -> list[str]:
     )  # fmt: skip
     lines = [
         f"## {task['title']}", "",
-        f"Pictures {kind}; {task['train']} to draw from, {task['held']} held out to choose by, {task['tested']} "
+        f"Images {kind}; {task['train']} to draw from, {task['held']} held out to choose by, {task['tested']} "
         "tested.",
-        "", chosen, "",
-        "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
+        "", wrapped(chosen), "",
     ]  # fmt: skip
-    for row in task["rows"]:
-        cells = [row["learner"], str(row["groups"])]
-        cells += [span(row["figures"].get(arm), sign=False) for arm in ARMS]
-        cells += [_marked(row["gains"].get(gain)) for gain in GAINS]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+    accuracy = [[span(row["figures"].get(arm), sign=False) for arm in ARMS] for row in task["rows"]]
+    gains = [[_marked(row["gains"].get(gain)) for gain in GAINS] for row in task["rows"]]
+    for title, heads, cells in (("Accuracy, %", ARMS, accuracy), ("Gains in accuracy, points", GAINS, gains)):
+        lines += [f"{title}:", "", f"| learner | groups | {' | '.join(heads)} |", "|---|" + "---|" * (len(heads) + 1)]
+        lines += [f"| {row['learner']} | {row['groups']} | {' | '.join(own)} |"
+                  for row, own in zip(task["rows"], cells, strict=True)]  # fmt: skip
+        lines.append("")
+    return lines
 
 
 def span(figure: list[float] | None, *, sign: bool = True) -> str:

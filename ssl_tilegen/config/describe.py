@@ -41,7 +41,7 @@ class Option(NamedTuple):
     meaning: str
 
 
-class Table(NamedTuple):
+class OptionTable(NamedTuple):
     """A table of a TOML file: its dotted name (empty for the top), whether it is one of a list, its options."""
 
     name: str
@@ -50,12 +50,12 @@ class Table(NamedTuple):
     options: list[Option]
 
 
-def tables_of(settings: type[Strict], name: str = "", *, is_list: bool = False) -> Iterator[Table]:
+def tables_of(settings: type[Strict], name: str = "", *, is_list: bool = False) -> Iterator[OptionTable]:
     """The tables of a class of settings: its own options first, then the tables within."""
     fields = settings.model_fields
     inner = {key: found[0] for key, field in fields.items() if (found := settings_within(field.annotation))}
     own = [option_of(key, field) for key, field in fields.items() if key not in inner]
-    yield Table(name, is_list, (settings.__doc__ or "").strip(), own)
+    yield OptionTable(name, is_list, (settings.__doc__ or "").strip(), own)
     for key, kind in inner.items():
         of_list = get_origin(fields[key].annotation) is list
         yield from tables_of(kind, f"{name}.{key}" if name else key, is_list=of_list)
@@ -126,5 +126,5 @@ def _signature(option: Option) -> str:
     return f"{option.name}  ({option.kind}{unit}; {default})"
 
 
-def _heading(table: Table) -> str:
+def _heading(table: OptionTable) -> str:
     return f"{table.name} (a list)" if table.is_list else table.name

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.tiles import exact_tiles
-from ssl_tilegen.diffusion.windows import Axis, gaussian
+from ssl_tilegen.diffusion.windows import WindowAxis, gaussian
 from ssl_tilegen.geometry import Window
 
 Decode = Callable[[Tensor], Tensor]
@@ -72,15 +72,15 @@ def to_uint8(pixels: Tensor) -> Pixels:
     return scaled.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
-def _pixel_axis(length: int, side: int, factor: int, hop: int = 0, sigma: float = 0.0) -> Axis:
+def _pixel_axis(length: int, side: int, factor: int, hop: int = 0, sigma: float = 0.0) -> WindowAxis:
     """Windows of ``side`` latents at half overlap or every ``hop``, in pixels; starts stay at whole latents."""
-    latents = Axis.covering(length, side, hop or max(1, side // 2))
+    latents = WindowAxis.covering(length, side, hop or max(1, side // 2))
     starts = [start * factor for start in latents.starts]
     profile = gaussian(side * factor, sigma) if sigma else None
-    return Axis.at(starts, length * factor, side * factor, feather=True, profile=profile)
+    return WindowAxis.at(starts, length * factor, side * factor, feather=True, profile=profile)
 
 
-def _add_row(sums: Tensor, decode: Decode, canvas: Canvas, row: int, side: int, across: Axis, row_share: Tensor,
+def _add_row(sums: Tensor, decode: Decode, canvas: Canvas, row: int, side: int, across: WindowAxis, row_share: Tensor,
              batch: int) -> None:  # fmt: skip
     """Add one row of windows, whose top is latent ``row`` of the canvas, to ``sums`` (3, factor * side, width)."""
     shares = across.shares.to(sums)

@@ -32,7 +32,7 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
     estimate: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
-    piece = _Piece(
+    piece = _StateFile(
         path.with_name(f"{path.name}.{state.step_index}.{own.row}"),
         key,
         state.step_index,
@@ -67,7 +67,7 @@ def load_state(path: Path, state: State, key: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _StateFile:
     """One file: rows of a state."""
 
     file: Path
@@ -98,12 +98,12 @@ class _Piece:
                 canvas[shared].copy_(torch.from_numpy(rows.copy()))
 
 
-def _pieces(path: Path, key: str) -> Iterator[_Piece]:
+def _pieces(path: Path, key: str) -> Iterator[_StateFile]:
     for file in sorted(path.parent.glob(f"{path.name}.*.*")):
         with file.open("rb") as handle:
             facts = _header(handle, file)
         if facts["key"] == key:
-            yield _Piece(file, key, facts["rung"], Window(*facts["window"]), facts["channels"], facts["previous"])
+            yield _StateFile(file, key, facts["rung"], Window(*facts["window"]), facts["channels"], facts["previous"])
 
 
 def _header(file: BinaryIO, path: Path) -> dict:
@@ -125,7 +125,7 @@ def _cover(windows: list[Window], whole: Window) -> bool:
     return row >= whole.row_end
 
 
-def _fill(state: State, pieces: list[_Piece]) -> None:
+def _fill(state: State, pieces: list[_StateFile]) -> None:
     if pieces[0].previous:
         state.previous = state.x.like()
     for piece in pieces:

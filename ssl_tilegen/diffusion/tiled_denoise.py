@@ -21,7 +21,7 @@ from torch import Tensor
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.schedule import Step
-from ssl_tilegen.diffusion.tiles import Tile, exact_tiles, live_tiles
+from ssl_tilegen.diffusion.tiles import HaloTile, exact_tiles, live_tiles
 from ssl_tilegen.diffusion.windows import WeightedWindow, WindowsAt
 from ssl_tilegen.geometry import Window
 
@@ -85,7 +85,7 @@ class LocalTiledDenoiser:
             raise ValueError(f"the corner of {self.canvas} is not at a multiple of {self.align}")
 
     @cached_property
-    def tiles(self) -> tuple[list[Tile], list[Window]]:
+    def tiles(self) -> tuple[list[HaloTile], list[Window]]:
         """Tiles to compute, and windows with blank ground."""
         area = self.area or self.canvas
         if self.background is None:

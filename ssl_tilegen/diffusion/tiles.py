@@ -17,14 +17,14 @@ _CUTS, _GAIN = 32, 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class HaloTile:
     """``core`` is what a tile answers for, ``padded`` what must be computed for that; both absolute."""
 
     core: Window
     padded: Window
 
 
-def exact_tiles(area: Window, outer: Window, *, halo: int, align: int = 1, budget: int) -> list[Tile]:
+def exact_tiles(area: Window, outer: Window, *, halo: int, align: int = 1, budget: int) -> list[HaloTile]:
     """Tiles whose cores cover ``area`` and whose padded windows are at most about ``budget`` large, row by row.
 
     Context is taken from ``outer`` (which holds ``area``); at its edges there is none, just as in a pass over the
@@ -33,12 +33,12 @@ def exact_tiles(area: Window, outer: Window, *, halo: int, align: int = 1, budge
     """
     step = _core_size(area.size, halo, align, budget)
     cores = (piece.shifted(area.row, area.col) for piece in cover(area.size, step))
-    return [Tile(core, _padded(core, outer, halo, align)) for core in cores]
+    return [HaloTile(core, _padded(core, outer, halo, align)) for core in cores]
 
 
 def live_tiles(
     area: Window, outer: Window, *, halo: int, align: int, budget: int, live_blocks: Callable[[Window], Blocks]
-) -> tuple[list[Tile], list[Window]]:
+) -> tuple[list[HaloTile], list[Window]]:
     """Tiles of ``area`` (see ``exact_tiles``) that need computing, and windows in which there is blank ground.
 
     ``live_blocks`` says of a window's blocks of ``align`` which need computing. A tile in which some do not is cut
@@ -60,12 +60,12 @@ def live_tiles(
     return tiles, ground
 
 
-def _about(place: tuple[int, int, int, int], whole: Window, outer: Window, halo: int, align: int) -> Tile:
+def _about(place: tuple[int, int, int, int], whole: Window, outer: Window, halo: int, align: int) -> HaloTile:
     """The tile of a rectangle (row, col, rows, cols) of the blocks of ``whole``."""
     row, col, rows, cols = (length * align for length in place)
     core = Window(whole.row + row, whole.col + col, rows, cols).intersection(whole)  # the last blocks may be cut short
     assert core is not None
-    return Tile(core, _padded(core, outer, halo, align))
+    return HaloTile(core, _padded(core, outer, halo, align))
 
 
 def _pieces(live: Blocks, halo: int) -> Iterator[tuple[int, int, int, int]]:

@@ -19,21 +19,21 @@ from ssl_tilegen.geometry import Window, starts
 
 
 @dataclass(frozen=True, eq=False)
-class Axis:
+class WindowAxis:
     """Window starts along one axis and their weights (n, window), which sum to 1 at each place of the axis."""
 
     starts: tuple[int, ...]
     shares: Tensor
 
     @classmethod
-    def covering(cls, length: int, window: int, stride: int, offset: int = 0, *, feather: bool = False) -> Axis:
+    def covering(cls, length: int, window: int, stride: int, offset: int = 0, *, feather: bool = False) -> WindowAxis:
         """Windows at every ``stride`` from ``offset``; those that reach outside are pulled inside."""
         return cls.at(starts(length, window, stride, offset), length, window, feather=feather)
 
     @classmethod
     def at(
         cls, places: Sequence[int], length: int, window: int, *, feather: bool = False, profile: Tensor | None = None
-    ) -> Axis:
+    ) -> WindowAxis:
         """Windows that start at ``places`` and cover ``length``, weighted by a ``profile`` (window,) if given."""
         if profile is None:
             profile = hann(window) if feather else torch.ones(window, dtype=torch.float64)
@@ -62,8 +62,8 @@ class WindowLayout:
     """All windows of one step over ``canvas``."""
 
     canvas: Window
-    rows: Axis
-    cols: Axis
+    rows: WindowAxis
+    cols: WindowAxis
 
     @property
     def side(self) -> int:
@@ -124,6 +124,6 @@ def settling(first: WindowsAt, last: WindowsAt, since: int) -> WindowsAt:
 
 
 def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLayout:
-    rows = Axis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
-    cols = Axis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)
+    rows = WindowAxis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
+    cols = WindowAxis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)
     return WindowLayout(canvas, rows, cols)

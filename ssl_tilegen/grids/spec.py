@@ -147,7 +147,7 @@ class _Known(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class _Source(_Known):
+class _SourceAttributes(_Known):
     name: _Text
     kind: Literal["slide", "georaster", "picture", "drawn"]
     size_px: tuple[_Pixels, _Pixels]
@@ -157,7 +157,7 @@ class _Source(_Known):
     remarks: tuple[_Text, ...] = ()
 
 
-class _Encoder(_Known):
+class _EncoderAttributes(_Known):
     id: _Text
     weights_sha256: _Text
     mean: tuple[float, ...]
@@ -174,7 +174,7 @@ class _Measure(_Known):
 class _Attributes(_Known):
     """See `GridSpec.attributes`; what else is there is of another version or program, and left alone."""
 
-    source: _Source
+    source: _SourceAttributes
     size_px: tuple[_Pixels, _Pixels]
     tile_px: _Side
     stride_px: _Side
@@ -183,7 +183,7 @@ class _Attributes(_Known):
     factor: _Positive
     resolution: _Measure | None
     background: tuple[_Byte, _Byte, _Byte]
-    encoder: _Encoder
+    encoder: _EncoderAttributes
     bundle: dict[str, _Text] | None
     code: _Text | None = Field(default=None, alias="proj:code")
     wkt: _Text | None = Field(default=None, alias="proj:wkt2")

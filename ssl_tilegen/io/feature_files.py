@@ -21,7 +21,7 @@ _FARTHEST = 1 << 40
 SUFFIXES = (".h5", ".hdf5", ".npz")
 
 
-class Features(NamedTuple):
+class StoredFeatures(NamedTuple):
     """``vectors`` (N, D) float, ``corners`` (N, 2) int64 as x, y in level-0 pixels, ``facts`` by TRIDENT's names."""
 
     vectors: np.ndarray
@@ -29,7 +29,7 @@ class Features(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def read_features(path: Path) -> Features:
+def read_features(path: Path) -> StoredFeatures:
     """The features of a file; those of a batch of one (1, N, D) are taken out of it. Raises InputError."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: not a file of features; give {', '.join(SUFFIXES)}")
@@ -47,7 +47,7 @@ def read_features(path: Path) -> Features:
     except (OSError, KeyError, ValueError, TypeError) as error:
         text = str(error).strip().splitlines()[0]
         raise InputError(f"{path}: no features with coords in it ({text}); give a file of TRIDENT or CLAM") from error
-    return Features(vectors, found.corners.astype(np.int64), found.facts)
+    return StoredFeatures(vectors, found.corners.astype(np.int64), found.facts)
 
 
 def write_features(
@@ -67,18 +67,18 @@ def write_features(
     return count
 
 
-def _read_h5(path: Path) -> Features:
+def _read_h5(path: Path) -> StoredFeatures:
     with _h5py().File(path, "r") as file:
         facts: dict[str, Any] = {}
         for place in (file, file["features"], file["coords"]):
             facts |= {str(key): _plain(value) for key, value in place.attrs.items()}
-        return Features(file["features"][()], file["coords"][()], facts)
+        return StoredFeatures(file["features"][()], file["coords"][()], facts)
 
 
-def _read_npz(path: Path) -> Features:
+def _read_npz(path: Path) -> StoredFeatures:
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(str(file["attributes"])) if "attributes" in file else {}
-        return Features(file["features"], file["coords"], facts)
+        return StoredFeatures(file["features"], file["coords"], facts)
 
 
 def _write_h5(path: Path, parts: Parts, dim: int, facts: Mapping[str, Any]) -> int:

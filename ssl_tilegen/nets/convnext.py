@@ -29,26 +29,26 @@ class ConvNeXtAtto(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, WIDTHS[0], 4, 4), LayerNorm2d(WIDTHS[0], eps=_EPS))
         before = (WIDTHS[0], *WIDTHS[:-1])
         stages = zip(before, WIDTHS, DEPTHS, strict=True)
-        self.stages = nn.Sequential(*(_Stage(a, b, depth, ls_init_value) for a, b, depth in stages))
-        self.head = _Head(WIDTHS[-1], features)
+        self.stages = nn.Sequential(*(_ConvNeXtStage(a, b, depth, ls_init_value) for a, b, depth in stages))
+        self.head = _ConvNeXtHead(WIDTHS[-1], features)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.stages(self.stem(images)))
 
 
-class _Stage(nn.Module):
+class _ConvNeXtStage(nn.Module):
     def __init__(self, before: int, width: int, depth: int, scale: float) -> None:
         super().__init__()
         self.downsample: nn.Module = nn.Identity()
         if before != width:
             self.downsample = nn.Sequential(LayerNorm2d(before, eps=_EPS), nn.Conv2d(before, width, 2, 2))
-        self.blocks = nn.Sequential(*(_Block(width, scale) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(_ConvNeXtBlock(width, scale) for _ in range(depth)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks(self.downsample(x))
 
 
-class _Block(nn.Module):
+class _ConvNeXtBlock(nn.Module):
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
         self.conv_dw = nn.Conv2d(width, width, 7, padding=3, groups=width)
@@ -69,7 +69,7 @@ class _Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
-class _Head(nn.Module):
+class _ConvNeXtHead(nn.Module):
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
         self.norm = LayerNorm2d(width, eps=_EPS)

@@ -55,7 +55,9 @@ class GridTransformer(CellNetwork):
         self.condition_mix = nn.Linear(hidden, hidden)
         self.act = nn.SiLU()
         self.cells = nn.Linear(channels, width)
-        self.body: Any = nn.ModuleList(_Block(width, heads, expansion, hidden, window, around) for _ in range(depth))
+        self.body: Any = nn.ModuleList(
+            _TransformerBlock(width, heads, expansion, hidden, window, around) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulate = zeroed(nn.Linear(hidden, 2 * width))
         self.out = zeroed(nn.Linear(width, channels))
@@ -81,7 +83,7 @@ class GridTransformer(CellNetwork):
         return self.act(self.condition_mix(self.act(self.condition_in(condition) + time)) + time)
 
 
-class _Block(Recomputable):
+class _TransformerBlock(Recomputable):
     """Attention and a two-layer network, each scaled, shifted and gated cell by cell."""
 
     def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int, around: bool) -> None:

@@ -15,7 +15,7 @@ _TIME_FEATURES = 256
 _TIMES = 1000.0
 
 
-class Output(NamedTuple):
+class DenoiserOutput(NamedTuple):
     """What diffusers' networks give: the prediction (N, C, h, w)."""
 
     sample: Tensor
@@ -51,12 +51,12 @@ class WindowDiT(ConfigurableNetwork):
         self.time_mix = nn.Linear(width, width)
         self.condition_in = nn.Linear(condition_dim, width)
         self.act = nn.SiLU()
-        self.blocks: Any = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(_DiTBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulate = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, latent_channels * patch_size**2))
 
-    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Output:
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> DenoiserOutput:
         p = self._patch
         rows, cols = sample.shape[2] // p, sample.shape[3] // p
         patches = nn.functional.pixel_unshuffle(sample, p).flatten(2).transpose(1, 2)
@@ -67,10 +67,10 @@ class WindowDiT(ConfigurableNetwork):
             x = block(x, told)
         scale, shift = self.modulate(told)[:, None].chunk(2, 2)
         x = self.out(self.norm(x) * (1 + scale) + shift)
-        return Output(nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p))
+        return DenoiserOutput(nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p))
 
 
-class _Block(Recomputable):
+class _DiTBlock(Recomputable):
     """Attention and a two-layer network, each scaled, shifted and gated by what is told."""
 
     def __init__(self, width: int, heads: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_tilegen.bundle import BUILT_IN, ModelBundle
-from ssl_tilegen.config.describe import Option, Table, tables_of, toml_value
+from ssl_tilegen.config.describe import Option, OptionTable, tables_of, toml_value
 from ssl_tilegen.config.train import STAGES
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution
@@ -30,7 +30,7 @@ Values = dict[str, dict[str, Any]]
 """Table of the TOML file (empty for the top) -> its keys and values."""
 
 
-class Source(NamedTuple):
+class SourceTable(NamedTuple):
     """Images of one unit of resolution. ``said`` is the resolution of those that do not say theirs, or None."""
 
     paths: list[Path]
@@ -38,13 +38,13 @@ class Source(NamedTuple):
     said: Resolution | None
 
 
-class Start(NamedTuple):
+class InitialValues(NamedTuple):
     """What a configuration is made from."""
 
     bundle: ModelBundle
     name: str
     """The bundle as the configuration names it."""
-    sources: list[Source]
+    sources: list[SourceTable]
     images: Path
     out: Path
 
@@ -70,7 +70,7 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
         raise SettingError(f"unknown stage '{stage}': use one of {', '.join(STAGES)}")
     loaded = ModelBundle.load(bundle)
     name = bundle if bundle in BUILT_IN else _path_from(out.parent, loaded.folder)
-    start = Start(loaded, name, _sources(images, loaded, said), images, out)
+    start = InitialValues(loaded, name, _sources(images, loaded, said), images, out)
     values: Values = {"run": {"steps": _STEPS, "save_every": _SAVE_EVERY, "sample_every": _SAVE_EVERY}}
     written = [out]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
     return written
 
 
-def _sources(images: Path, bundle: ModelBundle, said: Resolution | None) -> list[Source]:
+def _sources(images: Path, bundle: ModelBundle, said: Resolution | None) -> list[SourceTable]:
     """The images of a folder by suffix, grouped by the unit of their resolution."""
     found = [images] if images.is_file() else list(images_among(images.rglob("*.*")))
     found = [path for path in found if not any(parent.suffix == ".zarr" for parent in path.parents)]
@@ -102,7 +102,7 @@ def _sources(images: Path, bundle: ModelBundle, said: Resolution | None) -> list
         own = None if suffix in PLAIN_SUFFIXES else _resolution(paths[:: max(1, len(paths) // _LOOKED_AT)])
         missing = None if own else said or _only(bundle, paths[0])
         groups[(own or missing).unit, missing] += paths  # type: ignore[union-attr]
-    return [Source(paths, unit, missing) for (unit, missing), paths in groups.items()]
+    return [SourceTable(paths, unit, missing) for (unit, missing), paths in groups.items()]
 
 
 def _resolution(paths: list[Path]) -> Resolution | None:
@@ -122,7 +122,7 @@ def _only(bundle: ModelBundle, path: Path) -> Resolution:
     return known[0]
 
 
-def _source_values(start: Start, source: Source) -> dict[str, Any]:
+def _source_values(start: InitialValues, source: SourceTable) -> dict[str, Any]:
     base, folder = start.out.parent, start.images
     suffixes = sorted({path.suffix for path in source.paths})
     whole = len(start.sources) == 1 and folder.is_dir()
@@ -140,7 +140,7 @@ def _path_from(base: Path, path: Path) -> str:
     return Path(os.path.relpath(path.absolute(), base.absolute())).as_posix()
 
 
-def _config_of(start: Start, component: str) -> dict[str, Any]:
+def _config_of(start: InitialValues, component: str) -> dict[str, Any]:
     """The configuration of a network of the bundle."""
     if not start.bundle.has(component):
         return {}
@@ -148,13 +148,13 @@ def _config_of(start: Start, component: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "_diffusers_version" and value is not None}
 
 
-def _needed(start: Start, *components: str) -> None:
+def _needed(start: InitialValues, *components: str) -> None:
     for component in components:
         if not start.bundle.has(component):
             raise SettingError(f"{start.name}: has no {component}, which this stage needs")
 
 
-def _of_encoder(start: Start) -> Values:
+def _of_encoder(start: InitialValues) -> Values:
     config, info = _config_of(start, "encoder"), start.bundle.info.encoder
     if config.get("pretrained"):
         return {"": {"pretrained": config["pretrained"]}}
@@ -168,26 +168,26 @@ def _of_encoder(start: Start) -> Values:
     return {"": own, "arch_args": config.get("arch_args", {})}
 
 
-def _of_autoencoder(start: Start) -> Values:
+def _of_autoencoder(start: InitialValues) -> Values:
     _needed(start, "autoencoder")
     step = max(start.bundle.factor, 8)
     return {"": {"start_from": start.name, "train_only": "decoder", "window_px": max(step, 128 // step * step)}}
 
 
-def _of_denoiser(start: Start) -> Values:
+def _of_denoiser(start: InitialValues) -> Values:
     _needed(start, "encoder", "autoencoder", "denoiser")
     own = {"bundle": start.name, "start_from": start.name, "window_lat": start.bundle.window_lat}
     return {"": own, "run": {"lr": 3e-4}}
 
 
-def _of_painter(start: Start) -> Values:
+def _of_painter(start: InitialValues) -> Values:
     _needed(start, "encoder", "autoencoder", "denoiser")
     own = {"bundle": start.name, "window_lat": start.bundle.window_lat}
     tile_lat = start.bundle.info.encoder.tile_px // start.bundle.factor
     return {"": own | ({"consistency_weight": 0.0} if tile_lat > start.bundle.window_lat else {})}
 
 
-def _of_prior(start: Start) -> Values:
+def _of_prior(start: InitialValues) -> Values:
     _needed(start, "encoder")
     config = _config_of(start, "prior")
     net = {key: value for key, value in config.items() if key not in ("dim", "condition_dim", "labels")}
@@ -195,7 +195,7 @@ def _of_prior(start: Start) -> Values:
     return {"": {"table": start.out.with_suffix(".csv").name, "bundle": start.name} | window, "net": net}
 
 
-_VALUES: dict[str, Callable[[Start], Values]] = {
+_VALUES: dict[str, Callable[[InitialValues], Values]] = {
     "encoder": _of_encoder,
     "autoencoder": _of_autoencoder,
     "denoiser": _of_denoiser,
@@ -205,7 +205,7 @@ _VALUES: dict[str, Callable[[Start], Values]] = {
 """Stage -> what the bundle says of its options."""
 
 
-def _write_table(start: Start) -> Path:
+def _write_table(start: InitialValues) -> Path:
     """The table of a prior: every image, with the name of its folder as the label."""
     path = start.out.with_suffix(".csv")
     rows: list[dict[str, Any]] = []
@@ -221,7 +221,7 @@ def _write_table(start: Start) -> Path:
     return path
 
 
-def _lines(tables: list[Table], values: Values, lists: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _lines(tables: list[OptionTable], values: Values, lists: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     """The file, table by table."""
     free = {table.name for table in tables}
     for table in tables:

@@ -37,7 +37,7 @@ def train_stage(
     layout = torch.contiguous_format if team.is_sharded(run) else torch.channels_last
     module = stage.module.to(team.device, memory_format=layout)
     ema, ema_widths = EMA(module, run.ema), EMAWidths(module, run, out)
-    stepper = Stepper(stage, run, team)
+    stepper = TrainingStepper(stage, run, team)
     ema.follow(module)
     ema_widths.follow(module)
     kept: dict[str, Any] = {"others": ema_widths.averages, "scaler": stepper.scaler}
@@ -77,7 +77,7 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-class Stepper:
+class TrainingStepper:
     """One optimiser step: the loss of every part of the batch, its gradient, and the update."""
 
     def __init__(self, stage: Stage, run: RunSettings, team: Processes) -> None:

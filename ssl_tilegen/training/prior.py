@@ -26,7 +26,7 @@ from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.batches import Batch
 from ssl_tilegen.training.data.caption_cache import caption_vectors
 from ssl_tilegen.training.data.prior_cells import Piece, Seen, pieces_of
-from ssl_tilegen.training.data.prior_table import Row, Table
+from ssl_tilegen.training.data.prior_table import PriorTable, Row
 from ssl_tilegen.training.data.prior_windows import PieceDraw, Placed, cut, placed, shared
 from ssl_tilegen.training.stage import Stage, StageContext
 
@@ -57,11 +57,11 @@ class PriorStage(Stage):
         self._draw = PieceDraw(rows, pieces, settings.balance)
 
     @classmethod
-    def load_data(cls, settings: PriorSettings, context: StageContext) -> Table:
-        return Table.read(Path(settings.table))
+    def load_data(cls, settings: PriorSettings, context: StageContext) -> PriorTable:
+        return PriorTable.read(Path(settings.table))
 
     @classmethod
-    def prepare(cls, settings: PriorSettings, data: Table, context: StageContext) -> PriorStage:
+    def prepare(cls, settings: PriorSettings, data: PriorTable, context: StageContext) -> PriorStage:
         bundle, rows, cache = context.source_bundle(settings.bundle, "encoder"), data.rows, context.cache
         texts, facts = caption_vectors(settings.text_encoder, rows, cache, context.processes.device, context.say)
         pieces, seen = pieces_of(rows, bundle, settings.turns, settings.run.seed, cache, context.say)

@@ -44,7 +44,7 @@ def test_the_verdict_follows_the_intervals(tmp_path: Path, gains: list[tuple[flo
     (tmp_path / "lung.json").write_text(json.dumps(found(gains)))
     results = tmp_path / "RESULTS.md"
     subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
-    text = results.read_text()
+    text = " ".join(results.read_text().split())
     better, worse = sum(g[1] > 0 for g in gains), sum(g[2] < 0 for g in gains)
     assert said in text and f"clearly better in {better} of {len(gains)} rows and clearly worse in {worse}" in text
     assert f"of {len(gains)} rows of `both - real` {better} are clearly above zero and {worse} clearly below" in text
@@ -62,7 +62,7 @@ def test_each_learner_and_task_is_told(tmp_path: Path) -> None:
         (tmp_path / f"{task['task']}.json").write_text(json.dumps(task))
     results = tmp_path / "RESULTS.md"
     subprocess.run([sys.executable, STUDY / "report.py", tmp_path, results], check=True)
-    text = results.read_text()
+    text = " ".join(results.read_text().split())
     assert "linear, texture 1 better and 0 worse of 1 (with ordinary augmentation 0 better and 0 worse)" in text
     assert "network from scratch 0 better and 0 worse of 1 (with ordinary augmentation 0 better and 1 worse)" in text
     assert "2 images made of each; the only one of this run" in text

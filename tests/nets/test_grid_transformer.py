@@ -163,7 +163,7 @@ def test_drawn_grids_are_painted_with_a_loose_layout_unless_told_otherwise(bundl
     model, size = ModelBundle.load(bundle), Size(256, 256)
 
     def layout(placed: Placement, drawn: bool, **options) -> tuple[bool, float]:
-        how = sampling(GenerateSettings(label="rock", **options), model, placed, drawn=drawn)
+        how = sampling(GenerateSettings(label="rock", **options), model, placed, is_sampled=drawn)
         return how.layout, how.layout_above
 
     whole = Placement("whole", size, Window.of(size))

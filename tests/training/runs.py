@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssl_tilegen.training.data.latent_cache import LatentScene, Origin
+from ssl_tilegen.training.data.latent_cache import LatentScene, SceneOrigin
 from ssl_tilegen.workflows.train import train
 
 DATA = '[data]\n[[data.sources]]\npaths = ["*.png"]\nmpp = 0.5\nturns = 2\n'
@@ -64,4 +64,6 @@ def main(out: Path, configs: list[Path], backend: str = "inductor") -> None:
 def scene(image: int, chance: float) -> LatentScene:
     """A scene without content, of an image of the corpus."""
     nothing = np.zeros((2, 2), bool)
-    return LatentScene(np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], Origin(image, 0, 0, 0, 16, 16), chance)
+    return LatentScene(
+        np.zeros((1, 2, 2), np.float16), nothing, ~nothing, [], SceneOrigin(image, 0, 0, 0, 16, 16), chance
+    )

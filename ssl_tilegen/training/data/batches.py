@@ -22,7 +22,7 @@ Item = dict[str, np.ndarray]
 _AHEAD = 3
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Where items come from."""
 
     def item(self, rng: np.random.Generator) -> Item:
@@ -37,7 +37,7 @@ class Batches:
     ``waited_s`` is how long the steps have waited for data so far.
     """
 
-    def __init__(self, source: Source, run: RunSettings, start: int, places: range, device: torch.device) -> None:
+    def __init__(self, source: BatchSource, run: RunSettings, start: int, places: range, device: torch.device) -> None:
         self.source, self.run, self.start, self.places, self.device = source, run, start, places, device
         self.waited_s = 0.0
         self._pool = ThreadPoolExecutor(run.readers, thread_name_prefix="items")

@@ -36,7 +36,7 @@ _PER_FILE = 200
 _TRIES = 10_000
 
 
-class Origin(NamedTuple):
+class SceneOrigin(NamedTuple):
     """Where a scene comes from: index of the image, element of D4, and part of the image (row, col, rows, cols)."""
 
     image: int
@@ -68,7 +68,7 @@ class LatentScene:
     dull: np.ndarray
     valid: np.ndarray
     grids: list[Grid]
-    origin: Origin
+    origin: SceneOrigin
     chance: float = 0.0
 
 
@@ -155,18 +155,18 @@ class _SceneBuilder:
         pixels, valid = image.take(part)
         if source.grids:
             grid = paired_grid(image, source.grids, self.bundle, part)
-            yield self._scene(pixels, valid, [grid], Origin(number, 0, *_place(part)))
+            yield self._scene(pixels, valid, [grid], SceneOrigin(number, 0, *_place(part)))
             return
         turns = self.rng.permutation(8)[: source.turns]
         for place, turn in enumerate(turns if len(turns) > 1 else [0]):
             rgb = np.ascontiguousarray(apply_d4(pixels, int(turn)))
             rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
             its_valid = None if valid is None else apply_d4(valid, int(turn))
-            origin = Origin(number, int(turn), *_place(part))
+            origin = SceneOrigin(number, int(turn), *_place(part))
             yield self._scene(rgb, its_valid, None, origin)
 
     def _scene(
-        self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: Origin
+        self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: SceneOrigin
     ) -> LatentScene:
         factor = self.bundle.factor
         rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
@@ -251,7 +251,7 @@ def _scene_at(file: Any, names: set[str], number: int) -> LatentScene:
         row, col = (int(v) for v in file[f"{number}/corner{k}"])
         grids.append(Grid((row, col), file[f"{number}/cells{k}"], int(file[f"{number}/stride{k}"])))
     latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
-    return LatentScene(latents, dull, valid, grids, Origin(*map(int, file[f"{number}/origin"])))
+    return LatentScene(latents, dull, valid, grids, SceneOrigin(*map(int, file[f"{number}/origin"])))
 
 
 class WindowDraw:

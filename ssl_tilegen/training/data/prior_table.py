@@ -46,14 +46,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PriorTable:
     """All rows, and the file they were read from."""
 
     path: Path
     rows: list[Row]
 
     @classmethod
-    def read(cls, path: Path) -> Table:
+    def read(cls, path: Path) -> PriorTable:
         """See ``read_table``."""
         return cls(path, read_table(path))
 

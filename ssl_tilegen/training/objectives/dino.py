@@ -36,10 +36,10 @@ class SelfDistilled(Embedder):
         is_vit = grid is not None and hasattr(net, "num_prefix_tokens") and settings.masked > 0
         self.patches = int(np.prod(grid)) if is_vit else 0
         self.decay = settings.teacher_decay
-        self.head = _Head(settings.features, settings)
+        self.head = _DinoHead(settings.features, settings)
         if self.patches:
             width = int(net.embed_dim)  # type: ignore[arg-type]
-            self.patch_head = _Head(width, settings)
+            self.patch_head = _DinoHead(width, settings)
             self.mask_token = nn.Parameter(torch.zeros(width))
         self.teacher = self._copy()
 
@@ -108,7 +108,7 @@ class SelfDistilled(Embedder):
         return hide
 
 
-class _Head(nn.Module):
+class _DinoHead(nn.Module):
     """A small network to a unit vector, whose cosines with the prototypes are the logits."""
 
     def __init__(self, features: int, settings: EncoderSettings) -> None:

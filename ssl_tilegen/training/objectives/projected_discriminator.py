@@ -33,7 +33,7 @@ class ProjectedDiscriminator(nn.Module):
         self.register_buffer("std", std.clone())
         widths = [max(min(16, width), min(width, width * (level + 1) // 3)) for level in range(len(channels))]
         pairs = zip(channels, widths, strict=True)
-        self.heads = nn.ModuleList(_Head(count, len(mean) + 2, wide) for count, wide in pairs)
+        self.heads = nn.ModuleList(_DiscriminatorHead(count, len(mean) + 2, wide) for count, wide in pairs)
 
     def forward(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
         known = self._normalised(condition)
@@ -47,7 +47,7 @@ class ProjectedDiscriminator(nn.Module):
         return torch.cat([torch.where(known, scaled, 0.0), *masks], 1)
 
 
-class _Head(nn.Module):
+class _DiscriminatorHead(nn.Module):
     """Logits of one feature map."""
 
     def __init__(self, channels: int, condition_dim: int, width: int) -> None:

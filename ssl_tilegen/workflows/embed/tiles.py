@@ -32,7 +32,7 @@ class Rules(NamedTuple):
     threads: int
 
 
-class Tile(NamedTuple):
+class TilePixels(NamedTuple):
     """One cell's pixels: uint8 (T, T, 3), the fraction of them without data, and whether reading failed."""
 
     row: int
@@ -100,10 +100,10 @@ class ShardEncoder:
         self._pool = pool
         self._no_pixels = Validity.OUTSIDE if kind == "slide" else Validity.NODATA
         self._cells = GridData.empty(shard.size, encoder.dim)
-        self._waiting: list[Tile] = []
+        self._waiting: list[TilePixels] = []
         self._running: list[tuple[list[tuple[int, int]], Future[np.ndarray]]] = []
 
-    def add(self, tile: Tile) -> None:
+    def add(self, tile: TilePixels) -> None:
         """Judge one tile, and have it encoded with its batch if it has something to show."""
         place = tile.row - self._shard.row, tile.col - self._shard.col
         code, foreground = self._judge(tile)
@@ -137,7 +137,7 @@ class ShardEncoder:
             self._cells.embedding[rows, cols] = vectors
         return self._cells
 
-    def _judge(self, tile: Tile) -> tuple[Validity, float]:
+    def _judge(self, tile: TilePixels) -> tuple[Validity, float]:
         """The cell's validity and its fraction of foreground."""
         if tile.failed:
             return Validity.READ_ERROR, 0.0
@@ -148,7 +148,9 @@ class ShardEncoder:
         return (Validity.BACKGROUND if is_background else Validity.OK), foreground
 
 
-def _tiles(view: RasterView, lattice: Lattice, indices: Sequence[int], threads: int) -> Iterator[tuple[int, Tile]]:
+def _tiles(
+    view: RasterView, lattice: Lattice, indices: Sequence[int], threads: int
+) -> Iterator[tuple[int, TilePixels]]:
     """(shard index, tile) for every cell of the shards, in order; reading runs ahead on threads across shards."""
     windows = (_pixels_of(block, lattice) for _, block in _blocks(lattice, indices))
     read = view.read_many(windows, threads)
@@ -183,11 +185,11 @@ def _pixels_of(cells: Window, lattice: Lattice) -> Window:
     return Window(cells.row * stride, cells.col * stride, cells.rows * stride + reach, cells.cols * stride + reach)
 
 
-def _cut(cells: Window, pixels: Pixels, lattice: Lattice) -> Iterator[Tile]:
+def _cut(cells: Window, pixels: Pixels, lattice: Lattice) -> Iterator[TilePixels]:
     """The tiles of a window of cells out of its pixels."""
     rgb, valid = pixels.rgb, pixels.valid
     complete = bool(valid.all())
     for row, col in np.ndindex(cells.rows, cells.cols):
         at = Window(row * lattice.stride, col * lattice.stride, lattice.tile, lattice.tile).slices
         missing = 0.0 if complete else 1.0 - float(valid[at].mean())
-        yield Tile(cells.row + row, cells.col + col, rgb[at], missing, pixels.error is not None)
+        yield TilePixels(cells.row + row, cells.col + col, rgb[at], missing, pixels.error is not None)

@@ -203,14 +203,14 @@ def places(
     ``shift`` px from the corner (else centred where the image is small); ``coarser``: each shows so many times more;
     ``limit``: so many at most, drawn evenly. BudgetError where they are more than memory holds.
     """
-    plan = _Plan(part, side, resolution, shift, coarser)
+    plan = _WindowPlan(part, side, resolution, shift, coarser)
     drawn = plan.total if not limit or plan.total <= limit else limit
     check_memory(drawn * _PLACE_BYTES, f"{part.path}: {drawn:,} windows of {side} px (--limit draws fewer)")
     found = [plan.place(int(i)) for i in np.linspace(0, plan.total - 1, drawn).round()]
     return found, [_block(place) for place in found]
 
 
-class _Plan:
+class _WindowPlan:
     """The windows of a set by their number, image by image and row by row. BudgetError where an image is too large."""
 
     def __init__(self, part: ImageSet, side: int, resolution: Resolution | None, shift: int, coarser: int) -> None:

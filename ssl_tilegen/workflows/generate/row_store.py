@@ -13,7 +13,7 @@ from ssl_tilegen.system import atomic
 _SUFFIX = ".rows.npy"
 
 
-class Shards:
+class RowShards:
     """uint8 (rows, width, 3) in files named by their first and last row; each is there whole or not at all.
 
     Rows may be there twice: processes of an earlier run may have cut them elsewhere.

@@ -36,7 +36,7 @@ from ssl_tilegen.workflows.generate.job import PaintJob, Repaint, prepare
 from ssl_tilegen.workflows.generate.paths import check_run, sweep_run
 from ssl_tilegen.workflows.generate.preview import preview_of, write_preview
 from ssl_tilegen.workflows.generate.prior_grid import sampled_grid
-from ssl_tilegen.workflows.generate.row_store import Shards
+from ssl_tilegen.workflows.generate.row_store import RowShards
 
 STATE = "latents.state"
 _BAND_BYTES = 32 << 20
@@ -216,7 +216,7 @@ def _make(
         first = max(0, written - job.placement.window.row) if job.inpainting else written
         canvas = _painted(job, ranks, progress)
         painted = time.perf_counter()
-        shards = Shards(unfinished_image(job.out))
+        shards = RowShards(unfinished_image(job.out))
         if writer is None:
             _leave_rows(job, canvas, shards, first, progress)
             ranks.wait()
@@ -227,7 +227,7 @@ def _make(
     return painted - begun, time.perf_counter() - painted
 
 
-def _leave_rows(job: PaintJob, canvas: Canvas, shards: Shards, first: int, progress: Progress) -> None:
+def _leave_rows(job: PaintJob, canvas: Canvas, shards: RowShards, first: int, progress: Progress) -> None:
     first = max(first, shards.reach(_rows_of(job, canvas).start))
     for band in _developed(job, canvas, first, progress):
         shards.put(first, band)
@@ -235,7 +235,7 @@ def _leave_rows(job: PaintJob, canvas: Canvas, shards: Shards, first: int, progr
 
 
 def _all_rows(
-    job: PaintJob, canvas: Canvas, ranks: Ranks, shards: Shards, first: int, progress: Progress
+    job: PaintJob, canvas: Canvas, ranks: Ranks, shards: RowShards, first: int, progress: Progress
 ) -> Iterator[Pixels]:
     """What was painted, from row ``first`` on: this process's rows, then those of the others."""
     for band in _developed(job, canvas, first, progress):

@@ -29,7 +29,7 @@ from ssl_tilegen.grids import (
     unfinished_grid,
     write_grid,
 )
-from ssl_tilegen.io.feature_files import Features, read_features, write_features
+from ssl_tilegen.io.feature_files import StoredFeatures, read_features, write_features
 from ssl_tilegen.io.raster import Raster, open_raster
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
@@ -173,7 +173,7 @@ class Patches:
             )
 
     @classmethod
-    def of(cls, path: Path, features: Features, tile: int | None) -> Patches:
+    def of(cls, path: Path, features: StoredFeatures, tile: int | None) -> Patches:
         """From the attributes of TRIDENT (or of our own export), of CLAM, else from ``tile`` and the corners."""
         facts = features.facts
         try:
@@ -193,7 +193,7 @@ class Patches:
         return cls(tile, tile, _step(features.corners) / tile)
 
 
-def _check_corners(path: Path, features: Features, raster: Raster | None) -> None:
+def _check_corners(path: Path, features: StoredFeatures, raster: Raster | None) -> None:
     """InputError where a corner lies outside the image, as far as its size is known."""
     facts = features.facts
     known = (raster.size.cols, raster.size.rows) if raster else tuple(
@@ -239,7 +239,12 @@ def _measure(
 
 
 def _spec(
-    path: Path, features: Features, patches: Patches, raster: Raster | None, resolution: Resolution, encoder: str | None
+    path: Path,
+    features: StoredFeatures,
+    patches: Patches,
+    raster: Raster | None,
+    resolution: Resolution,
+    encoder: str | None,
 ) -> GridSpec:
     """All that is known of the features."""
     facts, id = features.facts, encoder or str(features.facts.get("encoder") or "unknown")
@@ -285,7 +290,7 @@ def _scaled(transform: tuple[float, ...] | None, factor: float) -> tuple[float, 
     return a * factor, b * factor, c, d * factor, e * factor, f
 
 
-def _cells(features: Features, patches: Patches, spec: GridSpec) -> tuple[GridData, float, int]:
+def _cells(features: StoredFeatures, patches: Patches, spec: GridSpec) -> tuple[GridData, float, int]:
     """The grid's cells, the farthest move of a corner, and how many patches met in a cell with a nearer one."""
     xy = np.rint(features.corners / patches.step).astype(np.int64)
     moves = np.abs(features.corners - xy * patches.step).max(axis=1)

@@ -1,17 +1,16 @@
-"""What glass costs: a slide's own grid, and a canvas that is mostly empty, with glass passed by and with all painted.
+"""The cost of background: a slide's own grid and a canvas that is mostly empty, with background left out or painted.
 
 Run with `python -m benchmarks.background --slide GRID.zarr --ground EMB.zarr --out FOLDER`.
 
 ``slide``: the grid as it is. ``islands``: a canvas of `--size` px of which two round islands show the cells of
-`--ground` (any grid of the same model) and all else is glass. Each is painted with its background marked, as `embed`
-leaves it, and with the same cells taken for tissue. One JSON line each: network calls in windows, seconds of painting,
-of all, and of all threads.
+`--ground` (any grid of the same model) and all else is background. Each is painted with its background marked, as
+`embed` leaves it, and with the same cells taken for tissue. One JSON line each: network calls in windows, seconds of
+painting, of all, and of all threads.
 
-The borders: ``step`` is the mean difference of neighbouring pixels across the lines where glass begins, ``beside`` that
-of pixels one block to either side of them, ``painted_step`` and ``painted_beside`` those of the image in which all
-was painted, at the same places. A visible border would lift ``step`` above ``beside`` and above ``painted_step``.
-`slide.png` and `islands.png` show the images, `slide-border.png` and `islands-border.png` the pieces with the most
-border at full size.
+The borders: ``step`` is the mean difference of neighbouring pixels across the lines where background begins.
+``beside`` is that of pixels one block to either side. ``painted_step`` and ``painted_beside`` are those of the image
+in which all was painted, at the same places. A visible border would lift ``step`` above the others. `slide.png` and
+`islands.png` show the images, `slide-border.png` and `islands-border.png` the pieces with the most border.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def compare(name: str, job: PaintJob, folder: Path) -> None:
     everything = replace(job, field=replace(job.field, blank=np.zeros_like(job.field.blank)), background=None)
     made, facts = painted(job, job.how)
     share = round(float(job.field.blank.mean()), 3)
-    say(case=name, background="skipped", size=[made.shape[1], made.shape[0]], glass_cells=share, **facts)
+    say(case=name, background="skipped", size=[made.shape[1], made.shape[0]], background_cells=share, **facts)
     all_painted, dear = painted(everything, job.how)
     say(case=name, background="painted", **dear, calls_saved=round(1 - facts["calls"] / dear["calls"], 3),
         faster=round(dear["all_s"] / facts["all_s"], 2))  # fmt: skip
@@ -71,7 +70,7 @@ def compare(name: str, job: PaintJob, folder: Path) -> None:
 
 
 def islands(slide: PaintJob, ground: Path, size: int) -> PaintJob:
-    """Two islands of the grid's tissue cells, repeated, in a sea of glass of ``size`` px."""
+    """Two islands of the grid's tissue cells, repeated, in a sea of background of ``size`` px."""
     grid = EmbeddingGrid.open(ground)
     cells, stride = grid.read(), grid.spec.lattice.stride
     shown = cells.embedding[cells.valid == Validity.OK].astype(np.float32)
@@ -89,20 +88,20 @@ def islands(slide: PaintJob, ground: Path, size: int) -> PaintJob:
     whole = replace(slide.placement, canvas=Size(size, size), window=type(slide.placement.window)(0, 0, size, size))
     region = whole.window_lat(slide.bundle.factor)
     how = replace(slide.how, extent=whole.canvas_lat(slide.bundle.factor))
-    glass_of = (
+    background_of = (
         slide.background if slide.background is not None else background_latent(slide.bundle, grid.spec.background)
     )
-    return replace(slide, placement=whole, region_lat=region, field=field, background=glass_of, how=how)
+    return replace(slide, placement=whole, region_lat=region, field=field, background=background_of, how=how)
 
 
 def border_lines(job: PaintJob) -> tuple[np.ndarray, int]:
-    """Which blocks (R, K) of the image are glass, and their side in pixels."""
+    """Which blocks (R, K) of the image are background, and their side in pixels."""
     side = quantum(job.bundle)
     return job.field.blank_blocks(job.region_lat, side), side * job.bundle.factor
 
 
 def borders(job: PaintJob, *images: np.ndarray) -> dict[str, Any]:
-    """Differences of neighbouring pixels across the lines where glass begins, and one block to either side."""
+    """Differences of neighbouring pixels across the lines where background begins, and one block to either side."""
     blank, side = border_lines(job)
     facts: dict[str, Any] = {}
     for prefix, rgb in zip(("", "painted_"), images, strict=True):
