@@ -221,7 +221,20 @@ class ModelBundle:
     def prior(self) -> Any:
         """Samples grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
         module: Any = _component(self.folder / "prior").eval().requires_grad_(False)
+        self._check_prior(module)
         return module.to(self.device)
+
+    def _check_prior(self, module: Any) -> None:
+        """FormatError where the prior's facts are not of its network."""
+        info, place = self.prior_info, self.folder / "prior" / "prior.json"
+        if info is None:
+            return
+        found = (len(module.mean) - 1, len(module.condition_mean), len(module.anchors))
+        stated = (self.info.encoder.dim, info.condition_dim, len(info.labels))
+        names = ("numbers of an embedding", "numbers of a condition", "labels")
+        for name, own, said in zip(names, found, stated, strict=True):
+            if own != said:
+                raise FormatError(f"{place}: says {said} {name}, the network has {own}; the bundle is broken")
 
     @cached_property
     def prior_info(self) -> PriorInfo | None:
@@ -476,7 +489,7 @@ def read_prior_info(folder: Path) -> PriorInfo:
 def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
     """Put a prior into the bundle at ``folder``."""
     save_component(module, folder / "prior")
-    (folder / "prior" / "prior.json").write_text(info.model_dump_json(indent=2) + "\n")
+    write_text(folder / "prior" / "prior.json", info.model_dump_json(indent=2) + "\n")
 
 
 def _component(folder: Path) -> nn.Module:

@@ -118,6 +118,7 @@ class EmbedSettings(Reading, Settings):
         metavar="PX",
         panel=PIXELS,
         gt=0,
+        le=1 << 16,
     )
     bands: Bands | None = option(
         None, "Bands for red, green, blue, from 1.", "--bands", default_text="1,2,3", metavar="R,G,B", panel=PIXELS

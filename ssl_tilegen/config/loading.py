@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ssl_tilegen.config.options import Strict, option_name
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.system.boundary import reason_of
 from ssl_tilegen.system.outputs import require_plain
 
 S = TypeVar("S", bound=Strict)
@@ -40,11 +41,30 @@ def load_settings(
         _rename(values, old.split("."), new.split("."), f"{file}: ")
     for override in overrides:
         _apply(values, override, kind.renamed)
+    if file:
+        _check_file(kind, values, file)
     values |= {name: value for name, value in (options or {}).items() if value is not None}
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise SettingError(_explain(kind, error, file)) from None
+
+
+def _check_file(kind: type[S], values: Mapping[str, Any], file: Path) -> None:
+    """SettingError for a value of the file that does not fit, even where an option takes its place; what is missing in
+    the file, or does not fit other values of it, may come right with the options."""
+    try:
+        kind.model_validate(values)
+    except ValidationError as error:
+        wrong = next((first for first in error.errors() if _is_of_a_value(first)), None)
+        if wrong:
+            raise SettingError(_explained(kind, wrong, file)) from None
+
+
+def _is_of_a_value(first: Any) -> bool:
+    """Whether a complaint is about one value, not about several together."""
+    together = first["type"] == "value_error" and isinstance(first["input"], Mapping)
+    return bool(first["loc"]) and first["type"] != "missing" and not together
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -55,7 +75,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{file}: cannot read the configuration ({error.strerror}); check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{file}: not valid TOML: {error}") from None
+        raise SettingError(f"{file}: not valid TOML: {reason_of(error)}") from None
 
 
 def _rename(tree: dict[str, Any], old: list[str], new: list[str], where: str) -> None:
@@ -94,7 +114,10 @@ def _apply(tree: dict[str, Any], override: str, renamed: Mapping[str, str]) -> N
 
 def _explain(kind: type[Strict], error: ValidationError, file: Path | None) -> str:
     """The first complaint in one line: about an option of the command line, or about a key of a file."""
-    first = error.errors()[0]
+    return _explained(kind, error.errors()[0], file)
+
+
+def _explained(kind: type[Strict], first: Any, file: Path | None) -> str:
     place, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     option = option_name(kind, str(first["loc"][0])) if first["loc"] else ""
     where = f"{file}: " if file and not option else ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.budget import MAX_GPX
@@ -43,6 +44,10 @@ MAX_GPX_MEANING = "Largest image or canvas that is taken on, in gigapixels."
 MAX_GIB_MEANING = "Most memory that is planned for, in GiB."
 
 
+def _takes_path(annotation: Any) -> bool:
+    return annotation is Path or Path in get_args(annotation)
+
+
 class Strict(BaseModel):
     """Settings that are frozen, and whose unknown keys are errors. A docstring below a field is its description."""
 
@@ -54,6 +59,15 @@ class Strict(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_empty_path(cls, value: Any, info: ValidationInfo) -> Any:
+        """The empty text would be the working folder."""
+        if value == "" and isinstance(value, str) and _takes_path(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("is empty; give a path")
+        return value
+
     renamed: ClassVar[Mapping[str, str]] = {}
     """Dotted keys that have another name today: old -> new. Files and ``--set`` may use either."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.serialization
 from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -25,6 +23,7 @@ from ssl_tilegen.encoders.positions import stretched
 from ssl_tilegen.encoders.registry import ENCODERS, EncoderCard
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.nets.torch_files import read_torch_file
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 
@@ -169,8 +168,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"--weights {path}: no such file; check the path")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training run: data, no code
-            tree = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        tree = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except Exception as error:
         raise FormatError(
             f"--weights {path}: not a file of weights ({_line(error)}); "

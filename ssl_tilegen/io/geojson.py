@@ -22,8 +22,10 @@ from rasterio.warp import transform_geom
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.boundary import reason_of
 
 _AREAS = ("Polygon", "MultiPolygon")
+_MOST = 1e300
 _TISSUE = {"name": "Tissue", "color": [196, 60, 140]}
 Geometry = Mapping[str, Any]
 
@@ -59,17 +61,38 @@ def read_regions(path: Path) -> Regions:
     """The polygons of a GeoJSON file: a collection, a list of features, one feature or one geometry."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--regions {path}: cannot be read ({error}); give a GeoJSON file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"--regions {path}: cannot be read ({reason_of(error)}); give a GeoJSON file") from None
     wanted: list[Geometry] = []
     ignored: list[Geometry] = []
     for geometry, name in _geometries(tree, ""):
-        if not is_valid_geom(geometry):
+        if not is_area(geometry):
             raise InputError(f"--regions {path}: has a broken polygon ({_short(geometry)}); draw it again")
         (ignored if name.lower().startswith("ignore") else wanted).append(geometry)
     if not wanted:
         raise InputError(f"--regions {path}: has no polygon; draw areas, or export them as GeoJSON")
     return Regions(path, tuple(wanted), tuple(ignored), _crs_of(path, tree))
+
+
+def is_area(geometry: Any) -> bool:
+    """Whether a value is a GeoJSON polygon or several, of finite coordinates."""
+    if not isinstance(geometry, Mapping) or geometry.get("type") not in _AREAS:
+        return False
+    depth = 2 if geometry["type"] == "Polygon" else 3
+    return _is_nested(geometry.get("coordinates"), depth) and bool(is_valid_geom(geometry))
+
+
+def _is_nested(coordinates: Any, depth: int) -> bool:
+    """Whether ``coordinates`` are lists in lists, ``depth`` of them around positions of two or three finite numbers."""
+    if not isinstance(coordinates, (list, tuple)):
+        return False
+    if depth:
+        return bool(coordinates) and all(_is_nested(inner, depth - 1) for inner in coordinates)
+    return 2 <= len(coordinates) <= 4 and all(_is_finite(value) for value in coordinates)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_MOST < value < _MOST
 
 
 def outlines(mask: np.ndarray, factor: float) -> list[Geometry]:

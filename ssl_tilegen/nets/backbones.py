@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets.efficientnet_lite import SCALES, load_packaged
 from ssl_tilegen.nets.layers import PooledMaps
+from ssl_tilegen.nets.torch_files import read_torch_file
 
 _PACKAGED = {f"efficientnet-lite{variant}": variant for variant in SCALES}
 """Name -> the variant of EfficientNet-Lite whose weights a package holds."""
@@ -134,12 +135,12 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        found = torch.load(file, weights_only=True, map_location="cpu")
+        found = read_torch_file(file)
     except Exception as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); use .safetensors or a .pth of plain tensors"
                          ) from None  # fmt: skip
-    return found.get("state_dict", found)
+    return dict(found.get("state_dict", found))
 
 
 def fold_normalisation(net: Any) -> Any:

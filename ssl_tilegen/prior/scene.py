@@ -18,13 +18,13 @@ from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.system import atomic
+from ssl_tilegen.system.boundary import reason_of
 from ssl_tilegen.system.csv_table import defused, read_csv
 from ssl_tilegen.system.hashing import sha256_of_file
 from ssl_tilegen.system.outputs import require_plain
 
 _WIDTH_PX = 1024
 _LEGEND = "give a CSV with columns colour (#RRGGBB), label, text"
-_AREAS = ("Polygon", "MultiPolygon")
 _FAR = 48 * 48
 """A pixel further than 48 steps of 255 from all colours of the legend is of none."""
 
@@ -99,8 +99,8 @@ def _of_png(path: Path, size: Size | None) -> Scene:
     try:
         with Image.open(path) as image:
             rgb = np.asarray(image.convert("RGB")).astype(np.int32)
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"--scene {path}: cannot be read ({error}); give a PNG or a GeoJSON file") from None
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise InputError(f"--scene {path}: cannot be read ({reason_of(error)}); give a PNG or a GeoJSON file") from None
     colours, regions = _legend(path)
     distance = np.stack([((rgb - np.array(colour)) ** 2).sum(-1) for colour in colours])
     index = np.where(distance.min(0) <= _FAR, distance.argmin(0), -1)
@@ -133,19 +133,22 @@ def _legend(path: Path) -> tuple[list[tuple[int, int, int]], list[Region]]:
 
 
 def _of_features(path: Path, size: Size | None) -> Scene:
-    from rasterio.features import is_valid_geom, rasterize
+    from rasterio.features import rasterize
     from rasterio.transform import Affine
+
+    from ssl_tilegen.io.geojson import is_area
 
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         features = tree["features"] if isinstance(tree, Mapping) else tree
         found = [(feature["geometry"], _region(_properties(feature))) for feature in features]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--scene {path}: cannot be read ({error}); give a GeoJSON collection of features") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = reason_of(error) if isinstance(error, (OSError, ValueError, RecursionError)) else "no such collection"
+        raise InputError(f"--scene {path}: cannot be read ({reason}); give a GeoJSON collection of features") from None
     for number, (geometry, region) in enumerate(found, 1):
         if region == Region():
             raise InputError(f"--scene {path}, feature {number}: has neither a property label nor text")
-        if geometry.get("type") not in _AREAS or not is_valid_geom(geometry):
+        if not is_area(geometry):
             raise InputError(f"--scene {path}, feature {number}: is no polygon; draw areas")
     if not found:
         raise InputError(f"--scene {path}: has no features")

@@ -60,6 +60,18 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read, in a few words: what the system says, where a text is no UTF-8, or the first line
+    of a library's error."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not {error.encoding}: byte {error.object[error.start]:#04x} at {error.start}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return _first_line(error)
+
+
 def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, TilegenError):
         return str(error), error.exit_code

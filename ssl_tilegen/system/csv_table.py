@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.system.boundary import reason_of
+from ssl_tilegen.system.outputs import require_plain
 
 _STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -71,15 +73,21 @@ def read_csv(
         InputError: The file cannot be read, lacks a column or has an unknown one.
     """
     shown = shown or str(path)
+    require_plain(path, "the table")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             columns = [name.strip().lower() for name in reader.fieldnames or ()]
             _check_columns(columns, needs, known, shown)
             reader.fieldnames = columns
-            return [Row(reader.line_num, _cells(row)) for row in reader if any(row.values())]
+            rows = [Row(reader.line_num, _cells(row)) for row in reader if any(row.values())]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{shown}: cannot be read ({error}); {remedy}") from error
+        reason = "a quote is not closed" if "end of data" in str(error) else reason_of(error)
+        raise InputError(f"{shown}: cannot be read ({reason}); {remedy}") from None
+    for row in rows:
+        if any("\0" in text for text in row.cells.values()):
+            raise InputError(f"{shown}, line {row.number}: holds a NUL character; {remedy}")
+    return rows
 
 
 def _check_columns(columns: Sequence[str], needs: Sequence[str], known: Sequence[str], shown: str) -> None:

@@ -26,6 +26,10 @@ WORK_FILE = ".ssl-tilegen.json"
 _OURS = "ssl-tilegen"
 _ZARR_NAMES = re.compile(r"zarr\.json|c|\d+")
 _MOST_JSON_BYTES = 256 << 20
+_BUNDLE_NAMES = re.compile(
+    r"bundle\.json|model_index\.json|CARD\.md|training/[a-z]+\.json|scheduler/scheduler_config\.json|"
+    r"(encoder|autoencoder|denoiser|conditioner|prior)/((config|prior)\.json|[^/]+\.safetensors(\.index\.json)?)"
+)
 
 
 def image(path: Path) -> str | None:
@@ -203,12 +207,19 @@ def run(path: Path) -> str | None:
 
 
 def bundle(path: Path) -> str | None:
-    """A model bundle: its ``bundle.json``; or an empty folder."""
+    """A model bundle: its ``bundle.json``, its components and nothing else; or an empty folder."""
     if path.is_dir() and not any(path.iterdir()):
         return None
-    facts = _json(path / "bundle.json") if path.is_dir() else None
-    is_ours = isinstance(facts, dict) and {"name", "encoder"} <= facts.keys()
-    return None if is_ours else "no bundle.json of a model bundle"
+    facts = _json(path / "bundle.json") if path.is_dir() and not path.is_symlink() else None
+    if not (isinstance(facts, dict) and {"name", "encoder"} <= facts.keys()):
+        return "no bundle.json of a model bundle"
+    for place, folders, files in os.walk(path):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for name in (*files, *links):
+            within = Path(place, name).relative_to(path).as_posix()
+            if not (_BUNDLE_NAMES.fullmatch(within) or is_temporary(name)):
+                return f"'{within}' in it, which is no part of it"
+    return None
 
 
 def one_of(*marks: Mark) -> Mark:

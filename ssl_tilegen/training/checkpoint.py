@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError
+from ssl_tilegen.nets.torch_files import read_torch_file
 from ssl_tilegen.system.atomic import flush, flush_tree, remove
+from ssl_tilegen.system.boundary import reason_of
 from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.sharding import cut_like, whole
 
 _FOLDER = "checkpoint"
+_Count = Annotated[int, Field(ge=0, lt=1 << 53, strict=True)]
+_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, SafetensorError)
+
+
+class RunState(BaseModel):
+    """``state.json``: the step that a run has come to, the updates of its averages, and the state of the scaler of
+    gradients (empty where none is needed)."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    step: _Count
+    updates: _Count
+    others: list[_Count] = Field(default=[], max_length=1000)
+    scaler: dict[str, float | int] = Field(default_factory=dict, max_length=100)
 
 
 def save_checkpoint(
@@ -28,11 +44,10 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     *,
     others: Sequence[EMA] = (),
+    scaler: torch.amp.GradScaler | None = None,
     write: bool = True,
-    **more: Any,
 ) -> None:
-    """Write the whole state beside the last one, then swap. ``others``: further averages; ``more``: other parts with a
-    ``state_dict`` of numbers.
+    """Write the whole state beside the last one, then swap. ``others``: further averages.
 
     Weights that are cut over the processes are made whole first, so all must call this; those that do not ``write``
     do nothing else.
@@ -48,9 +63,9 @@ def save_checkpoint(
     for number, dense in enumerate(averaged):
         save_file(dense, fresh / _average_file(number))
     torch.save(of_optimiser, fresh / "optimiser.pt")
-    counts = {"updates": ema.updates, "others": [each.updates for each in others]}
-    state = {"step": step} | counts | {name: part.state_dict() for name, part in more.items()}
-    (fresh / "state.json").write_text(json.dumps(state))
+    state = RunState(step=step, updates=ema.updates, others=[each.updates for each in others],
+                     scaler=scaler.state_dict() if scaler else {})  # fmt: skip
+    (fresh / "state.json").write_text(state.model_dump_json())
     flush_tree(fresh)
     if final.exists():
         remove(old)
@@ -67,32 +82,38 @@ def load_checkpoint(
     optimiser: torch.optim.Optimizer,
     *,
     others: Sequence[EMA] = (),
-    **more: Any,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> int:
-    """Load the newest whole checkpoint of ``out`` and return its step, 0 where there is none."""
+    """Load the newest whole checkpoint of ``out`` and return its step, 0 where there is none. FormatError where it is
+    damaged or is of another configuration."""
     folder = _newest(out)
     if folder is None:
         return 0
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = RunState.model_validate_json((folder / "state.json").read_bytes())
         _load_cut(module, load_file(folder / "weights.safetensors"))
-        counts = [state["updates"], *state.get("others", [])]  # others that were not kept yet start from here
+        counts = [state.updates, *state.others]  # others that were not kept yet start from here
         for number, (each, updates) in enumerate(zip((ema, *others), counts, strict=False)):
             each.module.load_state_dict(load_file(folder / _average_file(number)))
             each.updates = updates
-        kept = torch.load(folder / "optimiser.pt", weights_only=True, map_location="cpu")
+        kept = dict(read_torch_file(folder / "optimiser.pt"))
         optimiser.load_state_dict(_cut_state(kept, optimiser))
-        for name, part in more.items():
-            if state.get(name):
-                part.load_state_dict(state[name])
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        if scaler and state.scaler:
+            scaler.load_state_dict(state.scaler)
+    except _BROKEN as error:
         raise FormatError(
-            f"the checkpoint {folder} does not fit this configuration ({reason}); use --restart"
+            f"the checkpoint {folder} is damaged or of another configuration ({_reason(error)}); use --restart"
         ) from None
     for each in (ema, *others):
         each.follow(module)
-    return state["step"]
+    return state.step
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"state.json: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+    return reason_of(error)[:200]
 
 
 def has_checkpoint(out: Path) -> bool:

@@ -110,10 +110,11 @@ def _profile(path: Path) -> tuple[float, float]:
 
     with safe_open(path, "pt") as file:
         facts = (file.metadata() or {}).get("profile")
-    if facts is None:
-        raise FormatError(f"{path}: not a snapshot of an average; remove it")
-    read = json.loads(facts)
-    return float(read["updates"]), float(read["width"])
+    try:
+        read = json.loads(facts or "")
+        return float(read["updates"]), float(read["width"])
+    except (ValueError, TypeError, KeyError):
+        raise FormatError(f"{path}: not a snapshot of an average; remove it") from None
 
 
 def exponent_of(width: float) -> float:

@@ -145,9 +145,9 @@ def import_model(
     Example:
         >>> import_model(Path("PixCell-1024"), Path("pixcell"), ImportOptions(vae=Path("sd3.5/vae")))  # doctest: +SKIP
     """
-    check_place(source, out, overwrite)
+    check_place(source, out, options, overwrite=overwrite)
     imported = recognise(source, options)
-    write_bundle(imported, source, out, overwrite=overwrite,
+    write_bundle(imported, source, out, options, overwrite=overwrite,
                  progress=lambda done, total: progress("import", done / 2**20, total / 2**20))  # fmt: skip
     info = ModelBundle.load(out).info
     return ImportReport(out, imported.family, info.name, info.encoder.id, imported.nbytes >> 20, len(imported.left_out),

@@ -75,6 +75,8 @@ def build_files(folder: Path) -> None:
     import rasterio
     from rasterio.transform import from_origin
 
+    from tests.bundle.importers.sources import lid_folder
+    from tests.bundle.importers.states import UNet, Vq, large_image_diffusion
     from tests.bundles import drawing_bundle
 
     drawing_bundle(folder / "bundle")
@@ -93,6 +95,8 @@ def build_files(folder: Path) -> None:
     for name, first in (("real", 0), ("synthetic", 10)):
         for number in range(6):
             picture(folder / "sets" / name / f"g{number}_0.png", first + number, 48)
+    tensors = large_image_diffusion(16, region=False, net=UNet(32, (1, 1), 1, 8), vq=Vq(32, (1, 1, 1), 1, 8))
+    lid_folder(folder / "published", tensors)
     for number in range(2):
         picture(folder / "train" / f"p{number}.png", number, 64)
     (folder / "train" / "autoencoder.toml").write_text(TRAIN)

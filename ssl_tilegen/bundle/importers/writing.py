@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_tilegen.bundle.importers.base import Imported
+from ssl_tilegen.bundle.importers.base import Imported, ImportOptions
 from ssl_tilegen.bundle.importers.weights import Component, write_safetensors
 from ssl_tilegen.bundle.model_bundle import BundleInfo, write_info
-from ssl_tilegen.errors import InputError, OutputError
-from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside
+from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system import marks
+from ssl_tilegen.system.atomic import publish_folder, remove, sweep, temporary_beside
+from ssl_tilegen.system.locks import lock, lock_file
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 
 _SPARE_BYTES = 64 << 20
 
@@ -20,6 +23,7 @@ def write_bundle(
     imported: Imported,
     source: Path,
     out: Path,
+    options: ImportOptions | None = None,
     *,
     overwrite: bool = False,
     progress: Callable[[float, float], None] = lambda done, total: None,
@@ -30,40 +34,41 @@ def write_bundle(
         imported: The model.
         source: Where it was read from, which is never written to.
         out: The bundle's folder.
+        options: What else was read: the autoencoder's folder, the training configuration.
         overwrite: Replace a bundle that is there; anything else is never replaced.
         progress: Told bytes done and bytes in all.
 
     Raises:
-        InputError: ``out`` is the source, or one lies in the other.
-        OutputError: something is there already, or the disk is full or cannot be written to.
+        OutputError: ``out`` is the source, or one lies in the other; something is there already; another job writes
+            it; the disk is full or cannot be written to.
     """
-    check_place(source, out, overwrite)
-    part = temporary_beside(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-        if free < imported.nbytes + _SPARE_BYTES:
-            raise OutputError(f"{out}: needs {imported.nbytes >> 20} MiB, the disk has {free >> 20} MiB free")
-        _write(imported, part, progress)
-        publish_folder(part, out, replace=overwrite)
-    except OSError as error:
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); choose another -o") from None
-    finally:
-        if part.exists():
+    check_place(source, out, options, overwrite=overwrite)
+    with lock(out) as held:
+        sweep(out.parent, out.name)
+        check_output(Output(out, marks.bundle), overwrite=overwrite)
+        part = temporary_beside(out)
+        try:
+            free = shutil.disk_usage(out.parent).free
+            if free < imported.nbytes + _SPARE_BYTES:
+                raise OutputError(f"{out}: needs {imported.nbytes >> 20} MiB, the disk has {free >> 20} MiB free")
+            _write(imported, part, progress)
+            held.check()
+            check_output(Output(out, marks.bundle), overwrite=overwrite)
+            publish_folder(part, out, replace=overwrite)
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written ({error.strerror or error}); choose another -o") from None
+        finally:
             remove(part)
 
 
-def check_place(source: Path, out: Path, overwrite: bool) -> None:
-    """Raises InputError or OutputError where a bundle may not be written to ``out``."""
-    here, there = source.resolve(), out.resolve()
-    if here == there or here.is_relative_to(there) or (there.is_relative_to(here) and here.is_dir()):
-        raise InputError(f"{out}: lies in the source or holds it; choose another -o")
-    if not out.exists():
-        return
-    if not (out / "bundle.json").is_file():
-        raise OutputError(f"{out}: exists and is no bundle; choose another -o")
-    if not overwrite:
-        raise OutputError(f"{out}: exists; choose another -o or give --overwrite")
+def check_place(source: Path, out: Path, options: ImportOptions | None = None, *, overwrite: bool) -> None:
+    """The gate: OutputError where a bundle may not be written to ``out``, InputError where the source is no file."""
+    require_name(out)
+    read = [Input(source, "the source")]
+    read += [Input(path, option) for path, option in ((options.vae, "--vae"), (options.config, "--config"))
+             if path is not None] if options else []  # fmt: skip
+    own_lock = Output(lock_file(out), marks.lock, role="work")
+    check_paths(read, [Output(out, marks.bundle), own_lock], overwrite=overwrite)
 
 
 def _write(imported: Imported, folder: Path, progress: Callable[[float, float], None]) -> None:

@@ -14,12 +14,14 @@ from ssl_tilegen.errors import InputError, TilegenError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.system.names import unfit_name
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.labelled_images import read_labelled, read_labelled_csv
 
 PATCH_PX = 1024
 LEAST_PX = 16
+_OURS = ("manifest.csv", "augment.json")
 
 
 class Original(NamedTuple):
@@ -131,8 +133,9 @@ def _folders(folder: Path) -> Iterable[Path]:
 
 
 def _check_label(source: Path, label: str) -> None:
-    if set(label) & set('/\\:*?"<>|') or label.startswith("."):
-        raise InputError(f"{source}: label {label!r} is no folder name; rename the class")
+    problem = "is the name of a file of ours" if label in _OURS else unfit_name(label)
+    if problem:
+        raise InputError(f"{source}: label {label[:80]} {problem}, and a class is a folder; rename the class")
 
 
 def _splits(source: Path, count: int) -> list[str]:

@@ -13,10 +13,13 @@ from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
 from ssl_tilegen.io.uri import Source, Uri, source_of
 from ssl_tilegen.system.csv_table import Row, read_csv
+from ssl_tilegen.system.names import unfit_name
 from ssl_tilegen.system.outputs import require_plain
 
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
+_LEAST, _MOST = 1e-6, 1e6
+"""What a pixel may measure by a list, in its unit."""
 
 
 class EmbedJob(NamedTuple):
@@ -49,7 +52,7 @@ def find_jobs(inputs: Sequence[str | Path], settings: EmbedSettings) -> list[Emb
     entries = [Entry(image) for item in inputs for image in _expand(item)]
     if settings.list is not None:
         entries += read_list(settings.list)
-    entries = list({entry.image: entry for entry in entries}.values())
+    entries = list({(entry.image, entry.id): entry for entry in entries}.values())
     if not entries:
         raise InputError("no input; give images, folders or globs")
     if settings.out and len(entries) > 1:
@@ -69,7 +72,18 @@ def read_list(path: Path) -> list[Entry]:
     entries = [_entry(path, row) for row in rows]
     if not entries:
         raise InputError(f"--list {path}: names no image")
+    _refuse_same_ids(path, rows)
     return entries
+
+
+def _refuse_same_ids(path: Path, rows: Sequence[Row]) -> None:
+    lines: dict[str, int] = {}
+    for row in rows:
+        name = row.text("id")
+        if name and lines.setdefault(name, row.number) != row.number:
+            raise InputError(
+                f"--list {path}, line {row.number}: id {name} is that of line {lines[name]}; give another one"
+            )
 
 
 def _entry(path: Path, row: Row) -> Entry:
@@ -79,8 +93,8 @@ def _entry(path: Path, row: Row) -> Entry:
         raise InputError(f"{place}: no path")
     if values["mpp"] and values["gsd"]:
         raise InputError(f"{place}: gives mpp and gsd; a slide has the one, a raster the other")
-    if set(values["id"]) & set('/\\:*?"<>|') or values["id"].startswith("."):
-        raise InputError(f"{place}: id {values['id']} is no file name")
+    if values["id"] and (problem := unfit_name(values["id"])):
+        raise InputError(f"{place}: id {values['id'][:80]} {problem}; give another one")
     image = source_of(values["path"])
     image = image if isinstance(image, Uri) else path.parent / image
     measures = (_positive(place, name, values[name]) for name in ("mpp", "gsd"))
@@ -94,8 +108,10 @@ def _positive(place: str, name: str, text: str) -> float | None:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not (number > 0 and math.isfinite(number)):
-        raise InputError(f"{place}: {name} {text} is not a positive number; leave it empty where it is unknown")
+    if not _LEAST <= number <= _MOST:
+        raise InputError(
+            f"{place}: {name} {text} is not a positive number from {_LEAST:g} to {_MOST:g}; leave it empty if unknown"
+        )
     return number
 
 

@@ -18,6 +18,7 @@ EVALUATE = (
 )
 TASKLESS = EVALUATE
 PREVIEW, EXPORT, IMPORT = "grid preview g.zarr", "grid export g.zarr", "grid import f.npz"
+PUBLISHED = "models import published"
 TRAINING = "train autoencoder --config train/autoencoder.toml --device cpu"
 
 # name -> (command without its output, the option of its output, a good output, what is to be there)
@@ -34,4 +35,5 @@ WRITERS: dict[str, tuple[str, str, str, tuple[Piece, ...]]] = {
     "export-npz": (EXPORT, "-o", "o.npz", (GRID,)),
     "import": (IMPORT, "-o", "o.zarr", (Copy("f.npz"),)),
     "train": (TRAINING, "--out", "o", (TRAIN,)),
+    "models": (PUBLISHED, "-o", "o", (Copy("published"),)),
 }

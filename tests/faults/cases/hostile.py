@@ -403,6 +403,7 @@ def _states() -> Iterator[Case]:
     for name, piece in {"settings": File("o/autoencoder/settings.json", "[]"), "deep": File("o/autoencoder/settings.json", "[" * 50_000), "latin1": File("o/autoencoder/settings.json", b"\xff"),
                         "log": File("o/autoencoder/log.jsonl", b"\xff\n"), "bundle": File("o/bundle/bundle.json", "[]"), "bundle-deep": File("o/bundle/bundle.json", "[" * 50_000)}.items():  # fmt: skip
         yield Case("state", f"train-{name}", words(f"{TRAINING} --out o"), (TRAIN, piece), both)
+    yield from _checkpoints()
     for mark, lock in enumerate(
         (
             "{}",
@@ -425,6 +426,23 @@ def _states() -> Iterator[Case]:
             (CLASSES, File("classes/manifest.csv", manifest)),
             both,
         )
+
+
+def _checkpoints() -> Iterator[Case]:
+    """A finished training whose checkpoint is damaged, and which is called again."""
+    train, place = words(f"{TRAINING} --out o"), "o/autoencoder/checkpoint"
+    pieces: dict[str, Piece] = {
+        "list": File(f"{place}/state.json", "[]"), "torn": File(f"{place}/state.json", '{"step": 1, "upd'), "empty": File(f"{place}/state.json", ""),
+        "deep": File(f"{place}/state.json", "[" * 50_000), "latin1": File(f"{place}/state.json", b"\xff"), "step-text": Edit(f"{place}/state.json", "step", "x"),
+        "step-huge": Edit(f"{place}/state.json", "step", 10**30), "step-negative": Edit(f"{place}/state.json", "step", -1), "others": Edit(f"{place}/state.json", "others", [[]]),
+        "updates-nan": Edit(f"{place}/state.json", "updates", float("nan")), "updates-gone": Edit(f"{place}/state.json", "updates", None, remove=True),
+        "scaler": Edit(f"{place}/state.json", "scaler", {"scale": "x"}), "weights": File(f"{place}/weights.safetensors", b"x" * 99),
+        "weights-cut": Copy("bundle/autoencoder/diffusion_pytorch_model.safetensors", f"{place}/weights.safetensors", cut=400),
+        "optimiser": File(f"{place}/optimiser.pt", b"x" * 99), "optimiser-pickle": Copy("pickle.pth", f"{place}/optimiser.pt"),
+    }  # fmt: skip
+    for name, piece in pieces.items():
+        yield Case("state", f"checkpoint-{name}", train, (TRAIN,), REFUSED, first=(train,), then=(piece,),
+                   ours=("o/autoencoder/data.json", "o/autoencoder/settings.json", "o/autoencoder/*.json*", "o/bundle/*"))  # fmt: skip
 
 
 def _images() -> Iterator[Case]:

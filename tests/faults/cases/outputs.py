@@ -20,6 +20,7 @@ from tests.faults.cases.commands import (
     MODEL,
     PICTURE,
     PREVIEW,
+    PUBLISHED,
     SETS,
     SLIDE,
     STORE,
@@ -79,6 +80,13 @@ SELF = {
     "import-h5": ("grid import f.h5 -o f.h5", (Copy("f.h5"),)),
     "import-image": (f"{IMPORT} --image in.tif -o in.tif", (Copy("f.npz"), SLIDE)),
     "import-image-store": (f"{IMPORT} --image in.zarr -o in.zarr", (Copy("f.npz"), STORE)),
+    "models-source": (f"{PUBLISHED} -o published", (Copy("published"),)),
+    "models-inside": (f"{PUBLISHED} -o published/checkpoints/o", (Copy("published"),)),
+    "models-parent": ("models import d/published -o d", (Copy("published", "d/published"),)),
+    "models-vae": (f"{PUBLISHED} --vae v -o v", (Copy("published"), Copy("bundle/autoencoder", "v"))),
+    "models-config": (f"{PUBLISHED} --config c.yaml -o c.yaml", (Copy("published"), File("c.yaml", "model: {}\n"))),
+    "models-checkpoint": ("models import published/checkpoints/last.ckpt -o published/checkpoints/last.ckpt", (Copy("published"),)),
+    "models-foreign-bundle": (f"{PUBLISHED} -o m", (Copy("published"), Copy("bundle", "m"), File("m/encoder/my notes.txt"))),
     "train-images": (f"{TRAINING} --out train", (TRAIN,)),
     "train-config": (f"{TRAINING} --out train/autoencoder.toml", (TRAIN,)),
     "train-parent": (f"{TRAINING} --out .", (TRAIN, Copy("train", "autoencoder"))),
@@ -97,7 +105,7 @@ def _forces(command: str) -> tuple[str, ...]:
         return ("", "--restart")
     if command.startswith("grid preview"):
         return ("",)
-    return ("", "--overwrite") if command.startswith("grid") else ("--overwrite", "--overwrite --restart")
+    return ("", "--overwrite") if command.startswith(("grid", "models")) else ("--overwrite", "--overwrite --restart")
 
 
 def _selves() -> Iterator[Case]:

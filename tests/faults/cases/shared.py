@@ -10,6 +10,7 @@ from tests.faults.cases.commands import WRITERS
 # What the second of the two commands is given beside.
 MORE = {
     "preview": ("",), "export": ("", "--overwrite"), "export-npz": ("",), "import": ("", "--overwrite"),
+    "models": ("", "--overwrite"),
     "train": ("", "--restart"), "draw": ("", "--restart"),
 }  # fmt: skip
 ALL = ("", "--restart", "--overwrite")

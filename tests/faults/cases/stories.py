@@ -51,7 +51,9 @@ def _own_again() -> Iterator[Case]:
             continue
         yield Case("again", f"{name}-plain", words(line), before, REFUSED, first=(words(line),))
         for force in (
-            ("--overwrite",) if name.startswith(("export", "import")) else ("--overwrite", "--overwrite --restart")
+            ("--overwrite",)
+            if name.startswith(("export", "import", "models"))
+            else ("--overwrite", "--overwrite --restart")
         ):
             mark = force.replace(" --", "-").strip("-")
             yield Case(

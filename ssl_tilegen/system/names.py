@@ -1,0 +1,20 @@
+"""Names that a user's table gives to files and folders: which of them can be used on every system."""
+
+from __future__ import annotations
+
+import os
+
+_RESERVED = frozenset('/\\:*?"<>|')
+_MOST_BYTES = 200
+"""What leaves room for the suffixes of outputs, locks and temporary files."""
+
+
+def unfit_name(name: str) -> str | None:
+    """Why ``name`` cannot be that of a file or folder, in words that follow it; None where it can."""
+    if not name or name.startswith("."):
+        return "is no name of a file or folder"
+    if _RESERVED & set(name) or any(ord(character) < 32 or ord(character) == 127 for character in name):
+        return "holds characters that no file name has"
+    if len(os.fsencode(name)) > _MOST_BYTES:
+        return f"is longer than {_MOST_BYTES} bytes"
+    return None
