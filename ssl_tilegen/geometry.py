@@ -25,6 +25,7 @@ class Size:
 
     @property
     def area(self) -> int:
+        """Rows times columns."""
         return self.rows * self.cols
 
     def scaled(self, factor: float) -> Size:
@@ -59,14 +60,17 @@ class Window:
 
     @property
     def row_end(self) -> int:
+        """The first row below the window."""
         return self.row + self.rows
 
     @property
     def col_end(self) -> int:
+        """The first column to the right of the window."""
         return self.col + self.cols
 
     @property
     def size(self) -> Size:
+        """Rows and columns."""
         return Size(self.rows, self.cols)
 
     @property
@@ -77,6 +81,7 @@ class Window:
         return slice(self.row, self.row_end), slice(self.col, self.col_end)
 
     def shifted(self, rows: int, cols: int) -> Window:
+        """The same window moved by so many rows and columns."""
         return Window(self.row + rows, self.col + cols, self.rows, self.cols)
 
     def grown(self, margin: int) -> Window:
@@ -99,6 +104,7 @@ class Window:
         return Window(row, col, rows, cols) if rows > 0 and cols > 0 else None
 
     def contains(self, other: Window) -> bool:
+        """Whether ``other`` lies inside."""
         return self.intersection(other) == other
 
     def within(self, outer: Window) -> Window:

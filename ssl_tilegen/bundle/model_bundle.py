@@ -242,6 +242,7 @@ class ModelBundle:
         return read_prior_info(self.folder) if self.has("prior") else None
 
     def has(self, component: str) -> bool:
+        """Whether the bundle has a component of this name."""
         return (self.folder / component / "config.json").is_file()
 
     def component_hash(self, component: str) -> str:
@@ -270,6 +271,7 @@ class ModelBundle:
 
     @cached_property
     def conditioning(self) -> Conditioning:
+        """The conditioning that the bundle brings, as its denoiser was trained with it."""
         spec = self.info.conditioning
         if spec.kind == "field" if spec else self.info.locality == "local":
             return self._field_conditioning()
@@ -290,26 +292,32 @@ class ModelBundle:
 
     @property
     def window_lat(self) -> int:
+        """Side of the training window in latents."""
         return self.info.window_px // self.factor
 
     @property
     def halo_lat(self) -> int:
+        """Reach of a local denoiser beyond a tile, in latents; 0 for networks with attention."""
         return getattr(self.denoiser, "halo", 0)
 
     @property
     def latent_channels(self) -> int:
+        """Channels of a latent."""
         return len(self.info.latent_mean) or self.autoencoder.config.latent_channels
 
     @property
     def decoder_halo_lat(self) -> int | None:
+        """Reach of the decoder in latents; None where its receptive field is not finite."""
         return getattr(self.autoencoder, "decoder_halo", None)
 
     @property
     def scheduler_config(self) -> dict[str, Any]:
+        """The keys of ``scheduler/scheduler_config.json``, as diffusers writes them."""
         return read_json(self.folder / "scheduler" / "scheduler_config.json")
 
     @property
     def prediction_type(self) -> str:
+        """Parameterization of the denoiser's output: flow, v_prediction, epsilon or sample."""
         return self.info.prediction_type
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:

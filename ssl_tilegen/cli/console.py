@@ -39,6 +39,7 @@ class Console:
         self._hushed = False
 
     def __call__(self, stage: str, done: float, total: float) -> None:
+        """Show how far a stage is. Interrupted once a signal asked to stop."""
         check_stop()
         if self._hushed:
             return

@@ -47,6 +47,7 @@ class Canvas:
 
     @property
     def channels(self) -> int:
+        """Channels of a latent."""
         return self.data.shape[0]
 
     def like(self) -> Canvas:

@@ -100,9 +100,11 @@ class FieldConditioning:
 
     @property
     def layout_dim(self) -> int:
+        """How many of a vector's last numbers are layout."""
         return self.condition.layout_dim
 
     def sample(self, field: ConditionField, windows: Sequence[Window], *, layout: bool = True) -> Tensor:
+        """Conditions (N, C, rows / stride, cols / stride) over windows of one size."""
         return torch.stack([self.condition(field, window, layout=layout) for window in windows])
 
 

@@ -67,6 +67,7 @@ class ConditionField:
 
     @property
     def dim(self) -> int:
+        """Length of a cell's vector."""
         return self.embedding.shape[-1]
 
     def to(self, device: torch.device | str) -> ConditionField:

@@ -30,12 +30,15 @@ class MaskedDenoiser:
     free: Window
 
     def load(self, step: Step) -> tuple[int, int]:
+        """Network calls of a step, and latents that they see, as of the denoiser inside."""
         return self.denoise.load(step)
 
     def windows(self, step: Step) -> int:
+        """Windows of a step, as of the denoiser inside."""
         return self.denoise.windows(step)
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = lambda part: None) -> None:
+        """Write the clean estimate of ``x`` to ``out``, blended with the known latents towards the border."""
         self.denoise(x, step, out, tick)
         whole = self.known.whole
         down = border_ramp(whole.row, whole.row_end, self.free.row, self.free.row_end, BLEND_LAT)

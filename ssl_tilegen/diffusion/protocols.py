@@ -34,7 +34,9 @@ class Model(Protocol):
         ...
 
     @property
-    def latent_channels(self) -> int: ...
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        ...
 
     @property
     def factor(self) -> int:
@@ -57,7 +59,9 @@ class Model(Protocol):
         ...
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Device of the networks."""
+        ...
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents (N, C, h, w) at times (N,); no condition = unconditional."""

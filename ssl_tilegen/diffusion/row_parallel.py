@@ -58,14 +58,17 @@ class Band:
 
     @classmethod
     def alone(cls, whole: Window) -> Band:
+        """The band of a single process: all rows of ``whole``."""
         return cls(whole, (whole.row, whole.row_end))
 
     @property
     def own(self) -> Window:
+        """The rows of latents that this rank computes."""
         return self._own(self.ranks.rank)
 
     @property
     def held(self) -> Window:
+        """The rows of latents that this rank stores: its own and those it reads from its neighbours."""
         return self._held(self.ranks.rank)
 
     def exchange(self, x: Canvas) -> None:

@@ -49,7 +49,9 @@ def no_blank_blocks(window: Window, side: int) -> NDArray[np.bool_]:
 class TiledDenoiser(Protocol):
     """A clean estimate of the whole canvas at one step."""
 
-    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None: ...
+    def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        """Write the clean estimate of ``x`` at ``step`` to ``out``; ``tick(part)`` follows the progress."""
+        ...
 
     def load(self, step: Step) -> tuple[int, int]:
         """How many network calls and how many latents in them this step takes (guidance not counted)."""
@@ -94,13 +96,16 @@ class LocalTiledDenoiser:
                           live_blocks=lambda core: self._share(core) < 1)  # fmt: skip
 
     def load(self, step: Step) -> tuple[int, int]:
+        """Network calls of a step, and latents that they see, halos included."""
         live, _ = self.tiles
         return len(live), sum(tile.padded.size.area for tile in live)
 
     def windows(self, step: Step) -> int:
+        """Tiles that a step computes."""
         return len(self.tiles[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        """Write the clean estimate of ``x`` to ``out``, tile by tile; background costs no call."""
         live, ground = self.tiles
         for window in ground:
             out[window].copy_(_plain(self.background))
@@ -143,13 +148,16 @@ class WindowTiledDenoiser:
     area: Window | None = None
 
     def load(self, step: Step) -> tuple[int, int]:
+        """Network calls of a step, and latents that they see."""
         windows = self.windows(step)
         return -(-windows // self.batch), windows * self.windows_at(step).side ** 2
 
     def windows(self, step: Step) -> int:
+        """Windows that a step computes."""
         return len(self.windows_at(step)) if self.background is self.area is None else len(self._parted(step)[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
+        """Write the weighted mean of the windows' clean estimates of ``x`` to ``out``."""
         live, blank = self._parted(step)
         out.data.zero_()
         for weighted in blank:

@@ -17,12 +17,18 @@ class Bundle(Protocol):
     device: Any
 
     @property
-    def encoder(self) -> nn.Module: ...
+    def encoder(self) -> nn.Module:
+        """The tile encoder."""
+        ...
 
     @property
-    def hash(self) -> str: ...
+    def hash(self) -> str:
+        """sha256 of the bundle."""
+        ...
 
-    def component_hash(self, component: str) -> str: ...
+    def component_hash(self, component: str) -> str:
+        """sha256 of a component's weights."""
+        ...
 
 
 class BundleEncoder(NetworkEncoder):

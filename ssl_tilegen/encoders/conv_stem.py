@@ -23,6 +23,7 @@ class ConvStem(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> patches (N, rows, cols, C)."""
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 

@@ -62,14 +62,17 @@ class EmbeddingGrid:
 
     @property
     def shape(self) -> Size:
+        """Rows and columns of cells."""
         return self.spec.shape
 
     @property
     def dim(self) -> int:
+        """Length of an embedding."""
         return self.spec.dim
 
     @property
     def attributes(self) -> dict[str, Any]:
+        """The JSON attributes of the Zarr group."""
         return dict(self._group.attrs)
 
     def read(self, window: Window | None = None) -> GridData:
@@ -114,6 +117,7 @@ class PlannedGrid(EmbeddingGrid):
         self.path, self.spec = path, spec
 
     def read_codes(self) -> GridData:
+        """Cells without embeddings, all of them valid."""
         shape = (self.shape.rows, self.shape.cols)
         valid, tissue = np.full(shape, Validity.OK, np.uint8), np.zeros(shape, np.float16)
         return GridData(np.broadcast_to(np.float16(0), (*shape, 1)), valid, tissue)

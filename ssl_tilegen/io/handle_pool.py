@@ -12,7 +12,9 @@ from typing import Generic, Protocol, TypeVar
 class Closable(Protocol):
     """What a pool keeps: anything that can be closed."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the file."""
+        ...
 
 
 H = TypeVar("H", bound=Closable)

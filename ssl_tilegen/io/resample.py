@@ -33,6 +33,7 @@ class Axis:
         return Axis(self.first, self.count, self.step / downsample, self.origin / downsample)
 
     def halves(self) -> tuple[Axis, Axis]:
+        """The first and the second half of the samples."""
         half = self.count // 2
         return (
             Axis(self.first, half, self.step, self.origin),
@@ -81,6 +82,7 @@ class Taps:
 
     @property
     def is_identity(self) -> bool:
+        """Whether each output pixel is one source pixel, in order."""
         whole = len(self.index) == self.stop - self.start
         return whole and self.weight.shape[1] == 1 and bool((self.weight == 1).all())
 

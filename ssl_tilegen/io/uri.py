@@ -18,6 +18,7 @@ class Uri(str):
 
     @property
     def suffix(self) -> str:
+        """Suffix of the last part of the path, with its dot."""
         return PurePosixPath(self.name).suffix
 
 

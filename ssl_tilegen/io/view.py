@@ -37,6 +37,7 @@ class RasterView:
 
     @property
     def resolution(self) -> Resolution | None:
+        """Resolution of the view; None where the raster's is unknown."""
         base = self.raster.resolution
         return base and Resolution(base.value * self.factor, base.unit)
 

@@ -23,6 +23,7 @@ class Interval(NamedTuple):
 
     @property
     def width(self) -> float:
+        """High minus low."""
         return self.high - self.low
 
 

@@ -28,9 +28,11 @@ class LabelledSet(NamedTuple):
     groups: np.ndarray
 
     def take(self, index: np.ndarray) -> LabelledSet:
+        """The items at ``index``, integers or bool."""
         return LabelledSet(self.x[index], self.y[index], self.groups[index])
 
     def join(self, other: LabelledSet) -> LabelledSet:
+        """The items of both, these first."""
         return LabelledSet(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
 
 

@@ -47,6 +47,7 @@ class Backbone(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) in [-1, 1] -> feature maps, finest first."""
         found = self.net(images * self.gain + self.shift)
         pairs = zip(found, self.channels, strict=True)
         return [maps if maps.shape[1] == count else maps.permute(0, 3, 1, 2) for maps, count in pairs]  # NHWC

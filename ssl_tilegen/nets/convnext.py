@@ -17,6 +17,7 @@ class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W) over its channels, position by position."""
         x = functional.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
 
@@ -33,6 +34,7 @@ class ConvNeXtAtto(nn.Module):
         self.head = _ConvNeXtHead(WIDTHS[-1], features)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> features (N, C)."""
         return self.head(self.stages(self.stem(images)))
 
 

@@ -56,6 +56,7 @@ class EfficientNetLite(nn.Module):
             self.conv_head, self.bn2 = nn.Conv2d(width, HEAD_WIDTH, 1, bias=False), _norm(HEAD_WIDTH)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """Images (N, 3, H, W) -> feature maps, finest first."""
         x, found = functional.relu6(self.bn1(self.conv_stem(images))), []
         for index, stage in enumerate(self.blocks):
             x = stage(x)
@@ -71,6 +72,7 @@ class ConvSame(nn.Conv2d):
         super().__init__(ins, outs, kernel, stride, 0 if stride > 1 else kernel // 2, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve with TensorFlow's padding: the output has ceil(side / stride) rows and columns."""
         if self.stride[0] > 1:
             down, across = (_lack(side, self.kernel_size[0], self.stride[0]) for side in x.shape[2:])
             x = functional.pad(x, [across // 2, across - across // 2, down // 2, down - down // 2])

@@ -57,6 +57,7 @@ class GridPrior(CellNetwork):
         return self._blocks + 1
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
+        """See `PriorNetwork.remainder`."""
         inside = None if parts is None else (parts > 0).to(x.dtype)
         if self._breaks:
             x = torch.cat([x, _breaks(x[:, :1] if parts is None else parts, none=parts is None)], 1)

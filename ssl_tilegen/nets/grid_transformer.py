@@ -63,6 +63,7 @@ class GridTransformer(CellNetwork):
         self.out = zeroed(nn.Linear(width, channels))
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
+        """See `PriorNetwork.remainder`."""
         rows, cols = x.shape[2:]
         if max(rows, cols) > (self.window or 0):
             raise ValueError(f"a window of {rows} x {cols} cells, this network takes {self.window} x {self.window}")

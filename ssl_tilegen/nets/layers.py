@@ -46,11 +46,13 @@ class Recomputable(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, *inputs: Tensor) -> Tensor:
+        """``compute``, with activations recomputed in the backward pass where that is switched on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(self.compute, *inputs, use_reentrant=False)
         return self.compute(*inputs)
 
     def compute(self, *inputs: Tensor) -> Tensor:
+        """The layer itself; subclasses define it."""
         raise NotImplementedError
 
 
@@ -80,6 +82,7 @@ class PooledMaps(nn.Module):
         self.features = sum(channels)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> means of all feature maps (N, C)."""
         return torch.cat([maps.mean((2, 3)) for maps in self.body(images)], 1)
 
 

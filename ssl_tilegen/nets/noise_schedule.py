@@ -21,6 +21,7 @@ class NoiseLevels(nn.Module):
         self.register_buffer("alphas", None if is_flow(scheduler) else _alphas(scheduler), persistent=False)
 
     def forward(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at the times ``t`` (N,), as x = alpha * clean + sigma * noise."""
         if self.alphas is None:
             t = t.float()
             return 1 - t, t

@@ -28,6 +28,7 @@ class TileEncoder(nn.Module):
         self.layout = nn.Linear(3 * layout_px**2, layout_dim)
 
     def forward(self, tiles: Tensor) -> Tensor:
+        """Normalised tiles (N, 3, H, W) -> content and layout (N, D)."""
         return torch.cat([self.content(self.net(tiles)), self.layout(self.coarse(tiles))], 1)
 
     def coarse(self, tiles: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class WindowDiT(ConfigurableNetwork):
     """Diffusion transformer with adaptive layer norms that start as the identity (Peebles & Xie 2023).
 
     It is called as diffusers' conditional U-Nets are: latents (N, C, h, w), times (N,) in 0..1000 and one token
-    (N, 1, D), zero where nothing is told. Positions are fixed sinusoids, so windows of another size are understood.
+    (N, 1, D), zero where the condition is dropped. Positions are fixed sinusoids, so windows of any size are accepted.
     """
 
     _supports_gradient_checkpointing = True
@@ -57,21 +57,22 @@ class WindowDiT(ConfigurableNetwork):
         self.out = zeroed(nn.Linear(width, latent_channels * patch_size**2))
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> DenoiserOutput:
+        """Noisy latents (N, C, h, w), times (N,) and tokens (N, T, D) -> the prediction (N, C, h, w)."""
         p = self._patch
         rows, cols = sample.shape[2] // p, sample.shape[3] // p
         patches = nn.functional.pixel_unshuffle(sample, p).flatten(2).transpose(1, 2)
         x = self.patches(patches) + _positions(rows, cols, self.patches.out_features).to(sample)
         time = self.time_mix(self.act(self.time_in(sinusoid(timestep / _TIMES, _TIME_FEATURES))))
-        told = self.act(time + self.condition_in(encoder_hidden_states.mean(1)))
+        condition = self.act(time + self.condition_in(encoder_hidden_states.mean(1)))
         for block in self.blocks:
-            x = block(x, told)
-        scale, shift = self.modulate(told)[:, None].chunk(2, 2)
+            x = block(x, condition)
+        scale, shift = self.modulate(condition)[:, None].chunk(2, 2)
         x = self.out(self.norm(x) * (1 + scale) + shift)
         return DenoiserOutput(nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p))
 
 
 class _DiTBlock(Recomputable):
-    """Attention and a two-layer network, each scaled, shifted and gated by what is told."""
+    """Attention and a two-layer network, each scaled, shifted and gated by the condition."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -83,9 +84,9 @@ class _DiTBlock(Recomputable):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
         self.modulate = zeroed(nn.Linear(width, 6 * width))
 
-    def compute(self, x: Tensor, told: Tensor) -> Tensor:  # type: ignore[override]
+    def compute(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
         """(N, L, W) and (N, W) -> (N, L, W)."""
-        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(told)[:, None].chunk(6, 2)
+        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(condition)[:, None].chunk(6, 2)
         x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a)
         return x + gate_b * self.mlp(self.norm_two(x) * (1 + scale_b) + shift_b)
 

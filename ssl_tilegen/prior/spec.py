@@ -80,6 +80,7 @@ class PriorInfo(_Frozen):
 
     @property
     def condition_dim(self) -> int:
+        """Channels of a cell's condition."""
         return self.parts["vector"].stop
 
     def label_named(self, name: str) -> str:
@@ -97,6 +98,7 @@ class PriorInfo(_Frozen):
         return np.eye(len(self.labels), dtype=np.float32)[self.names.index(label)]
 
     def resolution_of(self, label: str) -> Resolution:
+        """Resolution of the grids of a label."""
         return Resolution(*self.labels[label].resolution)
 
     def check_vector(self, shape: tuple[int, ...], name: str) -> None:

@@ -69,6 +69,7 @@ class Owner:
 
     @classmethod
     def me(cls) -> Owner:
+        """This process."""
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         return cls(socket.gethostname(), os.getpid(), _space(), _birth(os.getpid()), now, _boot(), secrets.token_hex(8))
 

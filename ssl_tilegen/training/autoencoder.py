@@ -76,6 +76,7 @@ class AutoencoderStage(Stage):
         return stage
 
     def export(self, module: Any, context: StageContext) -> None:
+        """Save the averaged autoencoder into the bundle."""
         save_component(self.finished(module), context.bundle_folder / "autoencoder")
         update_info(context.bundle_folder)
 
@@ -102,11 +103,13 @@ class AutoencoderStage(Stage):
         return crops.unfold(2, FACTOR, FACTOR).unfold(3, FACTOR, FACTOR).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
 
     def item(self, rng: np.random.Generator) -> Item:
+        """A random crop, and the noise that samples its posterior."""
         image = to_signed(self.corpus.crop(rng, self.settings.window_px))
         noise = rng.standard_normal((self._channels, self._latents, self._latents), np.float32)
         return {"image": image, "noise": noise}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction, perceptual and adversarial loss, and their terms by name."""
         s, image = self.settings, batch["image"]
         network = getattr(module, "network", module)
         noise = s.posterior_noise * batch["noise"] if s.posterior_noise else None

@@ -85,6 +85,7 @@ class DenoiserStage(Stage):
 
     @classmethod
     def prepare(cls, settings: Any, data: Corpus, context: StageContext) -> Self:
+        """Load the bundle, and the latents of all images from the cache or through the autoencoder."""
         bundle = context.source_bundle(settings.bundle, "encoder", "autoencoder")
         say, cache = context.say, context.cache
         settings = cls.completed(settings, bundle)
@@ -108,6 +109,7 @@ class DenoiserStage(Stage):
         return scenes
 
     def export(self, module: Any, context: StageContext) -> None:
+        """Save the averaged denoiser, and record how it is conditioned and sampled."""
         save_component(module, context.bundle_folder / "denoiser")
         update_info(context.bundle_folder, **self.facts())
 
@@ -194,6 +196,7 @@ class DenoiserStage(Stage):
         return (raw.astype(np.float32) - self.latent_mean.reshape(shape)) * self.latent_scale.reshape(shape)
 
     def item(self, rng: np.random.Generator) -> Item:
+        """A window of latents with its condition, noise and time."""
         return self._windows.item(rng)
 
     def draw_time(self, rng: np.random.Generator) -> np.ndarray:
@@ -201,6 +204,7 @@ class DenoiserStage(Stage):
         return self.target.draw(rng)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted squared error of the prediction, without the margin that sees the window's border."""
         x, wanted, weight = self.target.noisy(batch["clean"], batch["noise"], batch["t"])
         m = self.settings.margin_lat if self.local else 0
         error = self._predict(module, x, batch["t"], batch["field"]).float() - wanted
@@ -214,23 +218,23 @@ class DenoiserStage(Stage):
             parts = {"early": _mean_where(of_item, noise > 0.6), "late": _mean_where(of_item, noise < 0.3)}
         return (weight * of_item).mean(), parts
 
-    def _predict(self, module: Any, x: Tensor, t: Tensor, told: Tensor) -> Tensor:
+    def _predict(self, module: Any, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         conditioner = None if self._conditioner is None else self._conditioner.to(x.device)
-        return predict(module, x, t, told, conditioner, time_scale=self.time_scale)
+        return predict(module, x, t, condition, conditioner, time_scale=self.time_scale)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
         """Rows: source windows (where they are at hand), their latents decoded, and windows generated from their
         conditions."""
         device = next(module.parameters()).device
-        clean, told, x = (
+        clean, condition, x = (
             torch.from_numpy(np.stack([item[key] for item in self._fixed])).to(device)
             for key in ("clean", "field", "noise")
         )
         convert = to_clean(self.target.prediction)
         for step in Schedule.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
             t = torch.full((len(x),), step.t, device=device)
-            x = ddim(x, convert(self._predict(module, x, t, told).float(), x, step), None, step)
+            x = ddim(x, convert(self._predict(module, x, t, condition).float(), x, step), None, step)
         save_contact_sheet(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])
         return self._validation_loss(module, device)
 
@@ -304,10 +308,10 @@ class _Windows:
         chance = rng.random()
         with torch.inference_mode():
             known = stage.conditioning.sample(field, [window], layout=chance > s.drop + s.drop_layout)[0]
-            told = (dropped(known) if chance < s.drop else known).numpy()
+            condition = (dropped(known) if chance < s.drop else known).numpy()
         t = stage.draw_time(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
-        return {"clean": clean, "field": told, "noise": noise, "t": t}, (scene, window)
+        return {"clean": clean, "field": condition, "noise": noise, "t": t}, (scene, window)
 
 
 def _landed(window: Window, corner_px: Any, factor: int, quantum: int) -> Window:

@@ -37,6 +37,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Move the average by one step towards the weights of ``module``."""
         self.updates += 1
         mine: list[Tensor] = [own_part(part) for part in self._parts]
         theirs: list[Tensor] = [own_part(parameter) for parameter in module.parameters()]

@@ -41,6 +41,7 @@ class PretrainedEncoder(Stage):
         self.settings, self.corpus, self.module = settings, corpus, None
 
     def export(self, module: Any, context: StageContext) -> None:
+        """Record the pretrained encoder in the bundle."""
         keep_pretrained(self.settings, self.corpus.resolutions, context.bundle_folder)
 
 
@@ -74,9 +75,11 @@ class EncoderStage(Stage):
 
     @classmethod
     def prepare(cls, settings: EncoderSettings, data: Corpus, context: StageContext) -> Any:
+        """The stage for these settings: trained here, or pretrained and taken as it is."""
         return PretrainedEncoder(settings, data) if settings.pretrained else cls(settings, data)
 
     def export(self, module: Any, context: StageContext) -> None:
+        """Fit content and layout in closed form, and save the encoder into the bundle."""
         s, encoder, folder = self.settings, self.finished(module), context.bundle_folder
         facts: dict[str, Any] = {"tile_px": s.tile_px, "dim": s.dim if s.layout_dim else s.features}
         config = facts | {"_class_name": type(encoder).__name__, "arch": s.arch, "arch_args": s.arch_args,
@@ -102,6 +105,7 @@ class EncoderStage(Stage):
             projection.bias[: len(order)].copy_(-(basis @ flat.mean(0).float()))
 
     def item(self, rng: np.random.Generator) -> Item:
+        """Large and small crops of one random tile, changed in colour and orientation."""
         s = self.settings
         margin = s.tile_px // 8
         tile = self.corpus.draw(rng, s.tile_px + margin)
@@ -146,6 +150,7 @@ class EncoderStage(Stage):
         return both[:side, :side], self.corpus.recoloured(rng, other)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The self-supervised loss of the settings (lejepa or dino), and its terms by name."""
         loss: Any = joint_embedding_loss if self.settings.loss == "lejepa" else distillation_loss
         return loss(module, batch, self.settings)
 

@@ -53,6 +53,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the parameters once from their gradients."""
         for group in self.param_groups:
             move = self._orthogonal if group["orthogonal"] else self._adam
             for parameter in group["params"]:

@@ -47,10 +47,12 @@ class EMAWidths:
             raise self._nothing()
 
     def follow(self, module: nn.Module) -> None:
+        """Let all averages have the structure of ``module``."""
         for ema in self.averages:
             ema.follow(module)
 
     def update(self, module: nn.Module) -> None:
+        """Move all averages by one step towards the weights of ``module``."""
         for ema in self.averages:
             ema.update(module)
 

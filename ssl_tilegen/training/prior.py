@@ -58,16 +58,19 @@ class PriorStage(Stage):
 
     @classmethod
     def load_data(cls, settings: PriorSettings, context: StageContext) -> PriorTable:
+        """Read the table of images and grids."""
         return PriorTable.read(Path(settings.table))
 
     @classmethod
     def prepare(cls, settings: PriorSettings, data: PriorTable, context: StageContext) -> PriorStage:
+        """Embed the images of the table, encode its texts, and make the network."""
         bundle, rows, cache = context.source_bundle(settings.bundle, "encoder"), data.rows, context.cache
         texts, facts = caption_vectors(settings.text_encoder, rows, cache, context.processes.device, context.say)
         pieces, seen = pieces_of(rows, bundle, settings.turns, settings.run.seed, cache, context.say)
         return cls(settings, bundle, rows, pieces, seen, texts, facts)
 
     def export(self, module: Any, context: StageContext) -> None:
+        """Save the averaged prior into the bundle."""
         run = json.loads(self.settings.run.model_dump_json())
         save_prior(module, self.info.model_copy(update={"training": run}), context.bundle_folder)
 
@@ -127,6 +130,7 @@ class PriorStage(Stage):
         return condition
 
     def item(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """A window of cells with its condition, noise and time."""
         s = self.settings
         first = self._draw(rng)
         cells, state, parts = self._window(first, rng)
@@ -145,7 +149,7 @@ class PriorStage(Stage):
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
             "parts": parts[None].astype(np.float32),
-            "told": condition,
+            "condition": condition,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
         }
@@ -185,12 +189,13 @@ class PriorStage(Stage):
                 yield self._draw.sibling(piece, rng), row, col
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared error of the velocity over the cells inside."""
         state, noise, t = batch["state"], batch["noise"], batch["t"]
         inside = (state > -2).to(noise.dtype)
         clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
         clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
         time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["told"], batch["parts"])
+        velocity = module((1 - time) * clean + time * noise, t, batch["condition"], batch["parts"])
         error = (velocity.float() - (noise - clean)).square()
         of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
         of_validity = _mean(error[:, -1:], inside)

@@ -95,18 +95,22 @@ class Swallowed:
         pass
 
     def __call__(self, *args: Any, **kwargs: Any) -> Swallowed:
+        """Take any arguments and return itself."""
         return self
 
     def __setstate__(self, state: Any) -> None:
         pass
 
     def append(self, item: Any) -> None:
+        """Drop the item."""
         pass
 
     def extend(self, items: Any) -> None:
+        """Drop the items."""
         pass
 
     def add(self, item: Any) -> None:
+        """Drop the item."""
         pass
 
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -84,6 +84,7 @@ class Component:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.weights.values())
 
     def check(self, name: str) -> None:

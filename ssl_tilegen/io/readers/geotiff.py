@@ -58,6 +58,7 @@ class GeoTiff(ProbedRaster):
 
     @classmethod
     def can_read(cls, path: Source) -> bool:
+        """Whether GDAL opens the file and finds a band in it."""
         try:
             with rasterio.open(path) as dataset:
                 return dataset.count > 0
@@ -65,6 +66,7 @@ class GeoTiff(ProbedRaster):
             return False
 
     def close(self) -> None:
+        """Close all handles of the file."""
         self._handles.close()
 
     def _open(self, level: Hashable) -> rasterio.DatasetReader:

@@ -61,6 +61,7 @@ class OmeImage(ChannelImage):
             return True
 
     def close(self) -> None:
+        """Close the planes of the file."""
         for plane in {plane for channels in self._planes for plane, _ in channels}:
             plane.close()
 

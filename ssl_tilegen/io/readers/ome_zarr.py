@@ -51,9 +51,11 @@ class ZarrImage(ChannelImage):
 
     @classmethod
     def can_read(cls, path: Source) -> bool:
+        """Whether the path is a folder with the attributes of an OME-Zarr image."""
         return isinstance(path, Path) and path.is_dir() and image_attributes(path) is not None
 
     def close(self) -> None:
+        """Nothing to release: chunks are files that are opened as they are read."""
         pass
 
     def _place(self, attributes: Mapping[str, Any], multiscale: Mapping[str, Any], options: Options) -> None:

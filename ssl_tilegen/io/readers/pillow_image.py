@@ -42,6 +42,7 @@ class PillowImage(Raster):
 
     @classmethod
     def can_read(cls, path: Source) -> bool:
+        """Whether Pillow knows the file as an 8-bit image."""
         try:
             with Image.open(path, formats=_FORMATS) as image:
                 return image.mode in _EIGHT_BIT
@@ -53,6 +54,7 @@ class PillowImage(Raster):
             ) from error
 
     def close(self) -> None:
+        """Release the decoded pixels."""
         self._decoded = None
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:

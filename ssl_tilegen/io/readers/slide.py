@@ -61,6 +61,7 @@ class Slide(Raster):
             return False
 
     def close(self) -> None:
+        """Close the slide and its tile reader."""
         self._handles.close()
         if self.tiles:
             self.tiles.close()

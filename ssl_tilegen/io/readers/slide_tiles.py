@@ -30,6 +30,7 @@ class SlideTiles:
         self._trusted: dict[int, bool] = {}
 
     def close(self) -> None:
+        """Close the planes of the file."""
         for plane in self._planes.values():
             plane.close()
 

@@ -35,6 +35,7 @@ class JpegDecoder:
         self._lenient = _lenient(page)
 
     def __call__(self, data: bytes, index: int) -> np.ndarray:
+        """Decode one tile (H, W, 3) uint8; ``index`` is its number in the file."""
         import simplejpeg
 
         try:

@@ -32,10 +32,12 @@ class Tag:
 
     @property
     def count(self) -> int:
+        """Number of values, as the TIFF entry states it."""
         return len(self.values) // 2 if self.type == _RATIONAL else len(self.values)
 
     @property
     def data(self) -> bytes:
+        """The values as bytes."""
         return self.values.astype(_DTYPES[self.type]).tobytes()
 
 
@@ -84,6 +86,7 @@ class Page:
 
     @property
     def data_bytes(self) -> int:
+        """Bytes of all tiles."""
         return int(self.tile_bytes.sum())
 
 

@@ -29,6 +29,7 @@ class Cog(TiledTiff):
 
     @classmethod
     def check(cls, path: Path, spec: ImageSpec) -> None:
+        """Refuse what the format cannot hold: OutputError for a CRS that GDAL cannot write."""
         super().check(path, spec)
         try:
             georeference_tags(spec)
@@ -38,6 +39,7 @@ class Cog(TiledTiff):
             ) from error
 
     def first_page_tags(self) -> list[Tag]:
+        """Georeference and metadata as GDAL reads them."""
         metadata = ascii_tag(_GDAL_METADATA, gdal_metadata(self.spec))
         return [*georeference_tags(self.spec), metadata, ascii_tag(305, software())]
 

@@ -61,6 +61,7 @@ class Png(_FlatImage):
     compressions = ("deflate",)
 
     def finish(self, target: Path) -> None:
+        """Encode the rows as PNG, with the provenance as text chunks."""
         text = PngImagePlugin.PngInfo()
         text.add_text("Software", software())
         text.add_text("Description", json.dumps(self.spec.record, sort_keys=True))
@@ -74,6 +75,7 @@ class Jpeg(_FlatImage):
     largest_side_px = _JPEG_SIDE_PX
 
     def finish(self, target: Path) -> None:
+        """Encode the rows as JPEG, with the provenance as its comment."""
         comment = json.dumps(self.spec.record, sort_keys=True).encode()
         if len(comment) > _JPEG_COMMENT_BYTES:
             comment = b'{"synthetic": true}'

@@ -29,6 +29,7 @@ class OmeTiff(TiledTiff):
     sub_ifds = True
 
     def first_page_tags(self) -> list[Tag]:
+        """The OME-XML and the name of the software."""
         return [utf8_tag(270, ome_xml(self.spec, self.path.name)), ascii_tag(305, software())]
 
 

@@ -39,6 +39,7 @@ class OmeZarr(Format):
         self._fresh: list[tuple[int, int]] = []  # level and number of the rows of shards that may not be on disk yet
 
     def start(self) -> None:
+        """Make the group and its arrays."""
         group = zarr.create_group(self._store, zarr_format=3, overwrite=True)
         group.attrs.update(ome_attributes(self.spec, self.path.name, len(self.sizes)))
         for level, size in enumerate(self.sizes):
@@ -58,6 +59,7 @@ class OmeZarr(Format):
         return 3, side, side * min(_TILES_PER_SHARD, -(-size.cols // side))
 
     def resume(self, state: object) -> None:
+        """Continue with the store as it is; chunks after the saved state are written again."""
         whole = self.part / "whole"
         if whole.is_dir() and not self._store.exists():  # killed when all was there but the name
             whole.rename(self._store)
@@ -69,6 +71,7 @@ class OmeZarr(Format):
             self._arrays = [group[str(level)] for level in range(len(self.sizes))]
 
     def put(self, level: int, first_row: int, rows: np.ndarray) -> None:
+        """Hand rows of a level to the writing threads."""
         wide = self.spec.tile_px * _TILES_PER_SHARD
         for col in range(0, rows.shape[1], wide):
             while len(self._writing) >= _SHARDS_AHEAD:
@@ -86,6 +89,7 @@ class OmeZarr(Format):
             self._writing.popleft().result()
 
     def state(self) -> dict[str, np.ndarray]:
+        """Flush the chunks written so far to the disk, and list them."""
         self._settle()
         for level, number in self._fresh:
             atomic.flush_tree(self._store / str(level) / "c" / "0" / str(number))
@@ -93,10 +97,12 @@ class OmeZarr(Format):
         return {}
 
     def finish(self, target: Path) -> None:
+        """Wait for all chunks and give the store its name."""
         self._settle()
         self._store.rename(target)
 
     def close(self) -> None:
+        """Stop the writing threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -25,12 +25,14 @@ class Svs(TiledTiff):
 
     @classmethod
     def check(cls, path: Path, spec: ImageSpec) -> None:
+        """Refuse what the format cannot hold: OutputError for a resolution without a nominal magnification."""
         super().check(path, spec)
         if nominal_magnification(spec.resolution) is None:
             raise OutputError(f"{path}: an SVS states a microscope's um/px, this has {spec.resolution or 'none'}; "
                               "use .ome.tif or .tif")  # fmt: skip
 
     def finish(self, target: Path) -> None:
+        """Put the finest level, the thumbnail and the other levels into one file, in Aperio's order."""
         self._store()
         levels = [
             Page(self._page_tags(level), np.array(self._tile_bytes[level], np.int64), self._files[level])
@@ -39,6 +41,7 @@ class Svs(TiledTiff):
         write_tiff(target, [levels[0], self._thumbnail(levels[-1]), *levels[1:]], sub_ifds=False)
 
     def first_page_tags(self) -> list[Tag]:
+        """The name of the software; Aperio's description holds the rest."""
         return [ascii_tag(_SOFTWARE, software())]
 
     def _page_tags(self, level: int) -> list[Tag]:

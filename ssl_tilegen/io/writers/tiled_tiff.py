@@ -84,10 +84,12 @@ class TiledTiff(Format):
         self._encoding: deque[tuple[int, Future[bytes]]] = deque()  # tiles with their level, in order
 
     def start(self) -> None:
+        """Make an empty file of tiles for each level."""
         for file in self._files:
             file.write_bytes(b"")
 
     def put(self, level: int, first_row: int, rows: np.ndarray) -> None:
+        """Encode rows of a level on threads, and append their tiles."""
         side = self.spec.tile_px
         right, bottom = -rows.shape[1] % side, side - len(rows)
         padded = np.pad(rows, ((0, bottom), (0, right), (0, 0)), mode="edge") if right or bottom else rows
@@ -107,12 +109,14 @@ class TiledTiff(Format):
                     self._tile_bytes[level].append(len(encoded.result()))
 
     def state(self) -> dict[str, np.ndarray]:
+        """Flush the tiles written so far to the disk, and list their sizes."""
         self._store()
         for file in self._files:
             atomic.flush(file)
         return {f"tile_bytes{level}": np.array(sizes, np.int64) for level, sizes in enumerate(self._tile_bytes)}
 
     def resume(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue after the tiles that ``state`` lists; later ones are cut off."""
         for level, file in enumerate(self._files):
             self._tile_bytes[level] = [int(size) for size in state[f"tile_bytes{level}"]]
             length = sum(self._tile_bytes[level])
@@ -121,6 +125,7 @@ class TiledTiff(Format):
             os.truncate(file, length)
 
     def finish(self, target: Path) -> None:
+        """Copy the tiles of all levels into one TIFF file."""
         self._store()
         pages = [
             Page(self._page_tags(level), np.array(self._tile_bytes[level], np.int64), self._files[level])
@@ -129,6 +134,7 @@ class TiledTiff(Format):
         write_tiff(target, pages, sub_ifds=self.sub_ifds)
 
     def close(self) -> None:
+        """Stop the encoding threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def first_page_tags(self) -> list[Tag]:

@@ -25,16 +25,24 @@ class TrainingImage(Protocol):
     """An image at its training resolution. ``source``: the index of the source it belongs to."""
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path:
+        """The file."""
+        ...
 
     @property
-    def source(self) -> int: ...
+    def source(self) -> int:
+        """Index of the source it belongs to."""
+        ...
 
     @property
-    def size(self) -> Size: ...
+    def size(self) -> Size:
+        """Rows and columns at the training resolution."""
+        ...
 
     @property
-    def resolution(self) -> Resolution: ...
+    def resolution(self) -> Resolution:
+        """The training resolution."""
+        ...
 
     @property
     def in_memory(self) -> bool:
@@ -63,12 +71,15 @@ class InMemoryImage:
 
     @property
     def size(self) -> Size:
+        """Rows and columns at the training resolution."""
         return Size(*self.rgb.shape[:2])
 
     def seems_empty(self, window: Window) -> bool:
+        """False: a read costs nothing."""
         return False
 
     def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """The window's pixels, a view without a copy."""
         return self.rgb[window.slices], None if self.valid is None else self.valid[window.slices]
 
 
@@ -85,15 +96,18 @@ class StreamedImage:
 
     @property
     def size(self) -> Size:
+        """Rows and columns at the training resolution."""
         return self.view.size
 
     def seems_empty(self, window: Window) -> bool:
+        """Whether a thumbnail shows next to nothing in the window."""
         scale = self.content.shape[0] / self.size.rows, self.content.shape[1] / self.size.cols
         rows = slice(int(window.row * scale[0]), int(window.row_end * scale[0]) + 1)
         cols = slice(int(window.col * scale[1]), int(window.col_end * scale[1]) + 1)
         return bool(self.content[rows, cols].mean() < _OVERVIEW_LEAST)
 
     def take(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """The window's pixels, read from the file; a damaged part is nowhere valid."""
         try:
             pixels = self.view.read(window)
         except ReadError:  # a damaged part of a slide is no part of the training data

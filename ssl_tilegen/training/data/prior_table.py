@@ -42,6 +42,7 @@ class Row:
 
     @property
     def is_grid(self) -> bool:
+        """Whether the row names a grid, not an image."""
         return self.path.suffix == ".zarr"
 
 

@@ -23,6 +23,7 @@ class PatchDiscriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(width * 2 ** (_LEVELS - 1), 1, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> a logit per patch (N, 1, h, w)."""
         return self.layers(images)
 
 

@@ -73,20 +73,32 @@ class SelfDistilled(Embedder):
         with torch.no_grad():
             self.standardise(vectors.float())
             teacher_tokens, teacher_vectors = self._seen(self.teacher[0], flat, None)
-            taught = self.teacher[1](teacher_vectors)
+            teacher_logits = self.teacher[1](teacher_vectors)
         views = whole.shape[1]
-        told = [*self.head(vectors).chunk(views)]
+        student_logits = [*self.head(vectors).chunk(views)]
         if parts is not None:
             small = _channels_last(parts.transpose(0, 1).flatten(0, 1))
-            told += self.head(self.net(small)).chunk(parts.shape[1])
+            student_logits += self.head(self.net(small)).chunk(parts.shape[1])
         if hidden is None:
-            none = taught[:0]
-            return torch.stack(told), torch.stack(taught.chunk(views)), none, none, vectors.chunk(views)[0]
+            none = teacher_logits[:0]
+            return (
+                torch.stack(student_logits),
+                torch.stack(teacher_logits.chunk(views)),
+                none,
+                none,
+                vectors.chunk(views)[0],
+            )
         with torch.no_grad():
-            patches_taught = self.teacher[2](teacher_tokens[hidden])
-        patches_told = self.patch_head(tokens[hidden])
+            patch_teacher = self.teacher[2](teacher_tokens[hidden])
+        patch_student = self.patch_head(tokens[hidden])
         first = vectors.chunk(views)[0]
-        return torch.stack(told), torch.stack(taught.chunk(views)), patches_told, patches_taught, first
+        return (
+            torch.stack(student_logits),
+            torch.stack(teacher_logits.chunk(views)),
+            patch_student,
+            patch_teacher,
+            first,
+        )
 
     def _seen(self, net: Any, views: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
         """Patch tokens (N, L, W) and output (N, D) of a network that does not see the ``hidden`` (N, L) patches."""
@@ -128,16 +140,18 @@ def distillation_loss(
     module: SelfDistilled, batch: Batch, settings: EncoderSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Cross-entropy of every view of the student with every other global view of the teacher, and of hidden patches."""
-    told, taught, patches_told, patches_taught, vectors = module(batch["global"], batch.get("local"), batch.get("mask"))
-    student = (told / _STUDENT_TEMPERATURE).log_softmax(-1)
-    teacher = torch.stack([balanced(view) for view in taught])
-    crosses = -torch.einsum("gnk,vnk->gv", teacher, student) / told.shape[1]
+    student_logits, teacher_logits, patch_student, patch_teacher, vectors = module(
+        batch["global"], batch.get("local"), batch.get("mask")
+    )
+    student = (student_logits / _STUDENT_TEMPERATURE).log_softmax(-1)
+    teacher = torch.stack([balanced(view) for view in teacher_logits])
+    crosses = -torch.einsum("gnk,vnk->gv", teacher, student) / student_logits.shape[1]
     other = ~torch.eye(*crosses.shape, dtype=torch.bool, device=crosses.device)
     views, apart = crosses[other].mean(), spread_out(gathered(vectors.float()))
     loss = views + _KOLEO_WEIGHT * apart
     parts = {"views": views.detach(), "apart": apart.detach()}
-    if len(patches_told):
-        patches = -(balanced(patches_taught) * (patches_told / _STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()
+    if len(patch_student):
+        patches = -(balanced(patch_teacher) * (patch_student / _STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()
         loss, parts["patches"] = loss + patches, patches.detach()
     return loss, parts
 

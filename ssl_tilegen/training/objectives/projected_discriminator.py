@@ -36,6 +36,7 @@ class ProjectedDiscriminator(nn.Module):
         self.heads = nn.ModuleList(_DiscriminatorHead(count, len(mean) + 2, wide) for count, wide in pairs)
 
     def forward(self, features: Sequence[Tensor], condition: Tensor) -> list[Tensor]:
+        """Feature maps and conditions (N, D) -> logits of each head."""
         known = self._normalised(condition)
         return [head(maps, known) for head, maps in zip(self.heads, features, strict=True)]
 

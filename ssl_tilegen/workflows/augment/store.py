@@ -66,6 +66,7 @@ class Store:
             np.savez(part, **record._asdict())
 
     def get(self, index: int) -> Record:
+        """The record of a finished sheet. FormatError where it cannot be read."""
         try:
             with np.load(self._records / f"{index}.npz") as arrays:
                 return Record(**{name: arrays[name] for name in Record._fields})

@@ -31,6 +31,7 @@ class CachedArrays:
 
     @property
     def last(self) -> int:
+        """Index of the last item stored; -1 for none."""
         return int(self._index[-1][-1]) if self._index else -1
 
     def add(self, index: np.ndarray, vectors: Mapping[str, np.ndarray]) -> None:

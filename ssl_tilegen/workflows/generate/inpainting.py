@@ -30,6 +30,7 @@ class Inpainting:
 
     @property
     def fingerprint(self) -> str:
+        """Content fingerprint of the image that is repainted."""
         return self.view.raster.fingerprint
 
     def latents(self, bundle: ModelBundle, window: Window) -> Tensor:
