@@ -26,13 +26,14 @@ from skimage.color import rgb2lab
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
+from ssl_tilegen.workflows.augment.paint_stack import develop_stack, paint_stack
 
-COMPONENTS, TILE_PX, QUALITY, TILES = 64, 224, 75, 360
+COMPONENTS, TILE_PX, QUALITY, TILES, STACK = 64, 224, 75, 360, 16
 Images = list[np.ndarray]
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     bundle, judge = ModelBundle.load(given.bundle), Judge(given.variant)
     for name in given.only:
         real, half = {"he": lung, "more": other_organs, "aerial": town}[name](given.data)
-        painted = [paint_tile(bundle, tile, seed) for seed, tile in enumerate(real)]
+        painted = paint_tiles(bundle, real)
         through = [autoencoded(bundle, tile) for tile in real]
         saved = _as_jpeg if name == "he" else (lambda image: image)
         facts = judge.compared(real, half, [saved(i) for i in painted], [saved(i) for i in through])
@@ -137,18 +138,28 @@ def _places(shape: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:
     return ((row, col) for row in rows for col in cols)
 
 
-def paint_tile(bundle: ModelBundle, tile: np.ndarray, seed: int) -> np.ndarray:
-    """The tile painted from the cells over it (mirrored beyond its edge), by the bundle's own recipe."""
-    side, own = bundle.info.encoder.tile_px, bundle.info.sampling
-    spare = [-length % side for length in tile.shape[:2]]
-    whole = np.pad(tile, ((0, spare[0]), (0, spare[1]), (0, 0)), mode="symmetric")
-    cells = whole.reshape(whole.shape[0] // side, side, -1, side, 3).swapaxes(1, 2)
-    vectors = BundleEncoder(bundle).embed(cells.reshape(-1, side, side, 3)).reshape(*cells.shape[:2], -1)
-    field = ConditionField.of_grid(vectors, tile_px=side, stride_px=side, factor=bundle.factor)
+def paint_tiles(bundle: ModelBundle, tiles: Images) -> Images:
+    """Tiles of one size painted from the cells over each (mirrored beyond its edge), by the bundle's own recipe; the
+    number of a tile is its seed."""
+    own, size = bundle.info.sampling, Size(*tiles[0].shape[:2])
     how = SynthesisSettings(steps=own.steps, times=own.times, update=own.update, guidance=own.guidance,
-                            guidance_interval=own.guidance_interval, seed=seed)  # fmt: skip
-    window = Window(0, 0, tile.shape[0] // bundle.factor, tile.shape[1] // bundle.factor)
-    return np.concatenate(list(develop(bundle, paint(bundle, field, window, how))))
+                            guidance_interval=own.guidance_interval)  # fmt: skip
+    painted: Images = []
+    for first in range(0, len(tiles), STACK):
+        fields = fields_of(bundle, tiles[first : first + STACK])
+        latents = paint_stack(bundle, fields, size, range(first, first + len(fields)), how)
+        painted += list(develop_stack(bundle, latents, size, how))
+    return painted
+
+
+def fields_of(bundle: ModelBundle, tiles: Images) -> list[ConditionField]:
+    """The condition of each tile: one embedding per whole or mirrored cell."""
+    side = bundle.info.encoder.tile_px
+    spare = [(0, -length % side) for length in tiles[0].shape[:2]]
+    whole = np.stack([np.pad(tile, (*spare, (0, 0)), mode="symmetric") for tile in tiles])
+    cells = whole.reshape(len(tiles), whole.shape[1] // side, side, -1, side, 3).swapaxes(2, 3)
+    vectors = BundleEncoder(bundle).embed(cells.reshape(-1, side, side, 3)).reshape(*cells.shape[:3], -1)
+    return [ConditionField.of_grid(own, tile_px=side, stride_px=side, factor=bundle.factor) for own in vectors]
 
 
 def autoencoded(bundle: ModelBundle, tile: np.ndarray) -> np.ndarray:
