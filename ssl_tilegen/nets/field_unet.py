@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
-from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, silu_, sinusoid, zeroed
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 
 _LEVELS = 3
@@ -176,12 +176,24 @@ class _FieldBlock(Recomputable):
 
     def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, H, W) and (N, hidden, H / finer, W / finer) -> (N, C, H, W)."""
-        both = self.modulate(modulation)
-        if self.finer > 1:
-            both = nn.functional.interpolate(both, scale_factor=self.finer, mode="bilinear", align_corners=False)
-        scale, shift = both.chunk(2, 1)
+        if not torch.is_grad_enabled():
+            return self._in_place(x, modulation)
+        scale, shift = self._grown(self.modulate(modulation)).chunk(2, 1)
         h = self.conv_in(self.act(self.norm(x) * (1 + scale) + shift))
         return x + self.conv_out(self.act(h))
+
+    def _in_place(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """The same for inference, with half the passes over memory: the gain joins the scale before that grows."""
+        scale, shift = self.modulate(modulation).to(x.dtype).chunk(2, 1)
+        scale = self._grown((1 + scale) * self.norm.gain.to(x.dtype)[:, None, None])
+        h = self._grown(shift).addcmul_(x * self.norm.inverse_rms(x), scale)
+        return self.conv_out(silu_(self.conv_in(silu_(h)))).add_(x)
+
+    def _grown(self, coarse: Tensor) -> Tensor:
+        """A map at the resolution of x; where that is its own already, itself."""
+        if self.finer == 1:
+            return coarse
+        return nn.functional.interpolate(coarse, scale_factor=self.finer, mode="bilinear", align_corners=False)
 
 
 def _stack(channels: int, blocks: int, hidden: int, level: int) -> nn.ModuleList:

@@ -123,6 +123,22 @@ def test_denoiser_pieces_with_their_halo_equal_the_whole(side):
     assert torch.allclose(expected, piece, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [None, torch.bfloat16], ids=str)
+def test_inference_in_place_is_what_was_trained(kind):
+    net, coder = shaken(FieldUNet(**SMALL)), LinearStartAutoencoder(4, 16, 16, decoder_width=16)
+    coder = shaken(coder)
+    x, t, field = torch.randn(2, 4, 16, 16), torch.tensor([0.2, 0.8]), torch.randn(2, 6, 4, 4)
+    before = x.clone()
+    for call in (lambda: net(x, t, field), lambda: coder.decode(x), lambda: coder.encode(coder.decode(x))):
+        with torch.autocast("cpu", kind or torch.bfloat16, enabled=kind is not None):
+            trained = call()
+            with torch.no_grad():
+                inferred = call()
+        apart = (inferred - trained).float().square().mean() / trained.float().var()
+        assert trained.requires_grad and apart < (1e-3 if kind else 1e-10), float(apart)
+    assert torch.equal(x, before)
+
+
 def test_an_untrained_denoiser_gives_the_best_linear_estimate():
     net = FieldUNet(**SMALL)
     std = 0.7
