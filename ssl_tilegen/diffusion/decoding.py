@@ -68,7 +68,7 @@ def blended_bands(decode: Decode, canvas: Canvas, *, factor: int, window: int, b
 
 def to_uint8(pixels: Tensor) -> Pixels:
     """(3, h, w) in [-1, 1] -> (h, w, 3) in 0..255."""
-    scaled = pixels.float().add(1).mul(127.5).round().clamp(0, 255)
+    scaled = (pixels.float() + 1).mul_(127.5).round_().clamp_(0, 255)
     return scaled.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 

@@ -9,13 +9,16 @@ normals here (Box-Muller), so no version of numpy's own sampler changes an image
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.system.resources import cores
 
+_BLOCKS_A_THREAD = 4
 BLOCK_LAT = 64
 """Side of a block in latents; part of the address, so changing it changes every image."""
 
@@ -29,11 +32,21 @@ _SHARED_STREAM = _OFFSET_STREAM - 1
 def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -> NDArray[np.float32]:
     """Standard normal noise (channels, rows, cols) of an absolute window in latents; negative places are places too."""
     out = np.empty((channels, window.rows, window.cols), dtype=np.float32)
-    for block in _blocks(window):
+
+    def fill(block: Window) -> None:
         shared = block.intersection(window)
         assert shared is not None  # blocks are those that meet the window
         to, of = shared.within(window).slices, shared.within(block).slices
         out[:, *to] = _block(block, channels, seed, stream)[:, *of]
+
+    blocks = list(_blocks(window))
+    threads = min(len(blocks) // _BLOCKS_A_THREAD, cores())
+    if threads < 2:
+        for block in blocks:
+            fill(block)
+    else:  # numpy works on blocks without the interpreter's lock
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, blocks))
     return out
 
 
@@ -84,6 +97,15 @@ def _normals(bits: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Two normals from each 64 bits (Box & Muller 1958), in float64 so that the last bit of float32 is the same
     whichever vector unit took the logarithm."""
     unit = 2.0**-32
-    radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)).astype(np.float64) + 1) * unit))
-    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64) * (2 * np.pi * unit)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)]).astype(np.float32).ravel()
+    radius = (bits >> np.uint64(32)).astype(np.float64)
+    radius += 1
+    radius *= unit
+    np.log(radius, out=radius)
+    radius *= -2
+    np.sqrt(radius, out=radius)
+    angle = (bits & np.uint64(0xFFFFFFFF)).astype(np.float64)
+    angle *= 2 * np.pi * unit
+    normals = np.empty((2, len(bits)), np.float32)
+    np.multiply(radius, np.cos(angle), out=normals[0], casting="same_kind")
+    np.multiply(radius, np.sin(angle), out=normals[1], casting="same_kind")
+    return normals.ravel()

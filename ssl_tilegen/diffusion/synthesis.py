@@ -187,7 +187,7 @@ def develop(
     *,
     first_px: int = 0,
     band_lat: int = 128,
-    call_lat: int = 65_536,
+    call_lat: int = 131_072,
     batch: int = 8,
     recipe: Recipe | None = None,
 ) -> Iterator[Pixels]:

@@ -156,7 +156,7 @@ class FieldUNet(ConfigurableNetwork):
                 skips.append(h)
                 h = self.shrink[level](h)
         for level in reversed(range(_LEVELS - 1)):
-            h = self.join[level](torch.cat([self.grow[level](h), skips[level]], 1))
+            h = self.join[level](torch.cat([self.grow[level](h), skips.pop()], 1))
             for block in self.up[level]:
                 h = block(h, modulation)
         return self.out(self.act(self.norm_out(h)))

@@ -39,7 +39,7 @@ from ssl_tilegen.workflows.generate.prior_grid import sampled_grid
 from ssl_tilegen.workflows.generate.row_store import RowShards
 
 STATE = "latents.state"
-_BAND_BYTES = 32 << 20
+_BAND_BYTES, _MOST_BAND_LAT = 96 << 20, 256  # decoders see around a band: a third more to compute at 64 latents
 _PYRAMID = 4 / 3
 
 
@@ -314,7 +314,7 @@ def _trimmed(bands: Iterator[Pixels], col: int, size: Size) -> Iterator[Pixels]:
 def _band_lat(core: Window, factor: int) -> int:
     """Rows of latents developed at once; a function of the image alone, as a resumed run must cut it the same."""
     row_bytes = 3 * factor * factor * (core.cols // factor)
-    return min(128, max(16, _BAND_BYTES // row_bytes // 16 * 16))
+    return min(_MOST_BAND_LAT, max(16, _BAND_BYTES // row_bytes // 16 * 16))
 
 
 def _planned(job: PaintJob, planned: Plan) -> GenerateReport:
