@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
-from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, silu_, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Modulated, Recomputable, modulated, silu_, zeroed
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 
 _LEVELS = 3
 
 
-class FieldUNet(ConfigurableNetwork):
+class FieldUNet(Modulated, ConfigurableNetwork):
     """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023)
     or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
 
@@ -54,16 +54,11 @@ class FieldUNet(ConfigurableNetwork):
         self.sketch_side = sketch_side
         self._condition_dim = condition_dim
         self._reach = sum(2 * (d + u) * 2**i for i, (d, u) in enumerate(zip(down_blocks, (*up_blocks, 0), strict=True)))
-        self._time_features = time_features
         self.register_buffer("condition_mean", torch.zeros(condition_dim))
         self.register_buffer("condition_std", torch.ones(condition_dim))
         self.register_buffer("latent_std", torch.ones(latent_channels))
         self.null = nn.Parameter(torch.zeros(condition_dim))
-        self.time_in = nn.Linear(time_features, hidden)
-        self.condition_in = nn.Conv2d(condition_dim, hidden, 1)
-        self.condition_mix = nn.Conv2d(hidden, hidden, 1)
-        self.act = nn.SiLU()
-
+        self._add_modulation(condition_dim, hidden, time_features)
         # bundles store these as ``sketch`` and ``sketch_side``: the linear map that decodes cells to coarse latents
         self.sketch = nn.Linear(condition_dim, latent_channels * sketch_side**2) if sketch_side else None
         if self.sketch is not None:
@@ -121,7 +116,7 @@ class FieldUNet(ConfigurableNetwork):
         keep, linear, gain = preconditioning(self._prediction, alpha, sigma, std)
         field, folded = (None, None) if condition is None else condition.tensor_split([self._condition_dim], 1)
         time = (sigma / (alpha + sigma)).flatten()
-        remainder = self._remainder(self._seen(x * keep, folded), self._modulation(time, field, x))
+        remainder = self._remainder(self._seen(x * keep, folded), self._modulation(time, self._field(field, x)))
         return linear * x + gain * remainder
 
     def _seen(self, x: Tensor, folded: Tensor | None) -> Tensor:
@@ -134,17 +129,13 @@ class FieldUNet(ConfigurableNetwork):
         known = ~sketch.isnan()
         return torch.cat([x, torch.where(known, sketch, 0.0), known[:, :1].to(x.dtype)], 1)
 
-    def _modulation(self, t: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
-        """What all blocks take their scale and shift from: (N, hidden, h/4, w/4)."""
+    def _field(self, condition: Tensor | None, x: Tensor) -> Tensor:
+        """The condition (N, D, h/4, w/4), standardised, with the learned vector where nothing is known."""
         null = self.null[None, :, None, None]
         if condition is None:
-            field = null.expand(len(x), -1, x.shape[2] // self.field_stride, x.shape[3] // self.field_stride)
-        else:
-            field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
-            field = torch.where(field.isnan(), null, field)
-        time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
-        mixed = self.condition_mix(self.act(self.condition_in(field) + time))
-        return self.act(mixed + time)
+            return null.expand(len(x), -1, x.shape[2] // self.field_stride, x.shape[3] // self.field_stride)
+        field = (condition - self.condition_mean[:, None, None]) / self.condition_std[:, None, None]
+        return torch.where(field.isnan(), null, field)
 
     def _remainder(self, x: Tensor, modulation: Tensor) -> Tensor:
         h = self.stem(x)
@@ -179,7 +170,7 @@ class _FieldBlock(Recomputable):
         if not torch.is_grad_enabled():
             return self._in_place(x, modulation)
         scale, shift = self._grown(self.modulate(modulation)).chunk(2, 1)
-        h = self.conv_in(self.act(self.norm(x) * (1 + scale) + shift))
+        h = self.conv_in(self.act(modulated(self.norm(x), scale, shift)))
         return x + self.conv_out(self.act(h))
 
     def _in_place(self, x: Tensor, modulation: Tensor) -> Tensor:

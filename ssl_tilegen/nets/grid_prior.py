@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import register_to_config
-from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, modulated, zeroed
 from ssl_tilegen.nets.prior_base import CellNetwork
 
 
@@ -41,11 +41,8 @@ class GridPrior(CellNetwork):
     ) -> None:
         super().__init__()
         channels = self._add_statistics(dim, condition_dim, labels)
-        self._blocks, self._time_features, self._breaks = blocks, time_features, breaks
-        self.time_in = nn.Linear(time_features, hidden)
-        self.condition_in = nn.Conv2d(condition_dim, hidden, 1)
-        self.condition_mix = nn.Conv2d(hidden, hidden, 1)
-        self.act = nn.SiLU()
+        self._blocks, self._breaks = blocks, breaks
+        self._add_modulation(condition_dim, hidden, time_features)
         self.stem = nn.Conv2d(channels + 2 * breaks, width, 3, padding=1)
         self.body: Any = nn.ModuleList(_CellBlock(width, expansion, hidden) for _ in range(blocks))
         self.norm_out = ChannelNorm(width)
@@ -66,12 +63,6 @@ class GridPrior(CellNetwork):
         for block in self.body:
             h = block(h if inside is None else h * inside, modulation)
         return self.out(self.act(self.norm_out(h)))
-
-    def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
-        """What all blocks take their scale and shift from: (N, hidden, r, k)."""
-        time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
-        mixed = self.condition_mix(self.act(self.condition_in(condition) + time))
-        return self.act(mixed + time)
 
 
 def _breaks(parts: Tensor, *, none: bool) -> Tensor:
@@ -98,5 +89,5 @@ class _CellBlock(Recomputable):
     def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
         """(N, W, R, K) and (N, hidden, R, K) -> (N, W, R, K)."""
         scale, shift = self.modulate(modulation).chunk(2, 1)
-        h = self.norm(self.around(x)) * (1 + scale) + shift
+        h = modulated(self.norm(self.around(x)), scale, shift)
         return x + self.narrow(self.act(self.wide(h)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import register_to_config
-from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.layers import AdaptiveBlock, modulated, zeroed
 from ssl_tilegen.nets.prior_base import CellNetwork
 
 
@@ -49,11 +49,8 @@ class GridTransformer(CellNetwork):
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of heads ({heads})")
         channels = self._add_statistics(dim, condition_dim, labels)
-        self.window, self._time_features = window, time_features
-        self.time_in = nn.Linear(time_features, hidden)
-        self.condition_in = nn.Linear(condition_dim, hidden)
-        self.condition_mix = nn.Linear(hidden, hidden)
-        self.act = nn.SiLU()
+        self.window = window
+        self._add_modulation(condition_dim, hidden, time_features, tokens=True)
         self.cells = nn.Linear(channels, width)
         self.body: Any = nn.ModuleList(
             _TransformerBlock(width, heads, expansion, hidden, window, around) for _ in range(depth)
@@ -75,49 +72,26 @@ class GridTransformer(CellNetwork):
         for block in self.body:
             h = block(h, modulation, offsets, others, hidden, inside)
         scale, shift = self.modulate(modulation).chunk(2, 2)
-        h = self.out(self.norm(h) * (1 + scale) + shift)
+        h = self.out(modulated(self.norm(h), scale, shift))
         return h.transpose(1, 2).unflatten(2, (rows, cols))
 
-    def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
-        """What all blocks take scale, shift and gate from: (N, L or 1, hidden)."""
-        time = self.time_in(sinusoid(t, self._time_features))[:, None]
-        return self.act(self.condition_mix(self.act(self.condition_in(condition) + time)) + time)
 
-
-class _TransformerBlock(Recomputable):
-    """Attention and a two-layer network, each scaled, shifted and gated cell by cell."""
+class _TransformerBlock(AdaptiveBlock):
+    """An adaptive block whose attention is biased by where cells lie, and whose network may see the cells around."""
 
     def __init__(self, width: int, heads: int, expansion: int, hidden: int, window: int, around: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
-        self.norm_two = nn.LayerNorm(width, elementwise_affine=False)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
-        self.wide = nn.Linear(width, expansion * width)
-        self.narrow = nn.Linear(expansion * width, width)
-        self.act = nn.GELU(approximate="tanh")
-        self.modulate = zeroed(nn.Linear(hidden, 6 * width))
+        super().__init__(width, heads, hidden, expansion)
         self.of_offset = nn.Parameter(torch.zeros(heads * (2 * window - 1) ** 2))
         self.of_others = nn.Parameter(torch.zeros(heads))
         self.around: Any = nn.Conv2d(width, width, 3, padding=1, groups=width) if around else None
 
-    def compute(  # type: ignore[override]
-        self,
-        x: Tensor,
-        modulation: Tensor,
-        offsets: Tensor,
-        others: Tensor | None,
-        hidden: Tensor | None,
-        inside: Tensor,
-    ) -> Tensor:
-        """(N, L, W) and (N, L or 1, hidden), of cells that are ``inside`` (N, 1, R, K) -> (N, L, W)."""
-        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(modulation).chunk(6, 2)
-        bias = self._bias(offsets, others, hidden)
-        x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a, bias)
-        h = x if self.around is None else self._around(x, inside)
-        h = self.norm_two(h) * (1 + scale_b) + shift_b
-        return x + gate_b * self.narrow(self.act(self.wide(h)))
+    def _add_network(self, width: int, wide: int) -> None:
+        self.wide = nn.Linear(width, wide)
+        self.narrow = nn.Linear(wide, width)
+        self.act = nn.GELU(approximate="tanh")
+
+    def _network(self, x: Tensor) -> Tensor:
+        return self.narrow(self.act(self.wide(x)))
 
     def _bias(self, offsets: Tensor, others: Tensor | None, hidden: Tensor | None) -> Tensor:
         """What is added to attention: (1 or N, heads, L, L)."""
@@ -126,13 +100,20 @@ class _TransformerBlock(Recomputable):
             return bias
         return (bias + others[:, None] * self.of_others[:, None, None]).masked_fill(hidden[:, None], -1e4)
 
-    def _around(self, x: Tensor, inside: Tensor) -> Tensor:
+    def _beside(  # type: ignore[override]
+        self, x: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None, inside: Tensor
+    ) -> Tensor:
+        """Tokens with their cell's surroundings, of cells that are ``inside`` (N, 1, R, K)."""
+        if self.around is None:
+            return x
         cells = x.transpose(1, 2).unflatten(2, inside.shape[2:])
         return self.around(cells * inside).flatten(2).transpose(1, 2)
 
-    def _attention(self, x: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        weight = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5 + bias
+    def _attention(  # type: ignore[override]
+        self, x: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None, inside: Tensor
+    ) -> Tensor:
+        q, k, v = self._heads(x)
+        weight = (q @ k.transpose(2, 3)) * q.shape[-1] ** -0.5 + self._bias(offsets, others, hidden)
         return self.mix((weight.float().softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(2))
 
 

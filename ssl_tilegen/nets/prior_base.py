@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import ConfigurableNetwork
+from ssl_tilegen.nets.layers import Modulated
 
 
-class CellNetwork(ConfigurableNetwork):
+class CellNetwork(Modulated, ConfigurableNetwork):
     """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
 
     ``anchors`` (labels, C) keeps the mean condition of each label. Preconditioned per channel as ``FieldUNet`` is.

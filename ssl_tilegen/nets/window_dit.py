@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
-from ssl_tilegen.nets.layers import Recomputable, sinusoid, zeroed
+from ssl_tilegen.nets.layers import AdaptiveBlock, modulated, sinusoid, zeroed
 
 _TIME_FEATURES = 256
 _TIMES = 1000.0
@@ -51,7 +50,7 @@ class WindowDiT(ConfigurableNetwork):
         self.time_mix = nn.Linear(width, width)
         self.condition_in = nn.Linear(condition_dim, width)
         self.act = nn.SiLU()
-        self.blocks: Any = nn.ModuleList(_DiTBlock(width, heads) for _ in range(depth))
+        self.blocks: Any = nn.ModuleList(AdaptiveBlock(width, heads, width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulate = zeroed(nn.Linear(width, 2 * width))
         self.out = zeroed(nn.Linear(width, latent_channels * patch_size**2))
@@ -67,32 +66,8 @@ class WindowDiT(ConfigurableNetwork):
         for block in self.blocks:
             x = block(x, condition)
         scale, shift = self.modulate(condition)[:, None].chunk(2, 2)
-        x = self.out(self.norm(x) * (1 + scale) + shift)
+        x = self.out(modulated(self.norm(x), scale, shift))
         return DenoiserOutput(nn.functional.pixel_shuffle(x.transpose(1, 2).unflatten(2, (rows, cols)), p))
-
-
-class _DiTBlock(Recomputable):
-    """Attention and a two-layer network, each scaled, shifted and gated by the condition."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
-        self.norm_two = nn.LayerNorm(width, elementwise_affine=False)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mix = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
-        self.modulate = zeroed(nn.Linear(width, 6 * width))
-
-    def compute(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, L, W) and (N, W) -> (N, L, W)."""
-        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(condition)[:, None].chunk(6, 2)
-        x = x + gate_a * self._attention(self.norm_one(x) * (1 + scale_a) + shift_a)
-        return x + gate_b * self.mlp(self.norm_two(x) * (1 + scale_b) + shift_b)
-
-    def _attention(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.mix(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def _positions(rows: int, cols: int, width: int) -> Tensor:
