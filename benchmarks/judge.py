@@ -1,10 +1,10 @@
 """Held-out tiles beside what a bundle paints from their embeddings, in ImageNet features that it was not trained on.
 
-    python -m benchmarks.judge --data ../shared/data [--bundle tiny] [--only he more aerial] [--sheet FOLDER]
+    python -m benchmarks.judge --data ../shared/data [--bundle tiny] [--only he more aerial] [--variant 1 2] [--sheet FOLDER]
 
-One JSON line per set of images. ``halves`` is the Frechet distance between two halves of the real tiles (of other
-fields where the files say which), in 64 principal components of the features of all (EfficientNet-Lite1, pooled;
-``--variant 2`` for another network). ``painted`` is that of one half painted to the other half real, the mean of both
+One JSON line per set of images and network. ``halves`` is the Frechet distance between two halves of the real tiles (of other
+fields where the files say which), in 64 principal components of the features of all (EfficientNet-Lite, pooled;
+``--variant`` says which ones). ``painted`` is that of one half painted to the other half real, the mean of both
 ways; ``autoencoder`` is the same for the autoencoder alone. Painted H&E tiles are saved as JPEG as the real ones were.
 ``first``, ``cosine``: the painted 64 px cells among all real ones by the bundle's own encoder. ``chroma``: the 99.5th
 percentile of CIELAB chroma, real and painted.
@@ -42,17 +42,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--bundle", default="tiny")
     parser.add_argument("--only", nargs="*", default=["he", "more", "aerial"], choices=["he", "more", "aerial"])
-    parser.add_argument("--variant", type=int, default=1, help="of EfficientNet-Lite, 0 to 4")
+    parser.add_argument("--variant", type=int, nargs="+", default=[1], help="of EfficientNet-Lite, 0 to 4")
     parser.add_argument("--sheet", type=Path, help="folder for eight (real, painted) pairs of each set, evenly spaced")
     given = parser.parse_args()
-    bundle, judge = ModelBundle.load(given.bundle), Judge(given.variant)
+    bundle, judges = ModelBundle.load(given.bundle), {variant: Judge(variant) for variant in given.variant}
     for name in given.only:
         real, half = {"he": lung, "more": other_organs, "aerial": town}[name](given.data)
         painted = paint_tiles(bundle, real)
         through = [autoencoded(bundle, tile) for tile in real]
         saved = _as_jpeg if name == "he" else (lambda image: image)
-        facts = judge.compared(real, half, [saved(i) for i in painted], [saved(i) for i in through])
-        print(json.dumps({"set": name, "n": len(real)} | facts | own_cells(bundle, real, painted)), flush=True)
+        found = own_cells(bundle, real, painted)
+        for variant, judge in judges.items():
+            facts = judge.compared(real, half, [saved(i) for i in painted], [saved(i) for i in through])
+            print(json.dumps({"set": name, "n": len(real), "network": variant} | facts | found), flush=True)
         if given.sheet:
             save_pairs(given.sheet / f"{name}.png", real, painted)
 
