@@ -1,13 +1,13 @@
 """Held-out tiles beside what a bundle paints from their embeddings, in ImageNet features that it was not trained on.
 
-    python -m benchmarks.judge --data ../shared/data [--bundle tiny] [--only he more aerial] [--variant 1 2] [--sheet FOLDER]
+    python -m benchmarks.judge --data DATA [--bundle tiny] [--only he more aerial] [--variant 1 2] [--sheet FOLDER]
 
-One JSON line per set of images and network. ``halves`` is the Frechet distance between two halves of the real tiles (of other
-fields where the files say which), in 64 principal components of the features of all (EfficientNet-Lite, pooled;
-``--variant`` says which ones). ``painted`` is that of one half painted to the other half real, the mean of both
-ways; ``autoencoder`` is the same for the autoencoder alone. Painted H&E tiles are saved as JPEG as the real ones were.
-``first``, ``cosine``: the painted 64 px cells among all real ones by the bundle's own encoder. ``chroma``: the 99.5th
-percentile of CIELAB chroma, real and painted.
+One JSON line per set of images and network. ``halves`` is the Frechet distance between two halves of the real tiles
+(of other fields where the files say which), in 64 principal components of the pooled features of all. The features are
+those of EfficientNet-Lite, of the variants given. ``painted`` is the distance of one half painted to the other half
+real, the mean of both ways; ``autoencoder`` is the same for the autoencoder alone. Painted H&E tiles are saved as JPEG
+as the real ones were. ``first``, ``cosine``: the painted 64 px cells among all real ones by the bundle's own encoder.
+``chroma``: the 99.5th percentile of CIELAB chroma, real and painted.
 """
 
 from __future__ import annotations
