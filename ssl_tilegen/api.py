@@ -40,7 +40,9 @@ def embed(
         OutputError: The grid exists already or cannot be written.
 
     Example:
-        >>> [report] = embed("slide.svs", out="slide.zarr")
+        >>> [report] = embed("slide.ome.tif", out="slide.zarr")
+        >>> report.status
+        'done'
     """
     from ssl_tilegen.workflows.embed.run import embed as work
 
@@ -65,7 +67,8 @@ def generate(*, progress: Progress = silent, **options: Any) -> GenerateReport:
         OutputError: The output exists already or cannot be written.
 
     Example:
-        >>> generate(grid="slide.zarr", size="1024", out="synthetic.ome.tif").mpx_per_s
+        >>> generate(grid="slide.zarr", size="256x192", out="synthetic.ome.tif").size
+        (256, 192)
     """
     from ssl_tilegen.workflows.generate.run import generate as work
 
@@ -89,7 +92,8 @@ def augment(source: str | Path, *, progress: Progress = silent, **options: Any) 
         OutputError: The output exists already or cannot be written.
 
     Example:
-        >>> augment("tiles", out="more-tiles", per_image=2).kept
+        >>> augment("tiles", out="more-tiles", per_image=1).kept
+        {'stroma': 2, 'tumour': 2}
     """
     from ssl_tilegen.workflows.augment.run import augment as work
 
@@ -112,7 +116,9 @@ def evaluate(*, progress: Progress = silent, **options: Any) -> EvaluateReport:
         OutputError: The report exists already or cannot be written.
 
     Example:
-        >>> evaluate(real="real", synthetic="synthetic", metrics="fd").figures
+        >>> report = evaluate(real="real", synthetic="synthetic", mpp=0.5, metrics="fd", encoder="texture")
+        >>> [score.name for score in report.figures]
+        ['fd']
     """
     from ssl_tilegen.workflows.evaluate.run import evaluate as work
 
@@ -148,7 +154,8 @@ def train(
         InputError: The file or the training images cannot be read.
 
     Example:
-        >>> train("denoiser", "denoiser.toml", overrides=["run.steps=2000"])["bundle"]
+        >>> str(train("autoencoder", "autoencoder.toml", overrides=["run.steps=2"])["bundle"])
+        'run/bundle'
     """
     from ssl_tilegen.workflows.train import train as work
 

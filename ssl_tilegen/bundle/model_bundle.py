@@ -171,8 +171,20 @@ class BundleInfo(BaseModel):
 class ModelBundle:
     """Encoder, autoencoder and denoiser, loaded to a device; satisfies ``diffusion.protocols.Model``.
 
-    Components are loaded when first used, so that `embed` never reads the denoiser. Raises InputError where there is
-    no bundle, FormatError where it is broken or of a newer format.
+    Components are loaded when first used, so that `embed` never reads the denoiser.
+
+    Args:
+        folder: Folder of the bundle.
+        device: Device of the networks.
+
+    Raises:
+        InputError: The folder holds no bundle.
+        FormatError: The bundle is broken or of a newer format.
+
+    Example:
+        >>> bundle = ModelBundle.load("tiny")
+        >>> bundle.info.encoder.tile_px, bundle.info.encoder.dim
+        (64, 128)
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
@@ -181,7 +193,19 @@ class ModelBundle:
 
     @classmethod
     def load(cls, name: str | Path, device: torch.device | str = "cpu") -> ModelBundle:
-        """A built-in bundle by name, or a folder."""
+        """Load a bundle.
+
+        Args:
+            name: Name of a built-in bundle, folder of a bundle, or ``hf-hub:ORG/NAME``.
+            device: Device of the networks.
+
+        Returns:
+            The bundle; its networks are read when they are first used.
+
+        Raises:
+            InputError: No bundle is known by this name.
+            FormatError: The bundle is broken or of a newer format.
+        """
         return cls(find_bundle(name), device)
 
     # The components

@@ -37,14 +37,30 @@ _CODE_BYTES = 10  # of a cell: its validity, as it is read and as it is counted
 
 
 class EmbeddingGrid:
-    """A finished grid, open for reading. Attributes of the source and the encoder are in ``spec``."""
+    """A finished grid, open for reading. Attributes of the source and the encoder are in ``spec``.
+
+    Example:
+        >>> grid = EmbeddingGrid.open("slide.zarr")
+        >>> grid.read().embedding.shape  # rows, columns, length of a vector
+        (4, 4, 128)
+    """
 
     def __init__(self, path: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._group = path, spec, group
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EmbeddingGrid:
-        """The grid at ``path``. FormatError where it is missing, unfinished, broken or of a newer format."""
+        """Open the grid at ``path``.
+
+        Args:
+            path: Folder of the grid (``.zarr``).
+
+        Returns:
+            The grid; its cells are read on demand.
+
+        Raises:
+            FormatError: The grid is missing, unfinished, broken or of a newer format.
+        """
         path = Path(path)
         if not path.exists():
             raise FormatError(_missing(path))

@@ -233,11 +233,26 @@ def open_raster(
 ) -> Raster:
     """Open a slide, georaster or image with the reader that knows it by its content.
 
-    ``mpp`` (um/px) and ``gsd`` (m/px) say what a level-0 pixel covers and win over what the file says; ``if_unknown``
-    says it only where the file does not. ``bands`` (from 1; three, or one to repeat) and ``scale`` (values that become
-    0 and 255) concern rasters that GDAL reads.
-    Raises InputError where the file is missing, cut short or of no known kind, ResolutionError for a resolution that
-    does not fit it, BudgetError where it says to be larger than is taken on (``system.budget.limits``).
+    Args:
+        path: File or folder, or an address that GDAL reads.
+        mpp: Micrometres per level-0 pixel; wins over the file's own.
+        gsd: Metres per level-0 pixel; wins over the file's own.
+        bands: Three bands counted from 1, or one to repeat; for rasters that GDAL reads.
+        scale: The values that become 0 and 255; for rasters that GDAL reads.
+        if_unknown: The resolution of a file that states none.
+
+    Returns:
+        The image, open for reading; close it, or use it in a ``with`` statement.
+
+    Raises:
+        InputError: The file is missing, cut short or of no known kind.
+        ResolutionError: The resolution does not fit the file.
+        BudgetError: The image is larger than the limit (``system.budget.limits``).
+
+    Example:
+        >>> with open_raster("slide.ome.tif") as raster:
+        ...     print(raster.kind, raster.size, raster.resolution)
+        slide 256 x 256 0.499 um/px
     """
     path = source_of(path)
     options = _checked_options(path, mpp, gsd, bands, scale)

@@ -14,7 +14,7 @@ from tests.training import runs
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, the configurations of three stages and what one process made of them, in ``run``."""
     folder = tmp_path_factory.mktemp("alone")
-    runs.draw_pictures(folder)
+    runs.draw_images(folder)
     runs.main(folder / "run", [runs.write_config(folder, stage) for stage in runs.TEXTS])
     return folder
 

@@ -32,8 +32,8 @@ DENOISER = (
 TEXTS = {"encoder": ENCODER, "autoencoder": AUTOENCODER, "denoiser": DENOISER}
 
 
-def draw_pictures(folder: Path, count: int = 3) -> None:
-    """Pictures with some structure, as PNG."""
+def draw_images(folder: Path, count: int = 3) -> None:
+    """Images with some structure, as PNG."""
     rng = np.random.default_rng(0)
     for number in range(count):
         coarse = rng.integers(0, 255, (20, 20, 3), np.uint8)

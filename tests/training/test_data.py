@@ -37,7 +37,7 @@ def data(folder: Path, *names: str, **more: object) -> DataSettings:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    runs.draw_pictures(tmp_path, 8)
+    runs.draw_images(tmp_path, 8)
     return tmp_path
 
 
@@ -110,7 +110,7 @@ def test_stain_jitter_leaves_colours_that_no_stain_makes():
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("grids")
-    runs.draw_pictures(folder, 2)
+    runs.draw_images(folder, 2)
     for stage in ("encoder", "autoencoder"):
         train(stage, runs.write_config(folder, stage), folder / "run", device="cpu")
     return folder
@@ -137,7 +137,7 @@ def test_a_grid_beside_an_image_tells_what_embedding_it_on_the_way_tells(base, t
 
 
 def test_a_grid_of_another_encoder_or_image_is_refused(base, tmp_path):
-    runs.draw_pictures(tmp_path, 1)
+    runs.draw_images(tmp_path, 1)
     Image.open(base / "p0.png").resize((96, 96)).save(tmp_path / "q.png")
     model = str(base / "run" / "bundle")
     embed([tmp_path / "q.png"], EmbedSettings(out=tmp_path / "p0.zarr", model=model, mpp=0.5))

@@ -71,7 +71,7 @@ def test_a_changed_file_is_cached_anew(base: Path, bundle: ModelBundle, tmp_path
 def test_caching_that_was_stopped_goes_on_to_the_same_scenes(
     base: Path, bundle: ModelBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs.draw_pictures(tmp_path, 5)
+    runs.draw_images(tmp_path, 5)
     asked = settings(base, source(*(tmp_path / f"p{number}.png" for number in range(5)), turns=8))
     whole, _ = cached(asked, bundle, tmp_path / "whole")
     monkeypatch.setattr(cache, "_PER_FILE", 2)
@@ -139,11 +139,11 @@ def test_a_share_that_keeps_nothing_apart_is_said(base: Path) -> None:
 
 
 def test_a_run_says_when_its_images_have_changed_and_restarts_only_with_good_ones(tmp_path: Path) -> None:
-    runs.draw_pictures(tmp_path, 2)
+    runs.draw_images(tmp_path, 2)
     config = runs.write_config(tmp_path, "autoencoder")
     said: list[str] = []
     for count in (2, 2, 3):
-        runs.draw_pictures(tmp_path, count)
+        runs.draw_images(tmp_path, count)
         report = lambda record: said.append(str(record.get("message", "")))  # noqa: E731
         train("autoencoder", config, tmp_path / "run", device="cpu", report=report)
     assert len([line for line in said if "with other images" in line]) == 1

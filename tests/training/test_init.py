@@ -33,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for name in ("left", "right"):
         (folder / name).mkdir()
-        runs.draw_pictures(folder / name, 2)
+        runs.draw_images(folder / name, 2)
     return folder
 
 

@@ -72,7 +72,7 @@ def test_snapshots_stay_bounded_when_a_run_is_lengthened(tmp_path):
 
 
 def test_a_finished_run_is_exported_again_with_another_horizon(tmp_path):
-    runs.draw_pictures(tmp_path)
+    runs.draw_images(tmp_path)
     config = runs.write_config(tmp_path, "autoencoder")
     out, file = tmp_path / "run", tmp_path / "run/bundle/autoencoder"
 
@@ -91,7 +91,7 @@ def test_a_finished_run_is_exported_again_with_another_horizon(tmp_path):
 
 
 def test_a_run_without_snapshots_has_no_choice_and_says_so_before_it_trains(tmp_path):
-    runs.draw_pictures(Path(tmp_path))
+    runs.draw_images(Path(tmp_path))
     config = runs.write_config(tmp_path, "autoencoder")
     with pytest.raises(SettingError, match="has no snapshots"):
         train("autoencoder", config, tmp_path / "run", overrides=["run.ema_width=0.1", "run.steps=1"], device="cpu")

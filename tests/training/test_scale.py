@@ -59,7 +59,7 @@ def run_of(stage: AutoencoderStage, out: Path) -> nn.Module:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    runs.draw_pictures(tmp_path)
+    runs.draw_images(tmp_path)
     return runs.write_config(tmp_path, "autoencoder")
 
 

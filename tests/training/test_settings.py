@@ -94,7 +94,7 @@ def test_sources_that_match_nothing(config: Path) -> None:
 
 
 def test_a_run_folder_that_cannot_be_made(config: Path, tmp_path: Path) -> None:
-    runs.draw_pictures(tmp_path, 1)
+    runs.draw_images(tmp_path, 1)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot be written .* choose another --out"):
         train("autoencoder", config, tmp_path / "file" / "run", device="cpu")

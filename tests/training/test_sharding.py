@@ -27,7 +27,7 @@ def write(folder: Path, stage: str, name: str = "", text: str | None = None, mor
 @pytest.mark.slow
 def test_two_processes_that_share_the_weights_reach_the_losses_of_one(alone, tmp_path):
     """With a critic, with Muon and a batch in parts; and what two began, one goes on with, the other way round too."""
-    runs.draw_pictures(tmp_path)
+    runs.draw_images(tmp_path)
     bundle = alone / "run" / "bundle"
     features = f'feature_bundle = "{bundle}"\nfeature_weight = 0.5\ncritic_weight = 0.1\ncritic_width = 8\n'
     game = write(tmp_path, "autoencoder", "autoencoder-critic", features + runs.AUTOENCODER)

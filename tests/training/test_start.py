@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_said_in_numbers(base: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_tiny_goes_on_from_itself(tmp_path: Path) -> None:
-    runs.draw_pictures(tmp_path)
+    runs.draw_images(tmp_path)
     text = 'bundle = "tiny"\nstart_from = "tiny"\n'
     config = runs.write_config(tmp_path, "denoiser", text, "denoiser-tiny")
     said: list[dict[str, Any]] = []
