@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_tilegen.bundle.model_bundle import ModelBundle, weight_files
+from ssl_tilegen.bundle.components import weight_files
+from ssl_tilegen.bundle.model_bundle import ModelBundle
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.system.atomic import write_text
 

@@ -89,7 +89,8 @@ def _in_cache(hub: HubName) -> Path | None:
 
 def is_whole(folder: Path) -> bool:
     """Whether every component that ``model_index.json`` names is there with all of its weights."""
-    from ssl_tilegen.bundle.model_bundle import read_json, weight_files
+    from ssl_tilegen.bundle.components import weight_files
+    from ssl_tilegen.bundle.info import read_json
     from ssl_tilegen.errors import FormatError
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ssl_tilegen.bundle.importers.base import Imported, ImportOptions
 from ssl_tilegen.bundle.importers.weights import Component, write_safetensors
-from ssl_tilegen.bundle.model_bundle import BundleInfo, write_info
+from ssl_tilegen.bundle.info import BundleInfo, write_info
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import publish_folder, remove, sweep, temporary_beside

@@ -24,8 +24,8 @@ def open_view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> Itera
     without them it is a ResolutionError.
     """
     wanted = settings.resolution
-    reading = {"bands": settings.bands, "scale": settings.scale}
-    with open_raster(job.image, mpp=job.mpp, gsd=job.gsd, if_unknown=wanted, **reading) as raster:
+    bands, scale = settings.bands, settings.scale
+    with open_raster(job.image, mpp=job.mpp, gsd=job.gsd, bands=bands, scale=scale, if_unknown=wanted) as raster:
         yield view_at(raster, (not raster.assumed and wanted) or _preferred(raster.resolution, encoder))
 
 

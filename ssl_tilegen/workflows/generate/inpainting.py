@@ -35,10 +35,7 @@ class Inpainting:
 
     def latents(self, bundle: ModelBundle, window: Window) -> Tensor:
         """The image's own latents (C, rows, cols) in a window of the canvas; beyond its edges it is mirrored."""
-        factor, halo = bundle.factor, getattr(bundle.autoencoder, "encoder_halo", 8)
-        padded = window.grown(halo)
-        latents = bundle.encode(self.view.read_mirrored(padded.scaled(factor)).rgb)
-        return latents[:, *window.within(padded).slices]
+        return bundle.encode_window(self.view, window)
 
     def around(self, painted: Iterator[np.ndarray], first: int) -> Iterator[np.ndarray]:
         """The whole image from row ``first`` on, uint8 (rows, width, 3), with the region's rows from ``painted``."""

@@ -240,8 +240,7 @@ def _plain_embedding(bundle: ModelBundle, spec: GridSpec) -> np.ndarray:
 
 def background_latent(bundle: ModelBundle, background: tuple[int, int, int]) -> Tensor:
     """The latent (C,) that the autoencoder has for endless background."""
-    halo = getattr(bundle.autoencoder, "encoder_halo", 8)
-    side = max(2 * halo + 2, bundle.window_lat)
+    side = max(2 * bundle.encoder_halo_lat + 2, bundle.window_lat)
     latents = bundle.encode(_plain_rgb(side * bundle.factor, background))
     return latents[:, side // 2, side // 2].clone()
 
