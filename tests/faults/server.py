@@ -7,6 +7,7 @@ it runs no command itself, so that it has no threads that a fork would lose.
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import importlib
 import os
@@ -104,12 +105,13 @@ def _load() -> None:
 
 
 def _warm() -> None:
-    """What every command would do anew: formats of images, options of commands, models of settings."""
-    import typer
+    """What every command would do anew: formats of images, the tree of commands, models of settings."""
+    import typer.main
     from PIL import Image
     from pydantic import BaseModel
 
     Image.init()
+    typer.main.get_command = functools.cache(typer.main.get_command)
     for module in [module for name, module in sys.modules.items() if name.startswith("ssl_tilegen.cli")]:
         app = getattr(module, "app", None)
         if isinstance(app, typer.Typer):

@@ -200,7 +200,9 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
         if stale else "def leave(held): pass\n"
     )  # fmt: skip
     body = refuse + leave + (
-        "end = time.time() + 3\nn = 0\nmark = Path(sys.argv[1])\n"
+        "mark, me = Path(sys.argv[1]), Path(sys.argv[2])\nme.touch()\n"
+        "while len(list(me.parent.glob('ready*'))) < 3: time.sleep(0.01)\n"
+        "end = time.time() + 1\nn = 0\n"
         "while time.time() < end:\n"
         "    try:\n"
         "        with lock(mark) as held:\n"
@@ -208,7 +210,7 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
         "    except Busy: pass\n"
         "print(n)"
     )  # fmt: skip
-    jobs = [program(body, tmp_path / "g") for _ in range(3)]
+    jobs = [program(body, tmp_path / "g", tmp_path / f"ready{number}") for number in range(3)]
     results = [job.communicate() for job in jobs]
     assert all(job.returncode == 0 for job in jobs), results
     assert sum(int(out) for out, _ in results) > 3

@@ -29,14 +29,14 @@ from tests.processes import command, forked, free_port, wait_until
 from tests.training import runs
 
 
-def together(out: Path, *configs: Path, launcher: str = "torchrun", backend: str = "inductor") -> None:
-    """Two processes that run the configurations one after the other, started as ``launcher`` starts them."""
+def together(out: Path, *configs: Path, launcher: str = "torchrun", backend: str = "inductor", count: int = 2) -> None:
+    """``count`` processes that run the configurations one after the other, started as ``launcher`` starts them."""
     own = {"torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")}
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_STEP_NUM_TASKS": 2}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_STEP_NUM_TASKS": count}
     out.mkdir(parents=True, exist_ok=True)
-    logs, team = [out / f"{i}.log" for i in range(2)], []
+    logs, team = [out / f"{i}.log" for i in range(count)], []
     for i, heard in enumerate(logs):
-        facts = dict(zip(own[launcher], (i, i, 2), strict=True)) | shared
+        facts = dict(zip(own[launcher], (i, i, count), strict=True)) | shared
         team.append(forked(heard, runs.main, out, list(configs), backend, **facts))
     for one, heard in zip(team, logs, strict=True):
         one.join(900)
@@ -125,16 +125,21 @@ def test_the_scaler_s_state_is_kept_with_the_checkpoint(config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sharding", "stage", "backend"),
-    [("none", "denoiser", "inductor"), ("none", "autoencoder", "aot_eager"), ("fsdp", "denoiser", "aot_eager")],
+    ("sharding", "stage", "backend", "count"),
+    [
+        ("none", "denoiser", "inductor", 1),
+        ("none", "autoencoder", "aot_eager", 2),
+        ("fsdp", "denoiser", "aot_eager", 2),
+    ],
 )
-def test_compiled_networks_train_on_two_processes_as_plain_ones_on_one(base, tmp_path, sharding, stage, backend):
-    """Once with the compiler's own kernels; where the graph is cut is the same without them, in a tenth of the time."""
+def test_compiled_networks_train_as_plain_ones_on_one_process(base, tmp_path, sharding, stage, backend, count):
+    """Once with the compiler's own kernels, which each process would make anew; on two processes without them: where
+    the graph is cut is the same, in a tenth of the time."""
     told = f'bundle = "{base / "run" / "bundle"}"\n{runs.DENOISER}' if stage == "denoiser" else None
     config = runs.write_config(base, stage, told, f"{stage}-fused")
     config.write_text(config.read_text().replace("[run]\n", f'[run]\ncompile = true\nsharding = "{sharding}"\n'))
-    together(tmp_path / "two", config, backend=backend)
-    one, fused = runs.losses(base / "run" / stage), runs.losses(tmp_path / "two" / f"{stage}-fused" / stage)
+    together(tmp_path / "fused", config, backend=backend, count=count)
+    one, fused = runs.losses(base / "run" / stage), runs.losses(tmp_path / "fused" / f"{stage}-fused" / stage)
     assert len(one) == 4 and one == pytest.approx(fused, rel=1e-3)
 
 
