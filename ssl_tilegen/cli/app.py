@@ -47,9 +47,9 @@ PLAIN: dict[str, Any] = {
     "add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True, "cls": HelpGroup
 }  # fmt: skip
 app = typer.Typer(help=HELP, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}, **PLAIN)
-models = typer.Typer(help="The models at hand.", **PLAIN)
+models = typer.Typer(help="Bundles of models: list, describe, import, fetch and upload them.", **PLAIN)
 app.add_typer(models, name="models")
-grid = typer.Typer(help="Grids of embeddings: facts, images, files of other tools.", **PLAIN)
+grid = typer.Typer(help="Grids of embeddings: facts, previews, exchange with other tools.", **PLAIN)
 app.add_typer(grid, name="grid")
 
 Config = Annotated[
@@ -320,7 +320,7 @@ def evaluate(console: Console, settings: EvaluateSettings) -> tuple[Any, str]:
 
     report = work(settings, console)
     if settings.report:
-        console.note(f"report: {settings.report}, its figures as JSON: {settings.json_path}")
+        console.note(f"report: {settings.report}, its scores as JSON: {settings.json_path}")
     for line in report.warnings:
         console.note(f"warning: {line}")
     if report.skipped:
@@ -346,9 +346,12 @@ def list_(console: Console) -> tuple[Any, str]:
 
 @command(group=models)
 def info(
-    console: Console, bundle: Annotated[str, typer.Argument(help="A built-in bundle's name, or a folder.")]
+    console: Console,
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
+    ],
 ) -> tuple[Any, str]:
-    """Show what a bundle is: encoder, resolutions, labels, training, licence, scores.
+    """Describe a bundle: encoder, resolutions, labels, training, licence, scores.
 
     Examples:
         ssl-tilegen models info tiny
@@ -383,7 +386,9 @@ def import__(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option("--encoder", metavar="NAME", help="Encoder of its embeddings. Where it is not the published one."),
+        typer.Option(
+            "--encoder", metavar="NAME", help="Encoder of its embeddings. For an encoder other than the published one."
+        ),
     ] = None,
     mpp: Annotated[
         float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel that it paints at.", min=0)
@@ -421,7 +426,7 @@ def import__(
 @command(group=models)
 def pull(
     console: Console,
-    name: Annotated[str, typer.Argument(help="hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="hf-hub:ORG/NAME or hf-hub:ORG/NAME@REVISION.")],
 ) -> tuple[Any, str]:
     """Fetch a bundle from the hub into the cache; afterwards --model takes its name without a network.
 
@@ -437,9 +442,9 @@ def pull(
 @command(group=models)
 def push(
     console: Console,
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder.")],
-    name: Annotated[str, typer.Argument(help="hf-hub:ORG/NAME.")],
-    licence: Annotated[str | None, typer.Option("--licence", help="Its licence, where the bundle states none.")] = None,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="hf-hub:ORG/NAME.")],
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of a bundle that states none.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card, upload nothing.")] = False,
 ) -> tuple[Any, str]:
@@ -456,9 +461,12 @@ def push(
 
 @command(group=models)
 def card(
-    console: Console, bundle: Annotated[str, typer.Argument(help="A bundle's name or folder.")]
+    console: Console,
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
+    ],
 ) -> tuple[Any, str]:
-    """Write out a bundle's card in the hub's form, from what the bundle says of itself.
+    """Print a bundle's model card in the form of the Hugging Face hub.
 
     Examples:
         ssl-tilegen models card run/bundle
@@ -471,7 +479,7 @@ def card(
 
 @command(group=grid)
 def info_(console: Console, path: GridPath) -> tuple[Any, str]:
-    """Show what a grid is: its source, its encoder, and how many cells can be used.
+    """Describe a grid: its source, its encoder, and the number of usable cells.
 
     Examples:
         ssl-tilegen grid info slide.zarr
@@ -495,15 +503,15 @@ def preview(
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Write an image of a grid: principal components as colour, and which cells are not valid.
+    """Write a preview of a grid: principal components as colours, invalid cells marked.
 
     Examples:
         ssl-tilegen grid preview slide.zarr --image slide.svs
     """
     from ssl_tilegen.workflows.grid.info import preview_grid
 
-    drawn = preview_grid(path, image, out, overwrite=overwrite)
-    return {"preview": drawn}, printable(f"{drawn}: drawn")
+    written = preview_grid(path, image, out, overwrite=overwrite)
+    return {"preview": written}, printable(f"{written}: written")
 
 
 @command(group=grid)
@@ -552,7 +560,7 @@ def import_(
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
-    """Make a grid of features that another tool extracted.
+    """Make a grid from features that another tool extracted.
 
     Examples:
         ssl-tilegen grid import slide.h5 --image slide.svs --encoder uni
@@ -571,7 +579,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     make_safe(sys.stderr)
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")
-    except OSError as error:  # of a help text; commands have told theirs
+    except OSError as error:  # while a help text is written; commands report their own
         silence(sys.stdout)
         write_line(f"error: stdout: {explain(error)[0]}", sys.stderr)
         raise SystemExit(1) from None

@@ -48,7 +48,7 @@ class Console:
         amount, speed = f"{_count(done)} of {_count(total)}{_unit(stage)}", _speed(rate, stage)
         if self._bars:
             self._bars.update(stage, done, total, ", ".join(filter(None, (amount, speed, _left(left)))))
-        elif self._due(stage, done >= total):
+        elif done > 0 and self._due(stage, done >= total):
             percent = 100 * done / total if total else 100
             text = ", ".join(filter(None, (f"{stage}: {percent:.0f} % ({amount})", speed, _left(left))))
             figures = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
@@ -128,7 +128,7 @@ class _Bars:
         from rich.console import Console as Terminal
         from rich.progress import BarColumn, Progress, TextColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[amount]}"))
         self._progress = Progress(*columns, console=Terminal(stderr=True))
         self._tasks: dict[str, Any] = {}
         self._loading: Any = None

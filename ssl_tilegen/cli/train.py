@@ -29,7 +29,9 @@ RunFolder = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="DIR", help="Folder of the run. [`run` beside the file]", show_default=False),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:I. [auto]", show_default=False)]
+Device = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:I. [auto]", show_default=False)
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")]
 
 
@@ -102,11 +104,18 @@ def init(
         str, typer.Option("--from", metavar="BUNDLE", help="Bundle: a built-in name or a folder. [required]")
     ],
     images: Annotated[
-        Path, typer.Option("--images", metavar="DIR", help="Images; for a prior in folders of classes. [required]")
+        Path,
+        typer.Option(
+            "--images", metavar="DIR", help="Folder of images. For a prior: one sub-folder per class. [required]"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The TOML file. [required]")],
-    mpp: Annotated[float | None, typer.Option("--mpp", help="Micrometres per pixel of images that do not say.")] = None,
-    gsd: Annotated[float | None, typer.Option("--gsd", help="Metres per pixel of images that do not say.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel of images that state none.")
+    ] = None,
+    gsd: Annotated[
+        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel of images that state none.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
     """Write a commented TOML file for a stage, with the network, windows and resolutions of a bundle.

@@ -28,7 +28,7 @@ class AugmentSettings(Settings):
     per_image: int = option(1, "New images per image.", "--per-image", panel=VARIATION, gt=0)
     strength: float | None = option(
         None,
-        "Part of the schedule to repaint, 0 to 1. Of the noise schedule: the lower, the nearer to the source.",
+        "Fraction of the noise schedule to repaint, 0 to 1. The lower, the nearer to the source.",
         "--strength",
         default_text="all",
         metavar="S",
@@ -38,7 +38,7 @@ class AugmentSettings(Settings):
     )
     mix: float | None = option(
         None,
-        "How far cells move to another image's. 0 to 1, to those of an image of the same class and split.",
+        "Distance that cells move towards another image's. 0 to 1; the other image has the same class and split.",
         "--mix",
         default_text="0",
         metavar="M",
@@ -49,7 +49,7 @@ class AugmentSettings(Settings):
     seed: int = option(0, "Same seed, same images.", "--seed", panel=VARIATION, ge=0)
     layout: Literal["exact", "free"] = option(
         "exact",
-        "Where things lie within a cell. exact: as in the source; free: wherever the model puts them (more varied).",
+        "Layout within a cell. exact: as in the source; free: chosen by the model (more varied).",
         "--layout",
         panel=VARIATION,
     )
@@ -69,12 +69,12 @@ class AugmentSettings(Settings):
         le=1,
     )
     originals: Literal["none", "copy", "link"] = option(
-        "none", "How the originals are put beside the new images.", "--originals", panel=OUTPUT
+        "none", "Whether to put the originals beside the new images.", "--originals", panel=OUTPUT
     )
     suffix: Literal[".png", ".jpg"] = option(".png", "Format of new patches.", "--suffix", panel=OUTPUT)
     level: Literal["auto", "patch", "image"] = option(
         "auto",
-        "Paint patches together, or images singly. patch: images as they are; image: each from its own "
+        "Paint patches in stacks, or large images singly. patch: images as they are; image: each from its own "
         "grid; auto: patches up to 1024 px.",
         "--level",
         panel=VARIATION,
@@ -96,7 +96,7 @@ class AugmentSettings(Settings):
     gsd: float | None = option(None, "Metres per pixel of large images. As in `embed`.", "--gsd", panel=SAMPLING, gt=0)
     shard: Shard | None = option(
         None,
-        "This process's part of the work. I from 0. By default the task of a Slurm array, else all.",
+        "Part of the work for this process. I from 0. By default the task of a Slurm array, else all.",
         "--shard",
         default_text="automatic",
         metavar="I/N",

@@ -32,7 +32,7 @@ class EmbedSettings(Reading, Settings):
         metavar="DIR",
         panel=OUTPUT,
     )
-    preview: bool = option(False, "Write NAME.preview.png: image and grid.", "--preview", panel=OUTPUT)
+    preview: bool = option(False, "Write NAME.embed-preview.png: image and grid.", "--preview", panel=OUTPUT)
     geojson: bool = option(False, "Write the outlines of tissue as NAME.geojson.", "--geojson", panel=OUTPUT)
     list: Path | None = option(
         None,
@@ -44,7 +44,7 @@ class EmbedSettings(Reading, Settings):
     )
     shard: Shard | None = option(
         None,
-        "This process's part of the work. I from 0. By default the task of a Slurm array, or "
+        "Part of the work for this process. I from 0. By default the task of a Slurm array, or "
         "RANK/WORLD_SIZE, else all. Whole images, or shards of a grid where there are fewer images than "
         "processes.",
         "--shard",
@@ -54,7 +54,7 @@ class EmbedSettings(Reading, Settings):
     )
     skip_existing: bool = option(
         False,
-        "Pass over inputs whose grid is complete. One that has lost parts is made again.",
+        "Skip inputs whose grid is complete. A grid that has lost parts is made again.",
         "--skip-existing",
         panel=MANY,
     )
@@ -69,7 +69,7 @@ class EmbedSettings(Reading, Settings):
     model: str = option("tiny", "Bundle whose encoder is used.", "--model", metavar="BUNDLE", panel=ENCODER)
     encoder: str | None = option(
         None,
-        "Another encoder. A name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
+        "Encoder to use instead. A name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
         "--encoder",
         default_text="the bundle's",
         metavar="NAME",
@@ -77,8 +77,7 @@ class EmbedSettings(Reading, Settings):
     )
     weights: Path | None = option(
         None,
-        "Weights of the encoder from the disk. Those of --encoder, or of the encoder that the bundle names; a file or "
-        "a folder.",
+        "File or folder with the weights of the encoder. Of --encoder, or of the encoder that the bundle names.",
         "--weights",
         panel=ENCODER,
     )
@@ -121,7 +120,12 @@ class EmbedSettings(Reading, Settings):
         le=1 << 16,
     )
     bands: Bands | None = option(
-        None, "Bands for red, green, blue, from 1.", "--bands", default_text="1,2,3", metavar="R,G,B", panel=PIXELS
+        None,
+        "Bands of red, green and blue, counted from 1.",
+        "--bands",
+        default_text="1,2,3",
+        metavar="R,G,B",
+        panel=PIXELS,
     )
     scale: Pair | None = option(
         None,

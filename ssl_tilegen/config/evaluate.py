@@ -25,13 +25,13 @@ class EvaluateSettings(Reading, Settings):
     """Options of `evaluate`."""
 
     real: Path | None = option(None, "Real images: folder, slide, raster, file or grid.", "--real", panel=SETS)
-    synthetic: Path | None = option(None, "Synthetic images, likewise.", "--synthetic", panel=SETS)
+    synthetic: Path | None = option(None, "Synthetic images, in any of these forms.", "--synthetic", panel=SETS)
     train: Path | None = option(
         None, "Training images, to check for copies.", "--train", default_text="no check", panel=SETS
     )
     grid: Path | None = option(
         None,
-        "Grid that the synthetic image was painted from. It is compared with the image.",
+        "Grid that the synthetic image was painted from, to compare the two.",
         "--grid",
         metavar="GRID",
         panel=SETS,
@@ -56,7 +56,7 @@ class EvaluateSettings(Reading, Settings):
     )
     report_json: Path | None = option(
         None,
-        "Where the scores of --report go as JSON. Beside it by default.",
+        "JSON file for the scores of --report. Beside it by default.",
         "--report-json",
         default_text="REPORT.json",
         metavar="FILE",
@@ -72,18 +72,18 @@ class EvaluateSettings(Reading, Settings):
     )
     encoder: Names = option(
         (second_opinion(), "bundle"),
-        "Features to compare in. efficientnet-lite1 (ImageNet; extra judge), texture (needs no weights), bundle (the "
-        "model's own), inception (canonical FID; with --weights), or any name that `embed --encoder` takes. Several "
-        "with commas; by default texture and bundle where efficientnet-lite1 is not installed.",
+        "Encoders of the features to compare in. efficientnet-lite1 (ImageNet; extra judge), texture (needs no "
+        "weights), bundle (the model's own), inception (canonical FID; with --weights), or any name that "
+        "`embed --encoder` takes. Several with commas. Without efficientnet-lite1 the default is texture and bundle.",
         "--encoder",
         default_text="efficientnet-lite1,bundle",
         metavar="A,B",
         panel=MEASURE,
     )
     weights: Path | None = option(
-        None, "Weights of the one --encoder, from the disk. No network is used.", "--weights", panel=MEASURE
+        None, "File with the weights of the --encoder. No network is used.", "--weights", panel=MEASURE
     )
-    model: str = option("tiny", "Bundle whose encoder is `bundle`.", "--model", metavar="BUNDLE", panel=MEASURE)
+    model: str = option("tiny", "Bundle that `--encoder bundle` means.", "--model", metavar="BUNDLE", panel=MEASURE)
     window: int | None = option(
         None,
         "Side of the windows to compare. Images are cut into them; by default the largest that all images have.",
@@ -99,7 +99,7 @@ class EvaluateSettings(Reading, Settings):
     gsd: float | None = option(
         None, "Metres per pixel to compare at. Or of images that state none.", "--gsd", panel=MEASURE, gt=0
     )
-    limit: int = option(20000, "Most windows of a set, drawn evenly; 0 for all.", "--limit", panel=ADVANCED, ge=0)
+    limit: int = option(20000, "Most windows of a set, sampled evenly; 0 for all.", "--limit", panel=ADVANCED, ge=0)
     neighbours: int = option(
         5, "Neighbours that span a manifold. For precision, recall, density and coverage.", "-k", panel=ADVANCED, gt=0
     )

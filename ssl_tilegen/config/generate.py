@@ -17,13 +17,13 @@ class GenerateSettings(Settings):
     """Options of `generate`."""
 
     grid: Path | None = option(None, "Grid of embeddings, made by `embed`.", "--grid", metavar="GRID", panel=WHAT)
-    text: str | None = option(None, "Words for what the image is to show.", "--text", metavar="TEXT", panel=WHAT)
+    text: str | None = option(None, "Description of the image in words.", "--text", metavar="TEXT", panel=WHAT)
     label: str | None = option(
-        None, "Label of what it is to show. `models info` lists them.", "--label", metavar="NAME", panel=WHAT
+        None, "Label of the prior. `models info` lists the known ones.", "--label", metavar="NAME", panel=WHAT
     )
     vector: str | None = option(
         None,
-        "Vector that the prior was trained with. FILE.npy or FILE.npz:KEY.",
+        "Vector that conditions the prior. FILE.npy or FILE.npz:KEY.",
         "--vector",
         metavar="FILE",
         panel=WHAT,
@@ -38,15 +38,14 @@ class GenerateSettings(Settings):
     )
     save_grid: Path | None = option(
         None,
-        "Save the grid that the prior made. It can be edited, or painted again.",
+        "Save the grid that the prior sampled. It can be edited, or painted again.",
         "--save-grid",
         metavar="GRID",
         panel=OUTPUT,
     )
     grid_guidance: float | None = option(
         None,
-        "How strictly a prior's grid follows what was asked for. 1 is plain sampling; more is stricter "
-        "and less varied.",
+        "Guidance of the prior. 1 is plain sampling; more follows the request more closely and varies less.",
         "--grid-guidance",
         default_text="the prior's",
         panel=ADVANCED,
@@ -90,16 +89,15 @@ class GenerateSettings(Settings):
     )
     fit: Literal["auto", "crop", "stretch"] = option(
         "auto",
-        "How the grid meets --size. crop: a part of it; stretch: its layout over the size; auto crops "
+        "How the grid is fitted to --size. crop: a part of it; stretch: its layout over the size; auto crops "
         "where the grid is large enough.",
         "--fit",
         panel=OUTPUT,
     )
     layout: Literal["auto", "exact", "loose", "free"] = option(
         "auto",
-        "Where things lie within a cell. exact: as in the source; loose: roughly so; free: wherever the "
-        "model puts them. auto is exact, loose for a grid that a prior made, and free where it is "
-        "stretched beyond 1.25.",
+        "Layout within a cell. exact: as in the source; loose: roughly so; free: chosen by the model. "
+        "auto is exact; loose for a grid that a prior sampled; free for a grid that is stretched beyond 1.25.",
         "--layout",
         panel=SAMPLING,
     )
@@ -132,22 +130,22 @@ class GenerateSettings(Settings):
     )
     merge: Literal["auto", "whole", "shift", "average"] = option(
         "auto",
-        "How windows become one canvas. whole: one convolution; shift: windows that move every step; "
+        "Merging of windows into one canvas. whole: one convolution; shift: windows that move every step; "
         "average: overlapping windows.",
         "--merge",
         panel=ADVANCED,
     )
     recipe: str | None = option(
         None,
-        "Sample as the authors of an imported model do. To the letter; `models info` lists a bundle's recipes.",
+        "Published sampling recipe of an imported model. `models info` lists a bundle's recipes.",
         "--recipe",
-        default_text="no",
+        default_text="none",
         metavar="NAME",
         panel=SAMPLING,
     )
     overlap: float = option(
         0.5,
-        "Part of a window that the next one overlaps in an average, 0 to 1.",
+        "Overlap of windows in --merge average, as a fraction of a window.",
         "--overlap",
         panel=ADVANCED,
         ge=0,
@@ -169,7 +167,7 @@ class GenerateSettings(Settings):
         panel=ADVANCED,
     )
     preview: bool = option(False, "Write NAME.preview.png beside the output.", "--preview", panel=OUTPUT)
-    dry_run: bool = option(False, "Say what would be done, and do nothing.", "--dry-run", panel=OUTPUT)
+    dry_run: bool = option(False, "Report the plan and its cost, and write nothing.", "--dry-run", panel=OUTPUT)
 
     @model_validator(mode="after")
     def _one_source(self) -> GenerateSettings:

@@ -40,8 +40,8 @@ def option(
 
 
 COMMON, ADVANCED = "Common", "Advanced"
-MAX_GPX_MEANING = "Largest image or canvas that is taken on, in gigapixels."
-MAX_GIB_MEANING = "Most memory that is planned for, in GiB."
+MAX_GPX_MEANING = "Largest image or canvas to accept, in gigapixels."
+MAX_GIB_MEANING = "Most memory to use, in GiB."
 
 
 def _takes_path(annotation: Any) -> bool:
@@ -75,7 +75,7 @@ class Strict(BaseModel):
 class Settings(Strict):
     """Options that every command has."""
 
-    device: str = option("auto", "auto, cpu, cuda or cuda:I.", "--device", panel=COMMON)
+    device: str = option("auto", "auto, cpu, cuda or cuda:I.", "--device", metavar="DEVICE", panel=COMMON)
     batch: int | None = option(
         None, "Tiles or windows per network call.", "--batch", default_text="to fit", panel=COMMON, gt=0
     )

@@ -212,10 +212,12 @@ def develop(
     else:
         bands = exact_bands(decode, canvas, halo=model.decoder_halo_lat, rows=band_lat, budget=call_lat, **shared)
         done = first_px // (band_lat * model.factor) * band_lat * model.factor
+    total = canvas.core.rows * model.factor
+    progress(done, total)
     for band in bands:
         yield band[max(0, first_px - done) :]
         done += len(band)
-        progress(done, canvas.core.rows * model.factor)
+        progress(done, total)
 
 
 def schedule_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Schedule:

@@ -149,7 +149,7 @@ def test_settling_averages_the_last_steps():
 def test_progress_of_developing_reaches_the_end():
     seen: list[tuple[float, float]] = []
     list(develop(LocalToy(), paint(LocalToy(), random_field(), REGION, LOCAL), lambda *p: seen.append(p), band_lat=16))
-    assert [done for done, _ in seen] == [128, 256, 304] and seen[-1] == (304, 304)
+    assert [done for done, _ in seen] == [0, 128, 256, 304] and seen[-1] == (304, 304)
 
 
 @pytest.mark.parametrize("bad", [{"overlap": 1.0}, {"merge": "glue"}, {"batch": 0}, {"times": (0.5,)}])

@@ -68,7 +68,7 @@ def test_renamed_keys_are_read_under_their_old_names(config: Path, old: str, new
 
 
 def test_a_missing_key_is_named_without_the_rest_of_the_file(config: Path) -> None:
-    config.write_text(runs.DATA + runs.RUN)
+    config.write_text(runs.RUN)
     with pytest.raises(SettingError) as caught:
         load_stage_settings("prior", config)
     assert str(caught.value) == f"{config}: 'table' is missing; add it, or give --set table=VALUE"

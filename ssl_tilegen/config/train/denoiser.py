@@ -57,7 +57,7 @@ class WindowSettings(StageSettings):
 
 
 class DenoiserSettings(WindowSettings):
-    """Denoiser conditioned on the grid of embeddings."""
+    """Train a diffusion model on latents, conditioned on the grid of embeddings."""
 
     renamed: ClassVar = {**StageSettings.renamed, "times": "time_distribution"}
 

@@ -22,7 +22,7 @@ class ProbeSettings(Strict):
 
 
 class EncoderSettings(StageSettings):
-    """Self-supervised encoder: a timm network trained on crops of tiles, or a pretrained one as it is."""
+    """Train a tile encoder without labels, or take a pretrained one as it is."""
 
     data: DataSettings
     """Where training windows come from."""

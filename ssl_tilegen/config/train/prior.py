@@ -10,7 +10,7 @@ from ssl_tilegen.config.train.common import RunSettings, StageSettings
 
 
 class PriorSettings(StageSettings):
-    """Prior of grids: which embeddings lie beside which, given a label, a text or a vector."""
+    """Train a prior that samples grids of embeddings from labels, texts or vectors."""
 
     run: RunSettings
     """The optimiser and the run."""

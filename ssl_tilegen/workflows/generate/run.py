@@ -83,7 +83,8 @@ class GenerateReport:
         work = f"{self.steps} steps, {self.network_calls} network calls"
         if self.status == "planned":
             end = f"about {self.memory_mib} MiB of memory, at most {self.disk_mib} MiB of disk"
-            end = f"{self.windows} windows a step, {end}, about {_spoken(self.estimated_s or 0)}; nothing was written"
+            windows = f"{self.windows} window{'s' * (self.windows != 1)} a step"
+            end = f"{windows}, {end}, about {_spoken(self.estimated_s or 0)}; nothing was written"
         else:
             end = f"{self.seconds:.1f} s, {self.mpx_per_s:.2f} Mpx/s"
         lines = [f"{self.out}: {where}, {self._layout()}, {work}, {end}", *self.remarks]
