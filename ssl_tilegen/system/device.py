@@ -28,9 +28,11 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     if name == "auto":
         return torch.device("cpu")
     try:
-        device = torch.device(name)
+        device: torch.device | None = torch.device(name)
     except RuntimeError:
-        raise SettingError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:0") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise SettingError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= cards:
         raise SettingError(f"--device {name}: this machine has {cards} CUDA devices; use --device cpu or auto")
     return device

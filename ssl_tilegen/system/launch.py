@@ -25,7 +25,7 @@ def worker_shard(*, array: bool = True) -> tuple[int, int]:
     variables; else (0, 1).
 
     SettingError for an array of which this cannot be told (a list such as 3,7,8: some work would be done twice, some
-    never).
+    never), and for a number beyond the count.
     """
     task = {name: _number(f"SLURM_ARRAY_TASK_{name}") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
     own, count = task["ID"], task["COUNT"]
@@ -35,15 +35,28 @@ def worker_shard(*, array: bool = True) -> tuple[int, int]:
         if (last - first) // step + 1 != count:
             raise SettingError(f"Slurm array of {count} tasks from {first} to {last}: it has gaps, so shares cannot be "
                                "told; use one without, or give --shard I/N")  # fmt: skip
-        return (own - first) // step % count, count
+        if not 0 <= own - first < step * count:
+            raise SettingError(f"SLURM_ARRAY_TASK_ID {own}: is none of an array from {first} to {last}; unset the "
+                               "variables of the array, or give --shard I/N")  # fmt: skip
+        return (own - first) // step, count
+    who = _launched()
+    return (who[0], who[1]) if who else (0, 1)
+
+
+def _launched() -> tuple[int, int] | None:
+    """(rank, count) by a launcher's variables; SettingError where the rank is beyond the count."""
     rank, total = _number("RANK"), _number("WORLD_SIZE")
-    return (rank % total, total) if rank is not None and total else (0, 1)
+    if rank is None or not total:
+        return None
+    if rank >= total:
+        raise SettingError(f"RANK {rank}: is beyond WORLD_SIZE {total}; start all with torchrun or srun, or unset both")
+    return rank, total
 
 
 def _number(variable: str) -> int | None:
     """The value of an environment variable that is a count."""
     value = os.environ.get(variable, "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +82,12 @@ def distributed_environment() -> Distributed:
         own["RANK"], own["WORLD_SIZE"] = str(place), str(tasks)
         own.setdefault("LOCAL_RANK", own.get("SLURM_LOCALID", "0"))
         own.setdefault("MASTER_ADDR", _first_host(hosts))
-        own.setdefault("MASTER_PORT", str(20_000 + int(own.get("SLURM_JOB_ID", "0")) % 20_000))
-    rank, count = _number("RANK"), _number("WORLD_SIZE")
-    if rank is None or count is None or count < 2:
+        own.setdefault("MASTER_PORT", str(20_000 + (_number("SLURM_JOB_ID") or 0) % 20_000))
+    who = _launched()
+    if who is None or who[1] < 2:
         return Distributed()
-    return Distributed(rank, int(own.get("LOCAL_RANK", rank)), count)
+    local = _number("LOCAL_RANK")
+    return Distributed(who[0], who[0] if local is None else local, who[1])
 
 
 def _first_host(hosts: str) -> str:

@@ -18,7 +18,7 @@ VARIABLES: dict[str, dict[str, str]] = {
         "SLURM_ARRAY_TASK_MIN": "0",
         "SLURM_ARRAY_TASK_MAX": "1",
     },
-    "array-step-zero": {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_STEP": "0"},
+    "array-step-zero": {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_ARRAY_TASK_STEP": "0"},
     "rank-text": {"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
     "rank-beyond": {"RANK": "5", "WORLD_SIZE": "2", "LOCAL_RANK": "5"},
     "world-zero": {"RANK": "0", "WORLD_SIZE": "0"},
