@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -577,6 +578,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hold_standard_files()
     make_safe(sys.stdout)
     make_safe(sys.stderr)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # of zarr, beside its error
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="ssl-tilegen")
     except OSError as error:  # while a help text is written; commands report their own

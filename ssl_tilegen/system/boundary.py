@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
 
@@ -33,6 +34,7 @@ _REMEDIES = {
 }
 _BIDIRECTIONAL = {*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF}
 _MOST_CHARACTERS = 2000
+_REFUSED = ("can't allocate memory", "can't start new thread")  # of torch, of Python
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -73,10 +75,11 @@ def reason_of(error: BaseException) -> str:
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, TilegenError):
+    refused = next((cause for cause in _causes(error) if is_out_of_memory(cause)), None)
+    if isinstance(error, TilegenError) and not (refused and error.exit_code == 1):
         return str(error), error.exit_code
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
-        return f"not enough memory ({_first_line(error)}); make the work smaller (--size, --batch), or free some", 1
+    if refused:
+        return f"not enough memory ({_first_line(refused)}); make the work smaller (--size, --batch), or free some", 1
     if isinstance(error, RecursionError):
         return "a file that was given is nested too deeply to be read; check where it comes from", 1
     if isinstance(error, UnicodeError):
@@ -105,11 +108,21 @@ def _of_text(error: UnicodeError) -> str:
     return f"a text cannot be written here ({_first_line(error)}); use plain letters in names"
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's errors of a full card or a refused allocation, which are no MemoryError."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused: also by torch on a full card, and to a new thread, which are no MemoryError."""
     kind, text = type(error).__name__, str(error)
-    refused = "can't allocate memory" in text or text.strip() == "could not create a primitive"  # of torch, of oneDNN
-    return kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and refused)
+    refused = any(part in text for part in _REFUSED) or text.strip() == "could not create a primitive"  # of oneDNN
+    return isinstance(error, MemoryError) or kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and refused)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it was raised from."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
 
 
 def _first_line(error: BaseException) -> str:

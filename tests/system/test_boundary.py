@@ -28,6 +28,11 @@ def deep() -> None:
     deep()
 
 
+def because(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
@@ -43,6 +48,9 @@ def deep() -> None:
         (raised(lambda: torch.zeros(1 << 58)), 1, "not enough memory"),
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), 1, "not enough memory"),
         (RuntimeError("could not create a primitive"), 1, "not enough memory"),
+        (RuntimeError("can't start new thread"), 1, "not enough memory"),
+        (because(InputError("a.tif: cannot be read"), MemoryError()), 1, "not enough memory"),
+        (because(PartialFailure("2 of 3"), MemoryError()), 3, "2 of 3"),
         (raised(deep), 1, "nested too deeply"),
         (raised(lambda: b"\xff".decode()), 1, "not utf-8 (byte 0xff at 0)"),
         (raised(lambda: "\ud800".encode()), 1, "plain letters"),

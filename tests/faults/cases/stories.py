@@ -173,12 +173,23 @@ def _healed() -> Iterator[Case]:
                 ours=(f"{out}.part", "o*.lock", ".o*"),
             )
     other = words(f"{GENERATE} --seed 5 -o o.ome.tif")
-    yield Case("heal", "generate-other-settings", other, (GRID, *_unfinished("generate")), REFUSED)
+    ours = ("o*.lock", "o.ome.tif.part")  # where the kill came before the first state, nothing is lost
+    yield Case("heal", "generate-other-settings", other, (GRID, *_unfinished("generate")), REFUSED | {DONE}, ours=ours)
     yield Case(
-        "heal", "embed-other-settings", words(f"{EMBED} --stride 32 -o o.zarr"), (SLIDE, *_unfinished("embed")), REFUSED
+        "heal",
+        "embed-other-settings",
+        words(f"{EMBED} --stride 32 -o o.zarr"),
+        (SLIDE, *_unfinished("embed")),
+        REFUSED,
+        ours=("o*.lock",),
     )
     yield Case(
-        "heal", "augment-other-settings", words(f"{AUGMENT} --seed 5 -o o"), (CLASSES, *_unfinished("augment")), REFUSED
+        "heal",
+        "augment-other-settings",
+        words(f"{AUGMENT} --seed 5 -o o"),
+        (CLASSES, *_unfinished("augment")),
+        REFUSED,
+        ours=("o*.lock",),
     )
     lock = '{"host": "{host}", "pid": 999999, "space": "", "began": "1", "since": "2020-01-01 00:00:00"}'
     yield Case(
@@ -199,12 +210,12 @@ def _healed() -> Iterator[Case]:
         ours=("o.zarr.lock",),
     )
     yield Case("heal", "evaluate-all-or-none", words(f"{EVALUATE} --report o.html"), (SETS,), DONE_ONLY | {MENDABLE}, at=1.0, fault=Fault("", "EIO", "rename"),
-               leaves=("o.html.part*", "*.lock", ".*"), whole=("o.html", "o.json"))  # fmt: skip
+               leaves=("o.html.part*", "*.lock", ".*"), whole=("o.html", "o.html.json"))  # fmt: skip
     for at in (0.5, 0.8, 0.9, 1.0):
         for what in ("SIGKILL", "ENOSPC"):
             yield Case("heal", f"evaluate-all-or-none-{what}-{at:g}", words(f"{EVALUATE} --report o.html"), (SETS,), DONE_ONLY | {MENDABLE}, at=at,
                        fault=Fault("", what, "any" if what == "SIGKILL" else "open"), leaves=("o.html.part*", "*.lock", ".*"),
-                       whole=("o.html", "o.json") if what != "SIGKILL" else (), again=True)  # fmt: skip
+                       whole=("o.html", "o.html.json") if what != "SIGKILL" else (), again=True)  # fmt: skip
     yield Case(
         "heal",
         "cells-unreadable",
