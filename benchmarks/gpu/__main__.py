@@ -9,7 +9,9 @@ leaves what it has; a step that fails says why, and the next one is done:
 - ``paper``: windows a second and share of the peak of the network of Graikos et al. 2024 (random weights);
 - ``ranks``: one rank under torchrun through `generate` and `train denoiser` (NCCL on a GPU, gloo on a CPU);
 - ``painter``: with --painter, `train painter` goes on for the time that is left; its weights are copied to
-  FOLDER/painter in files of at most 15 MiB. The run folder beside the TOML travels with its cache of latents.
+  FOLDER/painter in files of at most 16 MiB. `python -m benchmarks.gpu.pack` makes the TOML and all it needs.
+
+FOLDER then holds at most eight files, no more than two folders down.
 
 ``--rehearse`` does all of it in small, on whatever there is.
 """
@@ -49,7 +51,7 @@ def main() -> None:
         "same": partial(same, given.model, device, given.rehearse),
         "tiny": partial(tiny, given.model, device, given.rehearse),
         "paper": partial(paper, device, given.rehearse),
-        "ranks": partial(ranks, given.out, given.model, device),
+        "ranks": partial(ranks, given.model, device),
     }
     if given.painter:
         steps["painter"] = lambda: painter(given.painter, given.out, device, end - _SPARE_S - time.monotonic())

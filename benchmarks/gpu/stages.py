@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,14 @@ mpp = 0.5
 """
 
 
-def ranks(out: Path, model: str, device: torch.device) -> dict[str, Any]:
+def ranks(model: str, device: torch.device) -> dict[str, Any]:
     """One rank under torchrun: seconds of an image of 256 px and of two steps of training."""
-    folder = out / "ranks"
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "pictures").mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as folder:  # it is no result, and would be many files
+        return _ranks(Path(folder), model, device)
+
+
+def _ranks(folder: Path, model: str, device: torch.device) -> dict[str, Any]:
+    (folder / "pictures").mkdir()
     for number in range(2):
         coarse = np.random.default_rng(number).integers(60, 220, (8, 8, 3), np.uint8)
         image = Image.fromarray(coarse).resize((256, 256), Image.Resampling.BICUBIC)
@@ -64,8 +68,11 @@ def painter(config: Path, out: Path, device: torch.device, seconds: float) -> di
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)  # it saves its state, and the same command goes on
             process.wait(_GRACE_S)
-    return {"exit_code": process.returncode, "trained_s": round(time.monotonic() - started),
-            "files": _weights(run / "bundle", out / "painter")}  # fmt: skip
+    told = (out / "painter.log").read_text().strip().splitlines()
+    facts = {"exit_code": process.returncode, "trained_s": round(time.monotonic() - started), "last": told[-1:]}
+    if not (run / "bundle" / "bundle.json").is_file():
+        return facts | {"trained": False}
+    return facts | {"files": _weights(run / "bundle", out / "painter")}
 
 
 def _weights(bundle: Path, out: Path) -> dict[str, int]:

@@ -16,14 +16,22 @@ from ssl_tilegen.metrics.distances import distances
 
 
 def linear_probe(
-    x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: int, *, l2: float = 1e-2, weights: np.ndarray | None = None
+    x: np.ndarray,
+    y: np.ndarray,
+    test: np.ndarray,
+    classes: int,
+    *,
+    l2: float = 1e-2,
+    weights: np.ndarray | None = None,
+    common_scale: bool = False,
 ) -> np.ndarray:
     """Class probabilities (M, C) of ``test`` (M, D) by softmax regression fitted to (N, D) and (N,).
 
-    Features are standardised by the training set; ``l2`` is per mean loss; ``weights`` (N,) say how much an item
-    counts. Convex, so nothing about it is random.
+    Features are standardised by the training set, with ``common_scale`` all by one deviation; ``l2`` is per mean loss;
+    ``weights`` (N,) say how much an item counts. Convex, so nothing about it is random.
     """
     mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    std = np.full_like(std, np.sqrt(np.mean(std**2))) if common_scale else std
     gain = np.where(std > 1e-8, 1 / np.maximum(std, 1e-8), 0)
     z, v = _with_one((x - mean) * gain), _with_one((test - mean) * gain)
     share = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)

@@ -289,7 +289,7 @@ class Stop:
 @pytest.mark.parametrize("suffix", [".png", ".ome.tif"])
 @pytest.mark.parametrize("kind", ["bundle", "window_bundle"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(kind: str, suffix: str, world: World, tmp_path: Path) -> None:
-    options = {"size": "96x1301", "model": str(getattr(world, kind)), "steps": 3}
+    options = {"size": "96x2309", "model": str(getattr(world, kind)), "steps": 3}  # two bands
     straight = run(world, "map", tmp_path / f"straight{suffix}", **options)
     out = tmp_path / f"a{suffix}"
     for stage, share in (("paint", 0.4), ("develop", 0.7)):
