@@ -50,7 +50,7 @@ def main() -> None:
         real, half = {"he": lung, "more": other_organs, "aerial": town}[name](given.data)
         painted = paint_tiles(bundle, real)
         through = [autoencoded(bundle, tile) for tile in real]
-        saved = _as_jpeg if name == "he" else (lambda image: image)
+        saved = saved_as_jpeg if name == "he" else (lambda image: image)
         found = own_cells(bundle, real, painted)
         for variant, judge in judges.items():
             facts = judge.compared(real, half, [saved(i) for i in painted], [saved(i) for i in through])
@@ -92,13 +92,18 @@ class Judge:
 
 def lung(data: Path) -> tuple[Images, np.ndarray]:
     """The first tiles of every field of view of the held-out lung tiles; fields alternate between the halves."""
-    paths = sorted((data / "tiles/he/val").glob("*/*.jpg"))
+    found = lung_files(data)
+    return [np.asarray(Image.open(p).convert("RGB")) for _, p in found], np.array([n % 2 for n, _ in found])
+
+
+def lung_files(data: Path) -> list[tuple[int, Path]]:
+    """The number of the field and the file of each, one tile of every field before any second one."""
     fields: dict[str, list[Path]] = {}
-    for path in paths:
+    for path in sorted((data / "tiles/he/val").glob("*/*.jpg")):
         fields.setdefault(path.parent.name + path.name.split("_")[0], []).append(path)
     ordered = sorted((place, number, path) for number, field in enumerate(fields[key] for key in sorted(fields))
                      for place, path in enumerate(field))[:TILES]  # fmt: skip
-    return [np.asarray(Image.open(p).convert("RGB")) for *_, p in ordered], np.array([n % 2 for _, n, _ in ordered])
+    return [(number, path) for _, number, path in ordered]
 
 
 def other_organs(data: Path) -> tuple[Images, np.ndarray]:
@@ -191,7 +196,8 @@ def _chroma(images: Images) -> float:
     return float(np.quantile(np.concatenate(values), 0.995))
 
 
-def _as_jpeg(image: np.ndarray) -> np.ndarray:
+def saved_as_jpeg(image: np.ndarray) -> np.ndarray:
+    """An image after a round through JPEG, as the real H&E tiles were saved."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=QUALITY)
     return np.asarray(Image.open(file).convert("RGB"))

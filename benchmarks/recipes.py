@@ -24,6 +24,8 @@ from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 
 STEPS, GUIDANCE = (8, 12, 16, 24), (1.0, 1.5, 2.0, 3.0, 4.0)
+FEW_STEPS, FEW_GUIDANCE, FEW_STEPPERS = (2, 3, 4, 6, 8), (1.0, 1.5, 2.0), ("renoise", "ddim")
+"""Of painters of few steps."""
 INTERVALS, STEPPERS = ((0.0, 1.0), (0.2, 0.8), (0.2, 1.0), (0.4, 0.8)), ("dpmpp_2m", "ddim", "ancestral")
 
 
@@ -41,7 +43,7 @@ def main() -> None:
     corners = places((options.size, options.size), options.crop, options.crop // 2)
     real = [features(crops(scene.real, options.crop, corners)) for scene in scenes]
     first: np.ndarray | None = None
-    for apply_d4, how in recipes(start, options.only):
+    for varied, how in recipes(start, options.only):
         found, facts = [], []
         for scene, own in zip(scenes, real, strict=True):
             rgb, cost = painted(scene.job, replace(how, extent=scene.job.how.extent, layout=scene.job.how.layout))
@@ -51,17 +53,21 @@ def main() -> None:
         each = np.stack(found)
         first = each if first is None else first
         ratio = np.exp(np.log(each / first).mean(0))
-        condition = interval(float(ratio[0]), ratio[1:].tolist(), 0)
+        span = interval(float(ratio[0]), ratio[1:].tolist(), 0)
         recipe = {"steps": how.steps, "guidance": how.guidance, "interval": how.guidance_interval, "update": how.update}
         means = {key: float(np.mean([fact[key] for fact in facts])) for key in facts[0]}
-        say(apply_d4=apply_d4, **recipe, of_start=condition.value, low=condition.low, high=condition.high, **means,
+        say(varied=varied, **recipe, of_start=span.value, low=span.low, high=span.high, **means,
             distances=[round(fact["distance"], 3) for fact in facts])  # fmt: skip
 
 
 def recipes(start: SynthesisSettings, only: list[str] | None) -> Iterator[tuple[str, SynthesisSettings]]:
     """``start``, and each of its options varied alone."""
     yield "start", start
-    options = {"steps": STEPS, "guidance": GUIDANCE, "guidance_interval": INTERVALS, "update": STEPPERS}
+    options: dict[str, tuple[Any, ...]] = {"steps": STEPS, "guidance": GUIDANCE, "update": STEPPERS}
+    if start.times:
+        options = {"steps": FEW_STEPS, "guidance": FEW_GUIDANCE, "update": FEW_STEPPERS}
+    if start.guidance != 1:
+        options["guidance_interval"] = INTERVALS
     for name, values in options.items():
         for value in values if only is None or name in only else ():
             if value != getattr(start, name):
