@@ -26,7 +26,6 @@ from PIL import Image
 from benchmarks.paintings import painted, say
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings, load_settings
-from ssl_tilegen.diffusion.synthesis import quantum
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.workflows.generate.job import PaintJob, background_latent, prepare
@@ -96,7 +95,7 @@ def islands(slide: PaintJob, ground: Path, size: int) -> PaintJob:
 
 def border_lines(job: PaintJob) -> tuple[np.ndarray, int]:
     """Which blocks (R, K) of the image are background, and their side in pixels."""
-    side = quantum(job.bundle)
+    side = job.bundle.conditioning.quantum_lat
     return job.field.blank_blocks(job.region_lat, side), side * job.bundle.factor
 
 

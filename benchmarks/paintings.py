@@ -22,7 +22,7 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.metrics.resampling import group_halves
 from ssl_tilegen.metrics.retrieval import Retrieval, retrieval
-from ssl_tilegen.workflows.generate.inpainting import keep
+from ssl_tilegen.workflows.generate.inpainting import open_inpainting
 from ssl_tilegen.workflows.generate.job import PaintJob, prepare
 
 ROUNDS, GROUP_PX = 50, 256
@@ -47,7 +47,7 @@ class LatentScene:
             grid=grid, model=bundle, size=Size(size, size), fit="crop", steps=steps, out=Path("benchmark.png")
         )
         job, opened = prepare(settings, ModelBundle.load(settings.model)), EmbeddingGrid.open(grid)
-        view = keep(str(image), job.placement.window, opened.spec).view
+        view = open_inpainting(str(image), job.placement.window, opened.spec).view
         return cls(job, opened, view.read(job.placement.window).rgb)
 
     def cells(self, rgb: np.ndarray) -> Retrieval:

@@ -28,7 +28,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.synthesis import plan
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.io.pyramid import part_of
+from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.system.hashing import sha256_of_file
 from ssl_tilegen.workflows.generate.job import prepare
 
@@ -98,7 +98,7 @@ def finish(processes: list[subprocess.Popen[bytes]]) -> None:
 def killed_after_a_step(options: argparse.Namespace, out: Path) -> int:
     """Start `generate`, kill it when a state is saved; the step that the state is of."""
     [process] = start(options, out, 1)
-    while not (saved := list(part_of(out).glob("latents.state.*"))):
+    while not (saved := list(unfinished_image(out).glob("latents.state.*"))):
         if process.poll() is not None:
             raise SystemExit("generate ended before its first step was saved")
         time.sleep(_POLL_S)
