@@ -7,14 +7,21 @@ Only files that hold data are fetched: JSON, safetensors, texts and images.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.system.atomic import is_temporary
 
 PREFIX = "hf-hub:"
 FILES = ("*.json", "*.safetensors", "*.md", "*.png", "*.jpg", "*.jpeg", "*.txt", "LICENSE*")
+COMPONENTS = ("encoder", "autoencoder", "denoiser", "conditioner", "scheduler", "prior")
+SOURCE_FILES = ("*.json", "*.safetensors", "*.ckpt", "*.bin", "*.yaml")
+"""What an importer reads of a published model."""
 _NAME = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+_SOURCE = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w-][\w.-]*)*)/?(?:@(?P<revision>[\w./-]+))?")
 
 
 class HubName(NamedTuple):
@@ -61,21 +68,56 @@ def fetch(name: str) -> Path:
     return folder
 
 
-def push(folder: Path, name: str, texts: dict[str, str], *, private: bool = False) -> str:
-    """Upload the bundle in ``folder``, with ``texts`` (name -> content) in place of its own files; its address."""
-    from huggingface_hub import HfApi
+def fetch_source(name: str) -> Path:
+    """The folder of a published model of the hub, ``hf-hub:ORG/NAME[/FOLDER][@REVISION]``, fetched into the cache.
 
+    Raises InputError, in one line, where it cannot be had.
+    """
+    match = _SOURCE.fullmatch(name)
+    if match is None:
+        raise InputError(f"{name}: expected hf-hub:ORG/NAME, hf-hub:ORG/NAME/FOLDER, or one of them with @REVISION")
+    hub, inside = HubName(match["repo"], match["revision"]), (match["folder"] or "").strip("/")
+    patterns = [f"{inside}/{pattern}" if inside else pattern for pattern in SOURCE_FILES]
+    try:
+        folder = _snapshot(hub, patterns, local_files_only=False) / inside
+    except Exception as error:
+        raise InputError(f"{hub}: {_remedy(hub, error)}") from None
+    if not folder.is_dir():
+        raise InputError(f"{name}: has no folder {inside}")
+    return folder
+
+
+def push(folder: Path, name: str, texts: dict[str, str], *, private: bool = False) -> str:
+    """Upload the bundle in ``folder``, with ``texts`` (name -> content) in place of its own files; its address.
+
+    All files are one commit, so nobody fetches half a bundle. Files of components that the bundle no longer has are
+    removed from the repository; what else is there stays.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    disable_progress_bars()
     hub, api = HubName.parse(name), HfApi()
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if _is_data(path)}
+    contents: dict[str, Any] = {**files, **{file: text.encode() for file, text in texts.items()}}
     try:
         page = api.create_repo(hub.repo, private=private, exist_ok=True)
-        api.upload_folder(repo_id=hub.repo, folder_path=folder, allow_patterns=list(FILES), revision=hub.revision,
-                          ignore_patterns=list(texts), commit_message="Upload bundle")  # fmt: skip
-        for file, text in texts.items():
-            api.upload_file(repo_id=hub.repo, path_or_fileobj=text.encode(), path_in_repo=file, revision=hub.revision,
-                            commit_message=f"Upload {file}")  # fmt: skip
+        if hub.revision:
+            api.create_branch(hub.repo, branch=hub.revision, exist_ok=True)
+        there = api.list_repo_files(hub.repo, revision=hub.revision)
+        gone = [file for file in there if file.partition("/")[0] in COMPONENTS and file not in contents]
+        adding = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in contents.items()]
+        api.create_commit(hub.repo, [*(CommitOperationDelete(path_in_repo=file) for file in gone), *adding],
+                          commit_message="Upload bundle", revision=hub.revision)  # fmt: skip
     except Exception as error:
         raise InputError(f"{hub}: {_remedy(hub, error)}") from None
     return str(page)
+
+
+def _is_data(path: Path) -> bool:
+    """Whether a file of a bundle is one that is fetched again."""
+    return path.is_file() and not is_temporary(path.name) and any(fnmatch(path.name, pattern) for pattern in FILES)
 
 
 def _in_cache(hub: HubName) -> Path | None:
@@ -107,13 +149,13 @@ def is_whole(folder: Path) -> bool:
     return True
 
 
-def _snapshot(hub: HubName, **how: Any) -> Path:
+def _snapshot(hub: HubName, files: Sequence[str] = FILES, **how: Any) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars, logging
 
     logging.set_verbosity_error()
     disable_progress_bars()
-    return Path(snapshot_download(hub.repo, revision=hub.revision, allow_patterns=list(FILES), **how))
+    return Path(snapshot_download(hub.repo, revision=hub.revision, allow_patterns=list(files), **how))
 
 
 def _remedy(hub: HubName, error: Exception) -> str:

@@ -367,17 +367,22 @@ def info(
 def import__(
     console: Console,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="SOURCE", help="Folder or checkpoint of a published model. It is recognised by content."
+            metavar="SOURCE",
+            help="Folder or checkpoint of a published model, or hf-hub:ORG/NAME[/FOLDER]. It is recognised by content.",
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make. [required]")
     ],
     vae: Annotated[
-        Path | None,
-        typer.Option("--vae", metavar="DIR", help="Folder of the autoencoder. Where the source does not bring it."),
+        str | None,
+        typer.Option(
+            "--vae",
+            metavar="DIR",
+            help="Folder of the autoencoder, or hf-hub:ORG/NAME/vae. Where the source does not bring it.",
+        ),
     ] = None,
     training_config: Annotated[
         Path | None,
@@ -389,6 +394,14 @@ def import__(
         str | None,
         typer.Option(
             "--encoder", metavar="NAME", help="Encoder of its embeddings. For an encoder other than the published one."
+        ),
+    ] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--encoder-weights",
+            metavar="FILE",
+            help="Weights of that encoder, to be kept in the bundle. No other command asks for them then.",
         ),
     ] = None,
     mpp: Annotated[
@@ -411,6 +424,7 @@ def import__(
     Examples:
         ssl-tilegen models import brca_hipt_20x/ -o brca
         ssl-tilegen models import PixCell-1024/ --vae sd35/vae -o pixcell
+        ssl-tilegen models import hf-hub:StonyBrook-CVLab/ZoomLDM/brca -o zoom
     """
     from ssl_tilegen.bundle.importers import ImportOptions
     from ssl_tilegen.geometry import Resolution
@@ -419,7 +433,15 @@ def import__(
     if mpp and gsd:
         raise typer.BadParameter("give --mpp or --gsd, not both")
     resolution = Resolution.stated(mpp or None, gsd or None)
-    options = ImportOptions(vae, training_config, encoder, resolution, magnification, name)
+    options = ImportOptions(
+        vae=Path(vae) if vae else None,
+        config=training_config,
+        encoder=encoder,
+        encoder_weights=encoder_weights,
+        resolution=resolution,
+        magnification=magnification,
+        name=name,
+    )
     report = import_model(source, out, options, overwrite=overwrite, progress=console)
     return report, report.line()
 

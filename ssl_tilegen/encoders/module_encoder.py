@@ -63,13 +63,22 @@ class NetworkEncoder:
             x = self._seen(pixels.permute(0, 3, 1, 2)) * self._gain + self._shift
             return pool(self.module, x, self.pooling).float().cpu().numpy()
 
+    def vectors(self, tiles: Tensor) -> Tensor:
+        """Tiles (N, 3, H, W) in [0, 1] with H = W = ``tile_px`` -> vectors (N, D), with gradients to the tiles."""
+        mean, std = (torch.tensor(v, device=tiles.device)[:, None, None] for v in self.normalisation)
+        if self.input_px != self.tile_px:
+            tiles = _resized(tiles, self.input_px).clamp(0, 1)
+        return pool(self.module, (tiles - mean) / std, self.pooling).float()
+
     def _seen(self, tiles: Tensor) -> Tensor:
         """Tiles (N, 3, H, W) uint8 at the side that the network takes, as whole values of pixels."""
         if self.input_px == self.tile_px:
             return tiles
-        size = (self.input_px, self.input_px)
-        resized = torch.nn.functional.interpolate(tiles.float(), size, mode="bicubic", antialias=True)
-        return resized.round().clamp(0, 255)
+        return _resized(tiles.float(), self.input_px).round().clamp(0, 255)
+
+
+def _resized(tiles: Tensor, side: int) -> Tensor:
+    return torch.nn.functional.interpolate(tiles, (side, side), mode="bicubic", antialias=True)
 
 
 def pool(module: nn.Module, x: Tensor, pooling: str) -> Tensor:

@@ -136,7 +136,7 @@ def _download(card: EncoderCard) -> Path:
 
     if card.layout == "file":
         raise InputError(f"--encoder {card.name}: its weights are on no hub; fetch them from {card.source} and give "
-                         "--weights FILE")  # fmt: skip
+                         "--weights FILE, or import the model with --encoder-weights FILE")  # fmt: skip
     try:
         return Path(hf_hub_download(card.source.removeprefix("hf-hub:"), card.file))
     except Exception as error:

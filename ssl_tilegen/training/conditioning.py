@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, FieldConditioning, TokenConditioning
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.conditioner import TokenConditioner
 from ssl_tilegen.nets.window import is_local
 
@@ -23,6 +24,9 @@ def conditioning_of(module: Any, bundle: ModelBundle, window_lat: int) -> Condit
             LocalCondition(module.field_stride, bundle.info.encoder.layout_dim, side, decode_cells), module.field_stride
         )
     spec = bundle.info.conditioning if brings_conditioner(bundle) else None
+    if spec and spec.landing == "cells" and window_lat * bundle.factor != spec.cells * bundle.info.encoder.tile_px:
+        k, side = spec.cells, spec.cells * bundle.info.encoder.tile_px // bundle.factor
+        raise SettingError(f"window_lat = {window_lat}: windows of {bundle.info.name} are {k} x {k} cells; set {side}")
     return TokenConditioning.of(spec or ConditioningSpec(), window_lat)
 
 
@@ -31,6 +35,14 @@ def conditioner_of(bundle: ModelBundle, *, unit_length: bool) -> Any:
     if brings_conditioner(bundle):
         return bundle.conditioner
     return TokenConditioner(bundle.info.encoder.dim, scaling="unit_length" if unit_length else "none")
+
+
+def token_dim(bundle: ModelBundle) -> int:
+    """Length of the tokens that a denoiser of windows gets."""
+    if not brings_conditioner(bundle):
+        return bundle.info.encoder.dim
+    config: Any = bundle.conditioner.config
+    return config.out_dim if "out_dim" in config else config.dim + config.constant_tokens
 
 
 def brings_conditioner(bundle: ModelBundle) -> bool:

@@ -29,7 +29,7 @@ from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.noise_schedule import is_flow
 from ssl_tilegen.nets.window import is_local, predict
-from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of
+from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of, token_dim
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
@@ -171,12 +171,18 @@ class DenoiserStage(Stage):
             "FieldUNet": {**ours, "sketch_side": sketch},
             "WindowDiT": {**ours, "sample_size": side},
         }
-        diffusers = {"in_channels": self.bundle.latent_channels, "out_channels": self.bundle.latent_channels,
-                     "sample_size": side, "encoder_hid_dim": info.dim, "encoder_hid_dim_type": "text_proj"}  # fmt: skip
-        config = {**start, "_class_name": name, **known.get(name, diffusers), **self.settings.net}
+        config = {**start, "_class_name": name, **(known.get(name) or self._window_network(start)), **self.settings.net}
         if name == "FieldUNet" and self.target.prediction != "flow":
             config |= {"prediction_type": self.target.prediction, "scheduler": self.target.scheduler}
         return config
+
+    def _window_network(self, start: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a network of diffusers that follow from the bundle; one that goes on as it was keeps its own."""
+        channels, tokens = self.bundle.latent_channels, token_dim(self.bundle)
+        if start.get("in_channels") == channels and self._start and token_dim(self._start.theirs) == tokens:
+            return {}
+        return {"in_channels": channels, "out_channels": channels, "sample_size": self.settings.window_lat,
+                "encoder_hid_dim": tokens, "encoder_hid_dim_type": "text_proj"}  # fmt: skip
 
     def _set_statistics(self) -> None:
         """Fill the buffers of a local network, and its coarse latents."""

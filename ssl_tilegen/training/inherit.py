@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from ssl_tilegen.bundle import BundleInfo, ModelBundle, Origin, update_info
+from ssl_tilegen.encoders.bundle_encoder import encoder_key, has_encoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside
 
@@ -26,11 +27,12 @@ def inherit(source: Path, target: Path, used: tuple[str, ...] = ()) -> list[str]
     theirs = ModelBundle(source)
     _check_same(theirs, target, used)
     sweep(target)
+    names_one = _lacks_encoder(target) and not theirs.has("encoder") and has_encoder(theirs)
     copied = [name for name in _COMPONENTS if (source / name).is_dir() and not (target / name).exists()]
     for name in copied:
         _copy(source / name, target / name)
     if copied or not (target / "bundle.json").is_file():
-        _take_facts(theirs, target, copied)
+        _take_facts(theirs, target, copied, with_encoder=names_one or "encoder" in copied)
     return copied
 
 
@@ -39,11 +41,22 @@ def _check_same(theirs: ModelBundle, target: Path, used: tuple[str, ...]) -> Non
         return
     ours = ModelBundle(target)
     for name in used:
-        if ours.has(name) and ours.component_hash(name) != theirs.component_hash(name):
+        if _is_another(ours, theirs, name):
             raise InputError(
                 f"{target} has another {name} than {theirs.folder}; leave `bundle` out to use its own, "
                 "or choose another --out"
             )
+
+
+def _is_another(ours: ModelBundle, theirs: ModelBundle, component: str) -> bool:
+    """Whether ``ours`` has the component and it is another one; of encoders, one that is only named counts, too."""
+    if component == "encoder" and not theirs.has("encoder"):
+        return has_encoder(ours) and encoder_key(ours) != encoder_key(theirs)
+    return ours.has(component) and ours.component_hash(component) != theirs.component_hash(component)
+
+
+def _lacks_encoder(target: Path) -> bool:
+    return not ((target / "bundle.json").is_file() and has_encoder(ModelBundle(target)))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -52,14 +65,12 @@ def _copy(source: Path, target: Path) -> None:
     publish_folder(part, target)
 
 
-def _take_facts(theirs: ModelBundle, target: Path, copied: list[str]) -> None:
+def _take_facts(theirs: ModelBundle, target: Path, copied: list[str], *, with_encoder: bool) -> None:
     """Put what is known of the copied components into ``bundle.json``, and where they are from."""
     fresh = not (target / "bundle.json").is_file()
     taken = set(BundleInfo.model_fields) - _OF_MAKER
     if not fresh:
-        taken &= (_OF_ENCODER if "encoder" in copied else set()) | (
-            taken - _OF_ENCODER if "denoiser" in copied else set()
-        )
+        taken &= (_OF_ENCODER if with_encoder else set()) | (taken - _OF_ENCODER if "denoiser" in copied else set())
     facts = {name: getattr(theirs.info, name) for name in taken}
     known = {} if fresh else ModelBundle(target).info.origins
     origins = {name: _origin(theirs, name) for name in copied if name != "scheduler"}

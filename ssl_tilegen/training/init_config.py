@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssl_tilegen.bundle import BUILT_IN, ModelBundle
+from ssl_tilegen.bundle.hub import is_hub_name
 from ssl_tilegen.config.describe import Option, OptionTable, tables_of, toml_value
 from ssl_tilegen.config.train import STAGES
+from ssl_tilegen.encoders.bundle_encoder import has_encoder
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.io.image_files import PLAIN_SUFFIXES, images_among
@@ -25,6 +27,8 @@ from ssl_tilegen.io.raster import open_raster
 
 _LOOKED_AT = 20
 _STEPS, _SAVE_EVERY = 2000, 200
+_LR, _IMPORTED_LR = 3e-4, 2e-5
+"""Rates at which a denoiser is trained on: ours, and a published one of hundreds of millions of weights."""
 _WIDTH = 110
 Values = dict[str, dict[str, Any]]
 """Table of the TOML file (empty for the top) -> its keys and values."""
@@ -69,7 +73,7 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
     if stage not in STAGES:
         raise SettingError(f"unknown stage '{stage}': use one of {', '.join(STAGES)}")
     loaded = ModelBundle.load(bundle)
-    name = bundle if bundle in BUILT_IN else _path_from(out.parent, loaded.folder)
+    name = bundle if bundle in BUILT_IN or is_hub_name(bundle) else _path_from(out.parent, loaded.folder)
     start = InitialValues(loaded, name, _sources(images, loaded, said), images, out)
     values: Values = {"run": {"steps": _STEPS, "save_every": _SAVE_EVERY, "sample_every": _SAVE_EVERY}}
     written = [out]
@@ -150,15 +154,15 @@ def _config_of(start: InitialValues, component: str) -> dict[str, Any]:
 
 def _needed(start: InitialValues, *components: str) -> None:
     for component in components:
-        if not start.bundle.has(component):
+        if not start.bundle.has(component) and not (component == "encoder" and has_encoder(start.bundle)):
             raise SettingError(f"{start.name}: has no {component}, which this stage needs")
 
 
 def _of_encoder(start: InitialValues) -> Values:
     config, info = _config_of(start, "encoder"), start.bundle.info.encoder
-    if config.get("pretrained"):
-        return {"": {"pretrained": config["pretrained"]}}
     _needed(start, "encoder")
+    if config.get("pretrained") or not config:
+        return {"": {"pretrained": config.get("pretrained", info.id)}}
     layout = {"layout_dim": info.layout_dim, "dim": info.dim} | (
         {"layout_px": config["layout_px"]} if info.layout_dim else {})  # fmt: skip
     own = {"start_from": start.name, "tile_px": info.tile_px, "arch": config["arch"],
@@ -177,14 +181,15 @@ def _of_autoencoder(start: InitialValues) -> Values:
 def _of_denoiser(start: InitialValues) -> Values:
     _needed(start, "encoder", "autoencoder", "denoiser")
     own = {"bundle": start.name, "start_from": start.name, "window_lat": start.bundle.window_lat}
-    return {"": own, "run": {"lr": 3e-4}}
+    return {"": own, "run": {"lr": _IMPORTED_LR if start.bundle.info.origin else _LR}}
 
 
 def _of_painter(start: InitialValues) -> Values:
     _needed(start, "encoder", "autoencoder", "denoiser")
     own = {"bundle": start.name, "window_lat": start.bundle.window_lat}
     tile_lat = start.bundle.info.encoder.tile_px // start.bundle.factor
-    return {"": own | ({"consistency_weight": 0.0} if tile_lat > start.bundle.window_lat else {})}
+    values: Values = {"": own | ({"consistency_weight": 0.0} if tile_lat > start.bundle.window_lat else {})}
+    return values | ({"run": {"lr": _IMPORTED_LR}} if start.bundle.info.origin else {})
 
 
 def _of_prior(start: InitialValues) -> Values:

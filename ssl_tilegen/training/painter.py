@@ -9,6 +9,7 @@ discriminator that sees the condition, by features of a frozen pretrained networ
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from ssl_tilegen.config.train.painter import PainterSettings
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import stepper_named
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
+from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
@@ -182,12 +185,14 @@ class PainterStage(DenoiserStage):
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
-        info = self.bundle.info.encoder
-        side = info.tile_px
+        side = self.bundle.info.encoder.tile_px
         tiles = torch.stack([image[:, row : row + side, col : col + side]
                              for image, (row, col) in zip(images, corners.tolist(), strict=True)])  # fmt: skip
-        mean, std = (torch.tensor(v, device=images.device)[:, None, None] for v in (info.mean, info.std))
-        return self.bundle.encoder((tiles * 0.5 + 0.5 - mean) / std).float()
+        return self._encoder.vectors(tiles * 0.5 + 0.5)
+
+    @cached_property
+    def _encoder(self) -> NetworkEncoder:
+        return encoder_of(self.bundle)
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:

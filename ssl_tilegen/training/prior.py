@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_prior
 from ssl_tilegen.config.train import PriorSettings
+from ssl_tilegen.encoders.bundle_encoder import encoder_key
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.sampling import sample_prior
@@ -250,7 +251,7 @@ def prior_info(
             raise InputError(f"label '{row.label}' is of domain {known.domain} and {found.domain}; use two labels")
     lengths = [len(row.vector) for row in rows if row.vector is not None]
     info = PriorInfo(
-        encoder_sha256=bundle.component_hash("encoder"),
+        encoder_sha256=encoder_key(bundle),
         stride_px=bundle.info.encoder.tile_px,
         labels=dict(sorted(labels.items(), key=lambda pair: (pair[1].domain, pair[0]))),
         text=text,

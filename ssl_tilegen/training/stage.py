@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of
 from ssl_tilegen.config.train import RunSettings
+from ssl_tilegen.encoders.bundle_encoder import has_encoder
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import load_corpus
@@ -54,7 +55,7 @@ class StageContext:
         """
         folder = find_bundle(name) if name else self.bundle_folder
         for component in components:
-            if not (folder / component / "config.json").is_file():
+            if not (folder / component / "config.json").is_file() and not _is_named(component, folder):
                 raise InputError(
                     f"{folder} has no {component}: run 'ssl-tilegen train {component}' into the same --out"
                 )
@@ -66,6 +67,11 @@ class StageContext:
         """Copy what the bundle in the making lacks from another one (see ``inherit``); what it has stays."""
         if self.processes.is_first:
             inherit(source, self.bundle_folder, used)
+
+
+def _is_named(component: str, folder: Path) -> bool:
+    """Whether a bundle names a component that it does not carry, as imported ones do their encoders."""
+    return component == "encoder" and (folder / "bundle.json").is_file() and has_encoder(ModelBundle(folder))
 
 
 class Stage:

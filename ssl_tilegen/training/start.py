@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import WindowSettings
+from ssl_tilegen.encoders.bundle_encoder import encoder_key
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.training.warm_start import fill_what_fits, said_of_start
 
@@ -81,4 +82,6 @@ class Start:
         return said_of_start(self.name, module, left)
 
     def _same(self, component: str) -> bool:
+        if component == "encoder":
+            return encoder_key(self.theirs) == encoder_key(self.ours)
         return self.theirs.component_hash(component) == self.ours.component_hash(component)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
 
 _BATCH = 256
 _RIDGE = 1e-3
@@ -47,6 +47,6 @@ def translated_weights(
 
 
 def _vectors(bundle: ModelBundle, tiles: np.ndarray) -> Tensor:
-    encoder = BundleEncoder(bundle, batch=_BATCH)
+    encoder = encoder_of(bundle, batch=_BATCH)
     parts = [encoder.embed(tiles[first : first + _BATCH]) for first in range(0, len(tiles), _BATCH)]
     return torch.from_numpy(np.concatenate(parts)).double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def list_models() -> Listing:
 def describe(name: str) -> dict[str, Any]:
     """The facts of a bundle, built-in or in a folder: bundle.json, its place, its parts and its hash."""
     bundle = ModelBundle.load(name)
-    known = ("encoder", "autoencoder", "denoiser", "scheduler", "prior")
+    known = ("encoder", "autoencoder", "denoiser", "conditioner", "scheduler", "prior")
     parts = [part for part in known if (bundle.folder / part).is_dir()]
     facts = bundle.info.model_dump() | {"folder": str(bundle.folder), "components": parts, "sha256": bundle.hash}
     return facts | _of_prior(bundle)
@@ -124,13 +124,14 @@ class ImportReport:
 
 
 def import_model(
-    source: Path, out: Path, options: ImportOptions | None = None, *, overwrite: bool = False,
+    source: str | Path, out: Path, options: ImportOptions | None = None, *, overwrite: bool = False,
     progress: Progress = silent,
 ) -> ImportReport:  # fmt: skip
     """Make the bundle ``out`` of a published model.
 
     Args:
-        source: A folder or a checkpoint of Large-Image-Diffusion, PixCell or ZoomLDM, or a diffusers LDM folder.
+        source: A folder or a checkpoint of Large-Image-Diffusion, PixCell or ZoomLDM, or a diffusers LDM folder; one
+            of the hub as ``hf-hub:ORG/NAME[/FOLDER][@REVISION]``.
         out: The bundle's folder.
         options: What the files do not say.
         overwrite: Replace a bundle that is there.
@@ -145,10 +146,27 @@ def import_model(
     Example:
         >>> import_model(Path("PixCell-1024"), Path("pixcell"), ImportOptions(vae=Path("sd3.5/vae")))  # doctest: +SKIP
     """
-    check_place(source, out, options, overwrite=overwrite)
-    imported = recognise(source, options)
-    write_bundle(imported, source, out, options, overwrite=overwrite,
+    options = options or ImportOptions()
+    if hub.is_hub_name(source):
+        options = replace(options, origin=str(source))
+    place = _fetched(source)
+    options = replace(options, vae=_fetched(options.vae) if options.vae else None)
+    check_place(place, out, options, overwrite=overwrite)
+    imported = recognise(place, options)
+
+    def finish(folder: Path) -> None:
+        if options.encoder_weights:
+            from ssl_tilegen.training.pretrained import keep_named  # timm takes seconds to import
+
+            keep_named(folder, options.encoder_weights)
+
+    write_bundle(imported, place, out, options, overwrite=overwrite, finish=finish,
                  progress=lambda done, total: progress("import", done / 2**20, total / 2**20))  # fmt: skip
     info = ModelBundle.load(out).info
     return ImportReport(out, imported.family, info.name, info.encoder.id, imported.nbytes >> 20, len(imported.left_out),
-                        tuple(info.recipes), imported.licence, imported.origin, imported.notes)  # fmt: skip
+                        tuple(info.recipes), info.licence, info.origin, imported.notes)  # fmt: skip
+
+
+def _fetched(source: str | Path) -> Path:
+    """The folder of a source: its own, or where one of the hub lies in the cache."""
+    return hub.fetch_source(str(source)) if hub.is_hub_name(source) else Path(source)

@@ -26,17 +26,21 @@ class ImportOptions:
         vae: Folder of the autoencoder, where the source does not have its weights.
         config: The training configuration (YAML) of a checkpoint.
         encoder: Name of the encoder whose embeddings condition the model.
+        encoder_weights: Weights of that encoder, a file or a folder, to be kept in the bundle.
         resolution: The resolution that it paints at.
         magnification: Which of its magnifications a multi-scale model is to paint at, as ``20x``.
         name: The bundle's name.
+        origin: Where the source was fetched from, ``hf-hub:ORG/NAME``.
     """
 
     vae: Path | None = None
     config: Path | None = None
     encoder: str | None = None
+    encoder_weights: Path | None = None
     resolution: Resolution | None = None
     magnification: str | None = None
     name: str | None = None
+    origin: str | None = None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def convert(source: Path, options: ImportOptions) -> Imported:
             "conditioner": Component(conditioner, {"null": torch.zeros(1, dim)}),
         },
         licence="that of the source; none is in its files",
-        origin=str(source.name),
+        origin=options.origin or source.name,
     )
 
 
@@ -109,7 +109,7 @@ def _info(
     resolution = options.resolution
     domain = "aerial" if resolution and resolution.unit == "m" else "he"
     return {
-        "name": options.name or source.name,
+        "name": options.name or (options.origin or source.name).partition("@")[0].rpartition("/")[2],
         "encoder": {"id": options.encoder, "dim": dim, "tile_px": window_px},
         "window_px": window_px,
         "stride_px": [window_px],

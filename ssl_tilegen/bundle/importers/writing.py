@@ -27,6 +27,7 @@ def write_bundle(
     *,
     overwrite: bool = False,
     progress: Callable[[float, float], None] = lambda done, total: None,
+    finish: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Write the bundle ``out``; it gets its name when it is whole.
 
@@ -37,6 +38,7 @@ def write_bundle(
         options: What else was read: the autoencoder's folder, the training configuration.
         overwrite: Replace a bundle that is there; anything else is never replaced.
         progress: Told bytes done and bytes in all.
+        finish: Called with the folder before it gets its name, to add to it.
 
     Raises:
         OutputError: ``out`` is the source, or one lies in the other; something is there already; another job writes
@@ -52,6 +54,7 @@ def write_bundle(
             if free < imported.nbytes + _SPARE_BYTES:
                 raise OutputError(f"{out}: needs {imported.nbytes >> 20} MiB, the disk has {free >> 20} MiB free")
             _write(imported, part, progress)
+            finish(part)
             held.check()
             check_output(Output(out, marks.bundle), overwrite=overwrite)
             publish_folder(part, out, replace=overwrite)
@@ -65,10 +68,17 @@ def check_place(source: Path, out: Path, options: ImportOptions | None = None, *
     """The gate: OutputError where a bundle may not be written to ``out``, InputError where the source is no file."""
     require_name(out)
     read = [Input(source, "the source")]
-    read += [Input(path, option) for path, option in ((options.vae, "--vae"), (options.config, "--config"))
+    read += [Input(path, option) for path, option in _read_too(options)
              if path is not None] if options else []  # fmt: skip
     own_lock = Output(lock_file(out), marks.lock, role="work")
     check_paths(read, [Output(out, marks.bundle), own_lock], overwrite=overwrite)
+
+
+def _read_too(options: ImportOptions) -> list[tuple[Path | None, str]]:
+    """What is read beside the source, by its option."""
+    return [
+        (options.vae, "--vae"), (options.config, "--config"), (options.encoder_weights, "--encoder-weights")
+    ]  # fmt: skip
 
 
 def _write(imported: Imported, folder: Path, progress: Callable[[float, float], None]) -> None:

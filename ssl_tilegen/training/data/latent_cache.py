@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import WindowSettings
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_key, encoder_of
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.system.atomic import writing
@@ -96,7 +98,8 @@ def scenes_of(
         scenes += _load(path, builder.rng)
     left_out = count - len({scene.origin.image for scene in scenes})
     if not scenes:
-        raise InputError(f"no training image is as large as a cell ({builder.encoder.tile_px} px) at its resolution")
+        tile = bundle.info.encoder.tile_px
+        raise InputError(f"no training image is as large as a cell ({tile} px) at its resolution")
     if left_out:
         progress(f"{left_out} of {count} images are smaller than a cell, or show nothing, and are left out")
     return _with_chances(scenes, corpus.chances)
@@ -114,7 +117,7 @@ def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) 
         [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.images],
         [_state(paired_grid_path(p, grids) / "zarr.json") for p in corpus.images if (grids := sources[p.source].grids)],
         _data_facts(settings),
-        [settings.offsets, settings.run.seed, bundle.component_hash("encoder"), bundle.component_hash("autoencoder")],
+        [settings.offsets, settings.run.seed, encoder_key(bundle), bundle.component_hash("autoencoder")],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -137,7 +140,12 @@ class _SceneBuilder:
     def __init__(self, corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> None:
         self.corpus, self.bundle, self.settings = corpus, bundle, settings
         self.rng = np.random.default_rng([settings.run.seed, 3])
-        self.encoder = BundleEncoder(bundle, batch=_EMBED_BATCH)
+        self._tile = bundle.info.encoder.tile_px
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The bundle's encoder; not loaded where all images have grids beside them."""
+        return encoder_of(self.bundle, batch=_EMBED_BATCH)
 
     def scenes(self, numbers: range, count_images: Callable[[int, int], None]) -> Iterator[LatentScene]:
         """Of the corpus's images ``numbers``; none of those smaller than a cell."""
@@ -146,7 +154,7 @@ class _SceneBuilder:
             check_stop("the latents of finished hundreds of images are kept; the same command continues")
             count_images(number, len(self.corpus.images))
             image = self.corpus.images[number]
-            if min(image.size.rows, image.size.cols) >= self.encoder.tile_px:
+            if min(image.size.rows, image.size.cols) >= self._tile:
                 for part in _parts(self.rng, image, budget_mib):
                     yield from self._of_part(number, image, part)
 
@@ -183,7 +191,7 @@ class _SceneBuilder:
 
     def _grid(self, rgb: np.ndarray) -> Grid:
         """Cells at a random lattice offset; small images keep as many whole cells as fit."""
-        tile, step = self.encoder.tile_px, self.bundle.factor
+        tile, step = self._tile, self.bundle.factor
         corner = []
         for length in rgb.shape[:2]:
             spare = length % tile if length < 8 * tile else tile - 1
@@ -191,7 +199,7 @@ class _SceneBuilder:
         return embedded_grid(self.encoder, rgb, (corner[0], corner[1]))
 
 
-def embedded_grid(encoder: BundleEncoder, rgb: np.ndarray, corner: tuple[int, int]) -> Grid:
+def embedded_grid(encoder: Encoder, rgb: np.ndarray, corner: tuple[int, int]) -> Grid:
     """The cells of (H, W, 3) uint8 on a lattice without gaps from ``corner`` (row, col) on."""
     tile = encoder.tile_px
     rows, cols = ((length - start) // tile for length, start in zip(rgb.shape[:2], corner, strict=True))

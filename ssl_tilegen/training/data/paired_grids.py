@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import fill_invalid
+from ssl_tilegen.encoders.bundle_encoder import is_made_by_encoder_of
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid
@@ -34,7 +35,7 @@ def paired_grid(image: TrainingImage, pattern: str, bundle: ModelBundle, part: W
     path = paired_grid_path(image, pattern)
     grid = EmbeddingGrid.open(path)
     lattice, own = grid.spec.lattice, grid.spec.resolution
-    if grid.spec.encoder.weights_sha256 != bundle.component_hash("encoder"):
+    if not is_made_by_encoder_of(bundle, grid.spec.encoder):
         raise FormatError(f"{path}: made by the encoder {grid.spec.encoder.id}, not by the bundle's "
                           f"{bundle.info.encoder.id}; embed the image with this bundle")  # fmt: skip
     wanted = image.resolution

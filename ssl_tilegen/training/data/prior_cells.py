@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_key, encoder_of, is_made_by_encoder_of
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
@@ -60,7 +61,7 @@ def pieces_of(
 
 def _fingerprint(rows: list[Row], bundle: ModelBundle, turns: int, seed: int) -> str:
     names = [[str(r.path), r.shrink, r.mpp, r.gsd, str(r.region), r.turns] for r in rows]
-    facts = [names, turns, seed, bundle.component_hash("encoder")]
+    facts = [names, turns, seed, encoder_key(bundle)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
@@ -69,10 +70,10 @@ def _compute(
 ) -> tuple[list[Piece], list[Seen]]:
     pieces: list[Piece] = []
     seen: list[Seen] = []
-    encoder = BundleEncoder(bundle)
+    encoder = None if all(row.is_grid for row in rows) else encoder_of(bundle)
     for number, row in enumerate(rows):
         rng = np.random.default_rng([seed, number])
-        if row.is_grid:
+        if encoder is None or row.is_grid:
             made, facts = _of_grid(number, row, bundle)
         else:
             made, facts = _of_image(number, row, bundle, encoder, row.turns or turns, rng)
@@ -86,7 +87,7 @@ def _compute(
 def _of_grid(number: int, row: Row, bundle: ModelBundle) -> tuple[list[Piece], Seen]:
     grid = EmbeddingGrid.open(row.path)
     spec, tile = grid.spec, bundle.info.encoder.tile_px
-    if spec.encoder.weights_sha256 != bundle.component_hash("encoder"):
+    if not is_made_by_encoder_of(bundle, spec.encoder):
         raise FormatError(f"{row.path}: made by another encoder ({spec.encoder.id}); embed it with this bundle")
     if spec.lattice.stride != tile:
         raise FormatError(f"{row.path}: its stride is {spec.lattice.stride} px; a prior is trained on {tile}")
@@ -108,7 +109,7 @@ def _whole_cells(region: Window, tile: int) -> tuple[slice, slice]:
 
 
 def _of_image(
-    number: int, row: Row, bundle: ModelBundle, encoder: BundleEncoder, turns: int, rng: np.random.Generator
+    number: int, row: Row, bundle: ModelBundle, encoder: Encoder, turns: int, rng: np.random.Generator
 ) -> tuple[list[Piece], Seen]:
     rgb, valid, seen, stained = _pixels(row, bundle)
     shows = tissue_mask_of(rgb) if stained else np.ones(rgb.shape[:2], bool)
@@ -154,7 +155,7 @@ def _piece(
     rgb: np.ndarray,
     valid: np.ndarray,
     shows: np.ndarray,
-    encoder: BundleEncoder,
+    encoder: Encoder,
     rng: np.random.Generator,
 ) -> Piece:
     """The whole cells of an image at a random offset of the lattice."""

@@ -15,7 +15,7 @@ from typing import Any
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks
@@ -115,7 +115,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
         layout=settings.layout == "exact",
         bleed_lat=BLEED_LAT,
     )
-    return Painter(bundle, BundleEncoder(bundle), settings, how, originals)
+    return Painter(bundle, encoder_of(bundle), settings, how, originals)
 
 
 def _per_sheet(painter: Painter) -> int:

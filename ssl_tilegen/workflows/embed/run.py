@@ -10,8 +10,8 @@ from typing import Any
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.errors import FormatError, InputError, Interrupted, OutputError, TilegenError
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete, is_grid
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.system.atomic import sweep
@@ -89,29 +89,6 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
     return load_timm_encoder(
         settings.encoder, weights=settings.weights, pooling=settings.pooling, device=device, batch=settings.batch
     )
-
-
-def encoder_of(bundle: ModelBundle, weights: Path | None = None, *, batch: int | None = None) -> Encoder:
-    """The encoder that a bundle carries, or the one that it names: with the cells, the pooling and the resolution that
-    the bundle wants. InputError where it does neither."""
-    facts = bundle.info.encoder
-    if bundle.has("encoder"):
-        return BundleEncoder(bundle, batch=batch)
-    if facts.id in ("none", "unknown", ""):
-        raise InputError(f"{bundle.folder}: carries no encoder and names none; give --encoder NAME")
-    from ssl_tilegen.encoders.timm_encoder import load_timm_encoder  # timm takes seconds to import
-
-    pooling = None if facts.pooling == "head" else facts.pooling
-    named = load_timm_encoder(
-        facts.id, weights=weights, pooling=pooling, device=bundle.device, batch=batch, tile_px=facts.tile_px or None,
-        resolution=bundle.info.resolution("um"),
-    )  # fmt: skip
-    if facts.dim and named.dim != facts.dim:
-        raise FormatError(
-            f"{bundle.folder}: wants vectors of {facts.dim} numbers, {facts.id} gives {named.dim}; give --encoder with "
-            "the one it was trained for"
-        )
-    return named
 
 
 def embed_one(

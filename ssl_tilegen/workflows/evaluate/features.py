@@ -15,7 +15,7 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.encoders.efficientnet_lite import NAME as EFFICIENTNET
 from ssl_tilegen.encoders.efficientnet_lite import EfficientNetLiteEncoder
 from ssl_tilegen.encoders.texture import NAME as TEXTURE
@@ -59,7 +59,7 @@ def _load(name: str, settings: EvaluateSettings, window_px: int, device: torch.d
     if name == EFFICIENTNET:
         return EfficientNetLiteEncoder(window_px, device=device, batch=settings.batch)
     if name == BUNDLE:
-        return BundleEncoder(ModelBundle.load(settings.model, device), batch=settings.batch)
+        return encoder_of(ModelBundle.load(settings.model, device), batch=settings.batch)
     if name == INCEPTION:
         from ssl_tilegen.encoders.inception import InceptionEncoder
 

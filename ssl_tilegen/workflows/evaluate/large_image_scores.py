@@ -13,7 +13,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size, Window, cover
 from ssl_tilegen.grids import EmbeddingGrid, Validity
@@ -77,7 +77,7 @@ def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: P
     The .json that `generate` writes beside an image says where a crop or a stretched image lies. FormatError
     where the bundle's encoder is another one.
     """
-    encoder = BundleEncoder(bundle)
+    encoder = encoder_of(bundle)
     if grid.spec.encoder.weights_sha256 != encoder.weights_sha256:
         raise FormatError(
             f"--grid {grid.path}: made by {grid.spec.encoder.id}, the encoder of --model is {encoder.id}; "
@@ -139,7 +139,7 @@ def _record(image: Path) -> dict[str, Any]:
     return {}
 
 
-def _embedded(view: RasterView, lattice: Lattice, cells: Window, encoder: BundleEncoder) -> np.ndarray:
+def _embedded(view: RasterView, lattice: Lattice, cells: Window, encoder: Encoder) -> np.ndarray:
     """Vectors (R, K, D) of a window of cells."""
     reach = lattice.tile - lattice.stride
     at = Window(cells.row * lattice.stride, cells.col * lattice.stride,

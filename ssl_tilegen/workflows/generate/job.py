@@ -15,7 +15,7 @@ from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
 from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings
-from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.bundle_encoder import encoder_of, is_made_by_encoder_of
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import PRIOR_SAMPLED, EmbeddingGrid, GridData, GridSpec, Validity
@@ -119,12 +119,11 @@ def default_output(grid: EmbeddingGrid) -> Path:
 def _check_encoder(grid: EmbeddingGrid, bundle: ModelBundle) -> None:
     """FormatError where the denoiser does not know what the grid's vectors mean."""
     made, wanted = grid.spec.encoder, bundle.info.encoder
-    theirs = bundle.component_hash("encoder") if bundle.has("encoder") else None
-    same = made.id == wanted.id if theirs is None else made.weights_sha256 == theirs
-    if not same or grid.dim != wanted.dim:
+    if not is_made_by_encoder_of(bundle, made) or grid.dim != wanted.dim:
+        theirs = bundle.component_hash("encoder") if bundle.has("encoder") else "unknown"
         raise FormatError(
             f"{grid.path}: made by encoder {made.id} ({grid.dim}-d, weights {made.weights_sha256[:8]}), but the model "
-            f"{bundle.info.name} paints from {wanted.id} ({wanted.dim}-d, weights {(theirs or 'unknown')[:8]}); embed "
+            f"{bundle.info.name} paints from {wanted.id} ({wanted.dim}-d, weights {theirs[:8]}); embed "
             "the source with this --model"
         )
 
@@ -229,13 +228,14 @@ def condition_field(
 
 def _plain_embedding(bundle: ModelBundle, spec: GridSpec) -> np.ndarray:
     """The vector (D,) of a tile of nothing but background."""
-    if not bundle.has("encoder"):
+    try:
+        encoder = encoder_of(bundle)
+    except InputError as error:
         raise InputError(
-            f"{spec.source.name}: its background has no embeddings and {bundle.info.name} no encoder to make them; "
-            "embed it without --tissue-only"
-        )
-    side = spec.lattice.tile
-    return BundleEncoder(bundle).embed(_plain_rgb(side, spec.background)[None])[0]
+            f"{spec.source.name}: its background has no embeddings and no encoder can make them ({error}); embed it "
+            "without --tissue-only"
+        ) from None
+    return encoder.embed(_plain_rgb(spec.lattice.tile, spec.background)[None])[0]
 
 
 def background_latent(bundle: ModelBundle, background: tuple[int, int, int]) -> Tensor:

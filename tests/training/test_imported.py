@@ -1,0 +1,130 @@
+"""Published models trained on: their encoder by name, their conditioner and null as in sampling, on real tissue."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
+from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.geometry import Resolution, Window
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.view import view_at
+from ssl_tilegen.training.conditioning import conditioning_of
+from ssl_tilegen.training.inherit import inherit
+from ssl_tilegen.training.init_config import init_config
+from ssl_tilegen.workflows.embed.run import embed
+from ssl_tilegen.workflows.generate.run import generate
+from ssl_tilegen.workflows.train import train
+from tests.bundle.importers.families import DIM, IMPORTS, named_encoder
+from tests.training.test_painter import BACKBONE
+
+torch.set_num_threads(1)
+SMALL = ["run.steps=2", "run.batch=2", "run.sample_every=9", "run.save_every=2", "run.readers=1", "offsets=1"]
+SMALL += ["run.log_every=1", "run.warmup=0", "run.lr=0.001", 'run.precision="no"']
+PAINTER = [*(line.replace(" = ", "=") for line in BACKBONE.splitlines()), "times=[1.0, 0.5]", "discriminator_width=8"]
+SIDES = {"pixcell-1024": 1100}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return named_encoder(tmp_path_factory.mktemp("vit"))
+
+
+@pytest.fixture(scope="module")
+def tissue(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders with one piece of a real slide each, at 0.5 um/px, by the piece's side."""
+    folder = tmp_path_factory.mktemp("tissue")
+    found = {}
+    with open_raster(data_dir / "slides" / "cmu-1-small-region.svs") as slide:
+        view = view_at(slide, Resolution(0.5, "um"))
+        for side in (264, 1100):
+            found[side] = folder / str(side)
+            found[side].mkdir()
+            Image.fromarray(view.read(Window(900, 700, side, side)).rgb).save(found[side] / "tissue.png")
+    return found
+
+
+def configured(stage: str, bundle: Path, images: Path, out: Path) -> Path:
+    """What `train init` writes, but for one turn of each image instead of eight."""
+    init_config(stage, str(bundle), images, out, Resolution(0.5, "um"))
+    text = out.read_text()
+    assert text.count("# turns = 8") == 1
+    out.write_text(text.replace("# turns = 8", "turns = 1"))
+    return out
+
+
+def losses_differ(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
+    assert before.keys() == after.keys()
+    return any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("family", IMPORTS)
+def test_a_denoiser_and_a_painter_are_trained_on_from_an_import(family, encoder, tissue, tmp_path):
+    IMPORTS[family](tmp_path / "import", encoder)
+    source, images = tmp_path / "import" / "bundle", tissue[SIDES.get(family, 264)]
+    theirs = ModelBundle.load(source)
+    for stage, more in (("denoiser", []), ("painter", PAINTER)):
+        config = configured(stage, source, images, tmp_path / stage / f"{stage}.toml")
+        assert tomllib.loads(config.read_text())["window_lat"] == theirs.window_lat
+        train(stage, config, tmp_path / stage, overrides=[*SMALL, *more], device="cpu")
+        ours = ModelBundle.load(tmp_path / stage / "bundle")
+        assert losses_differ(theirs.denoiser.state_dict(), ours.denoiser.state_dict())
+        kept = ("encoder", "conditioning", "window_px", "latent_mean", "latent_scale", "prediction_type", "time_scale")
+        kept += ("exact_autoencoder", "l2_condition", "locality", "resolutions")
+        assert all(getattr(ours.info, name) == getattr(theirs.info, name) for name in kept)
+        same = ("conditioner", "autoencoder")
+        assert all(ours.component_hash(name) == theirs.component_hash(name) for name in same)
+        painted(ours, images / "tissue.png", tmp_path / f"{stage}.png", steps=2)
+
+
+def painted(bundle: ModelBundle, image: Path, out: Path, steps: int) -> None:
+    """One window from the image's own grid, by the bundle."""
+    grid, model, side = out.with_suffix(".zarr"), str(bundle.folder), bundle.info.window_px
+    embed([image], EmbedSettings(out=grid, model=model, mpp=0.5))
+    size = (side, side)
+    report = generate(GenerateSettings(grid=grid, out=out, model=model, steps=steps, size=size, fit="crop", batch=1))
+    assert report.size == size and np.asarray(Image.open(out)).std() > 1
+
+
+def test_training_tells_a_window_what_sampling_does(encoder, tmp_path):
+    """The same kind of condition, of the same cells, and the same tokens of it; the null too."""
+    IMPORTS["pixcell-1024"](tmp_path, encoder)
+    bundle = ModelBundle.load(tmp_path / "bundle")
+    ours = conditioning_of(bundle.denoiser, bundle, bundle.window_lat)
+    assert ours == bundle.conditioning and ours.quantum_lat == 32
+    with pytest.raises(SettingError, match="window_lat = 64: windows of pixcell-1024 are 4 x 4 cells; set 128"):
+        conditioning_of(bundle.denoiser, bundle, 64)
+
+
+def test_a_bundle_whose_encoder_is_named_takes_no_other(encoder, tmp_path):
+    IMPORTS["ldm"](tmp_path / "a", encoder)
+    other = named_encoder(tmp_path / "other")
+    IMPORTS["ldm"](tmp_path / "b", other)
+    target = tmp_path / "run" / "bundle"
+    assert set(inherit(tmp_path / "a" / "bundle", target)) == {"autoencoder", "denoiser", "conditioner", "scheduler"}
+    assert ModelBundle.load(target).info.encoder == ModelBundle.load(tmp_path / "a" / "bundle").info.encoder
+    inherit(tmp_path / "a" / "bundle", target, ("encoder", "autoencoder"))
+    with pytest.raises(InputError, match="another encoder"):
+        inherit(tmp_path / "b" / "bundle", target, ("encoder",))
+
+
+def test_vectors_with_gradients_are_those_of_the_grid(encoder, tmp_path):
+    """A cell of 256 px is shown at 224 in both; only the grid rounds to whole values in between."""
+    IMPORTS["ldm"](tmp_path, encoder)
+    named = encoder_of(ModelBundle.load(tmp_path / "bundle"))
+    tiles = np.random.default_rng(0).integers(0, 255, (2, 256, 256, 3), np.uint8)
+    images = (torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255).requires_grad_()
+    vectors = named.vectors(images)
+    assert vectors.shape == (2, DIM)
+    np.testing.assert_allclose(vectors.detach().numpy(), named.embed(tiles), atol=0.02)
+    vectors.sum().backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
