@@ -15,7 +15,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import InputError, SettingError
-from ssl_tilegen.geometry import Resolution, Window
+from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.view import view_at
 from ssl_tilegen.training.conditioning import conditioning_of
@@ -32,6 +32,8 @@ SMALL = ["run.steps=2", "run.batch=2", "run.sample_every=9", "run.save_every=2",
 SMALL += ["run.log_every=1", "run.warmup=0", "run.lr=0.001", 'run.precision="no"']
 PAINTER = [*(line.replace(" = ", "=") for line in BACKBONE.splitlines()), "times=[1.0, 0.5]", "discriminator_width=8"]
 SIDES = {"pixcell-1024": 1100}
+LARGE = ("pixcell-1024", "zoomldm")
+"""Families whose windows hold several cells of 256 px."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,9 @@ def losses_differ(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
     return any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("family", IMPORTS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in IMPORTS]
+)
 def test_a_denoiser_and_a_painter_are_trained_on_from_an_import(family, encoder, tissue, tmp_path):
     IMPORTS[family](tmp_path / "import", encoder)
     source, images = tmp_path / "import" / "bundle", tissue[SIDES.get(family, 264)]
@@ -90,9 +94,9 @@ def painted(bundle: ModelBundle, image: Path, out: Path, steps: int) -> None:
     """One window from the image's own grid, by the bundle."""
     grid, model, side = out.with_suffix(".zarr"), str(bundle.folder), bundle.info.window_px
     embed([image], EmbedSettings(out=grid, model=model, mpp=0.5))
-    size = (side, side)
+    size = Size(side, side)
     report = generate(GenerateSettings(grid=grid, out=out, model=model, steps=steps, size=size, fit="crop", batch=1))
-    assert report.size == size and np.asarray(Image.open(out)).std() > 1
+    assert report.size == (side, side) and np.asarray(Image.open(out)).std() > 1
 
 
 def test_training_tells_a_window_what_sampling_does(encoder, tmp_path):

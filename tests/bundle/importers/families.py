@@ -30,6 +30,8 @@ def import_lid(folder: Path, encoder: str, *, region: bool = True) -> None:
     """Large-Image-Diffusion, BRCA at 20x (two tokens) or CRC (one)."""
     state = large_image_diffusion(DIM, region=region, net=_NET, vq=_VQ)
     source = lid_folder(folder / "source", state, _NET, target="brca" if region else "crc")
+    for config in (source / "configs").glob("*02-project.yaml"):  # windows of 64 px
+        config.write_text(config.read_text().replace("image_size: 64", "image_size: 16"))
     run_command("models", "import", source, "-o", folder / "bundle", "--encoder", encoder)
 
 
@@ -64,7 +66,7 @@ def import_ldm(folder: Path, encoder: str) -> None:
     source = folder / "source"
     torch.manual_seed(4)
     UNet2DConditionModel(
-        sample_size=32,
+        sample_size=8,
         in_channels=4,
         out_channels=4,
         block_out_channels=(8, 16),
