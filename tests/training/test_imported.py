@@ -122,10 +122,10 @@ def test_a_bundle_whose_encoder_is_named_takes_no_other(encoder, tmp_path):
 
 
 def test_vectors_with_gradients_are_those_of_the_grid(encoder, tmp_path):
-    """A cell of 256 px is shown at 224 in both; only the grid rounds to whole values in between."""
+    """A cell of 64 px is shown at 224 in both; only the grid rounds to whole values in between."""
     IMPORTS["ldm"](tmp_path, encoder)
     named = encoder_of(ModelBundle.load(tmp_path / "bundle"))
-    tiles = np.random.default_rng(0).integers(0, 255, (2, 256, 256, 3), np.uint8)
+    tiles = np.random.default_rng(0).integers(0, 255, (2, named.tile_px, named.tile_px, 3), np.uint8)
     images = (torch.from_numpy(tiles).permute(0, 3, 1, 2) / 255).requires_grad_()
     vectors = named.vectors(images)
     assert vectors.shape == (2, DIM)
