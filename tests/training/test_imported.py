@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import InputError, SettingError
@@ -24,7 +25,7 @@ from ssl_tilegen.training.init_config import init_config
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.generate.run import generate
 from ssl_tilegen.workflows.train import train
-from tests.bundle.importers.families import DIM, IMPORTS, named_encoder
+from tests.bundle.importers.families import DIM, IMPORTS, named_encoder, run_command
 from tests.training.test_painter import BACKBONE
 
 torch.set_num_threads(1)
@@ -88,6 +89,52 @@ def test_a_denoiser_and_a_painter_are_trained_on_from_an_import(family, encoder,
         same = ("conditioner", "autoencoder")
         assert all(ours.component_hash(name) == theirs.component_hash(name) for name in same)
         painted(ours, images / "tissue.png", tmp_path / f"{stage}.png", steps=2)
+
+
+@pytest.mark.parametrize(("stage", "family"), [("encoder", "ldm"), ("autoencoder", "lid"), ("prior", "ldm")])
+def test_the_other_stages_are_trained_from_an_import_too(stage, family, encoder, tissue, tmp_path):
+    IMPORTS[family](tmp_path / "import", encoder)
+    source, config = tmp_path / "import" / "bundle", tmp_path / "run" / f"{stage}.toml"
+    init_config(stage, str(source), tissue[264], config, Resolution(0.5, "um"))
+    small = ["run.steps=2", "run.batch=2", "run.readers=1", "run.sample_every=9", 'run.precision="no"']
+    small += ["net.width=16", "net.blocks=1", "turns=1", "window_cells=4"] if stage == "prior" else []
+    train(stage, config, tmp_path / "run", overrides=small, device="cpu")
+    theirs, ours = ModelBundle.load(source), ModelBundle.load(tmp_path / "run" / "bundle")
+    assert ours.has(stage) and ours.info.encoder.dim == DIM
+    if stage == "autoencoder":  # the latents are the same, so the rest of the bundle stays
+        assert ours.component_hash("denoiser") == theirs.component_hash("denoiser")
+        assert losses_differ(theirs.autoencoder.state_dict(), ours.autoencoder.state_dict())
+
+
+def test_an_import_may_keep_its_encoder(encoder, tissue, tmp_path):
+    """Then grids are those of the named one, and nothing asks for its weights."""
+    IMPORTS["pixcell-256"](tmp_path / "named", encoder)
+    weights = Path(encoder.removeprefix("local-dir:")) / "model.safetensors"
+    more = ("--encoder", encoder, "--encoder-weights", weights)
+    run_command("models", "import", tmp_path / "named" / "source", "-o", tmp_path / "kept", *more)
+    named, kept = ModelBundle.load(tmp_path / "named" / "bundle"), ModelBundle.load(tmp_path / "kept")
+    assert kept.has("encoder") and kept.info.encoder.input_px == 224 and "the encoder" in kept.info.licence
+    tiles = np.random.default_rng(0).integers(0, 255, (2, 256, 256, 3), np.uint8)
+    assert np.array_equal(encoder_of(named).embed(tiles), encoder_of(kept).embed(tiles))
+    assert encoder_of(kept).weights_sha256 == kept.component_hash("encoder")
+    said = tmp_path / "kept2"
+    with pytest.raises(SystemExit) as end:
+        main(
+            ["models", "import", str(tmp_path / "named" / "source"), "-o", str(said), "--encoder-weights", str(weights)]
+        )
+    assert end.value.code and not said.exists()  # UNI2-h, which these weights do not fit
+
+
+def test_an_import_makes_training_images(encoder, tissue, tmp_path):
+    """`augment`: its encoder by name, windows one by one."""
+    IMPORTS["ldm"](tmp_path, encoder)
+    folder = tmp_path / "in" / "stroma"
+    folder.mkdir(parents=True)
+    Image.open(tissue[264] / "tissue.png").crop((0, 0, 64, 64)).save(folder / "a.png")
+    run_command("augment", folder.parent, "--model", tmp_path / "bundle", "-o", tmp_path / "out", "--per-image", "1",
+                "--steps", "2", "--originals", "none")  # fmt: skip
+    [made] = (tmp_path / "out").rglob("*.png")
+    assert Image.open(made).size == (64, 64)
 
 
 def painted(bundle: ModelBundle, image: Path, out: Path, steps: int) -> None:

@@ -22,7 +22,8 @@ def named_encoder(folder: Path) -> str:
     """A small ViT of random weights in a folder of timm's, for ``--encoder``: found by name, without a network."""
     torch.manual_seed(3)
     args = {"embed_dim": DIM, "depth": 1, "num_heads": 3}
-    save_for_hf(timm.create_model("vit_tiny_patch16_224", num_classes=0, **args), str(folder), model_args=args)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **args)
+    save_for_hf(model, str(folder), model_args=args, safe_serialization=True)
     return f"local-dir:{folder}"
 
 
