@@ -33,6 +33,7 @@ def together(out: Path, *configs: Path, launcher: str = "torchrun", backend: str
     """``count`` processes that run the configurations one after the other, started as ``launcher`` starts them."""
     own = {"torchrun": ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "srun": ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")}
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SLURM_STEP_NUM_TASKS": count}
+    shared["TORCHINDUCTOR_CACHE_DIR"] = out / "kernels"  # a run that was killed leaves broken ones in the common cache
     out.mkdir(parents=True, exist_ok=True)
     logs, team = [out / f"{i}.log" for i in range(count)], []
     for i, heard in enumerate(logs):
