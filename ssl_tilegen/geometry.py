@@ -98,7 +98,7 @@ class Window:
         return Window(row, col, -(-self.row_end // step) * step - row, -(-self.col_end // step) * step - col)
 
     def intersection(self, other: Window) -> Window | None:
-        """What both windows cover, or None where they do not meet."""
+        """The intersection of both windows; None where they do not overlap."""
         row, col = max(self.row, other.row), max(self.col, other.col)
         rows, cols = min(self.row_end, other.row_end) - row, min(self.col_end, other.col_end) - col
         return Window(row, col, rows, cols) if rows > 0 and cols > 0 else None

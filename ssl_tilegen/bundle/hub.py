@@ -159,7 +159,7 @@ def _snapshot(hub: HubName, files: Sequence[str] = FILES, **how: Any) -> Path:
 
 
 def _remedy(hub: HubName, error: Exception) -> str:
-    """What went wrong and what to do, in one line."""
+    """The reason and the remedy, in one line."""
     kinds, text = {kind.__name__ for kind in type(error).__mro__}, str(error)
     page = f"https://huggingface.co/{hub.repo}"
     if "GatedRepoError" in kinds or "403" in text:

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: ``bundle.json``, ``prior/prior.json``, ``model_index.json`` and the scheduler."""
+"""The metadata of a bundle: ``bundle.json``, ``prior/prior.json``, ``model_index.json`` and the scheduler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ssl_tilegen.system.atomic import write_json, write_text
 
 FORMAT = 1
 SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 1.0}
-"""What our own denoisers are trained for: flow matching with x = (1 - t) clean + t noise."""
+"""The scheduler of our own denoisers: flow matching with x = (1 - t) clean + t noise."""
 _NAME, _MOST_PX, _MOST_CHANNELS, _MOST_STEPS, _MOST_GUIDANCE = 500, 1 << 16, 1 << 17, 100_000, 1000.0
 
 Facts = TypeVar("Facts", bound=BaseModel)
@@ -30,7 +30,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class EncoderInfo(BaseModel):
-    """What is done to a tile before the encoder and to its tokens after it."""
+    """Preprocessing of a tile, and pooling of the encoder's tokens."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -103,7 +103,7 @@ class BundleInfo(BaseModel):
     locality: Literal["local", "window"] = "local"
     """``local``: the denoiser is a convolution of finite reach; ``window``: it sees one window."""
     conditioning: ConditioningSpec | None = None
-    """What the denoiser is told of a window; None in bundles that ``locality`` and ``l2_condition`` describe."""
+    """The condition of a window; None in bundles that ``locality`` and ``l2_condition`` describe."""
     window_px: int = Field(default=0, ge=0, le=_MOST_PX)
     stride_px: list[Annotated[int, Field(gt=0, le=_MOST_PX)]] = []
     """Strides of the embedding grid that the denoiser was trained for."""
@@ -115,7 +115,7 @@ class BundleInfo(BaseModel):
     l2_condition: bool = False
     """Whether the denoiser takes its condition at unit length, as the published one does."""
     time_scale: float = Field(default=1.0, gt=0)
-    """What times are multiplied by for a denoiser that sees one window (its own count of them is finer)."""
+    """Factor of the times that a window denoiser is given."""
     sampling: Sampling = Sampling()
     training: dict[str, Any] = Field(default_factory=dict)
     scores: dict[str, Any] = Field(default_factory=dict)

@@ -131,7 +131,7 @@ class ModelBundle:
 
     @cached_property
     def prior_info(self) -> PriorInfo | None:
-        """What the bundle's prior of grids can be conditioned on; None where it has none."""
+        """The conditions that the bundle's prior takes; None where it has no prior."""
         return read_prior_info(self.folder) if self.has("prior") else None
 
     def has(self, component: str) -> bool:

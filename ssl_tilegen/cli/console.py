@@ -1,4 +1,4 @@
-"""What the user sees: progress and messages on stderr, one summary on stdout. The engine below knows none of it."""
+"""Progress and messages on stderr, one summary on stdout. The engine below prints nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = {
     "develop": "Mpx", "paint": "steps", "sample": "steps", "training": "steps", "embed": "cells",
     "images": "images", "augment": "images", "caching": "images",
 }  # fmt: skip
-"""What a stage counts, by the first word of its name."""
+"""Unit of a stage's progress, by the first word of its name."""
 
 
 class Console:
@@ -55,7 +55,7 @@ class Console:
             self._line("progress", text, stage=stage, done=done, total=total, **figures)
 
     def _rate(self, stage: str, done: float) -> float | None:
-        """What a stage does in a second, on average since it was first heard of; None where that is not known."""
+        """Rate of a stage per second, averaged since its first call; None while it is unknown."""
         now = time.monotonic()
         begun, first = self._begun.setdefault(stage, (now, done))
         return (done - first) / (now - begun) if done > first and now > begun else None

@@ -1,4 +1,4 @@
-"""What the options of a TOML file are: their names, kinds, defaults, units and meanings, as text."""
+"""The options of a TOML file: their names, kinds, defaults, units and meanings, as text."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def option_of(name: str, field: FieldInfo) -> Option:
 
 
 def _kind(field: FieldInfo) -> str:
-    """What a value may be, such as ``int > 0`` or ``none | bf16``."""
+    """The type and range of a value, such as ``int > 0`` or ``none | bf16``."""
     limits = [f"{sign} {value:g}" for limit in field.metadata for name, sign in _LIMITS.items()
               if (value := getattr(limit, name, None)) is not None]  # fmt: skip
     return " ".join([_type(field.annotation), " and ".join(limits)]).strip()

@@ -133,7 +133,7 @@ def _explained(kind: type[Strict], first: Any, file: Path | None) -> str:
 
 
 def _near(kind: type[BaseModel], place: tuple[str | int, ...]) -> str:
-    """What to do about an unknown key: the name that was likely meant, or all that are known beside it."""
+    """The remedy for an unknown key: the most similar name, or all known names of its table."""
     *parents, last = place
     known = _keys(kind, parents)
     near = get_close_matches(str(last), known, 1)

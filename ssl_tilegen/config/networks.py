@@ -1,4 +1,4 @@
-"""What a file may ask for when a network is built from it: classes and arguments from lists, values within bounds.
+"""Limits of the networks that a file may name: classes and arguments from lists, values within bounds.
 
 A bundle comes from anywhere. Its configuration names a class and its arguments, and some that timm takes read files or
 fetch from the network (``checkpoint_path``, ``pretrained``, ``hf-hub:``): none of those is in the lists.

@@ -1,4 +1,4 @@
-"""What the options of all commands have in common: how one is declared, and those that every command has."""
+"""The declaration of an option, and the options that every command has."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ class Settings(Strict):
 
 
 class Reading:
-    """What the options ``mpp``, ``gsd`` and ``threads`` come to."""
+    """Values derived from the options ``mpp``, ``gsd`` and ``threads``."""
 
     @property
     def resolution(self: Any) -> Resolution | None:
-        """What --mpp or --gsd say."""
+        """The resolution that --mpp or --gsd state."""
         return Resolution.stated(self.mpp, self.gsd)
 
     @property

@@ -68,7 +68,7 @@ class ConditioningSpec(BaseModel):
 
 
 class Conditioning(Protocol):
-    """What a denoiser is told of windows; ``layout=False`` tells the content of cells, not where things lie in them."""
+    """The condition of windows; ``layout=False`` gives the content of cells without their layout."""
 
     @property
     def is_field(self) -> bool:

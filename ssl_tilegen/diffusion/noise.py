@@ -26,7 +26,7 @@ _WORD = 1 << 64
 _OFFSET_STREAM = 1 << 63
 """Streams from here on are for lattice offsets; below are the noise of each step."""
 _SHARED_STREAM = _OFFSET_STREAM - 1
-"""What all of a canvas has in common in coherent noise."""
+"""The component of coherent noise that is the same over a whole canvas."""
 
 
 def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What the engine asks of a model, and the two small callables that cross its borders."""
+"""The interface that the engine requires of a model, and two callbacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Model(Protocol):
 
     @property
     def conditioning(self) -> Conditioning:
-        """What it is told of a window, and where windows may begin. With a field it is a convolution of finite reach
+        """Condition of a window, and where windows may begin. With a field it is a convolution of finite reach
         that may be run over any canvas; with tokens it sees exactly one window of ``window_lat`` x ``window_lat``."""
         ...
 

@@ -89,7 +89,7 @@ class SynthesisSettings:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What painting a region will take: exact counts, before anything runs.
+    """The cost of painting a region: exact counts, before anything runs.
 
     ``windows``: tiles or windows of one step, at most. Calls and latents are those of all processes, ``canvas`` and its
     bytes those of the one that holds most.
@@ -376,7 +376,7 @@ def _filled(x: Canvas, source: Callable[[Window], Tensor]) -> Canvas:
 
 def _fingerprint(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, strength: float,
                  key: str, only: Window | None) -> str:  # fmt: skip
-    """What a saved state must agree on to be continued; batch and memory may change, the image does not."""
+    """The settings that a saved state must share to be continued; batch and memory may differ."""
     same = asdict(replace(settings, batch=1, call_lat=1, canvas_mib=1))
     facts = [key, strength, same, asdict(region), only and asdict(only), field.origin, field.spacing,
              dict(model.scheduler_config)]  # fmt: skip

@@ -154,7 +154,9 @@ class WindowTiledDenoiser:
 
     def windows(self, step: Step) -> int:
         """Windows that a step computes."""
-        return len(self.windows_at(step)) if self.background is self.area is None else len(self._parted(step)[0])
+        if self.background is None and self.area is None:
+            return len(self.windows_at(step))
+        return len(self._parted(step)[0])
 
     def __call__(self, x: Canvas, step: Step, out: Canvas, tick: Tick = _silent) -> None:
         """Write the weighted mean of the windows' clean estimates of ``x`` to ``out``."""

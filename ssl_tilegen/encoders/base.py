@@ -1,4 +1,4 @@
-"""What the rest of the program asks of an encoder."""
+"""The interface of an encoder."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _NO_NAMES = ("none", "unknown", "")
 
 
 class Bundle(Protocol):
-    """What is needed of a bundle (``ssl_tilegen.bundle.ModelBundle``, which lies above this layer)."""
+    """The part of a bundle that is used here (``ssl_tilegen.bundle.ModelBundle``, which lies above this layer)."""
 
     folder: Path
     info: Any

@@ -48,5 +48,5 @@ class EfficientNetLiteEncoder:
         return torch.cat(parts).cpu().numpy()
 
     def _features(self, tiles: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(np.require(tiles, requirements="CW")).to(self.device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
         return self.module(pixels.float() / 127.5 - 1)[0].mean((2, 3))

@@ -45,7 +45,7 @@ class InceptionEncoder:
     @torch.inference_mode()
     def embed(self, tiles: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, 3) -> float32 (N, 2048)."""
-        pixels = torch.from_numpy(np.require(tiles, requirements="CW")).to(self.device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2)
         return self.module(pixels)[0].float().cpu().numpy()
 
 

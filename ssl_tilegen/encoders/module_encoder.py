@@ -58,7 +58,7 @@ class NetworkEncoder:
             raise ValueError(
                 f"{self.id} takes uint8 (N, {self.tile_px}, {self.tile_px}, 3), got {tiles.dtype} {tiles.shape}"
             )
-        pixels = torch.from_numpy(np.require(tiles, requirements="CW")).to(self.device, non_blocking=True)
+        pixels = torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(self.device, non_blocking=True)
         with autocast(self.device):
             x = self._seen(pixels.permute(0, 3, 1, 2)) * self._gain + self._shift
             return pool(self.module, x, self.pooling).float().cpu().numpy()

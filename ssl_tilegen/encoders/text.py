@@ -97,7 +97,7 @@ class TextEncoder:
 
 
 def _place(name: str) -> str:
-    """What transformers is given for a name: a folder of the packaged model, or the name itself."""
+    """The argument for transformers: the folder of the packaged model, or the name itself."""
     if name != PACKAGED:
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     module = PACKAGED.replace("-", "_")

@@ -54,7 +54,7 @@ class TextureEncoder:
         return torch.cat(parts).cpu().numpy()
 
     def _described(self, tiles: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.require(tiles, requirements="CW")).to(self.device).float() / 255
+        pixels = torch.from_numpy(np.require(tiles, requirements=["C", "W"])).to(self.device).float() / 255
         planes = torch.einsum("nhwc,kc->nkhw", pixels, torch.tensor(_OPPONENT, device=self.device))
         parts = [_colour(planes)]
         finer: Tensor | None = None

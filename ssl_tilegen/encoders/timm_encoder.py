@@ -144,7 +144,7 @@ def _download(card: EncoderCard) -> Path:
 
 
 def _remedy(source: str, error: Exception) -> str:
-    """What went wrong while building or downloading, and what to do, in one line."""
+    """The reason of a failed build or download and its remedy, in one line."""
     kind, text = type(error).__name__, str(error)
     page = f"https://huggingface.co/{source.removeprefix('hf-hub:')}"
     if "Gated" in kind or "401" in text or "403" in text:
@@ -230,7 +230,7 @@ def _of_swin(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _card_of(name: str, module: nn.Module) -> EncoderCard:
-    """What timm knows about a model that is not in the registry. Its licence is the user's to look up."""
+    """The facts of timm about a model that is not in the registry. The user has to look up its licence."""
     known: Mapping[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     size = getattr(getattr(module, "patch_embed", None), "img_size", None) or known["input_size"][1:]
     statistics = Normalisation(tuple(known["mean"]), tuple(known["std"]))

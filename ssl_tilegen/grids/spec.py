@@ -1,4 +1,4 @@
-"""What a grid of embeddings is made of: its cells in memory, and all that is known about them as JSON attributes."""
+"""The cells of a grid in memory, and its specification as JSON attributes."""
 
 from __future__ import annotations
 

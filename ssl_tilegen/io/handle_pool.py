@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """What a pool keeps: anything that can be closed."""
+    """Anything that can be closed."""
 
     def close(self) -> None:
         """Close the file."""

@@ -49,7 +49,7 @@ PART_NAMES = (
     r"state\.npz|whole|arrays|rows\.raw|level\d+\.tiles|latents\.state\.\d+\.-?\d+|\d+-\d+\.rows\.npy|"
     r"lock|old|state\.new|sidecar\.json"
 )
-"""What the folder of an unfinished image may hold (the last line: of earlier versions)."""
+"""Names in the folder of an unfinished image (the last line: of earlier versions)."""
 
 _NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
 

@@ -42,7 +42,7 @@ class ReadError(TilegenError):
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """What a window shows: ``rgb`` uint8 (H, W, 3) and ``valid`` bool (H, W).
+    """The pixels of a window: ``rgb`` uint8 (H, W, 3) and ``valid`` bool (H, W).
 
     Where not valid, ``rgb`` is the raster's background. ``error`` is set by ``RasterView.read_many`` where the window
     could not be decoded (then nothing is valid).
@@ -136,7 +136,7 @@ class Raster(ABC):
         return digest.hexdigest()[:16]
 
     def read(self, window: Window, out: Size | None = None) -> Pixels:
-        """What ``window`` (level-0 pixels, may reach outside) shows, area-filtered to ``out`` (default: its size).
+        """The pixels of ``window`` (level-0 pixels, may reach outside), area-filtered to ``out`` (default: its size).
 
         Raises ReadError where the file is damaged.
         """
@@ -199,7 +199,7 @@ def _source_window(rows: Taps, cols: Taps) -> Window:
 
 
 class Options(NamedTuple):
-    """What the user says about a file: ``mpp`` (um/px), ``gsd`` (m/px), ``bands`` (from 1), ``scale`` (lo, hi)."""
+    """Facts of a file that the user states: ``mpp`` (um/px), ``gsd`` (m/px), ``bands`` (from 1), ``scale`` (lo, hi)."""
 
     mpp: float | None = None
     gsd: float | None = None

@@ -42,7 +42,7 @@ Learner = Callable[[LabelledSet, np.ndarray, int, int], np.ndarray]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a learner said: ``probabilities`` per arm (S, M, C), of S seeds about the M images of ``test``;
+    """The predictions of a learner: ``probabilities`` per arm (S, M, C), of S seeds about the M images of ``test``;
     ``sizes`` per arm: training images, averaged over the seeds."""
 
     probabilities: Mapping[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""What do the real neighbours of a vector say of its class? The gate of `augment`."""
+"""Votes of the real neighbours of a vector on its class: the gate of `augment`."""
 
 from __future__ import annotations
 

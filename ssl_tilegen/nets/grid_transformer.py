@@ -94,13 +94,13 @@ class _TransformerBlock(AdaptiveBlock):
         return self.narrow(self.act(self.wide(x)))
 
     def _bias(self, offsets: Tensor, others: Tensor | None, hidden: Tensor | None) -> Tensor:
-        """What is added to attention: (1 or N, heads, L, L)."""
+        """The bias that is added to attention: (1 or N, heads, L, L)."""
         bias = self.of_offset.view(self.heads, -1)[:, offsets][None]
         if others is None or hidden is None:
             return bias
         return (bias + others[:, None] * self.of_others[:, None, None]).masked_fill(hidden[:, None], -1e4)
 
-    def _beside(  # type: ignore[override]
+    def _beside(
         self, x: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None, inside: Tensor
     ) -> Tensor:
         """Tokens with their cell's surroundings, of cells that are ``inside`` (N, 1, R, K)."""
@@ -109,7 +109,7 @@ class _TransformerBlock(AdaptiveBlock):
         cells = x.transpose(1, 2).unflatten(2, inside.shape[2:])
         return self.around(cells * inside).flatten(2).transpose(1, 2)
 
-    def _attention(  # type: ignore[override]
+    def _attention(
         self, x: Tensor, offsets: Tensor, others: Tensor | None, hidden: Tensor | None, inside: Tensor
     ) -> Tensor:
         q, k, v = self._heads(x)

@@ -27,7 +27,7 @@ class ChannelNorm(nn.Module):
         return x * self.inverse_rms(x) * self.gain[:, None, None]
 
     def inverse_rms(self, x: Tensor) -> Tensor:
-        """What each position of (N, C, H, W) is multiplied by before the gain: (N, 1, H, W)."""
+        """The factor of each position of (N, C, H, W) before the gain: (N, 1, H, W)."""
         # in float32: in bfloat16 it is slower, and other for other sizes
         if torch.is_grad_enabled():
             power = x.square().mean(1, keepdim=True, dtype=torch.float32)
@@ -122,7 +122,7 @@ class Modulated(nn.Module):
         self.act = nn.SiLU()
 
     def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
-        """What blocks take scale, shift and gate from: (N, hidden, h, w), or (N, L, hidden) of tokens."""
+        """The input of the blocks' scale, shift and gate: (N, hidden, h, w), or (N, L, hidden) of tokens."""
         time = self.time_in(sinusoid(t, self._time_features))
         time = time[:, None] if self._tokens else time[:, :, None, None]
         return self.act(self.condition_mix(self.act(self.condition_in(condition) + time)) + time)
@@ -156,7 +156,7 @@ class AdaptiveBlock(Recomputable):
         return self.mlp(x)
 
     def _beside(self, x: Tensor, *more: Any) -> Tensor:
-        """What the two-layer network sees of tokens (N, L, W)."""
+        """The input of the two-layer network, from tokens (N, L, W)."""
         return x
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What the networks that sample grids have in common: statistics of cells and conditions, and the preconditioning."""
+"""The common base of the networks that sample grids: statistics of cells and conditions, and the preconditioning."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class CellNetwork(Modulated, ConfigurableNetwork):
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
-        """What the network itself adds (N, D + 1, R, K), for cells of about unit variance and ``told`` (N, C, r, k),
+        """The network's own output (N, D + 1, R, K), for cells of about unit variance and ``condition`` (N, C, r, k),
         of as many cells, or of one where all have the same."""
         raise NotImplementedError
 

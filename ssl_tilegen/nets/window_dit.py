@@ -15,7 +15,7 @@ _TIMES = 1000.0
 
 
 class DenoiserOutput(NamedTuple):
-    """What diffusers' networks give: the prediction (N, C, h, w)."""
+    """The output of diffusers' networks: the prediction (N, C, h, w)."""
 
     sample: Tensor
 

@@ -43,7 +43,7 @@ GRID_SEEDS = 1 << 62
 
 @dataclass(frozen=True, eq=False)
 class SampledGrid:
-    """What was sampled: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
+    """Sampled cells: ``embedding`` (R, K, D) float32 and ``valid`` (R, K) bool."""
 
     embedding: np.ndarray
     valid: np.ndarray
@@ -82,7 +82,7 @@ def sample_prior(
 
 
 def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
-    """What the cells (D + 1, R, K) of a window are sampled from."""
+    """The initial noise (D + 1, R, K) of a window's cells."""
     return torch.from_numpy(coherent_noise(window, len(prior.mean), GRID_SEEDS + seed, _COHERENT_CELLS))
 
 

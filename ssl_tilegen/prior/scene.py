@@ -30,7 +30,7 @@ _FAR = 48 * 48
 
 
 class Region(NamedTuple):
-    """What one part of the image is to show: a label, a text, a vector in a file, or some of them."""
+    """The content of one part of the image: a label, a text, a vector in a file, or some of them."""
 
     label: str | None = None
     text: str | None = None

@@ -55,7 +55,7 @@ class Split:
 
 
 def split(text: str) -> Split | str:
-    """What a prompt asks for: its parts and how they lie, or the text itself where it names no relation."""
+    """The parts of a prompt and their arrangement, or the text itself where it names no relation."""
     text = _trimmed(text)
     tree = _read(text)
     return text if any(_PRONOUN.fullmatch(part) for part in texts(tree)) else tree

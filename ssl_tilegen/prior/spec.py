@@ -1,4 +1,4 @@
-"""What a prior of grids knows besides its weights: ``prior/prior.json`` of a bundle."""
+"""The metadata of a prior: ``prior/prior.json`` of a bundle."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class PriorInfo(_Frozen):
         raise SettingError(f"--label {name}: unknown to this model{hint} (known: {', '.join(self.labels) or 'none'})")
 
     def one_hot(self, label: str) -> np.ndarray:
-        """What the network is told of a label: (labels,) float32."""
+        """The one-hot condition of a label: (labels,) float32."""
         return np.eye(len(self.labels), dtype=np.float32)[self.names.index(label)]
 
     def resolution_of(self, label: str) -> Resolution:

@@ -107,11 +107,12 @@ def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store, rank, count = next(iter(dist.rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
+        store, rank, count = next(iter(rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
         kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:

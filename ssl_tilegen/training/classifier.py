@@ -84,7 +84,8 @@ def _draws(labels: np.ndarray, settings: ClassifierSettings, rng: np.random.Gene
 
 
 def _pixels(images: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.require(images, requirements="CW")).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pixels = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device)
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _augmented(x: Tensor, kind: str, rng: np.random.Generator) -> Tensor:

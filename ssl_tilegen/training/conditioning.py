@@ -16,7 +16,7 @@ from ssl_tilegen.nets.window import is_local
 
 
 def conditioning_of(module: Any, bundle: ModelBundle, window_lat: int) -> Conditioning:
-    """What ``module`` is told of a window of ``window_lat`` latents; its own copy, which reading threads may use."""
+    """The conditioning of ``module`` for windows of ``window_lat`` latents; a copy that reading threads may use."""
     if is_local(module):
         side = module.sketch_side
         decode_cells = _cell_decoder(module) if side else None
@@ -31,7 +31,7 @@ def conditioning_of(module: Any, bundle: ModelBundle, window_lat: int) -> Condit
 
 
 def conditioner_of(bundle: ModelBundle, *, unit_length: bool) -> Any:
-    """What makes tokens of conditions: the bundle's own, which stays as it is, or one token per window."""
+    """The module that turns conditions into tokens: the bundle's own, unchanged, or one token per window."""
     if brings_conditioner(bundle):
         return bundle.conditioner
     return TokenConditioner(bundle.info.encoder.dim, scaling="unit_length" if unit_length else "none")

@@ -114,7 +114,7 @@ class DenoiserStage(Stage):
         update_info(context.bundle_folder, **self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """What the bundle records of the denoiser."""
+        """The facts of the denoiser that the bundle records."""
         own_conditioning = not self.local and brings_conditioner(self.bundle)
         return {
             "scheduler": self.target.scheduler,

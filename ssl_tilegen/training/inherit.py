@@ -1,4 +1,4 @@
-"""What a bundle in the making takes from another one: the components that it lacks, and what is known of them."""
+"""Inheritance of components: a new bundle copies those that it lacks, with their facts, from another one."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class SourceTable(NamedTuple):
 
 
 class InitialValues(NamedTuple):
-    """What a configuration is made from."""
+    """The inputs of a configuration."""
 
     bundle: ModelBundle
     name: str

@@ -1,4 +1,4 @@
-"""What a run tells of itself: JSON lines, the progress callback, TensorBoard where it is installed, curves as PNG."""
+"""The log of a run: JSON lines, the progress callback, TensorBoard where it is installed, curves as PNG."""
 
 from __future__ import annotations
 

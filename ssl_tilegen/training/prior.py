@@ -239,7 +239,7 @@ def coarse_image(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
 def prior_info(
     settings: PriorSettings, bundle: ModelBundle, rows: list[Row], seen: list[Seen], text: TextFacts | None
 ) -> PriorInfo:
-    """What the bundle is to know of a prior that is trained on ``rows``. InputError for labels of two domains."""
+    """The metadata of a prior that is trained on ``rows``. InputError for labels of two domains."""
     labels: dict[str, LabelFacts] = {}
     for row, facts in zip(rows, seen, strict=True):
         if row.label is None:
@@ -265,7 +265,7 @@ def prior_info(
 
 
 def _domain(row: Row, seen: Seen, bundle: ModelBundle) -> str:
-    """What the table says, else the bundle's domain of the row's unit."""
+    """The domain of the table, else the bundle's for the row's unit."""
     of_unit = [name for name, (_, unit) in bundle.info.resolutions.items() if unit == seen.resolution.unit]
     return row.domain or next(iter(of_unit), seen.resolution.unit)
 

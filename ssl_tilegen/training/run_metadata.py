@@ -1,4 +1,4 @@
-"""What was run on what, kept beside the weights: the resolved settings, a fingerprint of the data, versions."""
+"""The record of a run beside its weights: resolved settings, a fingerprint of the data, versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIBRARIES = ("torch", "timm", "diffusers", "numpy")
 
 
 class Data(Protocol):
-    """What a stage learned from."""
+    """The training data of a stage."""
 
     def fingerprint(self) -> dict[str, Any]:
         """``files``, and ``sha256`` of all that matters."""

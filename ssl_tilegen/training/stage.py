@@ -87,7 +87,7 @@ class Stage:
 
     @classmethod
     def load_data(cls, settings: Any, context: StageContext) -> Data:
-        """What the stage learns from. By default the images of ``settings.data``, at the bundle's resolutions."""
+        """Load the training data. By default the images of ``settings.data``, at the bundle's resolutions."""
         folder = find_bundle(settings.bundle) if getattr(settings, "bundle", None) else context.bundle_folder
         return load_corpus(settings.data, context.say, resolutions_of(folder))
 

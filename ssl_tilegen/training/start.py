@@ -1,4 +1,4 @@
-"""What a denoiser's run takes from the bundle that ``start_from`` names: network, window, target, statistics."""
+"""The part of a denoiser that ``start_from`` provides: network, window, target, statistics."""
 
 from __future__ import annotations
 

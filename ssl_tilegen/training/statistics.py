@@ -1,4 +1,4 @@
-"""What is fitted to the cached scenes in closed form before a denoiser trains: scales of the latents, the decoder of
+"""Closed-form fits to the cached scenes before a denoiser trains: scales of the latents, the decoder of
 cells."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a command reads of a model, for the gate: nothing may be written into it."""
+"""The files of a model that a command reads; nothing may be written into them."""
 
 from __future__ import annotations
 

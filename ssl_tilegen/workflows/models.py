@@ -17,7 +17,7 @@ from ssl_tilegen.system.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Listing:
-    """What `models list` shows: the facts of each built-in bundle, and the registry of encoders."""
+    """The list of `models list`: the facts of each built-in bundle, and the registry of encoders."""
 
     bundles: tuple[dict[str, Any], ...]
     encoders: tuple[EncoderCard, ...]
@@ -71,7 +71,7 @@ def push_bundle(
 
 
 def _of_prior(bundle: ModelBundle) -> dict[str, Any]:
-    """What its prior can be conditioned on; nothing where the bundle has none."""
+    """The conditions that its prior takes; empty where the bundle has no prior."""
     info = bundle.prior_info
     if info is None:
         return {}
@@ -98,7 +98,7 @@ def _row(card: EncoderCard) -> str:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What `models import` made: the bundle, what it is, and what a user has to know of its licence."""
+    """The result of `models import`: the bundle, its facts, and its licence."""
 
     out: Path
     family: str

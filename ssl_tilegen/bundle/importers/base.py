@@ -1,4 +1,4 @@
-"""What every importer takes and gives."""
+"""The input and output of every importer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ssl_tilegen.geometry import Resolution
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a user may say that the files do not.
+    """Facts that the files do not state and the user may give.
 
     Args:
         vae: Folder of the autoencoder, where the source does not have its weights.

@@ -265,7 +265,7 @@ class _Storage:
 def _tensor(
     storage: _Storage, offset: int, size: Any, stride: Any, *_: Any, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """What ``torch._utils._rebuild_tensor_v2`` builds; torch checks that the view lies inside its storage."""
+    """The tensor of ``torch._utils._rebuild_tensor_v2``; torch checks that the view lies inside its storage."""
     flat = storage.storages.get(storage.key, dtype or storage.dtype)
     return flat.as_strided(tuple(size), tuple(stride), offset)
 

@@ -144,7 +144,7 @@ def _levels(ledger: Ledger, prefix: str) -> list[dict[str, Any]]:
 
 
 def _heads(widths: list[int], heads: int, head_channels: int) -> int | list[int]:
-    """What diffusers calls ``attention_head_dim`` and takes as the number of heads."""
+    """The value that diffusers calls ``attention_head_dim`` and takes as the number of heads."""
     return heads if head_channels <= 0 else [width // head_channels for width in widths]
 
 

@@ -31,7 +31,7 @@ class WindowSettings(StageSettings):
     net: dict[str, Any] = Field(default_factory=dict)
     """``_class_name`` (FieldUNet, WindowDiT, or a conditional U-Net of diffusers) and the arguments of the class."""
     target: Literal["flow", "v", "epsilon"] = "flow"
-    """What the network predicts: noise - clean, alpha noise - sigma clean, or the noise."""
+    """The prediction of the network: noise - clean, alpha noise - sigma clean, or the noise."""
     scheduler: dict[str, Any] = Field(default_factory=dict)
     """Noise schedule of v and epsilon: keys of diffusers' scheduler configurations."""
     l2_condition: bool | None = None

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ssl_tilegen.config.train.common import DataSettings, RunSettings, StageSettings, Strict
+from ssl_tilegen.config.options import Strict
+from ssl_tilegen.config.train.common import DataSettings, RunSettings, StageSettings
 
 
 class ProbeSettings(Strict):

@@ -1,4 +1,4 @@
-"""What a TIFF's first directory says, without decoding anything."""
+"""The first directory of a TIFF, read without decoding pixels."""
 
 from __future__ import annotations
 

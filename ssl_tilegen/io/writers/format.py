@@ -1,4 +1,4 @@
-"""What is to be written, and what a kind of output file has to provide."""
+"""The specification of an output image, and the interface of an output format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATE_FORMAT = 1
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What is to be written.
+    """The specification of an output image.
 
     ``size``: level-0 pixels; ``resolution`` of one, None where unknown; ``crs`` ("EPSG:n" or WKT) and ``transform``
     (a, b, c, d, e, f, as ``Raster.transform``) both or neither; ``provenance``: JSON-able facts on how the image was

@@ -50,7 +50,7 @@ class Svs(TiledTiff):
         return [*tags, long_tag(_SUBFILE_TYPE, 0), ascii_tag(_DESCRIPTION, self._description(level))]
 
     def _description(self, level: int) -> str:
-        """What Aperio's description has, and our provenance as a property."""
+        """A description in Aperio's form, with our provenance as a property."""
         full, size, side = self.sizes[0], self.sizes[level], self.spec.tile_px
         shape = f"{full.cols}x{full.rows} [0,0 {full.cols}x{full.rows}] ({side}x{side})"
         shrunk = f" -> {size.cols}x{size.rows}" if level else ""

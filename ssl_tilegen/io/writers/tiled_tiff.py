@@ -71,7 +71,7 @@ def _jpeg(tile: np.ndarray, quality: int) -> bytes:
 
 
 class TiledTiff(Format):
-    """What all TIFF outputs share; they differ in the tags of their first page and in how the pages are linked."""
+    """The base of all TIFF outputs; they differ in the tags of their first page and in how the pages are linked."""
 
     sub_ifds = False
 

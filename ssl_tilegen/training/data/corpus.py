@@ -52,7 +52,7 @@ class Corpus:
 
     @property
     def held_out(self) -> Corpus:
-        """What scores are made of: the validation images, or the training images where there are none."""
+        """The images for the scores: the validation images, or the training images where there are none."""
         return self.validation or self
 
     @property
@@ -96,7 +96,7 @@ class Corpus:
         return jittered_colours(rng, rgb, self.settings.stain, self.settings.brightness)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the data are: every file's name, size in bytes and in pixels, and one hash of it all."""
+        """The identity of the data: every file's name, size in bytes and in pixels, and one hash of it all."""
         files = [
             {"name": p.path.name, "bytes": p.path.stat().st_size if p.path.is_file() else None,
              "size_px": [p.size.rows, p.size.cols], "source": p.source} for p in self.images

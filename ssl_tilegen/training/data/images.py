@@ -158,7 +158,7 @@ def _read(wanted: Wanted, fits: bool) -> TrainingImage:
 
 
 def _target(raster: Raster, wanted: Wanted) -> Resolution:
-    """What is said, else the bundle's for slides (as `embed` reads them), else the file's own."""
+    """The stated resolution, else the bundle's for slides (as `embed` reads them), else the file's own."""
     source, usual = wanted.source, wanted.usual
     if source.mpp:
         return Resolution(source.mpp * source.shrink, "um")

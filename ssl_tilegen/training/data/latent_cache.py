@@ -1,4 +1,4 @@
-"""What the denoiser trains on, computed once: latents of whole images and the embeddings of their cells.
+"""The training data of a denoiser, computed once: latents of whole images and the embeddings of their cells.
 
 Each image is kept in several turns (flips and rotations), each turn with the cells of several lattice offsets, so
 that training windows fall anywhere between the cells, as windows of a generated canvas do. Images with a grid of
@@ -123,7 +123,7 @@ def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) 
 
 
 def _state(path: Path) -> list[int] | None:
-    """What changes when a file does: its size and when it was last written."""
+    """Size and modification time of a file; None where there is none."""
     return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
 
 
@@ -210,7 +210,7 @@ def embedded_grid(encoder: Encoder, rgb: np.ndarray, corner: tuple[int, int]) ->
 
 
 def _parts(rng: np.random.Generator, image: TrainingImage, budget_mib: int) -> list[Window]:
-    """What is kept of an image: all of it if it is held, else as many random parts with content as fit the budget."""
+    """The stored part of an image: all of it if it is in memory, else random parts with content within the budget."""
     if image.in_memory:
         return [Window.of(image.size)]
     rows, cols = min(_PART_PX, image.size.rows), min(_PART_PX, image.size.cols)

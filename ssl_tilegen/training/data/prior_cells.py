@@ -42,7 +42,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Seen:
-    """What reading a row told: its domain, resolution and the colour of empty ground."""
+    """Facts of a row from its file: domain, resolution and the colour of empty ground."""
 
     resolution: Resolution
     background: tuple[int, int, int]
@@ -135,7 +135,7 @@ def tissue_mask_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def _pixels(row: Row, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray, Seen, bool]:
-    """What a row shows as uint8 (H, W, 3), where it has data, its facts, and whether it is a stained slide."""
+    """Pixels of a row uint8 (H, W, 3), where they are valid, its facts, and whether it is a stained slide."""
     with open_raster(row.path, mpp=row.mpp, gsd=row.gsd) as raster:
         own = raster.resolution
         if own is None:

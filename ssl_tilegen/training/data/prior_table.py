@@ -59,7 +59,7 @@ class PriorTable:
         return cls(path, read_table(path))
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a run keeps of its data: the images' names and a hash of all that the table says."""
+        """The record of the data in a run: names of the images and a hash of the table."""
         names = sorted({row.path.name for row in self.rows})
         return {"files": names, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 

@@ -1,4 +1,4 @@
-"""What a denoiser is trained to predict, at which times, and how much each time counts.
+"""The target of a denoiser, the distribution of its training times, and their weights.
 
 On every level x = alpha clean + sigma noise; flow, v and epsilon differ in the levels and in what is asked of the
 network. The engine's names of the predictions are those of `diffusion.prediction`.
@@ -85,7 +85,7 @@ class Target:
         return (x - sigma * raw) / alpha if self.prediction == "epsilon" else alpha * x - sigma * raw
 
     def noisy(self, clean: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network sees and is to predict, (N, C, h, w) each, and the weight of each item (N,)."""
+        """Input and target of the network, (N, C, h, w) each, and the weight of each item (N,)."""
         alpha, sigma = (level[:, None, None, None] for level in self.levels.to(t.device)(t))
         x = alpha * clean + sigma * noise
         wanted = {

@@ -1,4 +1,4 @@
-"""What `augment` starts from: labelled images that can be read, and those that cannot."""
+"""The inputs of `augment`: labelled images that can be read, and those that cannot."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 
 
 class Originals(NamedTuple):
-    """What can be used, in the order given, and what cannot."""
+    """Usable images in the order given, and the failures."""
 
     images: tuple[Original, ...]
     failed: tuple[Failure, ...]

@@ -35,7 +35,7 @@ _JPEG_QUALITY = 95
 
 
 class Painter(NamedTuple):
-    """What all sheets share."""
+    """The state that all sheets share."""
 
     bundle: ModelBundle
     encoder: Encoder
@@ -102,7 +102,7 @@ def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def facts_of(painter: Painter, sample: Sample) -> dict[str, Any]:
-    """What an image says of how it was made."""
+    """The provenance that an image carries."""
     settings, originals = painter.settings, painter.originals
     source = originals[sample.original]
     return {

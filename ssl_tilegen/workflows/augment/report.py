@@ -1,4 +1,4 @@
-"""What `augment` says of what it made: the gate's verdicts, the manifest, and the summary."""
+"""The results of `augment`: the gate's verdicts, the manifest, and the summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Verdicts(NamedTuple):
 
 @dataclass(frozen=True)
 class AugmentReport:
-    """What was made. ``status``: done, or partial while other processes hold sheets (then counts are this process's).
+    """Summary. ``status``: done, or partial while other processes hold sheets (then counts are this process's).
 
     ``originals`` and ``kept`` by class; ``dropped`` by reason; ``cosine``: mean over all samples painted;
     ``in_class``: share of the samples whose neighbours say their class, and ``real_in_class`` that of the originals.
@@ -98,7 +98,7 @@ class AugmentIncomplete(PartialFailure):
 def judge(
     samples: Sequence[Sample], originals: Sequence[Original], records: Sequence[Record], settings: AugmentSettings
 ) -> Verdicts:
-    """What the real neighbours say of every sample, and which samples the settings drop."""
+    """The votes of the real neighbours on every sample, and the samples that the settings drop."""
     order = np.concatenate([record.originals for record in records])
     real = np.concatenate([record.real for record in records])[np.unique(order, return_index=True)[1]]
     names = sorted({original.label for original in originals})

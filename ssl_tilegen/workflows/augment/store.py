@@ -21,7 +21,7 @@ PART_NAMES = r"out|sheets|grids|plan\.json"
 
 
 class Record(NamedTuple):
-    """What is known of a sheet's S samples and its R originals.
+    """The results of a sheet: its S samples and its R originals.
 
     ``vectors`` (S, D): mean cell of each sample, re-embedded; ``cosine`` (S,): mean cosine of its cells to those of its
     source; ``originals`` (R,): indices; ``real`` (R, D): their mean cells.

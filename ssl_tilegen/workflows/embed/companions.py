@@ -1,4 +1,4 @@
-"""What `embed` writes beside a grid when asked: outlines of the tissue, an image."""
+"""Optional files beside a grid: outlines of the tissue, and a preview."""
 
 from __future__ import annotations
 

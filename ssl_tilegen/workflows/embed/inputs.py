@@ -1,4 +1,4 @@
-"""What `embed` reads and where it writes: files, folders, globs, addresses and lists, each image with its grid."""
+"""Inputs and outputs of `embed`: files, folders, globs, addresses and lists, each image with its grid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssl_tilegen.system.outputs import require_plain
 _GLOB = frozenset("*?[")
 _COLUMNS = ("path", "id", "mpp", "gsd")
 _LEAST, _MOST = 1e-6, 1e6
-"""What a pixel may measure by a list, in its unit."""
+"""Range of the resolutions that a list may state, in their unit."""
 
 
 class EmbedJob(NamedTuple):

@@ -1,4 +1,4 @@
-"""What became of the inputs of `embed`: one report each, and a table of them all."""
+"""Results of `embed`: one report per input, and a table of them all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds",
 
 @dataclass(frozen=True)
 class EmbedReport:
-    """What became of one input.
+    """The result of one input.
 
     ``status`` is done, partial (other processes hold the rest), skipped (finished before), busy (another job is at
     it) or failed; ``error`` says why for the last two. ``counts`` are cells by validity.

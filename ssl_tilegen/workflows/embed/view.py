@@ -59,7 +59,7 @@ def spec_of(view: RasterView, encoder: Encoder, settings: EmbedSettings, backgro
 
 
 def source_facts(raster: Raster, bands: tuple[int, ...] | None = None) -> SourceFacts:
-    """What a grid records about the file it was made from."""
+    """The facts of the source that a grid records."""
     return SourceFacts(
         raster.path.name,
         raster.kind,

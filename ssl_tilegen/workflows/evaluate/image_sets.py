@@ -72,7 +72,7 @@ class Place(NamedTuple):
 
 
 def read_set(path: Path, *, kind: str = "", if_unknown: Resolution | None = None) -> ImageSet:
-    """What is at ``path``: a folder (searched to any depth), one image, one grid, or a folder of grids.
+    """The images at ``path``: a folder (searched to any depth), one image, one grid, or a folder of grids.
 
     ``kind``: real or synthetic; images of which the manifest that `augment` writes says the other are left out.
     Images that cannot be read are listed and left out. InputError where nothing is left.
@@ -136,7 +136,7 @@ def _group(path: Path, root: Path) -> str:
 
 
 def common_resolution(sets: Sequence[ImageSet], wanted: Resolution | None = None) -> Resolution | None:
-    """What all images are read at: ``wanted``, else the coarsest where all say theirs and they differ, else None (as
+    """The resolution to read at: ``wanted``, else the coarsest where all say theirs and they differ, else None (as
     stored). ResolutionError where a set mixes um and m, or ``wanted`` is in another unit."""
     known = [image.resolution for part in sets for image in part.images]
     units = {r.unit for r in known if r}

@@ -1,4 +1,4 @@
-"""What only large images can get wrong: seams, what lies across windows, and whether cells follow their condition."""
+"""Scores of large images: seams, content across windows, and agreement of cells with their condition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evaluate` found: scores and facts as JSON values, and the evidence behind them for plots and images."""
+"""Results of `evaluate`: scores and facts as JSON values, and the data behind them for plots and images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ssl_tilegen.workflows.evaluate.task import TaskReport
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What a set is: images, windows that were compared, independent groups, and how the images were stored."""
+    """Facts of a set: images, windows that were compared, independent groups, and how the images were stored."""
 
     path: str
     images: int
@@ -51,7 +51,7 @@ class EvaluateReport:
 
 @dataclass
 class Evidence:
-    """What is behind the scores, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
+    """The data behind the scores, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
     ``nearest`` (distance and index of the nearest real vector to each synthetic one), ``apart`` (distance of each real
     vector to the nearest one of another group)."""
 

@@ -176,7 +176,7 @@ def _describe(
 
 
 def _scores(evidence: Evidence, settings: EvaluateSettings, progress: Progress) -> tuple[list[Score], list[str]]:
-    """What is found in every encoder's features, and what makes it uncertain."""
+    """The scores in every encoder's features, and warnings about them."""
     found: list[Score] = []
     warnings: list[str] = []
     how: dict[str, Any] = {"rounds": settings.rounds, "seed": settings.seed}

@@ -181,7 +181,7 @@ def copy_scores(
 
 
 def warnings_of(name: str, real: Features, synthetic: Features, neighbours: int) -> list[str]:
-    """What makes the scores of these features uncertain, one line each; or why there are none."""
+    """Warnings about the scores of these features, one line each, or the reason why there are none."""
     found, dim = [], real.x.shape[1]
     if min(len(real.x), len(synthetic.x)) < _least(neighbours):
         return [

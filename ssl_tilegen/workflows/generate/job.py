@@ -197,7 +197,7 @@ def _layout(placement: Placement, is_sampled: bool) -> str:
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
-    """What is painted around an image and thrown away: where another run makes the neighbour, as far as the model
+    """Margin painted around an image and discarded: where another run makes the neighbour, as far as the model
     sees, so that both know the same there; else enough for the edges to look like the inside."""
     least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
     return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least
@@ -252,7 +252,7 @@ def _plain_rgb(side: int, colour: tuple[int, int, int]) -> np.ndarray:
 def _image(
     spec: GridSpec, placement: Placement, facts: dict[str, object], inpainting: Inpainting | None, *, sharded: bool
 ) -> ImageSpec:
-    """What is painted, or the whole canvas without loss where an image is kept."""
+    """The painted window, or the whole canvas without loss where an image is repainted."""
     if inpainting:
         placement = replace(placement, window=Window.of(placement.canvas))
     transform = placement.transform(spec)

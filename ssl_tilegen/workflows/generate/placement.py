@@ -59,7 +59,7 @@ class Placement:
 def place(
     spec: GridSpec, cells: GridData, *, size: Size | None, region: Window | None, fit: str, least_px: int
 ) -> Placement:
-    """What --size, --region and --fit ask for. SettingError where they do not fit each other or the grid.
+    """The placement that --size, --region and --fit state. SettingError where they do not fit each other or the grid.
 
     Without a size the canvas is the grid's view. A size is a crop of it where it is large enough (``auto``), else the
     layout is stretched over that size. A region is a part of the canvas.

@@ -51,7 +51,7 @@ _COPIES = 4  # of the conditions of all cells, while a grid is drawn
 
 @dataclass(frozen=True)
 class Sampled:
-    """What is to be painted from a grid that was sampled: ``settings`` that name it, and the lock of the output.
+    """A sampled grid to paint: ``settings`` that name it, and the lock of the output.
 
     ``planned``: the grid of a dry run, which is in no file.
     """
@@ -63,7 +63,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be sampled: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+    """A request to the prior: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
 
     ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
 
@@ -246,7 +246,7 @@ def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:
 
 
 def _words(settings: GenerateSettings) -> str:
-    """What was asked for, as the grid and the image record it."""
+    """The request in words, as the grid and the image record it."""
     parts = {name: getattr(settings, name) for name in ("label", "text", "vector", "scene")}
     said = {key: value.name if isinstance(value, Path) else value for key, value in parts.items() if value}
     return "; ".join(f"{key}: {value}" for key, value in said.items())

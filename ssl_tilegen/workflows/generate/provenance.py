@@ -1,4 +1,4 @@
-"""What an output says of how it was made, so that whoever has the same files can make it again."""
+"""The provenance of an output: all that is needed to make it again from the same files."""
 
 from __future__ import annotations
 

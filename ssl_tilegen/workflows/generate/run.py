@@ -45,7 +45,7 @@ _PYRAMID = 4 / 3
 
 @dataclass(frozen=True)
 class GenerateReport:
-    """What was made, or with ``status`` 'planned' what would be: sizes in pixels, memory and disk at most, in MiB.
+    """Summary of an image, or of the plan with ``status`` 'planned': sizes in pixels, memory and disk at most, in MiB.
 
     ``fit`` says how the grid met the size, ``region`` (x, y, width, height) which part of the ``canvas`` (width,
     height) was painted.
@@ -238,7 +238,7 @@ def _leave_rows(job: PaintJob, canvas: Canvas, shards: RowShards, first: int, pr
 def _all_rows(
     job: PaintJob, canvas: Canvas, ranks: Ranks, shards: RowShards, first: int, progress: Progress
 ) -> Iterator[Pixels]:
-    """What was painted, from row ``first`` on: this process's rows, then those of the others."""
+    """The painted rows from ``first`` on: this process's rows, then those of the others."""
     for band in _developed(job, canvas, first, progress):
         yield band
         first += len(band)

@@ -44,7 +44,7 @@ _CELL_BYTES = 3  # validity and tissue of a cell in memory
 
 @dataclass(frozen=True)
 class ExchangeReport:
-    """What was imported or exported: ``moved_px`` is the farthest a corner went, level-0; ``dropped`` shared a cell."""
+    """Summary of an exchange: ``moved_px`` is the farthest a corner went, level-0; ``dropped`` shared a cell."""
 
     path: Path
     features: int
@@ -225,7 +225,7 @@ def _step(corners: np.ndarray) -> float:
 def _measure(
     path: Path, facts: Mapping[str, Any], patches: Patches, raster: Raster | None, mpp: float | None, gsd: float | None
 ) -> Resolution:
-    """What a pixel of the patches covers: the user's word, the file's, the image's."""
+    """Resolution of the patches: stated by the user, else by the file, else the image's."""
     for value, unit in ((mpp, "um"), (gsd, "m"), (facts.get("mpp"), "um"), (facts.get("gsd_m"), "m")):
         if value is not None:
             return Resolution(float(value), unit)
