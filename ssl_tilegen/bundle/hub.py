@@ -94,7 +94,8 @@ def push(folder: Path, name: str, texts: dict[str, str], *, private: bool = Fals
     removed from the repository; what else is there stays.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.set_verbosity_error()
     disable_progress_bars()
@@ -151,7 +152,8 @@ def is_whole(folder: Path) -> bool:
 
 def _snapshot(hub: HubName, files: Sequence[str] = FILES, **how: Any) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, logging
+    from huggingface_hub.utils import logging
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     logging.set_verbosity_error()
     disable_progress_bars()

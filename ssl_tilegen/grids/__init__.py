@@ -6,10 +6,10 @@ from ssl_tilegen.grids.embedding_grid import (
     PlannedGrid,
     is_complete,
     is_grid,
-    shards,
     unfinished_grid,
     write_grid,
 )
+from ssl_tilegen.grids.shard_windows import shards
 from ssl_tilegen.grids.spec import PRIOR_SAMPLED, EncoderFacts, GridData, GridSpec, SourceFacts, Validity
 
 __all__ = [

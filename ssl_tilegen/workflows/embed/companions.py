@@ -38,9 +38,8 @@ def add_companions(job: EmbedJob, settings: EmbedSettings) -> bool:
         return False
     grid = EmbeddingGrid.open(job.grid)
     own, factor = grid.spec.resolution, grid.spec.factor
-    unit = own and {"um": "mpp", "m": "gsd"}[own.unit]
-    measure = {unit: own.value / factor} if own and unit else {}
-    with open_raster(job.image, bands=settings.bands, scale=settings.scale, **measure) as raster:
+    mpp, gsd = (own.value / factor if own and own.unit == unit else None for unit in ("um", "m"))
+    with open_raster(job.image, mpp=mpp, gsd=gsd, bands=settings.bands, scale=settings.scale) as raster:
         view = RasterView(raster, factor)
         tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
         return write_companions(job, settings.model_copy(update=wanted), view, tissue, grid)
