@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -53,6 +54,15 @@ app.add_typer(models, name="models")
 grid = typer.Typer(help="Grids of embeddings: facts, previews, exchange with other tools.", **PLAIN)
 app.add_typer(grid, name="grid")
 
+
+def finite(value: float | None) -> float | None:
+    """The value of an option; BadParameter where it is infinite or no number."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
+
+
+MEASURE: dict[str, Any] = {"metavar": "X", "callback": finite}
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -405,10 +415,12 @@ def import__(
         ),
     ] = None,
     mpp: Annotated[
-        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel that it paints at.", min=0)
+        float | None,
+        typer.Option("--mpp", help="Micrometres per pixel that it paints at.", min=0, **MEASURE),
     ] = None,
     gsd: Annotated[
-        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel that it paints at.", min=0)
+        float | None,
+        typer.Option("--gsd", help="Metres per pixel that it paints at.", min=0, **MEASURE),
     ] = None,
     magnification: Annotated[
         str | None,
@@ -570,10 +582,12 @@ def import_(
         Path | None, typer.Option("--image", metavar="FILE", help="The image the features were taken from.")
     ] = None,
     mpp: Annotated[
-        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel of the patches.", min=1e-6)
+        float | None,
+        typer.Option("--mpp", help="Micrometres per pixel of the patches.", min=1e-6, **MEASURE),
     ] = None,
     gsd: Annotated[
-        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel of the patches.", min=1e-6)
+        float | None,
+        typer.Option("--gsd", help="Metres per pixel of the patches.", min=1e-6, **MEASURE),
     ] = None,
     tile: Annotated[
         int | None, typer.Option("--tile", metavar="PX", help="Side of a patch in its pixels.", min=1)

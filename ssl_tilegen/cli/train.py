@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssl_tilegen.cli.app import PLAIN, Body, Overwrite, app, command
+from ssl_tilegen.cli.app import MEASURE, PLAIN, Body, Overwrite, app, command
 from ssl_tilegen.cli.console import Console
 from ssl_tilegen.config.describe import brief, full
 from ssl_tilegen.config.train import STAGES
@@ -111,10 +111,12 @@ def init(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The TOML file. [required]")],
     mpp: Annotated[
-        float | None, typer.Option("--mpp", metavar="X", help="Micrometres per pixel of images that state none.")
+        float | None,
+        typer.Option("--mpp", help="Micrometres per pixel of images that state none.", **MEASURE),
     ] = None,
     gsd: Annotated[
-        float | None, typer.Option("--gsd", metavar="X", help="Metres per pixel of images that state none.")
+        float | None,
+        typer.Option("--gsd", help="Metres per pixel of images that state none.", **MEASURE),
     ] = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
@@ -123,12 +125,10 @@ def init(
     Examples:
         ssl-tilegen train init painter --from tiny --images slides/ -o painter.toml
     """
-    from ssl_tilegen.training.init_config import init_config
+    from ssl_tilegen.workflows.train_paths import write_config
 
     if mpp and gsd:
         raise SettingError("give --mpp or --gsd, not both")
-    if out.exists() and not overwrite:
-        raise SettingError(f"--out {out}: is there already; give --overwrite to replace it")
     said = Resolution.stated(mpp or None, gsd or None)
-    written = init_config(stage, from_, images, out, said)
+    written = write_config(stage, from_, images, out, said, overwrite=overwrite)
     return {"files": written}, printable(f"{out}: written; next: ssl-tilegen train {stage} --config {out}")

@@ -16,7 +16,7 @@ from typing import Any
 from ssl_tilegen import __version__
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system.atomic import is_temporary, remove, write_json
-from ssl_tilegen.system.hashing import sha256_of_file, sha256_of_json
+from ssl_tilegen.system.hashing import sha256, sha256_of_file, sha256_of_json
 
 Mark = Callable[[Path], str | None]
 """The missing mark of an existing path, in words that follow "it has"; None for an output of this program."""
@@ -25,7 +25,10 @@ SOFTWARE = f"ssl-tilegen {__version__}"
 WORK_FILE = ".ssl-tilegen.json"
 _OURS = "ssl-tilegen"
 _ZARR_NAMES = re.compile(r"zarr\.json|c|\d+")
-_MOST_JSON_BYTES = 256 << 20
+_SIGNATURE = re.compile(
+    r"# written by ssl-tilegen \S+: sha256 (?P<own>[0-9a-f]{64})(, beside sha256 (?P<beside>[0-9a-f]{64}))?"
+)
+_MOST_JSON_BYTES, _MOST_TEXT_BYTES = 256 << 20, 16 << 20
 _BUNDLE_NAMES = re.compile(
     r"bundle\.json|model_index\.json|CARD\.md|training/[a-z]+\.json|scheduler/scheduler_config\.json|"
     r"(encoder|autoencoder|denoiser|conditioner|prior)/((config|prior)\.json|[^/]+\.safetensors(\.index\.json)?)"
@@ -222,6 +225,32 @@ def bundle(path: Path) -> str | None:
     return None
 
 
+def signed_text(path: Path) -> str | None:
+    """A text file that ends in the line of `text_signature`, not edited since."""
+    body, _, last = _text(path).rstrip("\n").rpartition("\n")
+    match = _SIGNATURE.fullmatch(last)
+    if not match:
+        return "no signature of this program in its last line"
+    return None if match["own"] == sha256(body) else "other content than was written"
+
+
+def beside_signed(text: Path) -> Mark:
+    """A file that was written together with a signed text, and not edited since."""
+
+    def mark(path: Path) -> str | None:
+        match = _SIGNATURE.fullmatch(_text(text).rstrip("\n").rpartition("\n")[2])
+        same = match is not None and match["beside"] == sha256_of_file(path) if path.is_file() else False
+        return None if same else f"another content than was written with {text.name}"
+
+    return mark
+
+
+def text_signature(body: str, beside: Path | None = None) -> str:
+    """The last line, a comment, of a text file of ours that a user may edit; ``beside``: a file that goes with it."""
+    more = f", beside sha256 {sha256_of_file(beside)}" if beside else ""
+    return f"# written by {SOFTWARE}: sha256 {sha256(body)}{more}"
+
+
 def one_of(*marks: Mark) -> Mark:
     """Any of several marks; the first one's words where none is there."""
 
@@ -330,6 +359,15 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _text(path: Path) -> str:
+    """A text file; empty where there is none, or one too large to be ours."""
+    try:
+        is_small = path.is_file() and path.stat().st_size <= _MOST_TEXT_BYTES
+        return path.read_text(encoding="utf-8") if is_small else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def _head(path: Path) -> bytes:

@@ -24,6 +24,9 @@ from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.io.image_files import PLAIN_SUFFIXES, images_among
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.system.atomic import publish_files, remove, temporary_beside
+from ssl_tilegen.system.csv_table import defused_row
+from ssl_tilegen.system.marks import text_signature
 
 _LOOKED_AT = 20
 _STEPS, _SAVE_EVERY = 2000, 200
@@ -76,20 +79,37 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
     name = bundle if bundle in BUILT_IN or is_hub_name(bundle) else _path_from(out.parent, loaded.folder)
     start = InitialValues(loaded, name, _sources(images, loaded, said), images, out)
     values: Values = {"run": {"steps": _STEPS, "save_every": _SAVE_EVERY, "sample_every": _SAVE_EVERY}}
-    written = [out]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if stage == "prior":
-        written.append(_write_table(start))
     for table, own in _VALUES[stage](start).items():
         values[table] = values.get(table, {}) | own
     lists = {"data.sources": [_source_values(start, source) for source in start.sources]} if stage != "prior" else {}
     text = "\n".join([f"# Stage {stage}, from the bundle {name}. Options that are commented out have their defaults.",
                       f"# ssl-tilegen train {stage} --config {out.name}", "",
                       *_lines(list(tables_of(STAGES[stage].settings)), values, lists)])  # fmt: skip
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(text + "\n")
-    part.replace(out)
-    return written
+    return _publish(text, _table_rows(start) if stage == "prior" else None, out)
+
+
+def table_of(out: Path) -> Path:
+    """The table beside the configuration of a prior."""
+    return out.with_suffix(".csv")
+
+
+def _publish(text: str, rows: list[dict[str, Any]] | None, out: Path) -> list[Path]:
+    """Write the configuration, signed, and the table: both or none."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    config, table = (temporary_beside(path) for path in (out, table_of(out)))
+    try:
+        if rows is not None:
+            with table.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ("path", "label", "mpp", "gsd"))
+                writer.writeheader()
+                writer.writerows(map(defused_row, rows))
+        signature = text_signature(text, table if rows is not None else None)
+        config.write_text(f"{text}\n{signature}\n", encoding="utf-8")
+        publish_files([*([(table, table_of(out))] if rows is not None else []), (config, out)])
+    finally:
+        remove(config)
+        remove(table)
+    return [out, *([table_of(out)] if rows is not None else [])]
 
 
 def _sources(images: Path, bundle: ModelBundle, said: Resolution | None) -> list[SourceTable]:
@@ -210,20 +230,16 @@ _VALUES: dict[str, Callable[[InitialValues], Values]] = {
 """Stage -> what the bundle says of its options."""
 
 
-def _write_table(start: InitialValues) -> Path:
+def _table_rows(start: InitialValues) -> list[dict[str, Any]]:
     """The table of a prior: every image, with the name of its folder as the label."""
-    path = start.out.with_suffix(".csv")
+    path = table_of(start.out)
     rows: list[dict[str, Any]] = []
     for source in start.sources:
         own: dict[str, Any] = {"mpp": "", "gsd": ""}
         if source.said:
             own["mpp" if source.unit == "um" else "gsd"] = source.said.value
         rows += [{"path": _path_from(path.parent, image), "label": image.parent.name} | own for image in source.paths]
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, ("path", "label", "mpp", "gsd"))
-        table.writeheader()
-        table.writerows(rows)
-    return path
+    return rows
 
 
 def _lines(tables: list[OptionTable], values: Values, lists: dict[str, list[dict[str, Any]]]) -> Iterator[str]:

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.locks import lock, lock_file
 from ssl_tilegen.system.marks import foreign_in
 from ssl_tilegen.system.marks import lock as lock_mark
-from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
+from ssl_tilegen.training.init_config import init_config, table_of
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
 SETTINGS_FILE = "settings.json"
@@ -23,6 +26,28 @@ _RUN_NAMES = (
 )
 _COMPONENT_OF = {"painter": "denoiser"}
 _COMPONENT_NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
+
+
+def write_config(
+    stage: str, bundle: str, images: Path, out: Path, said: Resolution | None = None, *, overwrite: bool = False
+) -> list[Path]:
+    """`train init`: a configuration of a stage (see `init_config`), past the gate and under the lock.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: Something is there that was edited or not made by this program, or ``overwrite`` is not given.
+    """
+    require_name(out, "--out")
+    outputs = [Output(out, marks.signed_text, "--out"), Output(lock_file(out), lock_mark, "--out", "work")]
+    if stage == "prior":
+        outputs.append(Output(table_of(out), marks.beside_signed(out), "--out", "side"))
+    inputs = [Input(images, "--images", whole=False), *model_inputs(bundle, "--from")]
+    check_paths(inputs, outputs, overwrite=overwrite)
+    with lock(out, option="--out"):
+        check_paths(inputs, [each for each in outputs if each.role != "work"], overwrite=overwrite)
+        return init_config(stage, bundle, images, out, said)
 
 
 def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_folder: Path, *, restart: bool) -> None:

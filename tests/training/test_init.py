@@ -14,9 +14,10 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.cli import main
 from ssl_tilegen.config.describe import brief, full, tables_of
 from ssl_tilegen.config.train import STAGES, load_stage_settings
-from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.errors import InputError, OutputError, SettingError
 from ssl_tilegen.training.init_config import init_config
 from ssl_tilegen.workflows.train import train
+from ssl_tilegen.workflows.train_paths import write_config
 from tests.training import runs
 from tests.training.test_painter import BACKBONE
 
@@ -99,6 +100,23 @@ def test_what_cannot_be_made_is_one_line(base, images, tmp_path):
     with pytest.raises(SettingError, match="has no denoiser"):
         init_config("painter", str(part), images, config)
     assert not config.exists()
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_what_was_edited_or_is_a_user_s_is_never_replaced(base, images, tmp_path, stage):
+    bundle, config = str(base / "run" / "bundle"), tmp_path / "my.toml"
+    written = write_config(stage, bundle, images, config)
+    with pytest.raises(OutputError, match="give --overwrite"):
+        write_config(stage, bundle, images, config)
+    assert write_config(stage, bundle, images, config, overwrite=True) == written
+    for path in written:
+        kept = path.read_bytes()
+        path.write_bytes(kept + b"# mine\n")
+        with pytest.raises(OutputError, match="left as it is"):
+            write_config(stage, bundle, images, config, overwrite=True)
+        assert path.read_bytes() == kept + b"# mine\n"
+        path.write_bytes(kept)
+    assert sorted(tmp_path.iterdir()) == sorted(written)
 
 
 @pytest.mark.parametrize("stage", STAGES)

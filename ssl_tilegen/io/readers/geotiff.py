@@ -126,7 +126,10 @@ class GeoTiff(ProbedRaster):
             masks = dataset.read_masks(self._bands, out_shape=shape) > 0
         except RasterioIOError as error:
             raise InputError(f"{self.path}: cannot be read to find its scaling ({error}); give --scale") from error
-        return tuple(percentiles(band[mask]) for band, mask in zip(bands, masks, strict=True))
+        seen = [band[mask] for band, mask in zip(bands, masks, strict=True)]
+        if any(values.size for values in seen) and not any(np.isfinite(values).any() for values in seen):
+            raise InputError(f"{self.path}: none of its values is a finite number; leave it out, or give --scale")
+        return tuple(map(percentiles, seen))
 
     def _read_level(self, level: int, window: Window) -> tuple[np.ndarray, np.ndarray]:
         area = GdalWindow(window.col, window.row, window.cols, window.rows)

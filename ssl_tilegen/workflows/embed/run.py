@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import worker_shard
-from ssl_tilegen.system.locks import Busy, Share, lock
+from ssl_tilegen.system.locks import Busy, Held, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
@@ -106,8 +107,9 @@ def embed_one(
         writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and held.alone, heal=held.alone)
         pending = [index for index in writer.pending() if index % split[1] == split[0]]
         rules = Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads)
-        for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
-            writer.write_shard(index, cells)
+        with _tidied(writer, held):
+            for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
+                writer.write_shard(index, cells)
         tiles = sum(writer.shards[index].size.area for index in pending)
         counts = writer.counts()
         _refuse_unreadable(job, writer, counts)
@@ -126,6 +128,19 @@ def embed_one(
         counts=counts,
         resolution=str(spec.resolution) if spec.resolution else None,
     )
+
+
+@contextmanager
+def _tidied(writer: GridWriter, held: Held) -> Iterator[None]:
+    """Where the body fails before anything is stored, and nobody else is at it, nothing is left behind."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception:
+        if held.alone and held.is_mine() and len(writer.pending()) == len(writer.shards):
+            writer.discard()
+        raise
 
 
 def _refuse_unreadable(job: EmbedJob, writer: GridWriter, counts: dict[str, int]) -> None:

@@ -222,17 +222,25 @@ def _step(corners: np.ndarray) -> float:
     return float(steps[counts.argmax()]) if len(steps) else 1.0
 
 
+def _resolution(path: Path, value: Any, unit: str) -> Resolution:
+    try:
+        return Resolution(float(np.ravel(value)[0]), unit)
+    except (TypeError, ValueError, IndexError):
+        raise InputError(f"{path}: {str(value)[:40]} {unit}/px is no resolution; give --mpp or --gsd") from None
+
+
 def _measure(
     path: Path, facts: Mapping[str, Any], patches: Patches, raster: Raster | None, mpp: float | None, gsd: float | None
 ) -> Resolution:
     """Resolution of the patches: stated by the user, else by the file, else the image's."""
     for value, unit in ((mpp, "um"), (gsd, "m"), (facts.get("mpp"), "um"), (facts.get("gsd_m"), "m")):
         if value is not None:
-            return Resolution(float(value), unit)
+            return _resolution(path, value, unit)
     if raster is not None and raster.resolution is not None:
         return Resolution(raster.resolution.value * patches.factor, raster.resolution.unit)
     power = facts.get("target_magnification")
-    hint = f" ({_NOMINAL / float(power):g} by custom, at {power}x)" if power else ""
+    is_power = isinstance(power, (int, float)) and power > 0
+    hint = f" ({_NOMINAL / float(power):g} by custom, at {power}x)" if is_power else ""
     raise InputError(
         f"{path}: does not say what its pixels measure; give --mpp{hint}, --gsd, or the slide with --image"
     )

@@ -87,6 +87,10 @@ SELF = {
     "models-config": (f"{PUBLISHED} --config c.yaml -o c.yaml", (Copy("published"), File("c.yaml", "model: {}\n"))),
     "models-checkpoint": ("models import published/checkpoints/last.ckpt -o published/checkpoints/last.ckpt", (Copy("published"),)),
     "models-foreign-bundle": (f"{PUBLISHED} -o m", (Copy("published"), Copy("bundle", "m"), File("m/encoder/my notes.txt"))),
+    "init-user": ("train init autoencoder --from {world}/bundle --images train --mpp 0.5 -o my.toml", (TRAIN, File("my.toml"))),
+    "init-config": ("train init autoencoder --from {world}/bundle --images train --mpp 0.5 -o train/autoencoder.toml", (TRAIN,)),
+    "init-table": ("train init prior --from {world}/bundle --images classes --mpp 0.5 -o my.toml", (CLASSES, File("my.csv"))),
+    "init-image": ("train init autoencoder --from {world}/bundle --images in.png --mpp 0.5 -o in.png", (PICTURE,)),
     "train-images": (f"{TRAINING} --out train", (TRAIN,)),
     "train-config": (f"{TRAINING} --out train/autoencoder.toml", (TRAIN,)),
     "train-parent": (f"{TRAINING} --out .", (TRAIN, Copy("train", "autoencoder"))),
@@ -101,6 +105,8 @@ def cases() -> Iterator[Case]:
 
 def _forces(command: str) -> tuple[str, ...]:
     """What makes a command replace things: not every one has all of these options."""
+    if command.startswith("train init"):
+        return ("--overwrite",)
     if command.startswith("train"):
         return ("", "--restart")
     if command.startswith("grid preview"):
