@@ -6,7 +6,7 @@ like its weight; of that, pieces of at most 512 px with content, at the resoluti
 (a JPEG file that is read as it is, is copied). PACK holds
 
 - ``images/NN``: the pieces of source NN, and ``painter.toml``: the settings with these sources, for ``--model``;
-- ``backbone.safetensors``: the discriminator's packaged weights in half precision, as far as its stages reach.
+- ``backbone.pth``: the discriminator's packaged weights in half precision, as far as its stages reach.
 
 The bundle travels with the checkout; `python -m benchmarks.gpu --out OUT --painter PACK/painter.toml` trains it on.
 
@@ -24,7 +24,8 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-from safetensors.torch import save_file
+import timm
+import torch
 
 from ssl_tilegen.config.train import SourceSettings, load_stage_settings
 from ssl_tilegen.errors import InputError
@@ -56,8 +57,8 @@ def packed(config: Path, out: Path, model: str, budget: int, overrides: Iterable
     facts: dict[str, Any] = settings.model_dump(mode="json", exclude_unset=True)
     facts |= {"bundle": model, "start_from": model}
     if settings.backbone.startswith("efficientnet-lite") and settings.backbone_weights == "pretrained":
-        save_backbone(int(settings.backbone[-1]), out / "backbone.safetensors")
-        facts["backbone_weights"] = "backbone.safetensors"
+        save_backbone(int(settings.backbone[-1]), out / "backbone.pth")
+        facts["backbone_weights"] = "backbone.pth"
     sources, rng = settings.data.sources, np.random.default_rng(settings.run.seed)
     left = budget - sum(path.stat().st_size for path in out.iterdir()) - (1 << 16)
     shares = [left * source.weight / sum(s.weight for s in sources) for source in sources]
@@ -126,10 +127,12 @@ def whole_jpeg(source: SourceSettings, image: TrainingImage) -> bool:
 
 
 def save_backbone(variant: int, file: Path) -> None:
-    """The packaged weights of EfficientNet-Lite without its head; kernels in half precision."""
-    weights = {name: value for name, value in load_packaged(variant).items()
-               if not name.startswith(("conv_head", "bn2")) and "num_batches" not in name}  # fmt: skip
-    save_file({name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in weights.items()}, file)
+    """The packaged weights of EfficientNet-Lite without its head, in timm's order; kernels in half precision."""
+    weights = load_packaged(variant)
+    names = [name for name in timm.create_model(f"tf_efficientnet_lite{variant}").state_dict() if name in weights]
+    kept = [name for name in names if not name.startswith(("conv_head", "bn2")) and "num_batches" not in name]
+    half = {name: weights[name].half() if weights[name].ndim > 1 else weights[name] for name in kept}
+    torch.save(half, file)
 
 
 def toml(facts: dict[str, Any], table: str = "") -> Iterator[str]:

@@ -70,7 +70,7 @@ def painter(config: Path, out: Path, device: torch.device, seconds: float) -> di
             process.wait(_GRACE_S)
     told = (out / "painter.log").read_text().strip().splitlines()
     facts = {"exit_code": process.returncode, "trained_s": round(time.monotonic() - started), "last": told[-1:]}
-    if not (run / "bundle" / "bundle.json").is_file():
+    if process.returncode not in (0, 128 + signal.SIGTERM) or not (run / "painter" / "checkpoint").exists():
         return facts | {"trained": False}
     return facts | {"files": _weights(run / "bundle", out / "painter")}
 
