@@ -70,7 +70,7 @@ def compare(slide: Path, settings: EmbedSettings, rounds: int, in_turn: bool) ->
     encoder = load_encoder(settings)
     nothing = NoEncoder(encoder)
     rules = Rules(0.05, 0.1, False, settings.reading_threads)
-    with open_view(EmbedJob(slide, slide), encoder, settings) as view:
+    with open_view(slide, encoder) as view:
         lattice = Lattice(view.size, encoder.tile_px, encoder.tile_px)
         tissue, cells = TissueMap.of(view, 2), lattice.shape.area
         every = range(len(shards(lattice.shape)))

@@ -32,8 +32,8 @@ from ssl_tilegen.prior.sampling import clean_of_grid, first_noise
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.workflows.augment.paint_stack import develop_stack, paint_stack
-from ssl_tilegen.workflows.generate.job import sampling
 from ssl_tilegen.workflows.generate.placement import Placement
+from ssl_tilegen.workflows.generate.sampling import sampling
 
 CLASSES = {"benign": "benign lung", "adenocarcinoma": "lung adenocarcinoma", "squamous": "lung squamous carcinoma"}
 WORDINGS = Path(__file__).parents[1] / "examples" / "text" / "wordings.json"

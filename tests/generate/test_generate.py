@@ -27,8 +27,8 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer, unfinished_image
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.workflows.embed.run import embed
-from ssl_tilegen.workflows.generate.job import LOOSE_ABOVE
 from ssl_tilegen.workflows.generate.run import GenerateReport, generate
+from ssl_tilegen.workflows.generate.sampling import LOOSE_ABOVE
 from tests.bundles import DIM, WINDOW_PX, encoder_bundle, painting_bundle
 
 torch.set_num_threads(1)

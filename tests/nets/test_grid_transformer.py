@@ -19,9 +19,9 @@ from ssl_tilegen.nets.grid_prior import GridPrior
 from ssl_tilegen.nets.grid_transformer import GridTransformer
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import PriorSampling
-from ssl_tilegen.workflows.generate.job import LOOSE_ABOVE, sampling
 from ssl_tilegen.workflows.generate.placement import Placement
 from ssl_tilegen.workflows.generate.run import generate
+from ssl_tilegen.workflows.generate.sampling import LOOSE_ABOVE, sampling
 from tests.bundles import drawing_bundle
 from tests.generate.test_generate_ranks import act, finish, free_port
 

@@ -1,27 +1,31 @@
-"""A large image repainted from its grid, the label kept: `embed`, a changed grid, `generate`, and `embed` again."""
+"""A large image repainted from its grid, the label kept: embedded, its grid changed, painted, and embedded again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.grids import EmbeddingGrid, GridData, is_complete, write_grid
-from ssl_tilegen.system.launch import Distributed, worker_shard
+from ssl_tilegen.io.view import RasterView
+from ssl_tilegen.system.budget import check_memory
+from ssl_tilegen.system.launch import worker_shard
+from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.augment.patches import Painter, mixed
 from ssl_tilegen.workflows.augment.plan import Sample, Sheet
 from ssl_tilegen.workflows.augment.store import Record
-from ssl_tilegen.workflows.embed.inputs import EmbedJob
-from ssl_tilegen.workflows.embed.run import embed_one
+from ssl_tilegen.workflows.embed.raster import embed_raster
 from ssl_tilegen.workflows.embed.view import open_view
-from ssl_tilegen.workflows.generate.job import Repaint
-from ssl_tilegen.workflows.generate.run import paint_grid
+from ssl_tilegen.workflows.generate.job import PaintJob, Repaint, paint_job_of, usable_cells
+from ssl_tilegen.workflows.generate.painting import paint_job
+from ssl_tilegen.workflows.generate.placement import place
+from ssl_tilegen.workflows.generate.sampling import placed
 
 
 def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:
@@ -39,8 +43,10 @@ def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress
     def painted(stage: str, done: float, total: float) -> None:
         progress(stage, done if stage == "paint" else total, total)
 
-    settings = _settings(painter, sample, condition, out)
-    paint_grid(settings, painter.bundle, Distributed(), painted, repaint=_repaint(painter, sample))
+    with _source(painter, sample) as repaint:
+        job = _job(painter, sample, EmbeddingGrid.open(condition), out)
+        # an image whose record is missing was not finished, so that it is replaced
+        paint_job(repaint.of(job) if repaint else job, painted, overwrite=True)
     again = _grid(painter, out, grids / f"made-{sample.original}-{sample.k}.zarr")
     return _record(sample, source.read(), again.read())
 
@@ -49,28 +55,23 @@ def _grid(painter: Painter, image: Path, path: Path) -> EmbeddingGrid:
     """The grid of an image, embedded unless it is there."""
     if not is_complete(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        embed_one(EmbedJob(image, path), _embedding(painter), painter.encoder)
+        with _view(painter, image) as view, lock(path) as held:
+            embed_raster(view, painter.encoder, path, held, overwrite=True)
     return EmbeddingGrid.open(path)
 
 
-def _embedding(painter: Painter) -> EmbedSettings:
-    own = painter.settings
-    return EmbedSettings(model=own.model, device=own.device, mpp=own.mpp, gsd=own.gsd, overwrite=True)
+def _view(painter: Painter, image: Path) -> AbstractContextManager[RasterView]:
+    asked = Resolution.stated(painter.settings.mpp, painter.settings.gsd)
+    return open_view(image, painter.encoder, asked=asked)
 
 
-def _settings(painter: Painter, sample: Sample, grid: Path, out: Path) -> GenerateSettings:
-    own = painter.settings
-    return GenerateSettings(
-        grid=grid,
-        out=out,
-        model=own.model,
-        device=own.device,
-        seed=sample.seed,
-        layout=own.layout,
-        steps=own.steps,
-        guidance=own.guidance,
-        overwrite=True,  # an image whose record is missing was not finished
-    )
+def _job(painter: Painter, sample: Sample, grid: EmbeddingGrid, out: Path) -> PaintJob:
+    bundle, cells = painter.bundle, usable_cells(grid, painter.bundle)
+    placement = place(grid.spec, cells, size=None, region=None, fit="auto", least_px=bundle.info.window_px)
+    how = placed(replace(painter.how, seed=sample.seed), bundle, placement)
+    job = paint_job_of(grid, cells, bundle, placement, how, out)
+    check_memory(job.memory_bytes(job.plan()), f"{out}: painting {job.image.size} px")
+    return job
 
 
 def _condition(painter: Painter, sample: Sample, source: EmbeddingGrid, grids: Path) -> Path:
@@ -94,19 +95,14 @@ def _spread(cells: GridData) -> np.ndarray:
     return np.where(cells.usable[..., None], embedding, embedding[cells.usable].mean(0))
 
 
-def _repaint(painter: Painter, sample: Sample) -> Repaint | None:
+@contextmanager
+def _source(painter: Painter, sample: Sample) -> Iterator[Repaint | None]:
     """The source's own latents, window by window, where the settings want them kept in part."""
-    strength, path = painter.settings.strength, painter.originals[sample.original].path
-    if strength is None:
-        return None
-
-    def latents(bundle: ModelBundle, window: Window) -> Tensor:
-        around = window.grown(getattr(bundle.autoencoder, "encoder_halo", 8))
-        with open_view(EmbedJob(path, path), painter.encoder, _embedding(painter)) as view:
-            pixels = view.read_mirrored(around.scaled(bundle.factor)).rgb
-        return bundle.encode(pixels)[:, *window.within(around).slices]
-
-    return Repaint(strength, latents)
+    if painter.settings.strength is None:
+        yield None
+        return
+    with _view(painter, painter.originals[sample.original].path) as view:
+        yield Repaint(painter.settings.strength, lambda bundle, window: bundle.encode_window(view, window))
 
 
 def _record(sample: Sample, source: GridData, made: GridData) -> Record:

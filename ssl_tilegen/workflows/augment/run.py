@@ -14,7 +14,6 @@ from typing import Any
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
@@ -38,6 +37,7 @@ from ssl_tilegen.workflows.augment.report import (
     write_manifest,
 )
 from ssl_tilegen.workflows.augment.store import PART_NAMES, Store, run_folder
+from ssl_tilegen.workflows.generate.sampling import bundle_sampling
 from ssl_tilegen.workflows.model_paths import model_inputs
 
 FACTS = "augment.json"
@@ -105,16 +105,8 @@ def default_output(source: Path) -> Path:
 
 def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painter:
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
-    own = bundle.info.sampling
-    how = SynthesisSettings(
-        steps=settings.steps or own.steps,
-        times=own.times,
-        update=own.update,
-        guidance=own.guidance if settings.guidance is None else settings.guidance,
-        guidance_interval=own.guidance_interval,
-        layout=settings.layout == "exact",
-        bleed_lat=BLEED_LAT,
-    )
+    asked = bundle_sampling(bundle, steps=settings.steps, guidance=settings.guidance)
+    how = replace(asked, layout=settings.layout == "exact", bleed_lat=BLEED_LAT)
     return Painter(bundle, encoder_of(bundle), settings, how, originals)
 
 

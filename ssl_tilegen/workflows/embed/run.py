@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,22 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import InputError, Interrupted, OutputError, TilegenError
-from ssl_tilegen.grids import EmbeddingGrid, GridWriter, Validity, is_complete, is_grid
-from ssl_tilegen.io.tissue_map import TissueMap
+from ssl_tilegen.grids import EmbeddingGrid, is_complete, is_grid
+from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import worker_shard
-from ssl_tilegen.system.locks import Busy, Held, Share, lock
+from ssl_tilegen.system.locks import Busy, Share, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
 from ssl_tilegen.workflows.embed.paths import check_job, check_run, outputs_of
+from ssl_tilegen.workflows.embed.raster import embed_raster
 from ssl_tilegen.workflows.embed.regions import regions_for
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport, summary_path, write_summary
-from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards
-from ssl_tilegen.workflows.embed.view import open_view, spec_of
+from ssl_tilegen.workflows.embed.tiles import Rules
+from ssl_tilegen.workflows.embed.view import open_view
 
 
 def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progress = silent) -> list[EmbedReport]:
@@ -97,58 +98,37 @@ def embed_one(
 ) -> EmbedReport:
     """Embed one image, or the shard ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
-    with open_view(job, encoder, settings) as view, lock(job.grid, split) as held:
+    with _view(job, encoder, settings) as view, lock(job.grid, split) as held:
         if report := settled(job, settings):
             return report
-        tissue = TissueMap.of(view, settings.reading_threads, regions_for(settings.regions, job))
-        spec = spec_of(view, encoder, settings, tissue.background)
         if held.alone:
             sweep(job.grid.parent, *(output.path.name for output in outputs_of(job, settings)))
-        writer = EmbeddingGrid.create(job.grid, spec, restart=settings.restart and held.alone, heal=held.alone)
-        pending = [index for index in writer.pending() if index % split[1] == split[0]]
-        rules = Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads)
-        with _tidied(writer, held):
-            for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
-                writer.write_shard(index, cells)
-        tiles = sum(writer.shards[index].size.area for index in pending)
-        counts = writer.counts()
-        _refuse_unreadable(job, writer, counts)
-        held.check()
-        grid = writer.finish(overwrite=settings.overwrite or settings.skip_existing)
-        if grid:
-            write_companions(job, settings, view, tissue, grid)
+        made = embed_raster(
+            view, encoder, job.grid, held, progress,
+            rules=Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads),
+            regions=regions_for(settings.regions, job), stride_px=settings.stride, bands=settings.bands, share=split,
+            restart=settings.restart, overwrite=settings.overwrite or settings.skip_existing,
+        )  # fmt: skip
+        if made.grid:
+            write_companions(job, settings, view, made.tissue, made.grid)
     seconds = time.perf_counter() - started
     return EmbedReport(
         job.image,
         job.grid,
-        "done" if grid else "partial",
+        "done" if made.grid else "partial",
         seconds=round(seconds, 3),
-        cells=spec.shape.area,
-        tiles_per_s=round(tiles / max(seconds, 1e-9), 1),
-        counts=counts,
-        resolution=str(spec.resolution) if spec.resolution else None,
+        cells=made.spec.shape.area,
+        tiles_per_s=round(made.tiles / max(seconds, 1e-9), 1),
+        counts=made.counts,
+        resolution=str(made.spec.resolution) if made.spec.resolution else None,
     )
 
 
-@contextmanager
-def _tidied(writer: GridWriter, held: Held) -> Iterator[None]:
-    """Where the body fails before anything is stored, and nobody else is at it, nothing is left behind."""
-    try:
-        yield
-    except Interrupted:
-        raise
-    except Exception:
-        if held.alone and held.is_mine() and len(writer.pending()) == len(writer.shards):
-            writer.discard()
-        raise
-
-
-def _refuse_unreadable(job: EmbedJob, writer: GridWriter, counts: dict[str, int]) -> None:
-    """InputError for a finished grid of nothing but cells that could not be read; it is not kept."""
-    lost, *seen = (counts[code.name.lower()] for code in (Validity.READ_ERROR, Validity.OK, Validity.BACKGROUND))
-    if lost and not any(seen) and not writer.pending():
-        writer.discard()
-        raise InputError(f"{job.image}: none of its {lost} cells can be read; the file is damaged, copy it again")
+def _view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> AbstractContextManager[RasterView]:
+    return open_view(
+        job.image, encoder, asked=settings.resolution, mpp=job.mpp, gsd=job.gsd, bands=settings.bands,
+        scale=settings.scale,
+    )  # fmt: skip
 
 
 def _deal(jobs: list[EmbedJob], shard: Share) -> tuple[list[EmbedJob], Share]:

@@ -26,10 +26,10 @@ BLOCK_PX = 1024  # tiles are read in blocks of about this side: one decode for m
 class Rules(NamedTuple):
     """When a cell counts: least tissue, most pixels without data; whether background is left out; reading threads."""
 
-    tissue_min: float
-    nodata_max: float
-    tissue_only: bool
-    threads: int
+    tissue_min: float = 0.05
+    nodata_max: float = 0.1
+    tissue_only: bool = False
+    threads: int = 1
 
 
 class TilePixels(NamedTuple):

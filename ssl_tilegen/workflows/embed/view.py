@@ -5,28 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Lattice, Resolution
 from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
 from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.uri import Source
 from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.system.resources import versions
-from ssl_tilegen.workflows.embed.inputs import EmbedJob
 
 
 @contextmanager
-def open_view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> Iterator[RasterView]:
+def open_view(
+    image: str | Source,
+    encoder: Encoder,
+    *,
+    asked: Resolution | None = None,
+    mpp: float | None = None,
+    gsd: float | None = None,
+    bands: tuple[int, ...] | None = None,
+    scale: tuple[float, float] | None = None,
+) -> Iterator[RasterView]:
     """The image as the encoder is to see it; closed at the end.
 
-    An image that states its resolution (or a list does) is read at --mpp or --gsd, else microscopy at the encoder's
-    um/px and anything else at its own sampling. For one that states none, --mpp or --gsd say what its pixels measure;
-    without them it is a ResolutionError.
+    An image that states its resolution (or ``mpp`` or ``gsd`` do, for what they say of a pixel wins) is read at the one
+    ``asked`` for, else microscopy at the encoder's um/px and anything else at its own sampling. For one that states
+    none, ``asked`` says what its pixels measure; without that it is a ResolutionError. ``bands`` and ``scale``: see
+    `open_raster`.
     """
-    wanted = settings.resolution
-    bands, scale = settings.bands, settings.scale
-    with open_raster(job.image, mpp=job.mpp, gsd=job.gsd, bands=bands, scale=scale, if_unknown=wanted) as raster:
-        yield view_at(raster, (not raster.assumed and wanted) or _preferred(raster.resolution, encoder))
+    with open_raster(image, mpp=mpp, gsd=gsd, bands=bands, scale=scale, if_unknown=asked) as raster:
+        yield view_at(raster, (not raster.assumed and asked) or _preferred(raster.resolution, encoder))
 
 
 def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:
@@ -35,11 +42,19 @@ def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:
     return encoder.resolution if encoder.resolution and own.unit == encoder.resolution.unit else own
 
 
-def spec_of(view: RasterView, encoder: Encoder, settings: EmbedSettings, background: tuple[int, int, int]) -> GridSpec:
-    """Everything the grid records about its source and its encoder."""
+def spec_of(
+    view: RasterView,
+    encoder: Encoder,
+    background: tuple[int, int, int],
+    *,
+    stride_px: int | None = None,
+    bands: tuple[int, ...] | None = None,
+) -> GridSpec:
+    """Everything the grid records about its source and its encoder; cells lie a tile apart unless ``stride_px`` says
+    otherwise."""
     return GridSpec(
-        source=source_facts(view.raster, settings.bands),
-        lattice=Lattice.covering(view.size, encoder.tile_px, settings.stride or encoder.tile_px),
+        source=source_facts(view.raster, bands),
+        lattice=Lattice.covering(view.size, encoder.tile_px, stride_px or encoder.tile_px),
         dim=encoder.dim,
         encoder=EncoderFacts(
             encoder.id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -13,24 +13,20 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
-from ssl_tilegen.diffusion.recipe import Recipe
-from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings, plan
 from ssl_tilegen.encoders.bundle_encoder import encoder_of, is_made_by_encoder_of
-from ssl_tilegen.errors import FormatError, InputError, SettingError
+from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import PRIOR_SAMPLED, EmbeddingGrid, GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import ImageSpec
 from ssl_tilegen.system.budget import check_memory, check_pixels
+from ssl_tilegen.system.locks import Held
 from ssl_tilegen.workflows.generate.inpainting import Inpainting, check_lossless, open_inpainting
 from ssl_tilegen.workflows.generate.placement import Placement, place
 from ssl_tilegen.workflows.generate.provenance import provenance
+from ssl_tilegen.workflows.generate.sampling import sampling
 
-LOOSE_ABOVE = 0.85
-"""A loose layout is given while the noise is at least this part of what the network sees."""
-_EDGE_LAT = 8
 _CELL_BYTES, _VALUE_BYTES = 40, 14  # of a grid laid over a canvas: codes and distances, embeddings and their copies
-_TRUE_TO_SCALE = 1.25
-_CALL_LAT = {"cpu": 300_000, "cuda": 1_500_000}
 _CALL_BYTES_PER_LATENT = 6_000  # FieldUNet in float32 on a CPU: 3,700 for widths 64, 192, 320
 
 
@@ -64,46 +60,78 @@ class PaintJob:
     inpainting: Inpainting | None = None
     repaint: Repaint | None = None
 
+    def plan(self, processes: int = 1) -> Plan:
+        """What painting it takes."""
+        return plan(
+            self.bundle, self.field, self.region_lat, self.how, self.background, processes, self.inpainting is not None
+        )
+
     def memory_bytes(self, planned: Plan) -> int:
         """The canvases in memory and one network call, roughly."""
         call = min(self.how.call_lat, planned.canvas.size.area) * _CALL_BYTES_PER_LATENT
         return call + (0 if planned.mapped else planned.canvas_bytes)
 
 
-def prepare(settings: GenerateSettings, bundle: ModelBundle, planned: EmbeddingGrid | None = None) -> PaintJob:
-    """Open and check all that the settings name, to be painted by ``bundle``. Writes nothing.
+class GridSource(NamedTuple):
+    """The grid to paint from, opened or planned; of a sampled one, the output and the size that it was sampled for,
+    and the lock of that output."""
 
-    A dry run reads no embeddings, so that large ones are planned in little memory; ``planned`` is its grid where there
-    is none yet.
+    grid: EmbeddingGrid
+    out: Path | None = None
+    size: Size | None = None
+    held: Held | None = None
+
+
+def prepare(settings: GenerateSettings, bundle: ModelBundle, source: GridSource | None = None) -> PaintJob:
+    """Open and check all that the settings name, to be painted by ``bundle``, of ``source`` or of ``settings.grid``.
+
+    Writes nothing. A dry run reads no embeddings, so that large ones are planned in little memory.
     """
-    assert settings.grid is not None  # a prior's grid is sampled before
-    grid = planned or EmbeddingGrid.open(settings.grid)
-    size, view = settings.size or grid.spec.lattice.size, grid.spec.lattice.size
-    check_pixels(size.rows, size.cols, "--size" if settings.size else str(grid.path))
-    check_pixels(view.rows, view.cols, str(grid.path))
-    _check_encoder(grid, bundle)
-    cells = _usable_cells(grid, codes_only=settings.dry_run)
+    if source is None:
+        assert settings.grid is not None
+        source = GridSource(EmbeddingGrid.open(settings.grid))
+    grid, asked = source.grid, source.size or settings.size
+    if asked:
+        check_pixels(asked.rows, asked.cols, "--size")
+    cells = usable_cells(grid, bundle, codes_only=settings.dry_run)
     placement = place(
-        grid.spec, cells, size=settings.size or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
+        grid.spec, cells, size=asked or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
         least_px=bundle.info.window_px,
     )  # fmt: skip
     how = sampling(settings, bundle, placement, is_sampled=grid.spec.source.kind == PRIOR_SAMPLED)
     inpainting = open_inpainting(settings.keep, placement.window, grid.spec) if settings.keep else None
-    facts = {} if settings.dry_run else provenance(bundle, grid, cells, placement, how, inpainting)
-    field = condition_field(grid.spec, cells, bundle, placement, codes_only=settings.dry_run)
-    field = replace(field, raw=how.recipe is not None and how.recipe.interpolation == "raw")
-    out = settings.out or default_output(grid)
+    out = settings.out or source.out or default_output(grid)
     if inpainting:
         check_lossless(out)
+    return paint_job_of(
+        grid, cells, bundle, placement, how, out, inpainting, sharded=not settings.unsharded, planned=settings.dry_run
+    )
+
+
+def paint_job_of(
+    grid: EmbeddingGrid,
+    cells: GridData,
+    bundle: ModelBundle,
+    placement: Placement,
+    how: SynthesisSettings,
+    out: Path,
+    inpainting: Inpainting | None = None,
+    *,
+    sharded: bool = True,
+    planned: bool = False,
+) -> PaintJob:
+    """The job of painting a grid's ``cells`` by ``bundle`` at a place into ``out``; ``planned``: only to be costed."""
+    facts = {} if planned else provenance(bundle, grid, cells, placement, how, inpainting)
+    field = condition_field(grid.spec, cells, bundle, placement, codes_only=planned)
     return PaintJob(
         out=out,
         bundle=bundle,
         placement=placement,
         region_lat=placement.window_lat(bundle.factor),
-        field=field,
+        field=replace(field, raw=how.recipe is not None and how.recipe.interpolation == "raw"),
         background=background_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
-        image=_image(grid.spec, placement, facts, inpainting, sharded=not settings.unsharded),
+        image=_image(grid.spec, placement, facts, inpainting, sharded=sharded),
         remarks=tuple(_remarks(grid.spec, bundle)),
         inpainting=inpainting,
     )
@@ -128,8 +156,12 @@ def _check_encoder(grid: EmbeddingGrid, bundle: ModelBundle) -> None:
         )
 
 
-def _usable_cells(grid: EmbeddingGrid, *, codes_only: bool) -> GridData:
-    """The cells; ``codes_only``: with one zero for each embedding, which takes no memory."""
+def usable_cells(grid: EmbeddingGrid, bundle: ModelBundle, *, codes_only: bool = False) -> GridData:
+    """The cells of a grid that ``bundle`` understands; ``codes_only``: with one zero for each embedding, which takes no
+    memory. One-line errors where there is nothing to paint."""
+    view = grid.spec.lattice.size
+    check_pixels(view.rows, view.cols, str(grid.path))
+    _check_encoder(grid, bundle)
     values = 0 if codes_only else grid.dim
     check_memory(grid.shape.area * (_CELL_BYTES + _VALUE_BYTES * values), f"{grid.path}: {grid.shape} cells")
     cells = grid.read_codes() if codes_only else grid.read()
@@ -144,63 +176,6 @@ def _size_asked(spec: GridSpec) -> Size | None:
     """Of a sampled grid: the size that it was sampled for, where whole cells are more."""
     source = spec.source
     return source.size_px if source.kind == PRIOR_SAMPLED and source.size_px != spec.lattice.size else None
-
-
-def sampling(
-    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, is_sampled: bool
-) -> SynthesisSettings:
-    """The settings given, and the bundle's for the others; ``is_sampled``: a prior sampled the grid."""
-    own, window, recipe = bundle.info.sampling, bundle.window_lat, _recipe(settings, bundle)
-    chosen: dict[str, Any] = {
-        name: getattr(own, name) if getattr(settings, name) is None else getattr(settings, name)
-        for name in ("steps", "update", "guidance", "guidance_interval")
-    }
-    if recipe:
-        chosen = {"steps": recipe.steps, "update": recipe.update, "guidance": recipe.guidance}
-        chosen |= {"guidance_interval": (0.0, 1.0), "feather": False}
-    layout = settings.layout if settings.layout != "auto" else _layout(placement, is_sampled)
-    call = settings.batch * window**2 if settings.batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
-    return SynthesisSettings(
-        **chosen,
-        times=() if recipe else own.times,
-        merge="average" if recipe else settings.merge,
-        overlap=settings.overlap,
-        layout=layout != "free",
-        layout_above=LOOSE_ABOVE if layout == "loose" else 0.0,
-        seed=settings.seed,
-        bleed_lat=0 if recipe else _bleed_lat(bundle, neighbours=settings.region is not None),
-        edge_lat=0 if recipe else _EDGE_LAT,
-        extent=placement.canvas_lat(bundle.factor),
-        batch=settings.batch or 16,
-        call_lat=max(1, call),
-        canvas_mib=settings.canvas_mib,
-        recipe=recipe,
-    )
-
-
-def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
-    """The bundle's recipe of the name asked for. SettingError where it has none of that name."""
-    if settings.recipe is None:
-        return None
-    if settings.recipe not in bundle.info.recipes:
-        known = ", ".join(bundle.info.recipes) or "none"
-        raise SettingError(f"--recipe {settings.recipe}: {bundle.info.name} brings no such recipe; it has: {known}")
-    return bundle.info.recipes[settings.recipe]
-
-
-def _layout(placement: Placement, is_sampled: bool) -> str:
-    """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
-    its own size, loose where a prior sampled it, which knows what lies somewhere better than where exactly."""
-    if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
-        return "free"
-    return "loose" if is_sampled else "exact"
-
-
-def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
-    """Margin painted around an image and discarded: where another run makes the neighbour, as far as the model
-    sees, so that both know the same there; else enough for the edges to look like the inside."""
-    least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
-    return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least
 
 
 def condition_field(

@@ -20,12 +20,21 @@ from ssl_tilegen.workflows.model_paths import model_inputs
 LEGEND = ("colour", "label", "text")
 
 
-def check_run(settings: GenerateSettings, out: Path) -> None:
-    """OutputError or InputError where something would be lost, or nothing can be written. Writes nothing."""
+def check_run(
+    settings: GenerateSettings, out: Path, grid: Path | None = None, *, overwrite: bool | None = None
+) -> None:
+    """OutputError or InputError where something would be lost, or nothing can be written. Writes nothing.
+
+    ``grid``: the one that is painted from; where it was sampled for the settings, only the image is still to come.
+    """
     require_name(out)
     require_name(settings.save_grid or out, "--save-grid")
     check_suffix(out)
-    check_paths(_inputs(settings), _outputs(settings, out), overwrite=settings.overwrite)
+    overwrite = settings.overwrite if overwrite is None else overwrite
+    if grid and settings.grid is None:
+        check_paths([Input(grid, "the grid"), *model_inputs(settings.model)], outputs_of(out), overwrite=overwrite)
+    else:
+        check_paths(_inputs(settings), _outputs(settings, out), overwrite=overwrite)
 
 
 def sweep_run(settings: GenerateSettings, out: Path) -> None:

@@ -37,28 +37,17 @@ from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.launch import Distributed, distributed_environment
-from ssl_tilegen.system.locks import Held, lock
+from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import versions
 from ssl_tilegen.system.signals import check_stop
+from ssl_tilegen.workflows.generate.job import GridSource
 from ssl_tilegen.workflows.generate.paths import check_run, hidden_grid, scene_beside, sweep_run
 
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
 _PATIENCE_S = 3600
 _COPIES = 4  # of the conditions of all cells, while a grid is drawn
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A sampled grid to paint: ``settings`` that name it, and the lock of the output.
-
-    ``planned``: the grid of a dry run, which is in no file.
-    """
-
-    settings: GenerateSettings
-    held: Held | None = None
-    planned: EmbeddingGrid | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ class Request:
 @contextmanager
 def sampled_grid(
     settings: GenerateSettings, bundle: ModelBundle, who: Distributed, progress: Progress
-) -> Iterator[Sampled]:
+) -> Iterator[GridSource]:
     """Sample the grid that the settings describe, to be painted inside of the context.
 
     The grid is kept at ``--save-grid``, else beside the output until the image is whole, so that a stopped run goes
@@ -99,13 +88,10 @@ def sampled_grid(
         check_pixels(settings.size.rows, settings.size.cols, "--size")
     request = asked(settings, bundle)
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
-    check_run(settings.model_copy(update={"overwrite": settings.overwrite or settings.dry_run}), out)
+    check_run(settings, out, overwrite=settings.overwrite or settings.dry_run)
     path = settings.save_grid or hidden_grid(out)
-    same = {"grid": path, "out": out, "size": request.size}
-    plain = {"text": None, "label": None, "vector": None, "scene": None, "save_grid": None}
-    wanted = settings.model_copy(update=same | plain)
     if settings.dry_run:
-        yield Sampled(wanted, planned=PlannedGrid(path, _spec(request, bundle)))
+        yield GridSource(PlannedGrid(path, _spec(request, bundle)), out, request.size)
         return
     with ExitStack() as stack:
         held = stack.enter_context(lock(out)) if who.rank == 0 else None
@@ -116,7 +102,7 @@ def sampled_grid(
         is_needed = path == settings.save_grid or who.rank > 0
         try:
             _make_grid(request, bundle, path, settings, progress)
-            yield Sampled(wanted, held)
+            yield GridSource(EmbeddingGrid.open(path), out, request.size, held)
         except Interrupted:
             is_needed = True
             raise

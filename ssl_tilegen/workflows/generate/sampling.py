@@ -1,0 +1,109 @@
+"""How an image is sampled: what the user asks for, the bundle's own for the rest, and the place on the canvas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ssl_tilegen.bundle import ModelBundle
+from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.diffusion.recipe import Recipe
+from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.errors import SettingError
+from ssl_tilegen.workflows.generate.placement import Placement
+
+LOOSE_ABOVE = 0.85
+"""A loose layout is given while the noise is at least this part of what the network sees."""
+_EDGE_LAT = 8
+_TRUE_TO_SCALE = 1.25
+_CALL_LAT = {"cpu": 300_000, "cuda": 1_500_000}
+
+
+def sampling(
+    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, is_sampled: bool
+) -> SynthesisSettings:
+    """The settings given, and the bundle's for the others; ``is_sampled``: a prior sampled the grid."""
+    recipe = _recipe(settings, bundle)
+    layout = settings.layout if settings.layout != "auto" else _layout(placement, is_sampled)
+    chosen = ("steps", "update", "guidance", "guidance_interval")
+    how = replace(
+        bundle_sampling(bundle, **{name: getattr(settings, name) for name in chosen}),
+        merge=settings.merge,
+        overlap=settings.overlap,
+        layout=layout != "free",
+        layout_above=LOOSE_ABOVE if layout == "loose" else 0.0,
+        seed=settings.seed,
+        canvas_mib=settings.canvas_mib,
+    )
+    how = placed(how, bundle, placement, batch=settings.batch, neighbours=settings.region is not None)
+    return by_recipe(how, recipe) if recipe else how
+
+
+def bundle_sampling(bundle: ModelBundle, **asked: Any) -> SynthesisSettings:
+    """The bundle's way of sampling, but for what is ``asked`` and not None, such as ``steps`` and ``guidance``."""
+    own = bundle.info.sampling
+    names = ("steps", "times", "update", "guidance", "guidance_interval")
+    given = {name: value for name, value in asked.items() if value is not None}
+    return SynthesisSettings(**{name: getattr(own, name) for name in names} | given)
+
+
+def placed(
+    how: SynthesisSettings,
+    bundle: ModelBundle,
+    placement: Placement,
+    *,
+    batch: int | None = None,
+    neighbours: bool = False,
+) -> SynthesisSettings:
+    """``how`` for an image at its place on the canvas; ``neighbours``: other runs make what is beside it."""
+    call = batch * bundle.window_lat**2 if batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
+    return replace(
+        how,
+        bleed_lat=_bleed_lat(bundle, neighbours=neighbours),
+        edge_lat=_EDGE_LAT,
+        extent=placement.canvas_lat(bundle.factor),
+        batch=batch or 16,
+        call_lat=max(1, call),
+    )
+
+
+def by_recipe(how: SynthesisSettings, recipe: Recipe) -> SynthesisSettings:
+    """``how`` as the authors of the model sample."""
+    return replace(
+        how,
+        steps=recipe.steps,
+        times=(),
+        update=recipe.update,
+        guidance=recipe.guidance,
+        guidance_interval=(0.0, 1.0),
+        merge="average",
+        feather=False,
+        bleed_lat=0,
+        edge_lat=0,
+        recipe=recipe,
+    )
+
+
+def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
+    """The bundle's recipe of the name asked for. SettingError where it has none of that name."""
+    if settings.recipe is None:
+        return None
+    if settings.recipe not in bundle.info.recipes:
+        known = ", ".join(bundle.info.recipes) or "none"
+        raise SettingError(f"--recipe {settings.recipe}: {bundle.info.name} brings no such recipe; it has: {known}")
+    return bundle.info.recipes[settings.recipe]
+
+
+def _layout(placement: Placement, is_sampled: bool) -> str:
+    """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
+    its own size, loose where a prior sampled it, which knows what lies somewhere better than where exactly."""
+    if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
+        return "free"
+    return "loose" if is_sampled else "exact"
+
+
+def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
+    """What is painted around an image and thrown away: where another run makes the neighbour, as far as the model
+    sees, so that both know the same there; else enough for the edges to look like the inside."""
+    least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
+    return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least
