@@ -1,6 +1,5 @@
 """The command line: parse, one call, print."""
 
-from ssl_tilegen.cli import train as train  # registers its commands
 from ssl_tilegen.cli.app import main
 
 __all__ = ["main"]

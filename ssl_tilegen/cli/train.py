@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ssl_tilegen.cli.app import MEASURE, PLAIN, Body, Overwrite, app, command
+from ssl_tilegen.cli.command import MEASURE, PLAIN, Body, Overwrite, command
 from ssl_tilegen.cli.console import Console
 from ssl_tilegen.config.describe import brief, full
 from ssl_tilegen.config.train import STAGES
@@ -18,7 +18,6 @@ from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.signals import check_stop, stop_requested
 
 training = typer.Typer(help="Train one part of a bundle on your images; a stopped run continues.", **PLAIN)
-app.add_typer(training, name="train")
 
 Training = Annotated[Path, typer.Option("--config", metavar="FILE", help="TOML file of the stage. [required]")]
 Overrides = Annotated[
