@@ -57,8 +57,8 @@ def tissue(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
 
 
 def configured(stage: str, bundle: Path, images: Path, out: Path) -> Path:
-    """What `train init` writes, but for one turn of each image instead of eight."""
-    init_config(stage, str(bundle), images, out, Resolution(0.5, "um"))
+    """What `train init` writes for images at the bundle's resolution, but for one turn of each instead of eight."""
+    init_config(stage, str(bundle), images, out)
     text = out.read_text()
     assert text.count("# turns = 8") == 1
     out.write_text(text.replace("# turns = 8", "turns = 1"))
@@ -140,7 +140,8 @@ def test_an_import_makes_training_images(encoder, tissue, tmp_path):
 def painted(bundle: ModelBundle, image: Path, out: Path, steps: int) -> None:
     """One window from the image's own grid, by the bundle."""
     grid, model, side = out.with_suffix(".zarr"), str(bundle.folder), bundle.info.window_px
-    embed([image], EmbedSettings(out=grid, model=model, mpp=0.5))
+    at = bundle.info.resolution("um")
+    embed([image], EmbedSettings(out=grid, model=model, mpp=at and at.value))
     size = Size(side, side)
     report = generate(GenerateSettings(grid=grid, out=out, model=model, steps=steps, size=size, fit="crop", batch=1))
     assert report.size == (side, side) and np.asarray(Image.open(out)).std() > 1
