@@ -22,7 +22,7 @@ from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
-from ssl_tilegen.training.data.prior_table import Row, read_table
+from ssl_tilegen.training.data.prior_table import PriorRow, read_table
 from ssl_tilegen.training.prior import coarse_image
 
 
@@ -65,7 +65,7 @@ def drawn_score(label: str, bundle: ModelBundle, options: argparse.Namespace) ->
     return mean_score(images, options.cells)
 
 
-def real_score(label: str, rows: list[Row], pieces: list[Piece], bundle: ModelBundle) -> float:
+def real_score(label: str, rows: list[PriorRow], pieces: list[Piece], bundle: ModelBundle) -> float:
     own = [piece for piece in pieces if rows[piece.row].label == label and (piece.state > 0).all()]
     chosen = own[:: max(1, len(own) // 100)][:100]
     return float(np.mean([mean_score([coarse_image(p.cells, bundle)], p.cells.shape[0]) for p in chosen]))

@@ -30,4 +30,3 @@ def test_lines_of_documents_are_short():
         lines = (ROOT / name).read_text().splitlines()
         long += [f"{name}:{number}" for number, line in enumerate(lines, 1) if len(line) > LONGEST_LINE]
     assert long == []
-    assert len((ROOT / "README.md").read_text().splitlines()) < 150

@@ -20,7 +20,7 @@ class Recipe(BaseModel):
         guidance: W in uncond + W (cond - uncond), at every step.
         update: Step rule, a name of ``diffusion.steppers``.
         spacing: Which training steps are visited, as diffusers' ``timestep_spacing``.
-        told_offset: What is added to the index of a noise level to give the time that the network is told.
+        time_offset: Added to the index of a noise level to give the time input of the network.
         last_alpha_bar: Index of the noise level that the last step goes to; None for clean.
         hop_lat: Distance of neighbouring windows, whose clean estimates are averaged with equal weights.
         interpolation: Cells between windows' centres by slerp of their ``directions`` with lengths interpolated, or of
@@ -36,7 +36,7 @@ class Recipe(BaseModel):
     guidance: float = Field(ge=0)
     update: str = "ddim"
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
-    told_offset: int = 0
+    time_offset: int = 0
     last_alpha_bar: int | None = None
     hop_lat: int = Field(gt=0)
     interpolation: Literal["directions", "raw"] = "directions"
@@ -46,7 +46,7 @@ class Recipe(BaseModel):
 
     def scheduler(self, config: dict[str, Any]) -> dict[str, Any]:
         """The bundle's scheduler with the times of this recipe."""
-        return config | {"timestep_spacing": self.spacing, "steps_offset": 0, "told_offset": self.told_offset,
+        return config | {"timestep_spacing": self.spacing, "steps_offset": 0, "time_offset": self.time_offset,
                          "last_alpha_bar": self.last_alpha_bar}  # fmt: skip
 
 
@@ -54,7 +54,7 @@ PAPER = Recipe(
     steps=50,
     guidance=4.0,  # its "guidance 3" is (1 + 3) cond - 3 uncond
     update="ddim_beta",
-    told_offset=1,
+    time_offset=1,
     hop_lat=16,
     interpolation="raw",
     decode_hop_lat=16,

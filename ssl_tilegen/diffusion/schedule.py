@@ -145,10 +145,10 @@ def _flow(config: Mapping[str, Any], n_steps: int) -> Schedule:
 def _variance_preserving(config: Mapping[str, Any], n_steps: int) -> Schedule:
     alpha_bar = _alpha_bar(config)
     t = _timesteps(config, n_steps, len(alpha_bar))
-    last = config.get("last_alpha_bar")  # of a recipe, as its told_offset
-    kept = np.append(alpha_bar[t], 1.0 if last is None else alpha_bar[last])
-    told = np.append(t + int(config.get("told_offset", 0)), 0).astype(np.float64)
-    return Schedule(np.sqrt(kept), np.sqrt(1 - kept), told, _betas(config)[t])
+    last = config.get("last_alpha_bar")  # of a recipe, as its time_offset
+    alpha_bar_at = np.append(alpha_bar[t], 1.0 if last is None else alpha_bar[last])
+    times = np.append(t + int(config.get("time_offset", 0)), 0).astype(np.float64)
+    return Schedule(np.sqrt(alpha_bar_at), np.sqrt(1 - alpha_bar_at), times, _betas(config)[t])
 
 
 def _alpha_bar(config: Mapping[str, Any]) -> Floats:

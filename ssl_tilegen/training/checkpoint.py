@@ -61,7 +61,7 @@ def save_checkpoint(
     fresh.mkdir(parents=True)
     save_file(weights, fresh / "weights.safetensors")
     for number, dense in enumerate(averaged):
-        save_file(dense, fresh / _average_file(number))
+        save_file(dense, fresh / _ema_file(number))
     torch.save(of_optimiser, fresh / "optimiser.pt")
     state = RunState(step=step, updates=ema.updates, others=[each.updates for each in others],
                      scaler=scaler.state_dict() if scaler else {})  # fmt: skip
@@ -94,7 +94,7 @@ def load_checkpoint(
         _load_cut(module, load_file(folder / "weights.safetensors"))
         counts = [state.updates, *state.others]  # others that were not kept yet start from here
         for number, (each, updates) in enumerate(zip((ema, *others), counts, strict=False)):
-            each.module.load_state_dict(load_file(folder / _average_file(number)))
+            each.module.load_state_dict(load_file(folder / _ema_file(number)))
             each.updates = updates
         kept = dict(read_torch_file(folder / "optimiser.pt"))
         optimiser.load_state_dict(_cut_state(kept, optimiser))
@@ -125,7 +125,7 @@ def _newest(out: Path) -> Path | None:
     return next((f for f in (out / _FOLDER, out / f"{_FOLDER}.old") if f.exists()), None)
 
 
-def _average_file(number: int) -> str:
+def _ema_file(number: int) -> str:
     return f"average{f'-{number}' if number else ''}.safetensors"
 
 

@@ -33,7 +33,7 @@ from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
-from ssl_tilegen.training.data.latent_cache import LatentScene, WindowDraw, scenes_of
+from ssl_tilegen.training.data.latent_cache import LatentScene, WindowSampler, scenes_of
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.start import Start
@@ -165,10 +165,10 @@ class DenoiserStage(Stage):
         info, side = self.bundle.info.encoder, self.settings.window_lat
         start = self._start.net(self.settings.net) if self._start else {}
         name = self.settings.net.get("_class_name", start.get("_class_name", "FieldUNet"))
-        sketch = info.tile_px // self.bundle.factor if info.layout_dim else 0
+        side = info.tile_px // self.bundle.factor if info.layout_dim else 0
         ours: dict[str, Any] = {"latent_channels": self.bundle.latent_channels, "condition_dim": info.dim}
         known: dict[str, dict[str, Any]] = {
-            "FieldUNet": {**ours, "sketch_side": sketch},
+            "FieldUNet": {**ours, "sketch_side": side},
             "WindowDiT": {**ours, "sample_size": side},
         }
         config = {**start, "_class_name": name, **(known.get(name) or self._window_network(start)), **self.settings.net}
@@ -207,7 +207,7 @@ class DenoiserStage(Stage):
 
     def draw_time(self, rng: np.random.Generator) -> np.ndarray:
         """The time of a training item, as the network counts."""
-        return self.target.draw(rng)
+        return self.target.sample_times(rng)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared error of the prediction, without the margin that sees the window's border."""
@@ -265,7 +265,7 @@ class DenoiserStage(Stage):
         row = []
         for scene, window in places:
             whole, _ = corpus.images[scene.origin.image].take(scene.origin.part)
-            row.append(apply_d4(whole, scene.origin.turn)[window.scaled(self.bundle.factor).slices])
+            row.append(apply_d4(whole, scene.origin.d4)[window.scaled(self.bundle.factor).slices])
         return [np.stack(row)]
 
 
@@ -274,7 +274,7 @@ class _Windows:
 
     def __init__(self, scenes: list[LatentScene], stage: DenoiserStage) -> None:
         self.scenes, self.stage = scenes, stage
-        self._draw = WindowDraw(scenes, stage.settings.window_lat, stage.settings.data.flat_keep)
+        self._draw = WindowSampler(scenes, stage.settings.window_lat, stage.settings.data.flat_keep)
         self._field = lru_cache(maxsize=4096)(self._field_of)
 
     def _field_of(self, scene_index: int, grid_index: int) -> ConditionField:

@@ -108,7 +108,7 @@ class EncoderStage(Stage):
         """Large and small crops of one random tile, changed in colour and orientation."""
         s = self.settings
         margin = s.tile_px // 8
-        tile = self.corpus.draw(rng, s.tile_px + margin)
+        tile = self.corpus.sample(rng, s.tile_px + margin)
         whole = [self._view(rng, tile, s.global_scale, s.tile_px) for _ in range(s.global_views)]
         parts = [self._view(rng, tile, s.local_scale, s.local_px) for _ in range(s.local_views)]
         item = {"global": np.stack(whole)}

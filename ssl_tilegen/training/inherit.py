@@ -12,7 +12,7 @@ from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside
 
 _COMPONENTS = ("encoder", "autoencoder", "denoiser", "conditioner", "scheduler", "prior")
 _OF_ENCODER = {"encoder", "resolutions"}
-_OF_MAKER = {"format", "name", "training", "scores", "licence", "datasets", "origins"}
+_NOT_INHERITED = {"format", "name", "training", "scores", "licence", "datasets", "origins"}
 
 
 def inherit(source: Path, target: Path, used: tuple[str, ...] = ()) -> list[str]:
@@ -68,7 +68,7 @@ def _copy(source: Path, target: Path) -> None:
 def _take_facts(theirs: ModelBundle, target: Path, copied: list[str], *, with_encoder: bool) -> None:
     """Put what is known of the copied components into ``bundle.json``, and where they are from."""
     fresh = not (target / "bundle.json").is_file()
-    taken = set(BundleInfo.model_fields) - _OF_MAKER
+    taken = set(BundleInfo.model_fields) - _NOT_INHERITED
     if not fresh:
         taken &= (_OF_ENCODER if with_encoder else set()) | (taken - _OF_ENCODER if "denoiser" in copied else set())
     facts = {name: getattr(theirs.info, name) for name in taken}

@@ -59,7 +59,7 @@ class Log:
             self._board.flush()
         self.progress(record | {"steps": self.run.steps})
 
-    def draw(self) -> None:
+    def write_curves(self) -> None:
         """The curves so far as ``curves.png``."""
         draw_curves(self.path, self.folder / "curves.png")
 

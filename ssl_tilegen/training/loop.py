@@ -56,7 +56,7 @@ def train_stage(
                 averaged = ema.gather()
                 if log:
                     log.write(number, stage.sample(averaged, out / f"sample-{number:07d}.png"))
-                    log.draw()
+                    log.write_curves()
             ema_widths.keep(number, write=team.is_first)
             if done or number % run.save_every == 0 or stopping:
                 save_checkpoint(out, number, module, ema, stepper.optimiser, write=team.is_first, **kept)

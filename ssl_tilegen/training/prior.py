@@ -27,8 +27,8 @@ from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.batches import Batch
 from ssl_tilegen.training.data.caption_cache import caption_vectors
 from ssl_tilegen.training.data.prior_cells import Piece, Seen, pieces_of
-from ssl_tilegen.training.data.prior_table import PriorTable, Row
-from ssl_tilegen.training.data.prior_windows import PieceDraw, Placed, cut, placed, shared
+from ssl_tilegen.training.data.prior_table import PriorRow, PriorTable
+from ssl_tilegen.training.data.prior_windows import PieceSampler, Placed, cut, placed, shared
 from ssl_tilegen.training.stage import Stage, StageContext
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
@@ -42,7 +42,7 @@ class PriorStage(Stage):
         self,
         settings: PriorSettings,
         bundle: ModelBundle,
-        rows: list[Row],
+        rows: list[PriorRow],
         pieces: list[Piece],
         seen: list[Seen],
         texts: dict[str, np.ndarray],
@@ -55,7 +55,7 @@ class PriorStage(Stage):
         torch.manual_seed(settings.run.seed)
         self.module = self._network()
         self._set_statistics()
-        self._draw = PieceDraw(rows, pieces, settings.balance)
+        self._draw = PieceSampler(rows, pieces, settings.balance)
 
     @classmethod
     def load_data(cls, settings: PriorSettings, context: StageContext) -> PriorTable:
@@ -119,7 +119,7 @@ class PriorStage(Stage):
         means = [np.nanmean(condition[[label == name for label in of_row]], 0) for name in names]
         return np.stack(means).astype(np.float32) if names else np.zeros((0, condition.shape[1]), np.float32)
 
-    def _condition(self, row: Row, wording: int | None) -> np.ndarray:
+    def _condition(self, row: PriorRow, wording: int | None) -> np.ndarray:
         """All that is known of a row (C,), NaN for the rest; ``wording`` says which of its captions."""
         condition = np.full(self.info.condition_dim, np.nan, np.float32)
         if row.label is not None:
@@ -237,7 +237,7 @@ def coarse_image(cells: np.ndarray, bundle: ModelBundle) -> np.ndarray:
 
 
 def prior_info(
-    settings: PriorSettings, bundle: ModelBundle, rows: list[Row], seen: list[Seen], text: TextFacts | None
+    settings: PriorSettings, bundle: ModelBundle, rows: list[PriorRow], seen: list[Seen], text: TextFacts | None
 ) -> PriorInfo:
     """The metadata of a prior that is trained on ``rows``. InputError for labels of two domains."""
     labels: dict[str, LabelFacts] = {}
@@ -264,7 +264,7 @@ def prior_info(
     return info
 
 
-def _domain(row: Row, seen: Seen, bundle: ModelBundle) -> str:
+def _domain(row: PriorRow, seen: Seen, bundle: ModelBundle) -> str:
     """The domain of the table, else the bundle's for the row's unit."""
     of_unit = [name for name, (_, unit) in bundle.info.resolutions.items() if unit == seen.resolution.unit]
     return row.domain or next(iter(of_unit), seen.resolution.unit)

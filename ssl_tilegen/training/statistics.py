@@ -11,7 +11,7 @@ import torch
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.training.data.latent_cache import LatentScene
 
-STATISTICS_SCENES, _SKETCH_SCENES = 400, 4000
+STATISTICS_SCENES, _DECODER_SCENES = 400, 4000
 _CHANGED_LAT = 16
 
 
@@ -40,7 +40,7 @@ def fitted_cell_decoder(
     weight (C * side * side, D) and bias."""
     dim, out = scenes[0].grids[0].cells.shape[-1] + 1, len(scenes[0].latents) * side**2
     gram, cross, seen = np.zeros((dim, dim)), np.zeros((dim, out)), 0
-    for scene in scenes[:: max(1, len(scenes) // _SKETCH_SCENES)]:
+    for scene in scenes[:: max(1, len(scenes) // _DECODER_SCENES)]:
         cells, images = _cells_and_images(scene, side, factor)
         vectors = np.concatenate([cells, np.ones((len(cells), 1), np.float32)], 1)
         targets = normalised(images.swapaxes(0, 1)).swapaxes(0, 1).reshape(len(cells), -1)

@@ -52,7 +52,7 @@ def settings(target: str, **more: Any) -> DenoiserSettings:
 
 def batch_of(target: Target, count: int = 64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(0)
-    t = torch.from_numpy(np.stack([target.draw(rng) for _ in range(count)]))
+    t = torch.from_numpy(np.stack([target.sample_times(rng) for _ in range(count)]))
     return torch.randn(count, 4, 6, 6), torch.randn(count, 4, 6, 6), t
 
 

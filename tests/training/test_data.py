@@ -57,7 +57,7 @@ def test_a_real_slide_read_by_windows_shows_tissue_not_glass(data_dir):
     source = SourceSettings(paths=[str(data_dir / "slides" / "*.svs")], mpp=0.499)
     corpus = load_corpus(DataSettings(sources=[source], memory_mib=1, flat_keep=0.0))
     assert not corpus.images[0].in_memory
-    windows = [corpus.draw(np.random.default_rng(seed), 128) for seed in range(20)]
+    windows = [corpus.sample(np.random.default_rng(seed), 128) for seed in range(20)]
     assert all(window.std() > 6 for window in windows)
 
 

@@ -19,7 +19,7 @@ from ssl_tilegen.nets import timm_network
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.training.data import latent_cache as cache
 from ssl_tilegen.training.data.corpus import load_corpus
-from ssl_tilegen.training.data.latent_cache import LatentScene, WindowDraw, scenes_of
+from ssl_tilegen.training.data.latent_cache import LatentScene, WindowSampler, scenes_of
 from ssl_tilegen.workflows.train import train
 from tests.io import samples
 from tests.training import runs
@@ -107,11 +107,11 @@ def test_images_that_show_nothing_end_the_run(base: Path, bundle: ModelBundle, t
     Image.new("RGB", (80, 80), (240, 240, 240)).save(tmp_path / "glass.png")
     blank = DataSettings(sources=[source(tmp_path / "glass.png")], flat_keep=0)
     with pytest.raises(InputError, match=r"data\.flat_keep"):
-        load_corpus(blank).draw(np.random.default_rng(0), 32)
+        load_corpus(blank).sample(np.random.default_rng(0), 32)
     asked = settings(base).model_copy(update={"data": blank})
     scenes, _ = cached(asked, bundle, tmp_path / "kept")
     with pytest.raises(InputError, match=r"data\.flat_keep"):
-        WindowDraw(scenes, 8, 0)(np.random.default_rng(0))
+        WindowSampler(scenes, 8, 0)(np.random.default_rng(0))
 
 
 def test_a_tiff_that_does_not_say_its_resolution_is_read_as_the_source_says(tmp_path: Path) -> None:

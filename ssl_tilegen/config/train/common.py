@@ -28,7 +28,7 @@ class SourceSettings(Strict):
     """Metres per pixel to read at; left out: the raster's own."""
     shrink: int = Field(1, ge=1)
     """Read this many times coarser than the resolution above (for soft cameras)."""
-    turns: int = Field(8, ge=1, le=8)
+    turns: int = Field(8, ge=1, le=8)  # elements of D4: files and tables have the old word
     """Flips and rotations of an image that are cached for the denoiser (1: only as it is)."""
     exclude: list[str] = Field(default_factory=list)
     """File names never to be read: images kept for measuring."""

@@ -13,11 +13,11 @@ import torch
 from ssl_tilegen.encoders.text import TextEncoder
 from ssl_tilegen.prior.spec import TextFacts
 from ssl_tilegen.system.atomic import writing
-from ssl_tilegen.training.data.prior_table import Row
+from ssl_tilegen.training.data.prior_table import PriorRow
 
 
 def caption_vectors(
-    encoder_name: str | None, rows: list[Row], folder: Path, device: torch.device, say: Callable[[str], None]
+    encoder_name: str | None, rows: list[PriorRow], folder: Path, device: torch.device, say: Callable[[str], None]
 ) -> tuple[dict[str, np.ndarray], TextFacts | None]:
     """The vector of every caption, kept in ``folder``, and the facts of what made them; nothing without an encoder."""
     captions = sorted({caption for row in rows for caption in row.captions})

@@ -65,7 +65,7 @@ class Corpus:
                 found.setdefault(source.domain, known[len(known) // 2])
         return found
 
-    def draw(self, rng: np.random.Generator, side: int) -> np.ndarray:
+    def sample(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """A random valid square window (side, side, 3) uint8; flat ones are kept with the chance ``flat_keep``.
 
         InputError where no image is large enough, or none seems to show anything.
@@ -89,7 +89,7 @@ class Corpus:
 
     def crop(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """A random window as (side, side, 3) uint8, turned and flipped at random."""
-        return apply_d4(self.draw(rng, side), int(rng.integers(8)))
+        return apply_d4(self.sample(rng, side), int(rng.integers(8)))
 
     def recoloured(self, rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 with the stain and brightness jitter of the settings."""
@@ -110,10 +110,10 @@ def is_flat(rgb: np.ndarray) -> bool:
     return bool(rgb[::4, ::4].reshape(-1, 3).std(0).max() < _FLAT_DEVIATION)
 
 
-def apply_d4(image: np.ndarray, turn: int) -> np.ndarray:
+def apply_d4(image: np.ndarray, d4: int) -> np.ndarray:
     """One of the eight symmetries of the square applied to (H, W, ...): 0 to 3 rotations, 4 to 7 mirrored ones."""
-    image = np.rot90(image, turn % 4)
-    return image[:, ::-1] if turn >= 4 else image
+    image = np.rot90(image, d4 % 4)
+    return image[:, ::-1] if d4 >= 4 else image
 
 
 def load_corpus(

@@ -1,10 +1,10 @@
 """The training data of a denoiser, computed once: latents of whole images and the embeddings of their cells.
 
-Each image is kept in several turns (flips and rotations), each turn with the cells of several lattice offsets, so
-that training windows fall anywhere between the cells, as windows of a generated canvas do. Images with a grid of
-embeddings beside them are kept as they are, with the cells of that grid. Of images too large to be held, random parts
-are kept. Kept in ``.npz`` files of some images each, in a folder named after a fingerprint of everything that went in;
-a stopped run goes on after the last file.
+Each image is stored under several elements of D4 (flips and rotations), each with the cells of several lattice
+offsets, so that training windows fall anywhere between the cells, as windows of a generated canvas do. Images that are
+paired with a grid are stored as they are, with the cells of that grid. Of images too large for memory, random parts
+are stored. The files are ``.npz`` of some images each, in a folder named after a fingerprint of everything that went
+in; a stopped run goes on after the last file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SceneOrigin(NamedTuple):
     """Where a scene comes from: index of the image, element of D4, and part of the image (row, col, rows, cols)."""
 
     image: int
-    turn: int
+    d4: int
     row: int
     col: int
     rows: int
@@ -61,7 +61,7 @@ class SceneOrigin(NamedTuple):
 
 @dataclass(frozen=True)
 class LatentScene:
-    """One turned image: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, and its grids.
+    """An image under one element of D4: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, grids.
 
     ``chance`` is its share of the windows.
     """
@@ -165,12 +165,12 @@ class _SceneBuilder:
             grid = paired_grid(image, source.grids, self.bundle, part)
             yield self._scene(pixels, valid, [grid], SceneOrigin(number, 0, *_place(part)))
             return
-        turns = self.rng.permutation(8)[: source.turns]
-        for place, turn in enumerate(turns if len(turns) > 1 else [0]):
-            rgb = np.ascontiguousarray(apply_d4(pixels, int(turn)))
+        elements = self.rng.permutation(8)[: source.turns]
+        for place, d4 in enumerate(elements if len(elements) > 1 else [0]):
+            rgb = np.ascontiguousarray(apply_d4(pixels, int(d4)))
             rgb = self.corpus.recoloured(self.rng, rgb) if place else rgb
-            its_valid = None if valid is None else apply_d4(valid, int(turn))
-            origin = SceneOrigin(number, int(turn), *_place(part))
+            its_valid = None if valid is None else apply_d4(valid, int(d4))
+            origin = SceneOrigin(number, int(d4), *_place(part))
             yield self._scene(rgb, its_valid, None, origin)
 
     def _scene(
@@ -262,7 +262,7 @@ def _scene_at(file: Any, names: set[str], number: int) -> LatentScene:
     return LatentScene(latents, dull, valid, grids, SceneOrigin(*map(int, file[f"{number}/origin"])))
 
 
-class WindowDraw:
+class WindowSampler:
     """Draws random valid windows from scenes; ones without content are kept with the chance ``dull_keep``."""
 
     def __init__(self, scenes: list[LatentScene], side: int, dull_keep: float) -> None:

@@ -1,4 +1,4 @@
-"""The cells that a prior learns from: grids as they are, images embedded in several turns; computed once and kept."""
+"""The cells that a prior learns from: grids as they are, and images embedded under several elements of D4."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ssl_tilegen.io.view import view_at
 from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.training.data.corpus import apply_d4
 from ssl_tilegen.training.data.latent_cache import embedded_grid
-from ssl_tilegen.training.data.prior_table import Row
+from ssl_tilegen.training.data.prior_table import PriorRow
 
 _BACKGROUND_SHRINK = 16
 _LEAST_TISSUE = 0.05
@@ -32,7 +32,7 @@ _MOST_MISSING = 0.1
 
 @dataclass(frozen=True)
 class Piece:
-    """One turn of one row of the table: ``cells`` (R, K, D) float16, ``state`` (R, K): 1 shows something, 0 does not
+    """A row under one element of D4: ``cells`` (R, K, D) float16, ``state`` (R, K): 1 shows something, 0 does not
     but has an embedding all the same (background), -1 has none."""
 
     row: int
@@ -49,7 +49,7 @@ class Seen:
 
 
 def pieces_of(
-    rows: list[Row], bundle: ModelBundle, turns: int, seed: int, folder: Path, progress: Callable[[str], None]
+    rows: list[PriorRow], bundle: ModelBundle, turns: int, seed: int, folder: Path, progress: Callable[[str], None]
 ) -> tuple[list[Piece], list[Seen]]:
     """All pieces of a table and the facts of its rows, from the cache in ``folder`` or computed and kept there."""
     path = folder / f"cells-{_fingerprint(rows, bundle, turns, seed)}.npz"
@@ -59,14 +59,14 @@ def pieces_of(
     return _load(path)
 
 
-def _fingerprint(rows: list[Row], bundle: ModelBundle, turns: int, seed: int) -> str:
+def _fingerprint(rows: list[PriorRow], bundle: ModelBundle, turns: int, seed: int) -> str:
     names = [[str(r.path), r.shrink, r.mpp, r.gsd, str(r.region), r.turns] for r in rows]
     facts = [names, turns, seed, encoder_key(bundle)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
 def _compute(
-    rows: list[Row], bundle: ModelBundle, turns: int, seed: int, progress: Callable[[str], None]
+    rows: list[PriorRow], bundle: ModelBundle, turns: int, seed: int, progress: Callable[[str], None]
 ) -> tuple[list[Piece], list[Seen]]:
     pieces: list[Piece] = []
     seen: list[Seen] = []
@@ -84,7 +84,7 @@ def _compute(
     return pieces, seen
 
 
-def _of_grid(number: int, row: Row, bundle: ModelBundle) -> tuple[list[Piece], Seen]:
+def _of_grid(number: int, row: PriorRow, bundle: ModelBundle) -> tuple[list[Piece], Seen]:
     grid = EmbeddingGrid.open(row.path)
     spec, tile = grid.spec, bundle.info.encoder.tile_px
     if not is_made_by_encoder_of(bundle, spec.encoder):
@@ -109,14 +109,14 @@ def _whole_cells(region: Window, tile: int) -> tuple[slice, slice]:
 
 
 def _of_image(
-    number: int, row: Row, bundle: ModelBundle, encoder: Encoder, turns: int, rng: np.random.Generator
+    number: int, row: PriorRow, bundle: ModelBundle, encoder: Encoder, turns: int, rng: np.random.Generator
 ) -> tuple[list[Piece], Seen]:
     rgb, valid, seen, stained = _pixels(row, bundle)
     shows = tissue_mask_of(rgb) if stained else np.ones(rgb.shape[:2], bool)
     background = slide_background(rgb, shows) if stained else seen.background
     pieces = []
-    for turn in rng.permutation(8)[:turns] if turns > 1 else [0]:
-        seen_so, valid_so, shows_so = (np.ascontiguousarray(apply_d4(p, int(turn))) for p in (rgb, valid, shows))
+    for d4 in rng.permutation(8)[:turns] if turns > 1 else [0]:
+        seen_so, valid_so, shows_so = (np.ascontiguousarray(apply_d4(p, int(d4))) for p in (rgb, valid, shows))
         pieces.append(_piece(number, seen_so, valid_so, shows_so, encoder, rng))
     return pieces, Seen(seen.resolution, background)
 
@@ -134,7 +134,7 @@ def tissue_mask_of(rgb: np.ndarray) -> np.ndarray:
     return np.pad(whole, spare, "edge")
 
 
-def _pixels(row: Row, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray, Seen, bool]:
+def _pixels(row: PriorRow, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray, Seen, bool]:
     """Pixels of a row uint8 (H, W, 3), where they are valid, its facts, and whether it is a stained slide."""
     with open_raster(row.path, mpp=row.mpp, gsd=row.gsd) as raster:
         own = raster.resolution

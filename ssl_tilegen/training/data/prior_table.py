@@ -25,7 +25,7 @@ COLUMNS = ("path", "label", "caption", "vector", "group", "domain", "region", "s
 
 
 @dataclass(frozen=True)
-class Row:
+class PriorRow:
     """One line of the table."""
 
     path: Path
@@ -51,7 +51,7 @@ class PriorTable:
     """All rows, and the file they were read from."""
 
     path: Path
-    rows: list[Row]
+    rows: list[PriorRow]
 
     @classmethod
     def read(cls, path: Path) -> PriorTable:
@@ -64,7 +64,7 @@ class PriorTable:
         return {"files": names, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path) -> list[PriorRow]:
     """The rows of a CSV. InputError with the line's number where one cannot be used."""
     lines = csv_table.read_csv(path, ["path"], known=COLUMNS, remedy="give a CSV with a column 'path'")
     rows = [_row(path, line) for line in lines]
@@ -76,12 +76,12 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def _row(table: Path, line: csv_table.Row) -> Row:
+def _row(table: Path, line: csv_table.PriorRow) -> PriorRow:
     text = {name: line.text(name) for name in COLUMNS}
     place = f"{table}, line {line.number}"
     try:
         path = table.parent / text["path"]
-        return Row(
+        return PriorRow(
             path=path,
             label=" ".join(text["label"].split()) or None,
             captions=tuple(part.strip() for part in text["caption"].split("|") if part.strip()),

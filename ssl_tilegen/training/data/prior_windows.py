@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.training.data.prior_cells import Piece
-from ssl_tilegen.training.data.prior_table import Row
+from ssl_tilegen.training.data.prior_table import PriorRow
 
 Placed = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Cells (S, S, D) of a window, their state (S, S), -2 where there are none, and the number of the piece that each was
 cut from (S, S), 0 where there are none."""
 
 
-class PieceDraw:
+class PieceSampler:
     """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
 
-    def __init__(self, rows: list[Row], pieces: list[Piece], balance: float) -> None:
+    def __init__(self, rows: list[PriorRow], pieces: list[Piece], balance: float) -> None:
         self._pieces, self._rows = pieces, rows
         self._of: dict[Any, dict[str, list[int]]] = {}
         for index, piece in enumerate(pieces):

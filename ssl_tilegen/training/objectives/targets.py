@@ -56,7 +56,7 @@ class Target:
         gamma = s.min_snr_gamma if s.weighting == "min_snr" else None
         return replace(target, times=times, mean=s.time_mean, spread=s.time_spread, gamma=gamma)
 
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
+    def sample_times(self, rng: np.random.Generator) -> np.ndarray:
         """A time as the network counts: in (0, 1) for flow, else a whole step of the schedule."""
         if self.times == "uniform":
             t = rng.random()
