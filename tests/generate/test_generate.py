@@ -327,7 +327,7 @@ def test_a_dry_run_writes_nothing(world: World, tmp_path: Path) -> None:
     report = run(world, "map", tmp_path / "deep" / "a.tif", dry_run=True)
     assert report.status == "planned" and not list(tmp_path.iterdir())
     assert report.network_calls and report.memory_mib and report.disk_mib and "nothing was written" in report.line()
-    assert report.windows and report.estimated_s and " windows a step" in report.line()
+    assert report.windows and report.estimated_s and " a step" in report.line()
 
 
 # What goes wrong
