@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ssl_tilegen.grids.spec import (
 )
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.budget import check_memory
+from ssl_tilegen.system.locks import Busy
 
 CHUNK_CELLS = 16
 _FLAG_BYTES = 4096  # what reading the flag of one shard takes while all are read
@@ -216,11 +218,18 @@ def write_grid(
     """Write a whole grid from memory, for importers, edited grids and samples of a prior; ``before`` it gets its name,
     that is asked whether it still may."""
     writer = EmbeddingGrid.create(path, spec, restart=True)
-    for index, window in enumerate(writer.shards):
-        rows, cols = window.slices
-        writer.write_shard(index, GridData(*(a[rows, cols] for a in (data.embedding, data.valid, data.tissue))))
-    before()
-    grid = writer.finish(overwrite=overwrite)
+    try:
+        for index, window in enumerate(writer.shards):
+            rows, cols = window.slices
+            writer.write_shard(index, GridData(*(a[rows, cols] for a in (data.embedding, data.valid, data.tissue))))
+        before()
+        grid = writer.finish(overwrite=overwrite)
+    except Busy:  # what is there may be the other job's
+        raise
+    except BaseException:  # nobody goes on with it
+        with suppress(Exception):
+            writer.discard()
+        raise
     assert grid is not None
     return grid
 

@@ -157,9 +157,19 @@ def is_temporary(name: str) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a folder of ours; nothing where it is gone already."""
+    """Remove a file, a link or a folder of ours; nothing where it is gone already.
+
+    A folder loses its name first: what cannot be removed of it is a temporary folder, which `sweep` knows, and not half
+    of something that was whole.
+    """
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        doomed = path if is_temporary(path.name) else temporary_beside(path)
+        if doomed is not path:
+            try:
+                path.rename(doomed)
+            except OSError:
+                doomed = path
+        shutil.rmtree(doomed, ignore_errors=True)
     else:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
@@ -223,7 +233,8 @@ def _successors(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _is_of(found: str, names: Sequence[str]) -> bool:
-    return not names or any(found == name or found.startswith(f"{name}.") for name in names)
+    shown = found.lstrip(".")  # grids of a command's own are hidden beside its output
+    return not names or any(shown == name.lstrip(".") or shown.startswith(f"{name.lstrip('.')}.") for name in names)
 
 
 def _is_litter(entry: Path, host: str, pid: int) -> bool:

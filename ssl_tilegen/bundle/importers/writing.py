@@ -51,8 +51,12 @@ def write_bundle(
         part = temporary_beside(out)
         try:
             free = shutil.disk_usage(out.parent).free
-            if free < imported.nbytes + _SPARE_BYTES:
-                raise OutputError(f"{out}: needs {imported.nbytes >> 20} MiB, the disk has {free >> 20} MiB free")
+            need = imported.nbytes + min(imported.nbytes // 8 + (1 << 20), _SPARE_BYTES)
+            if free < need:
+                raise OutputError(
+                    f"{out}: needs {need >> 20} MiB, the disk has {free >> 20} MiB free; free some room or choose "
+                    "another -o"
+                )
             _write(imported, part, progress)
             finish(part)
             held.check()
