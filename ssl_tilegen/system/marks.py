@@ -193,6 +193,9 @@ def remove_work(path: Path, known: str = ".*") -> None:
     with it."""
     if not path.is_dir() or path.is_symlink() or not (path / WORK_FILE).exists():
         return
+    if not foreign_in(path, f"{re.escape(WORK_FILE)}|{known}"):
+        remove(path)  # as a whole: half of a run could not be continued
+        return
     pattern = re.compile(known)
     for entry in list(path.iterdir()):
         if entry.name != WORK_FILE and (pattern.fullmatch(entry.name) or is_temporary(entry.name)):
