@@ -201,6 +201,9 @@ class PyramidWriter:
             raise OutputError(
                 f"{self._part}: holds an unfinished run with other settings; give --restart to drop it, or another name"
             )
+        if not self._format.has_work():  # the last run was killed when its image had its name
+            self._format.start()
+            return
         self._format.resume(state)
         self._cascade.restore(state)
         self.rows_done = self._saved_rows = int(state["rows_done"])

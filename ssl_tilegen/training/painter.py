@@ -64,6 +64,7 @@ class PainterStage(DenoiserStage):
 
     @classmethod
     def weighted(cls, scenes: list[LatentScene], data: Corpus, settings: PainterSettings) -> list[LatentScene]:
+        """The scenes, their chances balanced over the domains as ``domain_balance`` asks."""
         return balanced(scenes, data, settings.domain_balance)
 
     @property
@@ -82,9 +83,11 @@ class PainterStage(DenoiserStage):
         return torch.optim.AdamW(groups, lr=run.lr, weight_decay=run.weight_decay, foreach=True)
 
     def gradient_groups(self) -> list[list[nn.Parameter]]:
+        """Painter and discriminator: each gradient is clipped by itself."""
         return [list(self.module.network.parameters()), list(self.module.discriminator.parameters())]
 
     def compiled(self, module: Any) -> Any:
+        """With the painter compiled; the discriminator is called with other weights, too, and stays as it is."""
         module.network.compile()
         return module
 
@@ -100,6 +103,7 @@ class PainterStage(DenoiserStage):
         return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted losses of painter and discriminator together, and each part without its weight."""
         s, clean, field, m = self.settings, batch["clean"], batch["field"], self._margin
         x, _, _ = self.target.noisy(self._beneath(module.network, batch), batch["noise"], batch["t"])
         raw = self._predict(module.network, x, batch["t"], field).float()
@@ -253,7 +257,7 @@ class PainterPair(nn.Module):
 def balanced(scenes: list[LatentScene], corpus: Corpus, balance: float) -> list[LatentScene]:
     """The scenes with their chances changed so that every domain's share is its own to the power 1 - ``balance``."""
     sources = corpus.settings.sources
-    domains = [sources[corpus.pictures[scene.origin.picture].source].domain for scene in scenes]
+    domains = [sources[corpus.images[scene.origin.image].source].domain for scene in scenes]
     shares = {name: sum(s.chance for s, own in zip(scenes, domains, strict=True) if own == name) for name in domains}
     return [replace(scene, chance=scene.chance * shares[domain] ** -balance if shares[domain] else 0.0)
             for scene, domain in zip(scenes, domains, strict=True)]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.locks import lock, lock_file
-from ssl_tilegen.system.marks import foreign_in
+from ssl_tilegen.system.marks import foreign_in, is_temporary
 from ssl_tilegen.system.marks import lock as lock_mark
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.training.init_config import init_config, table_of
@@ -23,6 +24,11 @@ SETTINGS_FILE = "settings.json"
 _RUN_NAMES = (
     r"settings\.json|data\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|snapshots|cache|"
     r"tensorboard"
+)
+_INNER_NAMES = (
+    r"checkpoint(\.new|\.old)?/((weights|average(-\d+)?)\.safetensors|optimiser\.pt|state\.json)|"
+    r"snapshots/\d+-[\d.e+-]+\.safetensors|cache/(latents-\w+(/\d+\.npz)?|cells-\w+\.npz|captions-\w+\.npy)|"
+    r"tensorboard/events\.out\.tfevents\..+"
 )
 _COMPONENT_OF = {"painter": "denoiser"}
 _COMPONENT_NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
@@ -77,7 +83,7 @@ def clear_run(run_folder: Path) -> None:
 
 def run_mark(folder: Path) -> str | None:
     """The folder of a run, with nothing in it that the run did not make."""
-    return begun_mark(folder) or _foreign(folder, _RUN_NAMES)
+    return begun_mark(folder) or _foreign(folder, _RUN_NAMES) or _foreign_inside(folder)
 
 
 def begun_mark(folder: Path) -> str | None:
@@ -104,6 +110,15 @@ def component_mark(folder: Path) -> str | None:
         return "no config.json"
     strange = foreign_in(folder, _COMPONENT_NAMES)
     return f"'{strange}' in it, which is no part of it" if strange else None
+
+
+def _foreign_inside(folder: Path) -> str | None:
+    """The same for the folders of a run: checkpoints, snapshots, caches."""
+    known = re.compile(_INNER_NAMES)
+    for path in sorted(folder.glob("*/**/*")):
+        if not known.fullmatch(path.relative_to(folder).as_posix()) and not is_temporary(path.name):
+            return f"'{path.relative_to(folder)}' in it, which the run did not make"
+    return None
 
 
 def _foreign(folder: Path, names: str) -> str | None:

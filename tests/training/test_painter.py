@@ -228,8 +228,8 @@ def test_the_discriminator_tells_images_that_do_not_fit_their_condition():
 
 def test_domains_are_drawn_more_evenly_where_asked():
     sources = [SourceSettings(paths=["x"], domain=name) for name in ("he", "aerial")]
-    pictures = [SimpleNamespace(source=number) for number in (0, 1)]
-    corpus = SimpleNamespace(settings=DataSettings(sources=sources), pictures=pictures)
+    images = [SimpleNamespace(source=number) for number in (0, 1)]
+    corpus = SimpleNamespace(settings=DataSettings(sources=sources), images=images)
     scenes = [runs.scene(picture, chance) for picture, chance in ((0, 0.5), (0, 0.4), (1, 0.1))]
     for balance, share in ((0.0, 0.1), (0.5, 0.25), (1.0, 0.5)):
         chances = [scene.chance for scene in balanced(scenes, corpus, balance)]

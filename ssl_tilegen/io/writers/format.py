@@ -99,6 +99,11 @@ class Format(ABC):
         """Make what was put durable; return what ``resume`` needs."""
         return {}
 
+    def has_work(self) -> bool:
+        """Whether what a saved state speaks of is still there; not after a run that ended when its image had its
+        name."""
+        return True
+
     def resume(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027 (optional)
         """Go on from ``state``; what was put after it is forgotten."""
 

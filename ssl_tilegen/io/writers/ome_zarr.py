@@ -58,6 +58,10 @@ class OmeZarr(Format):
         side = self.spec.tile_px
         return 3, side, side * min(_TILES_PER_SHARD, -(-size.cols // side))
 
+    def has_work(self) -> bool:
+        """The store that is being filled, or that is whole but for its name."""
+        return self._store.exists() or (self.part / "whole").is_dir()
+
     def resume(self, state: object) -> None:
         """Continue with the store as it is; chunks after the saved state are written again."""
         whole = self.part / "whole"

@@ -41,11 +41,6 @@ class Corpus:
     validation: Corpus | None = None
 
     @property
-    def pictures(self) -> Sequence[TrainingImage]:
-        """The same as ``images``, for `training.painter`."""
-        return self.images
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the images that are in memory."""
         return sum(3 * image.size.area for image in self.images if image.in_memory)

@@ -49,11 +49,6 @@ class SceneOrigin(NamedTuple):
     cols: int
 
     @property
-    def picture(self) -> int:
-        """The same as ``image``, for `training.painter`."""
-        return self.image
-
-    @property
     def part(self) -> Window:
         """The part of the image, in its pixels."""
         return Window(self.row, self.col, self.rows, self.cols)
