@@ -144,13 +144,15 @@ class PainterStage(DenoiserStage):
         beneath = torch.where((batch["calls"] > 0)[:, None, None, None], 0.0, batch["clean"])
         for call, fraction in enumerate(self.settings.times[:-1]):
             own = batch["calls"] > call
-            if not own.any():
+            asked = own if own.any() else torch.arange(len(own), device=own.device) == 0
+            if not (own.any() or _works_with_others()):
                 break
-            t = batch["t"].new_full((int(own.sum()),), float(self.target.time_at(fraction)))
-            x, _, _ = self.target.noisy(beneath[own], batch["before"][own, call], t)
+            t = batch["t"].new_full((int(asked.sum()),), float(self.target.time_at(fraction)))
+            x, _, _ = self.target.noisy(beneath[asked], batch["before"][asked, call], t)
             x = x.contiguous(memory_format=torch.channels_last)
-            raw = self._predict(network, x, t, batch["field"][own]).float()
-            beneath[own] = self.target.clean_estimate(raw, x, t)
+            raw = self._predict(network, x, t, batch["field"][asked]).float()
+            if own.any():
+                beneath[own] = self.target.clean_estimate(raw, x, t)
         return beneath
 
     def _square(self, painted: Tensor, clean: Tensor, batch: Batch) -> Tensor:
@@ -263,11 +265,16 @@ def balanced(scenes: list[LatentScene], corpus: Corpus, balance: float) -> list[
             for scene, domain in zip(scenes, domains, strict=True)]  # fmt: skip
 
 
+def _works_with_others() -> bool:
+    """Whether there are other processes: where weights are sharded, all must call the network equally often."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _difference(a: Tensor, b: Tensor) -> Tensor:
     """Mean absolute difference of feature maps, in units of the mean deviation of the channels of ``b``."""
     return (a - b).float().abs().mean() / b.float().std((0, 2, 3)).mean().clamp(min=1e-3)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over the items in ``mask``; zero (with a gradient of zero) where there are none."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    """The mean over all items, those outside ``mask`` as zero: however a batch is split, its parts average to it."""
+    return (values * mask).mean()
