@@ -278,7 +278,7 @@ def test_one_class_is_enough(images, settings):
     [
         ("file,label\na.png,x\n", "no columns 'path' and 'label'"),
         ("path,label\nin/dots/g0_0.png,dots\nin/lines/g0_0.png,\n", "line 3: no label"),
-        ("path,label\nin/dots/g0_0.png,dots\nin/lines/g0_0.png,a/b\n", "label a/b holds characters that no file name has"),
+        ("path,label\nin/dots/g0_0.png,dots\nin/lines/g0_0.png,a/b\n", "label a/b holds characters"),
         ("path,label,group,split\nin/dots/g0_0.png,dots,g,a\nin/dots/g0_1.png,dots,g,b\nin/lines/g0_0.png,lines,h,a\n",
          "group g of dots is in two splits, a and b"),
     ],
