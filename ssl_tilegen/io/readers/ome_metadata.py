@@ -19,7 +19,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class _Axis(_Part):
+class _OmeAxis(_Part):
     name: _Text
     unit: _Text | None = None
 
@@ -29,7 +29,7 @@ class _Axis(_Part):
         return {"name": given} if isinstance(given, str) else given  # as version 0.3 has them
 
 
-class _Step(_Part):
+class _Transformation(_Part):
     """A coordinate transformation; of those only scales are used."""
 
     type: _Text
@@ -38,7 +38,7 @@ class _Step(_Part):
 
 class _Dataset(_Part):
     path: Annotated[str, Field(min_length=1, max_length=1000)]
-    coordinateTransformations: list[_Step] = Field(default=[], max_length=10)  # noqa: N815 (the format's name)
+    coordinateTransformations: list[_Transformation] = Field(default=[], max_length=10)  # noqa: N815 (the format's name)
 
 
 class _Channel(_Part):
@@ -67,9 +67,9 @@ class Georeference(_Part):
 class Multiscale(_Part):
     """The first image of a group: ``axes`` of all its levels, y and x the last ones, and a dataset for each level."""
 
-    axes: list[_Axis] = Field(min_length=2, max_length=10)
+    axes: list[_OmeAxis] = Field(min_length=2, max_length=10)
     datasets: list[_Dataset] = Field(min_length=1, max_length=100)
-    coordinateTransformations: list[_Step] = Field(default=[], max_length=10)  # noqa: N815
+    coordinateTransformations: list[_Transformation] = Field(default=[], max_length=10)  # noqa: N815
 
     @model_validator(mode="after")
     def _fits(self) -> Multiscale:
@@ -85,7 +85,7 @@ class Multiscale(_Part):
         return [axis.name for axis in self.axes]
 
     @property
-    def _steps(self) -> list[_Step]:
+    def _steps(self) -> list[_Transformation]:
         return [*self.datasets[0].coordinateTransformations, *self.coordinateTransformations]
 
     def resolution(self) -> Resolution | None:
