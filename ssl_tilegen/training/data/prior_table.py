@@ -76,7 +76,7 @@ def read_table(path: Path) -> list[PriorRow]:
     return rows
 
 
-def _row(table: Path, line: csv_table.PriorRow) -> PriorRow:
+def _row(table: Path, line: csv_table.Row) -> PriorRow:
     text = {name: line.text(name) for name in COLUMNS}
     place = f"{table}, line {line.number}"
     try:

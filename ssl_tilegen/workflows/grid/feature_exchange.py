@@ -239,8 +239,8 @@ def _measure(
     if raster is not None and raster.resolution is not None:
         return Resolution(raster.resolution.value * patches.factor, raster.resolution.unit)
     power = facts.get("target_magnification")
-    is_power = isinstance(power, (int, float)) and power > 0
-    hint = f" ({_NOMINAL / float(power):g} by custom, at {power}x)" if is_power else ""
+    known = float(power) if isinstance(power, (int, float)) and power > 0 else None
+    hint = f" ({_NOMINAL / known:g} by custom, at {power}x)" if known else ""
     raise InputError(
         f"{path}: does not say what its pixels measure; give --mpp{hint}, --gsd, or the slide with --image"
     )
