@@ -151,7 +151,11 @@ def test_a_recipe_that_is_not_there(world: Path, tmp_path: Path, capsys: pytest.
 def test_an_import_replaces_bundles_alone(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    refused = [(tmp_path / "mine", "is no bundle"), (world / "pixcell", "--overwrite"), (world / "PixCell", "source")]
+    refused = [
+        (tmp_path / "mine", "has no bundle.json of a model bundle"),
+        (world / "pixcell", "--overwrite"),
+        (world / "PixCell", "source"),
+    ]
     for out, said in [*refused, (world / "PixCell" / "b", "source"), (world, "source")]:
         more = ["--overwrite"] if said != "--overwrite" else []
         with pytest.raises(SystemExit) as end:

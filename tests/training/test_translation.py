@@ -26,7 +26,7 @@ def test_a_denoiser_of_another_encoder_predicts_the_same_once_translated():
         """tiny with the numbers of its vectors in reverse order and of opposite sign."""
 
         info, device, hash = tiny.info, tiny.device, tiny.hash
-        component_hash = staticmethod(tiny.component_hash)
+        component_hash, has = staticmethod(tiny.component_hash), staticmethod(tiny.has)
         encoder = torch.nn.Sequential(tiny.encoder, _Reversed())
 
     mean, std = -vectors.mean(0).flip(0), vectors.std(0).flip(0).clamp(min=1e-4)
