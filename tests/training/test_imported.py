@@ -178,5 +178,5 @@ def test_vectors_with_gradients_are_those_of_the_grid(encoder, tmp_path):
     vectors = named.vectors(images)
     assert vectors.shape == (2, DIM)
     np.testing.assert_allclose(vectors.detach().numpy(), named.embed(tiles), atol=0.02)
-    vectors.sum().backward()
+    vectors[:, 0].sum().backward()  # the sum of all is constant after a layer norm
     assert images.grad is not None and images.grad.abs().sum() > 0
