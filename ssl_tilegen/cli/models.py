@@ -14,6 +14,11 @@ from ssl_tilegen.cli.tables import facts_table
 models = typer.Typer(help="Bundles of models: list, describe, import, fetch and upload them.", **PLAIN)
 
 
+AnyBundle = Annotated[
+    str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
+]
+
+
 @command(group=models)
 def list_(console: Console) -> tuple[Any, str]:
     """List the built-in bundles and the encoders that are known by name.
@@ -30,9 +35,7 @@ def list_(console: Console) -> tuple[Any, str]:
 @command(group=models)
 def info(
     console: Console,
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
-    ],
+    bundle: AnyBundle,
 ) -> tuple[Any, str]:
     """Describe a bundle: encoder, resolutions, labels, training, licence, scores.
 
@@ -169,9 +172,7 @@ def push(
 @command(group=models)
 def card(
     console: Console,
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
-    ],
+    bundle: AnyBundle,
 ) -> tuple[Any, str]:
     """Print a bundle's model card in the form of the Hugging Face hub.
 
