@@ -121,6 +121,20 @@ def test_jpeg_against_lossless_is_warned_about(sets: Path, tmp_path: Path) -> No
     assert not any("stored differently" in line for line in run(real=sets / "a", synthetic=sets / "b").warnings)
 
 
+def test_the_page_escapes_names_from_outside(sets: Path, tmp_path: Path) -> None:
+    name = '<img onerror=x>&"'
+    real, page = tmp_path / name, tmp_path / "r.html"
+    shutil.copytree(sets / "a", real)
+    for part in ("real", "synthetic", "test"):
+        for old, new in (("left", name), ("right", "right")):
+            shutil.copytree(sets / "task" / part / old, tmp_path / "task" / part / new)
+    run(real=real, synthetic=sets / "b", task=tmp_path / "task", report=page, gallery=1, task_models=("linear",),
+        seeds=2)  # fmt: skip
+    text = page.read_text()
+    assert "onerror=x" in text and "<img onerror" not in text
+    assert not re.search(r"&amp;(?:amp|lt|gt|quot|#34|#39);", text)  # nothing is escaped twice
+
+
 def test_the_page_is_whole_and_asks_nothing_of_the_network(sets: Path, tmp_path: Path) -> None:
     page = tmp_path / "r.html"
     run(real=sets / "a", synthetic=sets / "blurred", train=sets / "b", task=sets / "task", report=page, gallery=4,

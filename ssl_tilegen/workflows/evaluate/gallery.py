@@ -1,11 +1,11 @@
-"""Pictures for the report, at full resolution, the worst first."""
+"""Image pairs for the report, at full resolution, the worst first."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image as Pillow
@@ -19,48 +19,77 @@ from ssl_tilegen.workflows.evaluate.table import number
 _LEAST_PX = 192
 
 
-def gallery(evidence: Evidence, settings: EvaluateSettings) -> str:
+class Side(NamedTuple):
+    """One image of a pair: a data address, its title, and the place it is from."""
+
+    data: str
+    title: str
+    where: str
+
+
+class Pair(NamedTuple):
+    """Two images side by side, with a line of text."""
+
+    sides: tuple[Side, Side]
+    text: str
+
+
+class GallerySection(NamedTuple):
+    """Pairs under one title."""
+
+    title: str
+    text: str
+    pairs: list[Pair]
+
+
+def gallery(evidence: Evidence, settings: EvaluateSettings) -> list[GallerySection]:
     """Sections of image pairs: of the same place, farthest from anything real, nearest to training images."""
-    count, sections = settings.gallery, []
     sets = next(iter(evidence.features.values()), {})
-    if not count or not sets or not sets["synthetic"].places:
-        return ""
-    name = next(iter(evidence.features))
+    if not settings.gallery or not sets or not sets["synthetic"].places:
+        return []
+    return [*_same_place(evidence, settings.gallery), *_least_real(evidence, settings.gallery),
+            *_nearest_training(evidence, settings.gallery)]  # fmt: skip
+
+
+def _same_place(evidence: Evidence, count: int) -> Iterator[GallerySection]:
     if evidence.pairs:
-        cards = (_pair(p.real, p.synthetic, "real", f"cosine {p.cosine:.2f}, PSNR {p.psnr:.1f} dB, SSIM {p.ssim:.2f}")
-                 for p in spread(evidence.pairs, count))  # fmt: skip
-        sections.append(_section("Pairs", cards, f"The same place, real and synthetic; worst by cosine in {name} "
-                                 "features first, then evenly up to the best."))  # fmt: skip
+        name = next(iter(evidence.features))
+        text = (f"The same place, real and synthetic; worst by cosine in {name} features first, "
+                "then evenly up to the best.")  # fmt: skip
+        shown = spread(evidence.pairs, count)
+        yield GallerySection("Pairs", text, [
+            _pair(p.real, p.synthetic, "real", f"cosine {p.cosine:.2f}, PSNR {p.psnr:.1f} dB, SSIM {p.ssim:.2f}")
+            for p in shown
+        ])  # fmt: skip
+
+
+def _least_real(evidence: Evidence, count: int) -> Iterator[GallerySection]:
+    name, sets = next(iter(evidence.features.items()))
     if sets["real"].places:
         distance, index = evidence.nearest[name]
         found = nearest_pairs(index, distance, sets["synthetic"], sets["real"], count, far=True)
-        cards = (_pair(real, made, "nearest real", f"distance {number(d)}") for made, real, d in found)
         text = f"Synthetic windows farthest from the real set in {name} features, worst first."
-        sections.append(_section("Least like anything real", cards, text))
+        pairs = [_pair(real, made, "nearest real", f"distance {number(d)}") for made, real, d in found]
+        yield GallerySection("Least like anything real", text, pairs)
+
+
+def _nearest_training(evidence: Evidence, count: int) -> Iterator[GallerySection]:
     for name, copies in evidence.copies.items():
-        train = evidence.features[name]["train"]
-        if train.places:
-            found = nearest_pairs(copies.neighbour, copies.synthetic, evidence.features[name]["synthetic"], train,
+        sets = evidence.features[name]
+        if sets["train"].places:
+            found = nearest_pairs(copies.neighbour, copies.synthetic, sets["synthetic"], sets["train"],
                                   max(1, count // 2), far=False)  # fmt: skip
-            cards = (_pair(own, made, "nearest training", f"distance {number(d)}, suspect below {number(copies.limit)}")
-                     for made, own, d in found)  # fmt: skip
-            sections.append(_section(f"Most like a training image, {name}", cards, "The likeliest copies first."))
-    return "".join(sections)
+            pairs = [_pair(own, made, "nearest training", f"distance {number(d)}, suspect below {number(copies.limit)}")
+                     for made, own, d in found]  # fmt: skip
+            yield GallerySection(f"Most like a training image, {name}", "The likeliest copies first.", pairs)
 
 
-def _section(title: str, cards: Iterable[str], text: str) -> str:
-    return (f'<section><h2>{escape(title)}</h2><p class="how">{escape(text)}</p>'
-            f'<div class="gallery">{"".join(cards)}</div></section>')  # fmt: skip
+def _pair(real: Place, synthetic: Place, name: str, text: str) -> Pair:
+    return Pair((_side(synthetic, "synthetic"), _side(real, name)), text)
 
 
-def _pair(real: Place, synthetic: Place, name: str, text: str) -> str:
-    sides = ((synthetic, "synthetic"), (real, name))
-    images = "".join(
-        f'<div><img src="{_data(_shown(place))}" alt="{escape(title)}" loading="lazy"><span>{escape(title)}</span>'
-        f"<small>{escape(_where(place))}</small></div>"
-        for place, title in sides
-    )
-    return f'<div class="pair"><div class="two">{images}</div><p>{escape(text)}</p></div>'
+def _side(place: Place, title: str) -> Side:
+    return Side(_data(_shown(place)), title, _where(place))
 
 
 def _shown(place: Place) -> np.ndarray:

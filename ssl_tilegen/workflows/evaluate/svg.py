@@ -1,4 +1,4 @@
-"""Plots of the report as inline SVG: arrays in, text out. Colours are CSS variables, so a page can be light or dark."""
+"""Plots of the report as inline SVG: arrays in, markup out. Colours are CSS variables: the page is light or dark."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from markupsafe import Markup
 
 _FONT = 'font-size="12" fill="var(--ink-2)"'
 
 
-def histogram(sets: Sequence[tuple[str, np.ndarray]], label: str, *, line: tuple[float, str] | None = None) -> str:
-    """Overlaid distributions of (name, values), each of area 1; ``line``: a value to mark, and its name."""
+def histogram(sets: Sequence[np.ndarray], label: str, *, line: tuple[float, str] | None = None) -> Markup:
+    """Overlaid distributions of ``sets`` of values, each of area 1; ``line``: a value to mark, and its name."""
     width, height, left, base = 372, 240, 18, 190
-    finite = [values[np.isfinite(values)] for _, values in sets]
+    finite = [values[np.isfinite(values)] for values in sets]
     everything = np.concatenate(finite)
     low, high = float(everything.min()), float(np.quantile(everything, 0.995))
     high = high if high > low else low + 1
@@ -42,16 +43,10 @@ def histogram(sets: Sequence[tuple[str, np.ndarray]], label: str, *, line: tuple
     for tick in np.linspace(low, high, 4):
         parts.append(f'<text x="{x(tick):.1f}" y="{base + 17}" text-anchor="middle" {_FONT}>{_short(tick)}</text>')
     parts.append(f'<text x="{width / 2}" y="{base + 36}" text-anchor="middle" {_FONT}>{escape(label)}</text>')
-    return _svg(width, height, parts, label) + legend([name for name, _ in sets])
+    return _svg(width, height, parts, label)
 
 
-def legend(names: Sequence[str]) -> str:
-    """Names with their colours."""
-    items = (f'<span><i style="background:var(--c{i + 1})"></i>{escape(name)}</span>' for i, name in enumerate(names))
-    return f'<div class="legend">{"".join(items)}</div>'
-
-
-def precision_recall(points: Sequence[tuple[str, float, float, float, float]]) -> str:
+def precision_recall(points: Sequence[tuple[str, float, float, float, float]]) -> Markup:
     """Precision against recall: (name, precision, recall, and both of real against real), one colour a name."""
     side, left, top = 250, 44, 12
     parts = []
@@ -71,11 +66,10 @@ def precision_recall(points: Sequence[tuple[str, float, float, float, float]]) -
     parts.append(f'<text x="{left + side / 2}" y="{top + side + 35}" text-anchor="middle" {_FONT}>recall</text>'
                  f'<text transform="translate(12,{top + side / 2}) rotate(-90)" text-anchor="middle" {_FONT}>'
                  "precision</text>")  # fmt: skip
-    names = [f"{name}: synthetic (filled), real against real (ring)" for name, *_ in points]
-    return _svg(left + side + 20, top + side + 44, parts, "precision and recall") + legend(names)
+    return _svg(left + side + 20, top + side + 44, parts, "precision and recall")
 
 
-def confusion(table: np.ndarray, classes: Sequence[str]) -> str:
+def confusion(table: np.ndarray, classes: Sequence[str]) -> Markup:
     """Counts as a shaded square: row = made as, column = seen as; shares are of the row."""
     cell, left, top, n = 84, 130, 34, len(classes)
     parts = []
@@ -97,7 +91,7 @@ def confusion(table: np.ndarray, classes: Sequence[str]) -> str:
     return _svg(left + cell * n + 10, top + cell * n + 10, parts, "confusion")
 
 
-def forest(rows: Sequence[tuple[str, float, float, float, int]], *, percent: bool = True) -> str:
+def forest(rows: Sequence[tuple[str, float, float, float, int]], *, percent: bool = True) -> Markup:
     """Values with intervals, one a line: (name, value, low, high, colour number)."""
     left, width, step = 250, 330, 24
     low = min(r[2] for r in rows)
@@ -123,7 +117,7 @@ def forest(rows: Sequence[tuple[str, float, float, float, int]], *, percent: boo
     return _svg(left + width + 24, step * len(rows) + 30, parts, "values with intervals")
 
 
-def heat_map(values: np.ndarray, low: float, high: float, label: str) -> str:
+def heat_map(values: np.ndarray, low: float, high: float, label: str) -> Markup:
     """(R, K) as squares from ``low`` (faint) to ``high`` (full); NaN is left open. Large maps are averaged down."""
     by = max(1, -(-max(values.shape) // 64))
     rows, cols = (-(-n // by) for n in values.shape)
@@ -143,9 +137,10 @@ def heat_map(values: np.ndarray, low: float, high: float, label: str) -> str:
     return _svg(round(cols * cell), round(rows * cell), parts, label)
 
 
-def _svg(width: float, height: float, parts: Sequence[str], label: str) -> str:
-    return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-            f'aria-label="{escape(label)}">{"".join(parts)}</svg>')  # fmt: skip
+def _svg(width: float, height: float, parts: Sequence[str], label: str) -> Markup:
+    """The parts in one element. Texts from outside are escaped where they are put into ``parts``."""
+    return Markup(f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+                  f'aria-label="{escape(label)}">{"".join(parts)}</svg>')  # fmt: skip
 
 
 def _short(value: float) -> str:
