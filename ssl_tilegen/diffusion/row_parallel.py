@@ -15,8 +15,9 @@ import torch.distributed as dist
 from numpy.typing import ArrayLike
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Window
+from ssl_tilegen.system.launch import lost_process
 from ssl_tilegen.system.signals import check_stop
 
 T = TypeVar("T")
@@ -130,5 +131,4 @@ def _lost_processes() -> Iterator[None]:
         yield
     except RuntimeError as error:
         check_stop()
-        reason = str(error).strip().splitlines()[0][:120]
-        raise TilegenError(f"another process of this run is gone ({reason}): the same command continues") from error
+        raise lost_process(error) from error

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING
 
 from ssl_tilegen.errors import SettingError, TilegenError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _MEETING, _LONGEST_WAIT = timedelta(minutes=10), timedelta(days=2)
+_GROUPS = count()  # that this process has joined
 
 
 def worker_shard(*, array: bool = True) -> tuple[int, int]:
@@ -96,6 +99,21 @@ def _first_host(hosts: str) -> str:
     return "".join(part or "" for part in match.groups()) if match else "127.0.0.1"
 
 
+def lost_process(error: BaseException) -> TilegenError:
+    """The one line for an ``error`` of torch.distributed that says that another process has ended."""
+    reason = str(error).strip().splitlines()[0][:120]
+    return TilegenError(f"another process of this run is gone ({reason}): the same command continues")
+
+
+@cache
+def _meeting_point(who: Distributed) -> torch.distributed.Store:
+    """The store by which processes find each other. It lasts as long as they do: of two, one after the other at the
+    same port, a fast process could reach the first when it looks for the second."""
+    from torch.distributed.rendezvous import rendezvous
+
+    return next(iter(rendezvous("env://", who.rank, who.count, timeout=_MEETING)))[0]
+
+
 @contextmanager
 def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
     """Join the processes started together, to talk by torch.distributed: gloo for memory, NCCL for cards.
@@ -107,14 +125,13 @@ def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store, rank, count = next(iter(rendezvous("env://", who.rank, who.count, timeout=_MEETING)))
+        store = dist.PrefixStore(f"group {next(_GROUPS)}", _meeting_point(who))
         kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(kind, store=store, rank=rank, world_size=count, timeout=_LONGEST_WAIT)
+        dist.init_process_group(kind, store=store, rank=who.rank, world_size=who.count, timeout=_LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         check_stop()
         raise TilegenError(

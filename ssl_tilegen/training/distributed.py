@@ -1,37 +1,54 @@
-"""The processes that train together: one alone, or many by accelerate, started by torchrun, accelerate or srun.
+"""The processes that train together: one alone, or many by torch.distributed, started by torchrun, accelerate or srun.
 
 Every process makes its own places of the global batch, so a run on two processes sees what a run on one sees.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.launch import distributed_environment
+from ssl_tilegen.system.launch import distributed_environment, lost_process, process_group
+from ssl_tilegen.system.signals import check_stop
 
-_PATIENCE = timedelta(hours=12)
-"""How long the others wait for the first to cache its latents."""
+_LOST = re.compile("gloo|nccl|connection (closed|reset)|broken pipe|TCPStore", re.IGNORECASE)
+"""Words of torch.distributed's complaints about a process that has ended."""
 
 
 class Processes:
-    """``rank`` of ``size`` processes, and what they do together. With one process everything here does nothing."""
+    """``rank`` of ``size`` processes, and their work in common. With one process everything here does nothing; many
+    have to be inside `together` first."""
 
     def __init__(self, device: str = "auto") -> None:
-        own = distributed_environment()
-        self.rank, self.size = own.rank, own.count
-        self.device = pick_device(device, own.local_rank)
-        self._accelerator: Any = _accelerator(self.device) if self.size > 1 else None
+        self._own = distributed_environment()
+        self.rank, self.size = self._own.rank, self._own.count
+        self.device = pick_device(device, self._own.local_rank)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The group of all processes, while they train. TilegenError where another does not come, or ends early."""
+        if self.size == 1:
+            yield
+            return
+        with process_group(self._own, self.device):
+            try:
+                yield
+            except RuntimeError as error:
+                if not _LOST.search(str(error)):
+                    raise
+                check_stop()
+                raise lost_process(error) from error
 
     @property
     def is_first(self) -> bool:
@@ -55,43 +72,41 @@ class Processes:
 
     def wrapped(self, objective: nn.Module) -> nn.Module:
         """``objective`` with gradients averaged over the processes after every backward pass."""
-        return self._accelerator.prepare_model(objective) if self._accelerator else objective
+        if self.size == 1:
+            return objective
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # torch 2.7 has no other
+        devices = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=devices, broadcast_buffers=False)
 
     def unsynchronised(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
         """A backward pass that keeps its gradients to itself, where ``wanted`` (all but the last part of a step)."""
         if isinstance(objective, FSDPModule):
             objective.set_requires_gradient_sync(not wanted)
             return nullcontext()
-        return self._accelerator.no_sync(objective) if self._accelerator and wanted else nullcontext()
+        is_wrapped = isinstance(objective, DistributedDataParallel)
+        return objective.no_sync() if is_wrapped and wanted else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
-        return self._accelerator.reduce(values, reduction="mean") if self._accelerator else values
+        if self.size == 1:
+            return values
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total / self.size
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
         """A block that the first process runs before the others: they find what it made."""
-        if self._accelerator and not self.is_first:
+        if not self.is_first:
             self.wait()
         yield
-        if self._accelerator and self.is_first:
+        if self.is_first:
             self.wait()
 
     def wait(self) -> None:
         """Until all are here."""
-        if self._accelerator:
-            self._accelerator.wait_for_everyone()
-
-
-def _accelerator(device: torch.device) -> Any:
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # as accelerate passes it
-    kwargs = [InitProcessGroupKwargs(timeout=_PATIENCE), DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=kwargs)
+        if self.size > 1:
+            torch.distributed.barrier()
 
 
 class _Gather(torch.autograd.Function):

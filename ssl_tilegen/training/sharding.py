@@ -1,7 +1,7 @@
 """Weights cut over the processes, so that none holds a whole network (FSDP: Zhao et al. 2023, arXiv 2304.11277).
 
-torch's ``fully_shard`` is used and not accelerate's plugin, which knows no processors without an accelerator: so the
-same code runs, and is tested, on CPUs. What is written to disk is whole: a run may go on with any number of processes.
+By torch's ``fully_shard``, so that the same code runs, and is tested, on CPUs. What is written to disk is whole: a run
+may go on with any number of processes.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -57,11 +58,13 @@ def train(
     allow_many_files()
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
-    if not processes.is_first:
-        return _trained(kind, settings, context, config, stop, restart=restart)
-    check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
-    with locked_run(context.run_folder, context.bundle_folder):
-        return _trained(kind, settings, context, config, stop, restart=restart)
+    with processes.together():
+        held: AbstractContextManager[None] = nullcontext()
+        if processes.is_first:
+            check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)
+            held = locked_run(context.run_folder, context.bundle_folder)
+        with held:
+            return _trained(kind, settings, context, config, stop, restart=restart)
 
 
 def _trained(

@@ -189,6 +189,39 @@ def test_a_signal_saves_and_ends_with_143(config, tmp_path, number):
     assert len(runs.losses(folder)) == load_step(folder)
 
 
+def two_commands(config: Path, out: Path) -> list[tuple[Any, Path]]:
+    """A long run of two processes as a user starts them, and what each says."""
+    words = ("train", "autoencoder", "--config", config, "--out", out, "--device", "cpu", "--set", "run.steps=4000")
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2}
+    logs = [config.with_name(f"{rank}.log") for rank in range(2)]
+    return [(command(log, words, RANK=rank, LOCAL_RANK=rank, **shared), log) for rank, log in enumerate(logs)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_loses_the_other_ends_with_one_line(config, tmp_path, killed):
+    """So a launcher that kills on a bad exit finds nothing to kill, and one that does not leaves nothing behind."""
+    runs_of_two = two_commands(config, tmp_path / "x")
+    (lost, _), (other, said) = runs_of_two[killed], runs_of_two[1 - killed]
+    wait_until((tmp_path / "x" / "autoencoder" / "checkpoint").exists, other, said, 300)
+    lost.kill()
+    other.join(120)
+    assert other.exitcode == 1 and "another process of this run is gone" in said.read_text().splitlines()[-1]
+    done = load_step(tmp_path / "x" / "autoencoder")
+    trained(config, tmp_path / "x" / "autoencoder", f"run.steps={done + 1}")
+    assert load_step(tmp_path / "x" / "autoencoder") == done + 1
+
+
+def test_what_the_first_process_refuses_ends_them_all(config, tmp_path):
+    (tmp_path / "x" / "autoencoder").mkdir(parents=True)
+    (tmp_path / "x" / "autoencoder" / "thesis.docx").touch()
+    (first, why), (second, said) = two_commands(config, tmp_path / "x")
+    for process in (first, second):
+        process.join(120)
+    assert first.exitcode and "thesis.docx" in why.read_text()
+    assert second.exitcode == 1 and "another process of this run is gone" in said.read_text().splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_killed_runs_go_on_to_the_same_bits(config, tmp_path):
     """Three kills at odd moments while a checkpoint is written every second step, then the rest: as if never killed."""
