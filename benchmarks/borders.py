@@ -1,7 +1,7 @@
 """Does what a prior draws go on from cell to cell? Run with
 `python -m benchmarks.borders --bundle FOLDER --table prior.csv --cache FOLDER`.
 
-Grids of every label are drawn (so large that windows are merged), their layout part is decoded into a coarse image,
+Grids of every label are sampled, their layout part is decoded into a coarse image,
 and the change across the borders of cells is set against the change elsewhere (``metrics.seams``). The same is done
 with the real cells of the prior's own table, whose embeddings `train prior` keeps in ``OUT/prior/cache``. Real layout
 parts do not meet exactly either, for they are principal components. Prints one JSON line per label, and their mean.
@@ -34,8 +34,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=4, help="what the prior was trained with")
     parser.add_argument("--cells", type=int, default=12, help="side of a drawn grid")
     parser.add_argument("--count", type=int, default=2, help="drawn grids per label")
-    parser.add_argument("--overlap", type=float)
-    parser.add_argument("--settle", type=int)
     parser.add_argument("--out", type=Path, help="folder for the coarse images")
     options = parser.parse_args()
     bundle = ModelBundle.load(options.bundle)
@@ -54,10 +52,9 @@ def drawn_score(label: str, bundle: ModelBundle, options: argparse.Namespace) ->
     info = prior_of(bundle)
     condition, _ = PromptEncoder(bundle, info)(Region(label=label))
     field = np.broadcast_to(condition[:, None, None], (len(condition), options.cells, options.cells)).copy()
-    changes = {name: getattr(options, name) for name in ("overlap", "settle") if getattr(options, name) is not None}
-    how = info.sampling.model_copy(update=changes)
     images = [
-        coarse_image(sample_prior(bundle.prior, field, how, seed).embedding, bundle) for seed in range(options.count)
+        coarse_image(sample_prior(bundle.prior, field, info.sampling, seed).embedding, bundle)
+        for seed in range(options.count)
     ]
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,6 @@ from ssl_tilegen.nets import build_encoder
 from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
 from ssl_tilegen.nets.grid_prior import GridPrior
-from ssl_tilegen.nets.grid_transformer import GridTransformer
 from ssl_tilegen.prior.spec import LabelFacts, PriorInfo, PriorSampling
 
 TILE_PX, DIM = 64, 16
@@ -61,7 +60,7 @@ def painting_bundle(folder: Path, *, window: bool = False, sampling: Sampling | 
     return folder
 
 
-def drawing_bundle(folder: Path, *, transformer: bool = False) -> Path:
+def prior_bundle(folder: Path) -> Path:
     """A painting bundle with a prior of random weights that knows three labels and no text."""
     painting_bundle(folder)
     torch.manual_seed(2)
@@ -71,11 +70,9 @@ def drawing_bundle(folder: Path, *, transformer: bool = False) -> Path:
         stride_px=TILE_PX,
         labels={name: LabelFacts(domain=domain, resolution=(value, unit)) for name, (domain, value, unit) in
                 labels.items()},
-        sampling=PriorSampling(steps=4, settle=2),
+        sampling=PriorSampling(steps=4),
     )  # fmt: skip
-    net: Any = GridPrior(DIM, 3, 3, width=16, blocks=1, hidden=8)
-    if transformer:
-        net = GridTransformer(DIM, 3, 3, window=4, width=16, depth=1, heads=2, hidden=8)
+    net = GridPrior(DIM, 3, 3, width=16, blocks=1, hidden=8)
     net.scale.fill_(50)  # about the scale of what the random encoder gives
     save_prior(_shaken(net), info, folder)
     return folder

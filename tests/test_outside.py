@@ -27,14 +27,14 @@ from ssl_tilegen.system.csv_table import defused, restored
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.grid.feature_exchange import import_features
 from ssl_tilegen.workflows.labelled_images import read_manifest
-from tests.bundles import drawing_bundle, encoder_bundle
+from tests.bundles import encoder_bundle, prior_bundle
 
 INF, NAN = float("inf"), float("nan")
 
 
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return drawing_bundle(tmp_path_factory.mktemp("b") / "bundle")
+    return prior_bundle(tmp_path_factory.mktemp("b") / "bundle")
 
 
 def changed(folder: Path, file: str, place: list[Any], value: Any) -> None:

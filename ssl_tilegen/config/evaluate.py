@@ -64,7 +64,7 @@ class EvaluateSettings(Reading, Settings):
     )
     metrics: Names = option(
         ("all",),
-        "Scores to compute. Any of fd, kid, manifold, vendi, copy, pairs, large.",
+        "Scores to compute, such as fd, kid, manifold or copy. An unknown name lists all of them.",
         "--metrics",
         default_text="all",
         metavar="A,B",

@@ -53,7 +53,7 @@ class GenerateSettings(Settings):
     )
     out: Path | None = option(
         None,
-        "File to write. Its suffix is the format: .ome.tif, .svs, .tif, .png, .jpg, .zarr. By default "
+        "File to write. Its suffix is the format, such as .ome.tif, .svs, .tif, .zarr or .png. By default "
         ".ome.tif, or .tif where the grid has a CRS; without a grid it is written here.",
         "--out",
         "-o",
@@ -122,7 +122,7 @@ class GenerateSettings(Settings):
     )
     update: str | None = option(
         None,
-        "Update rule of a step. ddim, dpmpp_2m, ancestral, ddim_beta or renoise.",
+        "Update rule of a step, such as ddim, dpmpp_2m or renoise. An unknown name lists all of them.",
         "--update",
         default_text="the bundle's",
         metavar="NAME",

@@ -38,6 +38,7 @@ __all__ = [
     "PyramidWriter",
     "check_format",
     "check_suffix",
+    "mark_of",
     "open_writer",
     "output_suffixes",
     "outputs_of",
@@ -118,10 +119,15 @@ def check_suffix(path: Path) -> str:
 def outputs_of(path: Path, option: str = "-o") -> list[Output]:
     """The image, the facts beside it, and its unfinished form, for the gate."""
     return [
-        Output(path, marks.image, option),
+        Output(path, mark_of(path), option),
         Output(sidecar_of(path), marks.sidecar, option, "side"),
         Output(unfinished_image(path), marks.work(PART_NAMES), option, "work"),
     ]
+
+
+def mark_of(path: Path) -> marks.Mark:
+    """The sign, by the format of ``path``, that a file is one that this program made."""
+    return _load(FORMATS[check_suffix(path)][0]).mark
 
 
 def sidecar_of(path: Path) -> Path:
@@ -135,7 +141,11 @@ def unfinished_image(path: Path) -> Path:
 
 
 def _format_of(path: Path, spec: ImageSpec) -> type[Format]:
-    module, name = FORMATS[check_suffix(path)][spec.crs is not None]
+    return _load(FORMATS[check_suffix(path)][spec.crs is not None])
+
+
+def _load(place: tuple[str, str]) -> type[Format]:
+    module, name = place
     return getattr(import_module(module), name)
 
 

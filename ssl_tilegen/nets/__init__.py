@@ -17,7 +17,6 @@ _OURS = {
     "FieldUNet": "field_unet",
     "WindowDiT": "window_dit",
     "GridPrior": "grid_prior",
-    "GridTransformer": "grid_transformer",
     "TokenConditioner": "conditioner",
     "GridConditioner": "conditioner",
 }
@@ -66,10 +65,6 @@ def own_network(arch: Any, features: int, arch_args: Any) -> Any:
     """Our edition of a timm network, with the same state dict and the same numbers; None where we have none."""
     if not isinstance(arch, str) or not isinstance(arch_args, Mapping):
         return None
-    if arch == "convnext_atto" and set(arch_args) == {"ls_init_value"} and _is_number(arch_args["ls_init_value"]):
-        from ssl_tilegen.nets.convnext import ConvNeXtAtto
-
-        return ConvNeXtAtto(features, arch_args["ls_init_value"])
     variant, levels = arch.removeprefix("tf_efficientnet_lite"), arch_args.get("out_indices", ())
     if variant in ("0", "1", "2", "3", "4") and set(arch_args) == {"features_only", "out_indices"} and _rises(levels):
         from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite
@@ -78,10 +73,6 @@ def own_network(arch: Any, features: int, arch_args: Any) -> Any:
         body = EfficientNetLite(int(variant), levels)
         return PooledMaps(body, body.channels)
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _rises(levels: Any) -> bool:

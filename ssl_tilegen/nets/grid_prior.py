@@ -7,21 +7,19 @@ have a condition of its own (a map of labels). A window smaller than the reach e
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets.configurable import register_to_config
 from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, modulated, zeroed
 from ssl_tilegen.nets.prior_base import CellNetwork
 
 
 class GridPrior(CellNetwork):
-    """Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side.
-
-    With ``breaks`` the network sees where a cell and the next to its right or below are of two parts.
-    """
+    """Blocks are those of ConvNeXt (Liu et al. 2022) with a modulation per cell; one reaches one cell to each side."""
 
     _supports_gradient_checkpointing = True
     edge_layers = ("stem", "out", "time_in", "condition_in")
@@ -37,41 +35,35 @@ class GridPrior(CellNetwork):
         expansion: int = 2,
         hidden: int = 128,
         time_features: int = 64,
-        breaks: bool = False,
     ) -> None:
         super().__init__()
         channels = self._add_statistics(dim, condition_dim, labels)
-        self._blocks, self._breaks = blocks, breaks
+        self._blocks = blocks
         self._add_modulation(condition_dim, hidden, time_features)
-        self.stem = nn.Conv2d(channels + 2 * breaks, width, 3, padding=1)
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.body: Any = nn.ModuleList(_CellBlock(width, expansion, hidden) for _ in range(blocks))
         self.norm_out = ChannelNorm(width)
         self.out = zeroed(nn.Conv2d(width, channels, 1))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """As of every network. ``breaks``, an input that was tried and left out, may be there as false."""
+        if config.get("breaks"):
+            raise FormatError("GridPrior: 'breaks' is no longer read; train the prior again without it")
+        return super().from_config({name: value for name, value in config.items() if name != "breaks"})
 
     @property
     def halo(self) -> int:  # type: ignore[override]
         """Cells of context to each side that make a piece exact."""
         return self._blocks + 1
 
-    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
+    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
         """See `PriorNetwork.remainder`."""
-        inside = None if parts is None else (parts > 0).to(x.dtype)
-        if self._breaks:
-            x = torch.cat([x, _breaks(x[:, :1] if parts is None else parts, none=parts is None)], 1)
         h = self.stem(x if inside is None else x * inside)
         modulation = self._modulation(t, condition)
         for block in self.body:
             h = block(h if inside is None else h * inside, modulation)
         return self.out(self.act(self.norm_out(h)))
-
-
-def _breaks(parts: Tensor, *, none: bool) -> Tensor:
-    """(N, 2, R, K): 1 where the next cell to the right, and the next below, is of another part."""
-    found = torch.zeros_like(parts).repeat(1, 2, 1, 1)
-    if not none:
-        found[:, 0, :, :-1] = (parts[:, 0, :, 1:] != parts[:, 0, :, :-1]).to(found.dtype)
-        found[:, 1, :-1] = (parts[:, 0, 1:] != parts[:, 0, :-1]).to(found.dtype)
-    return found
 
 
 class _CellBlock(Recomputable):

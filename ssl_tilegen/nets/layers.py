@@ -113,18 +113,17 @@ class Modulated(nn.Module):
     Subclasses call ``_add_modulation``, and give the blocks what ``_modulation`` returns.
     """
 
-    def _add_modulation(self, condition_dim: int, hidden: int, time_features: int, *, tokens: bool = False) -> None:
-        """Layers for a condition that is a field (N, C, h, w), or ``tokens`` (N, L, C)."""
-        self._time_features, self._tokens = time_features, tokens
+    def _add_modulation(self, condition_dim: int, hidden: int, time_features: int) -> None:
+        """Layers for a condition that is a field (N, C, h, w)."""
+        self._time_features = time_features
         self.time_in = nn.Linear(time_features, hidden)
-        self.condition_in = nn.Linear(condition_dim, hidden) if tokens else nn.Conv2d(condition_dim, hidden, 1)
-        self.condition_mix = nn.Linear(hidden, hidden) if tokens else nn.Conv2d(hidden, hidden, 1)
+        self.condition_in = nn.Conv2d(condition_dim, hidden, 1)
+        self.condition_mix = nn.Conv2d(hidden, hidden, 1)
         self.act = nn.SiLU()
 
     def _modulation(self, t: Tensor, condition: Tensor) -> Tensor:
-        """The input of the blocks' scale, shift and gate: (N, hidden, h, w), or (N, L, hidden) of tokens."""
-        time = self.time_in(sinusoid(t, self._time_features))
-        time = time[:, None] if self._tokens else time[:, :, None, None]
+        """The input of the blocks' scale and shift: (N, hidden, h, w)."""
+        time = self.time_in(sinusoid(t, self._time_features))[:, :, None, None]
         return self.act(self.condition_mix(self.act(self.condition_in(condition) + time)) + time)
 
 
@@ -136,44 +135,27 @@ class AdaptiveBlock(Recomputable):
         width: Length of a token.
         heads: Heads of attention.
         hidden: Length of the condition.
-        expansion: Width of the two-layer network in widths of a token.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, expansion: int = 4) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm_one = nn.LayerNorm(width, elementwise_affine=False)
         self.norm_two = nn.LayerNorm(width, elementwise_affine=False)
         self.qkv = nn.Linear(width, 3 * width)
         self.mix = nn.Linear(width, width)
-        self._add_network(width, expansion * width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
         self.modulate = zeroed(nn.Linear(hidden, 6 * width))
 
-    def _add_network(self, width: int, wide: int) -> None:
-        self.mlp = nn.Sequential(nn.Linear(width, wide), nn.GELU(approximate="tanh"), nn.Linear(wide, width))
-
-    def _network(self, x: Tensor) -> Tensor:
-        return self.mlp(x)
-
-    def _beside(self, x: Tensor, *more: Any) -> Tensor:
-        """The input of the two-layer network, from tokens (N, L, W)."""
-        return x
-
-    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (N, heads, L, W / heads) of tokens (N, L, W)."""
+    def _attention(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return q, k, v
-
-    def _attention(self, x: Tensor, *more: Any) -> Tensor:
-        q, k, v = self._heads(x)
         return self.mix(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
-    def compute(self, x: Tensor, condition: Tensor, *more: Any) -> Tensor:  # type: ignore[override]
-        """Tokens (N, L, W) and conditions (N, hidden), or (N, L, hidden) of one each -> (N, L, W)."""
-        said = self.modulate(condition)
-        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = (said if said.ndim == 3 else said[:, None]).chunk(6, 2)
-        x = x + gate_a * self._attention(modulated(self.norm_one(x), scale_a, shift_a), *more)
-        return x + gate_b * self._network(modulated(self.norm_two(self._beside(x, *more)), scale_b, shift_b))
+    def compute(self, x: Tensor, condition: Tensor) -> Tensor:  # type: ignore[override]
+        """Tokens (N, L, W) and conditions (N, hidden) -> (N, L, W)."""
+        scale_a, shift_a, gate_a, scale_b, shift_b, gate_b = self.modulate(condition)[:, None].chunk(6, 2)
+        x = x + gate_a * self._attention(modulated(self.norm_one(x), scale_a, shift_a))
+        return x + gate_b * self.mlp(modulated(self.norm_two(x), scale_b, shift_b))
 
 
 def sinusoid(t: Tensor, channels: int, *, longest: float = 1.0, shortest: float = 0.001) -> Tensor:

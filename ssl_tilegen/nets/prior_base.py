@@ -15,7 +15,7 @@ class CellNetwork(Modulated, ConfigurableNetwork):
     """Flow-matching denoiser (Lipman et al. 2023) of normalised cells: ``dim`` numbers of embedding, then validity.
 
     ``anchors`` (labels, C) keeps the mean condition of each label. Preconditioned per channel as ``FieldUNet`` is.
-    Subclasses give ``remainder``; ``window`` is the side in cells that one call takes, None for any size.
+    Subclasses give ``remainder`` and ``halo``.
     """
 
     mean: Tensor
@@ -25,7 +25,6 @@ class CellNetwork(Modulated, ConfigurableNetwork):
     condition_std: Tensor
     anchors: Tensor
     null: Any
-    window: int | None = None
     halo = 0
 
     def _add_statistics(self, dim: int, condition_dim: int, labels: int) -> int:
@@ -48,20 +47,19 @@ class CellNetwork(Modulated, ConfigurableNetwork):
         """The inverse of ``normalised`` for (..., D + 1)."""
         return x / self.scale + self.mean
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, parts: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, inside: Tensor | None = None) -> Tensor:
         """Velocity noise - clean (N, D + 1, R, K) for noisy cells x, times t (N,) in [0, 1] and a condition or None.
 
-        The condition is (N, C, R, K); numbers of it that are NaN are not known. ``parts`` (N, 1, R, K): 0 where there
-        are no cells, as if beyond the edge; cells of one number were cut from one image, so that what they show goes
-        on from one to the next, and cells of another were laid beside them. None: all are of one.
+        The condition is (N, C, R, K); numbers of it that are NaN are not known. ``inside`` (N, 1, R, K) is 0 where
+        there are no cells, as if beyond the edge, and 1 elsewhere; None: all are cells.
         """
         time = t.float()[:, None, None, None]
         std = self.clean_std[:, None, None]
         spread = (1 - time) ** 2 * std**2 + time**2
-        remainder = self.remainder(x * spread.rsqrt(), t, self._condition(condition, x), parts)
+        remainder = self.remainder(x * spread.rsqrt(), t, self._condition(condition, x), inside)
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
 
-    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, parts: Tensor | None) -> Tensor:
+    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
         """The network's own output (N, D + 1, R, K), for cells of about unit variance and ``condition`` (N, C, r, k),
         of as many cells, or of one where all have the same."""
         raise NotImplementedError

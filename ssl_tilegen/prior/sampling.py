@@ -1,9 +1,8 @@
 """Sampling a prior: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
 
 The lattice of cells takes the place of the lattice of latents: the same noise schedule, steppers, guidance, addressed
-noise and tiled denoising. So a local prior's grid is the same for any cut into pieces, and grows by adding cells at its
-right and lower side. A prior that sees one window samples another grid for another size: windows at an edge are pushed
-inside.
+noise and tiled denoising. A prior is local, so its grid is the same for any cut into pieces, and grows by adding cells
+at its right and lower side.
 """
 
 from __future__ import annotations
@@ -25,14 +24,12 @@ from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.sampler import State, run
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser, WindowTiledDenoiser
-from ssl_tilegen.diffusion.windows import overlapping, settling, shifting
+from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.system.device import fast_dtype
 
 _CALL_CELLS = 16_384
-_CALL_WINDOWS = 32
 _BLEED_CELLS = 4
 _COHERENT_CELLS = 3
 """Means of the noise over twice as many cells and one, about what a prior was trained on at once, are alike all over a
@@ -58,21 +55,21 @@ def sample_prior(
     progress: Callable[[float, float], None] = lambda done, total: None,
     call_cells: int = _CALL_CELLS,
 ) -> SampledGrid:
-    """A grid for the conditions ``conditions`` (C, R, K), NaN where nothing is known, on the prior's device.
+    """A grid for the conditions ``condition`` (C, R, K), NaN where nothing is known, on the prior's device.
 
     A few cells more are sampled on all sides and thrown away, so that edges look like the inside. Memory: two canvases
     of D + 1 numbers per cell, and one call of ``call_cells``.
     """
     device = next(prior.parameters()).device
     core = Window(0, 0, condition.shape[1], condition.shape[2])
-    window = _framed(core, prior.window or 1)
+    window = core.grown(_BLEED_CELLS)
     rows, cols = ((-start, end) for start, end in (
         (window.row, window.row_end - core.row_end), (window.col, window.col_end - core.col_end)
     ))  # fmt: skip
     field = torch.from_numpy(np.pad(condition, [(0, 0), rows, cols], "edge")).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
     canvas[window].copy_(first_noise(prior, window, seed))
-    denoise = _denoiser(prior, field, window, sampling, seed, call_cells)
+    denoise = _denoiser(prior, field, window, sampling, call_cells)
     schedule = Schedule.from_config(SCHEDULER, sampling.steps)
     done = run(
         State(canvas), schedule, denoise, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
@@ -86,33 +83,14 @@ def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
     return torch.from_numpy(coherent_noise(window, len(prior.mean), GRID_SEEDS + seed, _COHERENT_CELLS))
 
 
-def _framed(core: Window, least: int) -> Window:
-    """``core`` with cells around it to be thrown away, at least ``least`` rows and columns."""
-    window = core.grown(_BLEED_CELLS)
-    return Window(window.row, window.col, max(window.rows, least), max(window.cols, least))
-
-
-def _denoiser(
-    prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, seed: int, call_cells: int
-) -> TiledDenoiser:
-    """One convolution for a local network; windows that move at every step and are averaged at last for others."""
+def _denoiser(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling, call_cells: int) -> TiledDenoiser:
+    """One convolution over the canvas, in pieces of ``call_cells`` at most."""
     clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
-    side = prior.window
 
     def condition_of(part: Window) -> Tensor:
         return field[:, *part.within(canvas).slices]
 
-    if side is None:
-        return LocalTiledDenoiser(clean_of, condition_of, canvas, halo=prior.halo, align=1, budget=call_cells)
-    stride = max(1, round(side * (1 - sampling.overlap)))
-    windows_at = settling(
-        shifting(canvas, side, seed=GRID_SEEDS + seed), overlapping(canvas, side, stride, feather=True),
-        sampling.steps - sampling.settle,
-    )  # fmt: skip
-    batch = max(1, min(_CALL_WINDOWS, call_cells // side**2))
-    return WindowTiledDenoiser(
-        clean_of, lambda windows: torch.stack(list(map(condition_of, windows))), windows_at, batch
-    )
+    return LocalTiledDenoiser(clean_of, condition_of, canvas, halo=prior.halo, align=1, budget=call_cells)
 
 
 def clean_of_grid(prior: Any) -> CleanOf:

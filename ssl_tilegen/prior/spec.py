@@ -41,15 +41,12 @@ class TextFacts(_Frozen):
 
 
 class PriorSampling(_Frozen):
-    """How grids are drawn unless something else is asked for. ``overlap`` is what windows share with the next, for a
-    network that sees windows; its last ``settle`` steps are averaged, those before are of shifted windows."""
+    """How grids are sampled unless something else is asked for."""
 
     steps: int = Field(default=24, ge=1, le=_MOST)
     update: str = Field(default="dpmpp_2m", max_length=_NAME)
     guidance: float = Field(default=1.5, ge=0, le=1000)
     guidance_interval: tuple[Share, Share] = (0.1, 0.9)
-    overlap: float = Field(default=0.5, ge=0, lt=1)
-    settle: int = Field(default=8, ge=0)
 
 
 class PriorInfo(_Frozen):

@@ -125,11 +125,6 @@ def exponent_of(width: float) -> float:
     return float(np.roots([1, 7, 16 - t, 12 - t]).real.max())
 
 
-def width_of(exponent: float) -> float:
-    """The relative standard deviation of a power's profile."""
-    return (exponent + 1) ** 0.5 / ((exponent + 2) * (exponent + 3) ** 0.5)
-
-
 def combination(profiles: list[tuple[float, float]], width: float) -> np.ndarray:
     """Shares (N,) of snapshots, by their (updates, width), whose sum comes nearest to the profile of ``width`` at the
     last of them."""

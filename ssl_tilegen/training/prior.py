@@ -36,7 +36,7 @@ _LEAST_DEVIATION = 1e-3
 
 
 class PriorStage(Stage):
-    """Trains GridPrior or GridTransformer on the pieces of a table."""
+    """Trains GridPrior on the pieces of a table."""
 
     def __init__(
         self,
@@ -76,23 +76,17 @@ class PriorStage(Stage):
         save_prior(module, self.info.model_copy(update={"training": run}), context.bundle_folder)
 
     def _network(self) -> Any:
-        """GridPrior, or what ``[net]`` names."""
+        """GridPrior, with the arguments of ``[net]``."""
         config: dict[str, Any] = {
             "_class_name": "GridPrior", "dim": self.bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
-            "labels": len(self.info.labels), "window": self.settings.window_cells,
+            "labels": len(self.info.labels),
         } | self.settings.net  # fmt: skip
-        if config["_class_name"] not in ("GridPrior", "GridTransformer"):
-            name = config["_class_name"]
-            raise SettingError(f"[net] _class_name '{name}': no prior; use GridPrior or GridTransformer")
-        if config["_class_name"] == "GridPrior":
-            del config["window"]
+        if config["_class_name"] != "GridPrior":
+            raise SettingError(f"[net] _class_name '{config['_class_name']}': no prior; use GridPrior")
         try:
-            module = build_component(config)
+            return build_component(config)
         except FormatError as error:
             raise SettingError(f"[net]: {error}") from None
-        if module.window and module.window < self.settings.window_cells:
-            raise SettingError(f"[net] window {module.window}: smaller than window_cells {self.settings.window_cells}")
-        return module
 
     def _set_statistics(self) -> None:
         cells = np.concatenate([piece.cells[piece.state >= 0] for piece in self.pieces]).astype(np.float32)
@@ -134,13 +128,13 @@ class PriorStage(Stage):
         """A window of cells with its condition, noise and time."""
         s = self.settings
         first = self._draw(rng)
-        cells, state, parts = self._window(first, rng)
+        cells, state = self._window(first, rng)
         condition = np.broadcast_to(
             self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)
         ).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
-            (cells, state, parts), other = shared((cells, state, parts), self._window(second, rng), rng)
+            (cells, state), other = shared((cells, state), self._window(second, rng), rng)
             condition[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
             condition[:] = np.nan
@@ -149,7 +143,6 @@ class PriorStage(Stage):
         return {
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
-            "parts": parts[None].astype(np.float32),
             "condition": condition,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
@@ -196,7 +189,7 @@ class PriorStage(Stage):
         clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
         clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
         time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["condition"], batch["parts"])
+        velocity = module((1 - time) * clean + time * noise, t, batch["condition"], inside)
         error = (velocity.float() - (noise - clean)).square()
         of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
         of_validity = _mean(error[:, -1:], inside)

@@ -18,6 +18,7 @@ from ssl_tilegen.diffusion.schedule import Schedule
 from ssl_tilegen.diffusion.steppers import STEPPERS
 from ssl_tilegen.encoders.registry import ENCODERS
 from ssl_tilegen.encoders.timm_encoder import build, load_timm_encoder
+from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io import pyramid
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
@@ -101,10 +102,17 @@ def test_format(as_module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     for suffix, kinds in run([line])["ENTRY"].items():
         monkeypatch.setitem(pyramid.FORMATS, suffix, kinds)
     pixels = np.random.default_rng(0).integers(0, 255, (100, 60, 3), np.uint8)
-    with open_writer(tmp_path / "a.npy", ImageSpec(Size(100, 60), provenance={"seed": 0}, tile_px=16)) as out:
-        out.write(pixels)
+    path, spec = tmp_path / "a.npy", ImageSpec(Size(100, 60), provenance={"seed": 0}, tile_px=16)
+    with pytest.raises(KeyboardInterrupt), open_writer(path, spec) as out:
+        out.write(pixels[:50])
+        raise KeyboardInterrupt
+    with open_writer(path, spec) as out:
+        assert 0 < out.rows_done <= 50
+        out.write(pixels[out.rows_done :])
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), pixels)
     assert (tmp_path / "a.npy.json").is_file()
+    with pytest.raises(OutputError, match="not made by this program"):
+        open_writer(path, spec, overwrite=True)
 
 
 def test_published_family_names_what_exists() -> None:

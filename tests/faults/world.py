@@ -77,9 +77,9 @@ def build_files(folder: Path) -> None:
 
     from tests.bundle.importers.sources import lid_folder
     from tests.bundle.importers.states import UNet, Vq, large_image_diffusion
-    from tests.bundles import drawing_bundle
+    from tests.bundles import prior_bundle
 
-    drawing_bundle(folder / "bundle")
+    prior_bundle(folder / "bundle")
     rng = np.random.default_rng(0)
     pixels = rng.integers(1, 255, (3, 128, 192), np.uint8)
     place = {"crs": "EPSG:32614", "transform": from_origin(1000, 2000, 0.15, 0.15)}

@@ -12,7 +12,7 @@ from ssl_tilegen.bundle import ModelBundle, update_info
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.training.inherit import inherit
 from ssl_tilegen.workflows.train import train
-from tests.bundles import drawing_bundle, encoder_bundle
+from tests.bundles import encoder_bundle, prior_bundle
 from tests.training import runs
 
 COMPONENTS = {"encoder", "autoencoder", "denoiser", "prior", "scheduler"}
@@ -20,7 +20,7 @@ COMPONENTS = {"encoder", "autoencoder", "denoiser", "prior", "scheduler"}
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder = drawing_bundle(tmp_path / "theirs")
+    folder = prior_bundle(tmp_path / "theirs")
     update_info(folder, licence="CC0 of theirs", scores={"psnr_db": 30}, training={"windows": 7})
     (folder / "CARD.md").write_text("about theirs")
     return folder

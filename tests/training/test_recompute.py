@@ -13,10 +13,6 @@ NETS = {
     "FieldUNet": (LATENTS | {"widths": (16, 16, 32), "hidden": 16}, (2, 4, 8, 8), (2, 6, 2, 2)),
     "WindowDiT": (LATENTS | {"sample_size": 8, "width": 32, "depth": 2, "heads": 2}, (2, 4, 8, 8), (2, 1, 6)),
     "GridPrior": ({"dim": 5, "condition_dim": 6, "width": 16, "blocks": 2, "hidden": 16}, (2, 6, 4, 4), (2, 6, 4, 4)),
-    "GridTransformer": (
-        {"dim": 5, "condition_dim": 6, "window": 4, "width": 16, "depth": 2, "heads": 2, "hidden": 16},
-        (2, 6, 4, 4), (2, 6, 4, 4),
-    ),
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.io.pyramid_builder import pyramid_sizes
+from ssl_tilegen.system import marks
 
 Affine6 = tuple[float, float, float, float, float, float]
 
@@ -82,6 +83,14 @@ class Format(ABC):
             raise OutputError(
                 f"{path}: cannot be compressed as {spec.compression!r}; choose from {', '.join(cls.compressions)}"
             )
+
+    @classmethod
+    def mark(cls, path: Path) -> str | None:
+        """None where the file at ``path`` is one that this program made, else the sign of that which it lacks.
+
+        Only such files are replaced by ``--overwrite``. By default the metadata must name the program.
+        """
+        return marks.image(path)
 
     @abstractmethod
     def start(self) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 from ssl_tilegen.training.data.prior_cells import Piece
 from ssl_tilegen.training.data.prior_table import PriorRow
 
-Placed = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Cells (S, S, D) of a window, their state (S, S), -2 where there are none, and the number of the piece that each was
-cut from (S, S), 0 where there are none."""
+Placed = tuple[np.ndarray, np.ndarray]
+"""Cells (S, S, D) of a window and their state (S, S), -2 where there are none."""
 
 
 class PieceSampler:
@@ -52,31 +51,27 @@ def cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
     """A window of a piece that is at least as large."""
     row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
     part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part], np.ones((side, side), np.int32)
+    return piece.cells[part], piece.state[part]
 
 
 def placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
     """Pieces at their rows and columns of a window, as far as they lie in it."""
     cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
     state = np.full((side, side), -2, np.int8)
-    parts = np.zeros((side, side), np.int32)  # a window may hold more small pieces than a byte counts
-    for number, (piece, row, col) in enumerate(pieces, 1):
+    for piece, row, col in pieces:
         rows, cols = piece.state.shape
         top, left = max(row, 0), max(col, 0)
         to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
         room = state[to].shape
         cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
-        parts[to] = number
-    return cells, state, parts
+    return cells, state
 
 
 def shared(first: Placed, second: Placed, rng: np.random.Generator) -> tuple[Placed, np.ndarray]:
-    """A window of two sources, and which of its cells are of the second, bool; no piece of one has a number of the
-    other's."""
-    (cells, state, parts), (others, of_others, other_parts) = first, second
+    """A window of two sources, and which of its cells are of the second, bool."""
+    (cells, state), (others, of_others) = first, second
     other = region(state.shape, rng) & (state > -2) & (of_others > -2)
-    both = np.where(other[..., None], others, cells), np.where(other, of_others, state)
-    return (*both, np.where(other, parts.max() + other_parts, parts)), other
+    return (np.where(other[..., None], others, cells), np.where(other, of_others, state)), other
 
 
 def region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

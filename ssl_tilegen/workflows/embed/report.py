@@ -46,11 +46,6 @@ class EmbedReport:
         counts = grid.counts()
         return cls(image, grid.path, status, cells=grid.shape.area, counts=counts, resolution=resolution)
 
-    @property
-    def unreadable(self) -> int:
-        """Cells whose pixels could not be decoded."""
-        return self.counts.get(Validity.READ_ERROR.name.lower(), 0)
-
     def line(self) -> str:
         """The report as one line of text."""
         if self.status == "skipped":

@@ -17,8 +17,6 @@ from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
 from ssl_tilegen.workflows.generate.preview import preview_of
 from ssl_tilegen.workflows.model_paths import model_inputs
 
-LEGEND = ("colour", "label", "text")
-
 
 def check_run(
     settings: GenerateSettings, out: Path, grid: Path | None = None, *, overwrite: bool | None = None

@@ -14,8 +14,7 @@ from ssl_tilegen.diffusion.row_parallel import Ranks
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import Plan
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.io.pyramid import check_format, sidecar_of
-from ssl_tilegen.system import marks
+from ssl_tilegen.io.pyramid import check_format, mark_of, sidecar_of
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.system.device import pick_device, tune_allocator
@@ -175,7 +174,7 @@ def _lacks_its_preview(job: PaintJob) -> bool:
         return False
     try:
         facts = json.loads(sidecar_of(job.out).read_bytes())
-        return marks.image(job.out) is None and facts["provenance"] == json.loads(json.dumps(job.image.record))
+        return mark_of(job.out)(job.out) is None and facts["provenance"] == json.loads(json.dumps(job.image.record))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

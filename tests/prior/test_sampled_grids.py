@@ -1,4 +1,4 @@
-"""The prior that attends: its laws as a network, as a drawer of grids of any size, and under many processes."""
+"""Grids that a prior samples are the same for any size and any number of processes; and how they are painted."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
+from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.grid_prior import GridPrior
-from ssl_tilegen.nets.grid_transformer import GridTransformer
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.workflows.generate.placement import Placement
 from ssl_tilegen.workflows.generate.run import generate
 from ssl_tilegen.workflows.generate.sampling import LOOSE_ABOVE, sampling
-from tests.bundles import drawing_bundle
+from tests.bundles import prior_bundle
 from tests.generate.test_generate_ranks import act, finish, free_port
 
 torch.set_num_threads(1)
-WINDOW = 4
-HOW = PriorSampling(steps=4, guidance=2.0, settle=2)
+HOW = PriorSampling(steps=4, guidance=2.0)
 
 
-def shaken(net):
+@pytest.fixture(scope="module")
+def net() -> GridPrior:
     torch.manual_seed(0)
+    net = GridPrior(6, 3, width=16, blocks=2, hidden=8)
     with torch.no_grad():
         for parameter in net.parameters():
             if not parameter.any():
@@ -39,66 +41,28 @@ def shaken(net):
     return net.eval()
 
 
-@pytest.fixture(scope="module")
-def net() -> GridTransformer:
-    torch.manual_seed(0)
-    return shaken(GridTransformer(6, 3, window=WINDOW, width=16, depth=2, heads=2, hidden=8))
-
-
-def inputs(side: int = WINDOW) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    torch.manual_seed(1)
-    return torch.randn(2, 7, side, side), torch.tensor([0.3, 0.8]), torch.randn(2, 3, side, side)
-
-
-def test_cells_of_one_part_are_as_without_parts_and_those_outside_are_not_seen(net):
-    x, t, condition = inputs()
-    parts = torch.ones(2, 1, WINDOW, WINDOW)
-    whole = net(x, t, condition)
-    assert torch.allclose(net(x, t, condition, parts), whole, atol=1e-5)
-    parts[:, :, 3:] = 0
-    masked, alone = net(x, t, condition, parts)[:, :, :3], net(x[:, :, :3], t, condition[:, :, :3])
-    assert torch.allclose(masked, alone, atol=1e-5) and not torch.allclose(masked, whole[:, :, :3], atol=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["transformer", "convolution"])
-def test_it_matters_which_cells_are_of_one_part(net, kind):
-    if kind == "convolution":
-        net = shaken(GridPrior(6, 3, width=16, blocks=1, hidden=8, breaks=True))
-    x, t, condition = inputs()
-    one = torch.ones(2, 1, WINDOW, WINDOW)
-    two = one.clone()
-    two[..., 2:] = 2
-    assert torch.allclose(net(x, t, condition, one), net(x, t, condition), atol=1e-5)
-    assert not torch.allclose(net(x, t, condition, one), net(x, t, condition, two), atol=1e-3)
-
-
-def test_every_cell_sees_every_other_and_its_own_condition(net):
-    x, t, condition = inputs()
-    base, moved, other = net(x, t, condition), x.clone(), condition.clone()
-    moved[:, :, 0, 0] += 1
-    other[:, :, 0, 0] += 1
-    assert ((net(moved, t, condition) - base).abs().amax(1) > 1e-5).all()
-    change = (net(x, t, other) - base).abs().amax(1)
-    assert (change[:, 0, 0] > 5 * change[:, 3, 3]).all()
-
-
 def test_unknown_numbers_and_no_condition_are_the_same(net):
-    x, t, condition = inputs()
+    torch.manual_seed(1)
+    x, t, condition = torch.randn(2, 7, 4, 4), torch.tensor([0.3, 0.8]), torch.randn(2, 3, 4, 4)
     assert torch.allclose(net(x, t, torch.full_like(condition, torch.nan)), net(x, t, None), atol=1e-5)
+    assert not torch.allclose(net(x, t, condition), net(x, t, None), atol=1e-3)
 
 
-def test_a_window_that_is_too_large_is_refused(net):
-    x, t, condition = inputs(WINDOW + 1)
-    with pytest.raises(ValueError, match="5 x 5 cells"):
-        net(x, t, condition)
+def test_a_configuration_of_before_is_read():
+    """Bundles of earlier versions have the argument ``breaks``, always false."""
+    config = {"_class_name": "GridPrior", "dim": 6, "condition_dim": 3, "width": 16, "blocks": 1, "hidden": 8}
+    assert build_component(config | {"breaks": False}).config == build_component(config).config
+    with pytest.raises(FormatError, match="breaks"):
+        build_component(config | {"breaks": True})
+    assert PriorSampling.model_validate({"steps": 4, "overlap": 0.5, "settle": 8}) == PriorSampling(steps=4)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 11), (9, 7)])
-def test_grids_of_any_size_are_drawn_the_same_for_any_batch(net, shape):
+def test_grids_of_any_size_are_the_same_for_any_batch(net, shape):
     condition = np.random.default_rng(0).standard_normal((3, *shape)).astype(np.float32)
     one, many, other = (
         sample_prior(net, condition, HOW, 5),
-        sample_prior(net, condition, HOW, 5, call_cells=WINDOW**2),
+        sample_prior(net, condition, HOW, 5, call_cells=16),
         sample_prior(net, condition, HOW, 6),
     )
     assert one.embedding.shape == (*shape, 6) and one.valid.shape == shape
@@ -106,22 +70,12 @@ def test_grids_of_any_size_are_drawn_the_same_for_any_batch(net, shape):
     assert not np.allclose(one.embedding, other.embedding, atol=0.1 * one.embedding.std())
 
 
-def test_a_single_window_is_one_call_of_the_network(net):
-    """Without guidance and in one step the drawn grid is the network's own clean estimate, averaged over windows."""
-    condition = np.zeros((3, 6, 6), np.float32)
-    same = PriorSampling(steps=1, guidance=1.0, settle=0, update="ddim")
-    shifted = sample_prior(net, condition, same, 0)
-    averaged = sample_prior(net, condition, same.model_copy(update={"settle": 1}), 0)
-    assert not np.allclose(shifted.embedding, averaged.embedding, atol=1e-3)
-    assert averaged.embedding.std() < 1.5 * shifted.embedding.std()
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    return prior_bundle(tmp_path_factory.mktemp("prior") / "bundle")
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["convolution", "transformer"])
-def bundle(request, tmp_path_factory) -> Path:
-    return drawing_bundle(tmp_path_factory.mktemp("drawing") / "bundle", transformer=request.param)
-
-
-def test_a_saved_grid_paints_the_same_picture_whatever_size_was_asked_for(bundle, tmp_path):
+def test_a_saved_grid_paints_the_same_image_whatever_size_was_asked_for(bundle, tmp_path):
     def run(name: str, **options) -> Path:
         settings = GenerateSettings(model=str(bundle), out=tmp_path / name, steps=2, device="cpu", **options)
         return generate(settings).out
@@ -135,7 +89,7 @@ def test_a_saved_grid_paints_the_same_picture_whatever_size_was_asked_for(bundle
     assert condition[0] | {"file": ""} == condition[1] | {"file": ""}
 
 
-def test_two_processes_draw_and_paint_what_one_does(bundle, tmp_path):
+def test_two_processes_sample_and_paint_what_one_does(bundle, tmp_path):
     def start(out: Path, ranks: int) -> list:
         fork, port = multiprocessing.get_context("fork"), str(free_port())
         words = ["generate", "--label", "sand", "--size", "256x384", "--model", str(bundle), "-o", str(out),
@@ -159,11 +113,11 @@ def test_two_processes_draw_and_paint_what_one_does(bundle, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_drawn_grids_are_painted_with_a_loose_layout_unless_told_otherwise(bundle):
+def test_sampled_grids_are_painted_with_a_loose_layout_by_default(bundle):
     model, size = ModelBundle.load(bundle), Size(256, 256)
 
-    def layout(placed: Placement, drawn: bool, **options) -> tuple[bool, float]:
-        how = sampling(GenerateSettings(label="rock", **options), model, placed, is_sampled=drawn)
+    def layout(placed: Placement, is_sampled: bool, **options) -> tuple[bool, float]:
+        how = sampling(GenerateSettings(label="rock", **options), model, placed, is_sampled=is_sampled)
         return how.layout, how.layout_above
 
     whole = Placement("whole", size, Window.of(size))
