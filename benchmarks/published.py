@@ -1,18 +1,24 @@
-"""An imported model on a canvas: killed and resumed, by one process and by two, to the same bytes; calls and seconds.
+"""An imported model on a canvas: killed and resumed, by one process and by two; calls, seconds, pictures of recipes.
 
-Run with `python -m benchmarks.published --model BUNDLE --grid EMB.zarr --out FOLDER --size 512 --steps 2`.
+Run with `python -m benchmarks.published --model BUNDLE --grid EMB.zarr --out FOLDER --size 512 --steps 2`. Three parts,
+of which `--only` does one:
 
-Paints once in one process that is killed (SIGKILL) after its first step and started again, and once in two processes
-that run through; says whether the files are the same to the byte. Then times some network calls of one window and says
-what a step of the bundle's own sampling and of each of its recipes takes: calls of one window (guidance counted) and
-seconds. `--only calls` or `--only bytes` does one of the two. Give few `--steps`: a window of a 400 M network takes
-about three seconds of one core. One JSON line per fact.
+- `bytes`: paints in one process that is killed (SIGKILL) after its first step and started again, in two processes that
+  run through, and in two that are killed and started again. Are the files the same to the byte?
+- `calls`: times some network calls of one window. What a step of the bundle's own sampling and of each of its recipes
+  takes: calls of one window (guidance counted) and seconds.
+- `pictures`: paints one crop by the bundle's own sampling and by each of its recipes, from the same noise, as PNG files
+  in `--out`; PSNR, mean difference and correlation of each recipe's to the bundle's own.
+
+Give few `--steps` to `bytes`: a window of a 400 M network takes three seconds of one core, and its decoding seven. One
+JSON line per fact.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import socket
@@ -22,7 +28,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
@@ -31,6 +39,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.system.hashing import sha256_of_file
 from ssl_tilegen.workflows.generate.job import prepare
+from ssl_tilegen.workflows.generate.run import generate
 
 _POLL_S = 0.02
 
@@ -44,13 +53,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--timed", type=int, default=3, help="network calls that are timed")
-    parser.add_argument("--only", choices=("bytes", "calls"))
+    parser.add_argument("--runs", type=int, default=3, help="how many of the three paintings")
+    parser.add_argument("--only", choices=("bytes", "calls", "pictures"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.only != "calls":
-        compare_bytes(options)
-    if options.only != "bytes":
-        count_calls(options)
+    parts = {"bytes": compare_bytes, "calls": count_calls, "pictures": compare_pictures}
+    for part in [options.only] if options.only else parts:
+        parts[part](options)
 
 
 def say(**facts: Any) -> None:
@@ -59,18 +68,17 @@ def say(**facts: Any) -> None:
 
 
 def compare_bytes(options: argparse.Namespace) -> None:
-    """One process killed and resumed, and two processes: whether their files agree."""
-    killed, two = options.out / "killed.ome.tif", options.out / "two.ome.tif"
-    started = time.perf_counter()
-    step = killed_after_a_step(options, killed)
-    killed_s = time.perf_counter() - started
-    finish(start(options, killed, 1))
-    say(run="one process, killed and resumed", killed_after_step=step, killed_s=killed_s, sha256=sha256_of_file(killed),
-        wall_s=time.perf_counter() - started)  # fmt: skip
-    started = time.perf_counter()
-    finish(start(options, two, 2))
-    same = sha256_of_file(killed) == sha256_of_file(two)
-    say(run="two processes", sha256=sha256_of_file(two), wall_s=time.perf_counter() - started, same_bytes=same)
+    """One process killed and resumed, two that run through, two killed and resumed: whether their files agree."""
+    first = ""
+    for number, (ranks, kill) in enumerate(((1, True), (2, False), (2, True))[: options.runs]):
+        out, started = options.out / f"{number}.ome.tif", time.perf_counter()
+        step = killed_after_a_step(options, out, ranks) if kill else None
+        killed_s = time.perf_counter() - started if kill else None
+        finish(start(options, out, ranks))
+        sha256 = sha256_of_file(out)
+        first = first or sha256
+        say(processes=ranks, killed_after_step=step, killed_s=killed_s, wall_s=time.perf_counter() - started,
+            sha256=sha256, same_bytes=sha256 == first)  # fmt: skip
 
 
 def start(options: argparse.Namespace, out: Path, ranks: int) -> list[subprocess.Popen[bytes]]:
@@ -95,18 +103,26 @@ def finish(processes: list[subprocess.Popen[bytes]]) -> None:
         raise SystemExit(f"a process of generate failed: {codes}")
 
 
-def killed_after_a_step(options: argparse.Namespace, out: Path) -> int:
-    """Start `generate`, kill it when a state is saved; the step that the state is of."""
-    [process] = start(options, out, 1)
-    while not (saved := list(unfinished_image(out).glob("latents.state.*"))):
-        if process.poll() is not None:
+def killed_after_a_step(options: argparse.Namespace, out: Path, ranks: int) -> int:
+    """Start `generate`, kill it when all processes have saved a state of one step; that step."""
+    processes = start(options, out, ranks)
+    while not (step := saved_step(out, ranks)):
+        if any(process.poll() is not None for process in processes):
             raise SystemExit("generate ended before its first step was saved")
         time.sleep(_POLL_S)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.wait()
     if out.exists():
         raise SystemExit("generate was killed too late")
-    return max(int(file.name.split(".")[-2]) for file in saved)
+    return step
+
+
+def saved_step(out: Path, ranks: int) -> int:
+    """The latest step that as many states as processes are saved of; 0 where there is none."""
+    steps = [int(file.name.split(".")[-2]) for file in unfinished_image(out).glob("latents.state.*")]
+    return max((step for step in steps if steps.count(step) == ranks), default=0)
 
 
 def count_calls(options: argparse.Namespace) -> None:
@@ -137,6 +153,25 @@ def timed_call(bundle: ModelBundle, count: int) -> tuple[float, float]:
             measured.append((time.perf_counter() - started, time.process_time() - used))
     walls, cpus = zip(*measured[1:], strict=True)
     return sorted(walls)[count // 2], sorted(cpus)[count // 2]
+
+
+def compare_pictures(options: argparse.Namespace) -> None:
+    """The same crop by the bundle's own sampling and by each of its recipes, and how much they differ."""
+    own = None
+    for recipe in (None, *ModelBundle.load(options.model).info.recipes):
+        out, used = options.out / f"{recipe or 'own'}.png", time.process_time()
+        report = generate(GenerateSettings(
+            grid=options.grid, model=options.model, size=Size(options.size, options.size), fit="crop", recipe=recipe,
+            out=out, overwrite=True))  # fmt: skip
+        with Image.open(out) as image:
+            rgb = np.asarray(image.convert("RGB")).astype(np.float64)
+        own = rgb if own is None else own
+        error = float(np.square(rgb - own).mean())
+        say(sampling=recipe or "own", file=out.name, network_calls=report.network_calls,
+            cpu_s=time.process_time() - used, mean=float(rgb.mean()), deviation=float(rgb.std()),
+            psnr_to_own=10 * math.log10(255**2 / error) if error else None,
+            difference_to_own=float(np.abs(rgb - own).mean()),
+            correlation_to_own=float(np.corrcoef(rgb.ravel(), own.ravel())[0, 1]))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ def card_of(bundle: ModelBundle) -> str:
 
 
 def _licence(text: str) -> dict[str, Any]:
-    """The licence as the hub writes it: its identifier where it is a known one, else its words."""
-    name = text.split(";")[0].strip()
-    if name.lower() in _SPDX:
-        return {"license": name.lower()}
-    return {"license": "other", "license_name": name or "unknown"}
+    """The licence as the hub writes it: its identifier where it is a known one, else a name of its first words."""
+    name = re.split(r"[;:,(]", text)[0].strip().lower()
+    if name in _SPDX:
+        return {"license": name}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name).strip("-") or "unknown"}
 
 
 def _results(scores: dict[str, Any]) -> list[Any] | None:

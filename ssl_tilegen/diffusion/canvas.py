@@ -50,9 +50,9 @@ class Canvas:
         """Channels of a latent."""
         return self.data.shape[0]
 
-    def like(self) -> Canvas:
-        """A zero canvas of the same place, size and kind."""
-        return Canvas(self.window, self.channels, core=self.core, whole=self.whole, device=self.data.device,
+    def like(self, times: int = 1) -> Canvas:
+        """A zero canvas of the same place, size and kind, with ``times`` as many channels."""
+        return Canvas(self.window, times * self.channels, core=self.core, whole=self.whole, device=self.data.device,
                       scratch=self.scratch)  # fmt: skip
 
     def bands(self) -> Iterator[Window]:

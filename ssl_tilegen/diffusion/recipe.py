@@ -20,6 +20,7 @@ class Recipe(BaseModel):
         guidance: W in uncond + W (cond - uncond), at every step.
         update: Step rule, a name of ``diffusion.steppers``.
         spacing: Which training steps are visited, as diffusers' ``timestep_spacing``.
+        steps_offset: Added to the index of each but the last of these, as diffusers' of ``leading``.
         time_offset: Added to the index of a noise level to give the time input of the network.
         last_alpha_bar: Index of the noise level that the last step goes to; None for clean.
         hop_lat: Distance of neighbouring windows, whose clean estimates are averaged with equal weights.
@@ -36,6 +37,7 @@ class Recipe(BaseModel):
     guidance: float = Field(ge=0)
     update: str = "ddim"
     spacing: Literal["leading", "trailing", "linspace"] = "trailing"
+    steps_offset: int = 0
     time_offset: int = 0
     last_alpha_bar: int | None = None
     hop_lat: int = Field(gt=0)
@@ -46,8 +48,8 @@ class Recipe(BaseModel):
 
     def scheduler(self, config: dict[str, Any]) -> dict[str, Any]:
         """The bundle's scheduler with the times of this recipe."""
-        return config | {"timestep_spacing": self.spacing, "steps_offset": 0, "time_offset": self.time_offset,
-                         "last_alpha_bar": self.last_alpha_bar}  # fmt: skip
+        return config | {"timestep_spacing": self.spacing, "steps_offset": self.steps_offset,
+                         "time_offset": self.time_offset, "last_alpha_bar": self.last_alpha_bar}  # fmt: skip
 
 
 PAPER = Recipe(
@@ -60,6 +62,18 @@ PAPER = Recipe(
     decode_hop_lat=16,
     source="Large-Image-Diffusion, notebooks/utils.py: get_panorama, vis_panorama_window_weighted",
 )
+PATCHES = Recipe(
+    steps=50,
+    guidance=2.0,
+    update="plms",
+    spacing="leading",
+    steps_offset=1,
+    last_alpha_bar=0,
+    hop_lat=64,
+    decode_hop_lat=64,
+    source="Large-Image-Diffusion, notebooks/brca_patch_synthesis.ipynb; ZoomLDM, notebooks/sample_patches_brca.ipynb",
+)
+"""Patches of 64 latents side by side, each painted and decoded alone."""
 PIXCELL = Recipe(
     steps=20,
     guidance=3.0,  # its "guidance 2" is (1 + 2) cond - 2 uncond

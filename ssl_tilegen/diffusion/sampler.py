@@ -17,7 +17,7 @@ from ssl_tilegen.diffusion.tiled_denoise import TiledDenoiser
 
 @dataclass(eq=False)
 class State:
-    """The state of a run: ``step_index``, the latents ``x`` there, and the last clean estimate if it matters."""
+    """The state of a run: ``step_index``, the latents ``x`` there, and what the update rule looks back at."""
 
     x: Canvas
     step_index: int = 0
@@ -40,10 +40,12 @@ def run(
     ``exchange`` fills the parts of a step's result that other processes answer for.
     """
     clean = state.x.like()
+    if update.remember and state.previous is None:
+        state.previous = state.x.like(update.history)
     for step in schedule.steps(state.step_index):
         denoise(state.x, step, clean, lambda part, step_index=step.index: progress(step_index + part, len(schedule)))  # type: ignore[misc]
         _advance(state, clean, update, step, seed)
-        if update.looks_back:
+        if update.history and not update.remember:
             state.previous, clean = clean, state.previous or clean.like()
         exchange(state.x)
         state.step_index = step.index + 1
@@ -71,7 +73,10 @@ def _advance(state: State, clean: Canvas, update: Stepper, step: Step, seed: int
     deviation = update.fresh_noise(step)
     for band in state.x.bands():
         x, previous = state.x[band], None if state.previous is None else state.previous[band]
-        x.copy_(update.rule(x, clean[band], previous, step))
+        changed = update.rule(x, clean[band], previous, step)
+        if update.remember and previous is not None:
+            previous.copy_(update.remember(x, clean[band], previous, step))
+        x.copy_(changed)
         if deviation > 0:
             noise = addressed_noise(band, state.x.channels, seed, stream=step.index + 1)
             x.add_(torch.from_numpy(noise).to(x.device), alpha=deviation)

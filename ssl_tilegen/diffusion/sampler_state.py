@@ -28,8 +28,8 @@ FORMAT = 2
 def save_state(path: Path, state: State, key: str, own: Window | None = None) -> None:
     """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the step before.
 
-    The file (``path`` with step index and first row) is a line of JSON, then x and, if kept, the previous clean
-    estimate: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
+    The file (``path`` with step index and first row) is a line of JSON, then x and, if kept, what the update rule looks
+    back at: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
     piece = _StateFile(
@@ -38,7 +38,7 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
         state.step_index,
         own,
         state.x.channels,
-        state.previous is not None,
+        0 if state.previous is None else state.previous.channels // state.x.channels,
     )
     with atomic.writing(piece.file) as unfinished, unfinished.open("wb") as file:
         file.write(piece.header())
@@ -75,7 +75,8 @@ class _StateFile:
     step_index: int
     window: Window
     channels: int
-    previous: bool
+    previous: int
+    """How many arrays of the shape of x lie behind it."""
 
     def header(self) -> bytes:
         """The first line of the file."""
@@ -87,8 +88,8 @@ class _StateFile:
 
     def read(self, file: BinaryIO, canvas: Canvas) -> None:
         """The rows of the next array in the file that ``canvas`` holds."""
-        for band in bands_of(self.window, self.channels):
-            shape = (self.channels, band.rows, band.cols)
+        for band in bands_of(self.window, canvas.channels):
+            shape = (canvas.channels, band.rows, band.cols)
             raw = file.read(4 * prod(shape))
             if len(raw) != 4 * prod(shape):
                 raise FormatError(f"{self.file} ends early: delete it to start afresh")
@@ -103,7 +104,9 @@ def _pieces(path: Path, key: str) -> Iterator[_StateFile]:
         with file.open("rb") as handle:
             facts = _header(handle, file)
         if facts["key"] == key:
-            yield _StateFile(file, key, facts["rung"], Window(*facts["window"]), facts["channels"], facts["previous"])
+            yield _StateFile(
+                file, key, facts["rung"], Window(*facts["window"]), facts["channels"], int(facts["previous"])
+            )
 
 
 def _header(file: BinaryIO, path: Path) -> dict:
@@ -127,7 +130,7 @@ def _cover(windows: list[Window], whole: Window) -> bool:
 
 def _fill(state: State, pieces: list[_StateFile]) -> None:
     if pieces[0].previous:
-        state.previous = state.x.like()
+        state.previous = state.x.like(pieces[0].previous)
     for piece in pieces:
         if piece.window.intersection(state.x.window) is None:
             continue

@@ -75,6 +75,18 @@ class Schedule:
         beta = None if self.beta is None else self.beta[start:]
         return Schedule(self.alpha[start:], self.sigma[start:], self.t[start:], beta)
 
+    def starting_twice(self) -> Schedule:
+        """This schedule with its second level twice, for update rules that correct their first step there.
+
+        SettingError where it begins at pure noise, of which such rules know nothing.
+        """
+        if self.alpha[0] == 0:
+            raise SettingError("update plms: this model's schedule begins at pure noise; use ddim or dpmpp_2m")
+        if len(self) < 2:
+            return self
+        beta = None if self.beta is None else np.insert(self.beta, 1, self.beta[1])
+        return Schedule(*(np.insert(values, 1, values[1]) for values in (self.alpha, self.sigma, self.t)), beta)
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Schedule:
         """The schedule of ``n_steps`` steps of a diffusers scheduler configuration."""

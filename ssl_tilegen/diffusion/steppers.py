@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ssl_tilegen.diffusion.schedule import Step, log_snr
@@ -20,11 +21,18 @@ StepRule = Callable[[Tensor, Tensor, Tensor | None, Step], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """A rule, whether it looks back at the last clean estimate, and the deviation of the fresh noise it wants after."""
+    """A rule, what it looks back at, and the deviation of the fresh noise it wants after.
+
+    ``history``: how many earlier arrays of the latents' shape the rule gets as ``previous``. One is the last clean
+    estimate; more are what ``remember`` makes, of the same arguments as the rule, and lie behind each other in the
+    channels. ``starts_twice``: the second level is visited a second time, which corrects the first step.
+    """
 
     rule: StepRule
-    looks_back: bool = False
+    history: int = 0
     fresh_noise: Callable[[Step], float] = lambda step: 0.0
+    remember: Callable[[Tensor, Tensor, Tensor, Step], Tensor] | None = None
+    starts_twice: bool = False
 
 
 def ddim(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
@@ -83,9 +91,47 @@ def beta_deviation(step: Step) -> float:
     return math.sqrt(step.beta) * step.next_sigma / step.sigma
 
 
+_ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Weights of the noise estimates of this step and those before it, by how many of these there are."""
+
+
+def plms(x: Tensor, clean: Tensor, previous: Tensor | None, step: Step) -> Tensor:
+    """Pseudo linear multistep (Liu et al. 2022): DDIM with an extrapolated noise estimate.
+
+    The first step is of Heun's kind, in two: a DDIM step, and at the level that it leads to its correction by half the
+    difference of the noise estimates of both levels. ``previous`` are the last three noise estimates, latest first.
+    """
+    if previous is None or step.index == 0:
+        return ddim(x, clean, None, step)
+    noise, earlier = _noise_estimate(x, clean, step), previous.split(len(x))
+    if _stays(step):
+        weight_of_noise = step.sigma - step.alpha * math.exp(-step.last_log_snr)
+        return x + weight_of_noise / 2 * (noise - earlier[0])
+    weights = _ADAMS_BASHFORTH[min(step.index - 1, 3)]
+    bent = sum((w * e for w, e in zip(weights[1:], earlier, strict=False)), weights[0] * noise)
+    return step.next_alpha / step.alpha * (x - step.sigma * bent) + step.next_sigma * bent
+
+
+def remember_noise(x: Tensor, clean: Tensor, previous: Tensor, step: Step) -> Tensor:
+    """The noise estimate before the two latest; that of the correction of ``plms`` is not kept."""
+    if _stays(step):
+        return previous
+    return torch.cat([_noise_estimate(x, clean, step), previous[: -len(x)]])
+
+
+def _stays(step: Step) -> bool:
+    """Whether a step leads to the level that it begins at."""
+    return step.next_sigma == step.sigma
+
+
+def _noise_estimate(x: Tensor, clean: Tensor, step: Step) -> Tensor:
+    return (x - step.alpha * clean) / step.sigma
+
+
 STEPPERS: dict[str, Stepper] = {
     "ddim": Stepper(ddim),
-    "dpmpp_2m": Stepper(dpmpp_2m, looks_back=True),
+    "dpmpp_2m": Stepper(dpmpp_2m, history=1),
+    "plms": Stepper(plms, history=3, remember=remember_noise, starts_twice=True),
     "ancestral": Stepper(ancestral, fresh_noise=posterior_deviation),
     "ddim_beta": Stepper(ddim_beta, fresh_noise=beta_deviation),
     "renoise": Stepper(renoise, fresh_noise=lambda step: step.next_sigma),

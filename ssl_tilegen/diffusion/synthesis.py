@@ -230,7 +230,8 @@ def schedule_of(model: Model, settings: SynthesisSettings, strength: float | Non
     if settings.times:
         return Schedule.at_times(config, settings.times, settings.steps, start)
     schedule = Schedule.from_config(config, settings.steps)
-    return schedule if strength is None else schedule.tail(strength)
+    schedule = schedule if strength is None else schedule.tail(strength)
+    return schedule.starting_twice() if stepper_named(settings.update).starts_twice else schedule
 
 
 def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
@@ -322,7 +323,7 @@ def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callabl
 
 
 def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, masked: bool = False) -> int:
-    return (2 + stepper_named(settings.update).looks_back + masked) * 4 * model.latent_channels * window.size.area
+    return (2 + stepper_named(settings.update).history + masked) * 4 * model.latent_channels * window.size.area
 
 
 def _open_ended(only: Window, extent: Window | None, whole: Window) -> Window:

@@ -76,8 +76,9 @@ class AutoencoderStage(Stage):
         return stage
 
     def export(self, module: Any, context: StageContext) -> None:
-        """Save the averaged autoencoder into the bundle."""
-        save_component(self.finished(module), context.bundle_folder / "autoencoder")
+        """Save the averaged autoencoder into the bundle; one with codes in float32, for codes are nearest ones."""
+        network = self.finished(module)
+        save_component(network, context.bundle_folder / "autoencoder", exact=hasattr(network, "quantize"))
         update_info(context.bundle_folder)
 
     def _network(self, start: Any) -> dict[str, Any]:

@@ -241,6 +241,7 @@ class PainterStage(DenoiserStage):
         update_info(
             context.bundle_folder,
             **self.facts(),
+            recipes={},  # of the denoiser that it was
             sampling=Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0),
         )
 

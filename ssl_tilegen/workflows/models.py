@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_tilegen.bundle import BUILT_IN, ModelBundle, hub
 from ssl_tilegen.bundle.card import card_of
-from ssl_tilegen.bundle.importers import ImportOptions, recognise
+from ssl_tilegen.bundle.importers import NO_LICENCE, ImportOptions, recognise
 from ssl_tilegen.bundle.importers.writing import check_place, write_bundle
 from ssl_tilegen.encoders.registry import CARDS, EncoderCard
 from ssl_tilegen.errors import FormatError, InputError, SettingError
@@ -56,10 +56,17 @@ def pull_bundle(name: str) -> dict[str, Any]:
 def push_bundle(
     name: str, target: str, *, licence: str | None = None, private: bool = False, dry_run: bool = False
 ) -> dict[str, Any]:
-    """Upload a bundle to the hub with its card. SettingError where it states no licence and none is given."""
+    """Upload a bundle to the hub with its card.
+
+    Raises SettingError where it states no licence that lets it be passed on, and none is given.
+    """
     where, bundle = hub.HubName.parse(target), ModelBundle.load(name)
     if bundle.info.licence == "unknown" and not licence:
         raise SettingError(f"{name}: states no licence; say it with --licence, such as --licence Apache-2.0")
+    if bundle.info.licence.startswith(NO_LICENCE) and not licence:
+        raise SettingError(
+            f"{name}: licence: {bundle.info.licence}; if its authors gave you one, say it with --licence"
+        )
     if not hub.is_whole(bundle.folder):
         raise InputError(f"{name}: is not whole; train or import its other parts first")
     if licence:

@@ -115,6 +115,26 @@ def test_an_unknown_licence_is_said_to_be_one(painting: Path) -> None:
     assert head(pushed["card"])["license"] == "cc-by-4.0" and pushed["page"] is None
 
 
+@pytest.mark.parametrize(("licence", "known", "name"), [
+    ("MIT (code and weights); the encoder is another's", "mit", None),
+    ("none stated by the authors: use the weights yourself", "other", "none-stated-by-the-authors"),
+    ("weights Apache-2.0 or CC-BY-NC-ND-4.0 (cards differ)", "other", "weights-apache-2.0-or-cc-by-nc-nd-4.0"),
+])  # fmt: skip
+def test_a_licence_is_an_identifier_or_a_short_name(licence, known, name, painting: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(painting, tmp_path / "b"))
+    update_info(folder, licence=licence)
+    facts = head(card_of(ModelBundle(folder)))
+    assert (facts["license"], facts.get("license_name")) == (known, name)
+
+
+def test_weights_without_a_licence_are_not_passed_on_unasked(painting: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(painting, tmp_path / "b"))
+    update_info(folder, licence="none stated by the authors: use the weights yourself")
+    with pytest.raises(SettingError, match=r"none stated by the authors.*--licence"):
+        push_bundle(str(folder), "hf-hub:lab/x", dry_run=True)
+    assert push_bundle(str(folder), "hf-hub:lab/x", licence="MIT", dry_run=True)["card"]
+
+
 def test_pushing_without_a_network_is_one_line(painting: Path, cache: Path) -> None:
     with pytest.raises(InputError) as caught:
         push_bundle(str(painting), "hf-hub:lab/x", licence="MIT")

@@ -16,7 +16,7 @@ from ssl_tilegen.bundle.importers.ldm import scheduler
 from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, TokenConditioning
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
-from ssl_tilegen.diffusion.recipe import PAPER, PIXCELL, Recipe
+from ssl_tilegen.diffusion.recipe import PAPER, PATCHES, PIXCELL, Recipe
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import CPU, _kernel
@@ -125,6 +125,37 @@ def pixcell_latents(model: NoiseToy, cells: Tensor, side: int, hop: int) -> Tens
     return x
 
 
+def patch_latents(model: NoiseToy, vector: Tensor, row: int, col: int, whole: Tensor) -> Tensor:
+    """The published sampler of patches on one patch: PLMS, 50 steps."""
+    bar = np.cumprod(1 - np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2)
+    x, old = whole[:, row : row + 16, col : col + 16], []
+
+    def noise_at(x: Tensor, t: int) -> Tensor:
+        told = [
+            model.predict(x[None].float(), torch.tensor([float(t)]), cond).double()[0]
+            for cond in (vector[None, None], None)
+        ]
+        return told[1] + 2 * (told[0] - told[1])
+
+    def moved(x: Tensor, eps: Tensor, t: int, before: int) -> Tensor:
+        clean = (x - math.sqrt(1 - bar[t]) * eps) / math.sqrt(bar[t])
+        return math.sqrt(bar[before]) * clean + math.sqrt(1 - bar[before]) * eps
+
+    for t in range(981, 0, -20):
+        before = max(t - 20, 0)
+        eps = noise_at(x, t)
+        if not old:
+            used = (eps + noise_at(moved(x, eps, t, before), before)) / 2
+        elif len(old) == 1:
+            used = (3 * eps - old[0]) / 2
+        elif len(old) == 2:
+            used = (23 * eps - 16 * old[1] + 5 * old[0]) / 12
+        else:
+            used = (55 * eps - 59 * old[2] + 37 * old[1] - 9 * old[0]) / 24
+        x, old = moved(x, used, t, before), [*old, eps][-3:]
+    return x
+
+
 def painted(model: NoiseToy, cells: Tensor, part: float, side: int, recipe: Recipe) -> Any:
     field = ConditionField.of_grid(cells.numpy(), tile_px=part, stride_px=part, factor=1)
     field = replace(field, raw=recipe.interpolation == "raw")
@@ -141,6 +172,21 @@ def test_the_papers_recipe_is_the_papers_sampler() -> None:
     torch.testing.assert_close(canvas.data.double(), theirs, rtol=1e-3, atol=1e-3)
     directions = painted(model, cells, 16, 48, PAPER.model_copy(update={"hop_lat": 4, "interpolation": "directions"}))
     assert (directions.data - canvas.data).abs().max() > 0.01
+
+
+def test_the_recipe_of_patches_is_the_papers_sampler_of_each_patch() -> None:
+    model, cells = NoiseToy(scheduler(0.0015, 0.0195, 1000), ConditioningSpec()), grid(3)
+    recipe = PATCHES.model_copy(update={"hop_lat": 16, "decode_hop_lat": 16})
+    canvas = painted(model, cells, 16, 48, recipe)
+    pixels = np.concatenate(list(develop(model, canvas, recipe=recipe)))
+    for row, col in ((0, 0), (16, 32), (32, 16)):
+        theirs = patch_latents(model, cells[row // 16, col // 16], row, col, noise(48, 0))
+        torch.testing.assert_close(
+            canvas.data[:, row : row + 16, col : col + 16].double(), theirs, rtol=1e-3, atol=1e-3
+        )
+        image = (model.decode(theirs[None].float())[0].permute(1, 2, 0) + 1) * 127.5
+        ours = pixels[2 * row : 2 * row + 32, 2 * col : 2 * col + 32]
+        assert np.abs(ours - image.clamp(0, 255).numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("hop", [4, 8, 16])

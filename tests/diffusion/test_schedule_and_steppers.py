@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from ssl_tilegen.diffusion.parameterization import PARAMETERIZATIONS, to_clean
 from ssl_tilegen.diffusion.schedule import Schedule
@@ -99,6 +99,27 @@ def test_dpmpp_2m_equals_diffusers(steps):
         x = STEPPERS["dpmpp_2m"].rule(x, clean, previous, step)
         previous = clean
         torch.testing.assert_close(x, expected.double(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [2, 4, 10])
+def test_plms_equals_diffusers(steps):
+    """Its second level is visited twice there, too; the last step leads to the first training step."""
+    theirs = PNDMScheduler(**SCHEDULES["scaled"], skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+    theirs.set_timesteps(steps)
+    schedule = Schedule.from_config(config_of(theirs) | {"last_alpha_bar": 0}, steps).starting_twice()
+    np.testing.assert_array_equal(schedule.t[:-1], theirs.timesteps)
+    update, x = STEPPERS["plms"], torch.randn(3, 4, 4, dtype=torch.float64)
+    previous = torch.full((9, 4, 4), torch.nan, dtype=torch.float64)
+    for step, t in zip(schedule.steps(), theirs.timesteps, strict=True):
+        clean = torch.randn_like(x)
+        expected = theirs.step(raw_for("epsilon", x, clean, step.alpha, step.sigma), t, x).prev_sample
+        x, previous = update.rule(x, clean, previous, step), update.remember(x, clean, previous, step)
+        torch.testing.assert_close(x, expected.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_plms_needs_some_signal_to_begin_with():
+    with pytest.raises(SettingError, match="plms"):
+        Schedule.from_config(FLOW, 4).starting_twice()
 
 
 def walk(config: dict, name: str, steps: int, x: torch.Tensor, truth: Gaussian) -> tuple[torch.Tensor, Schedule]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_tilegen.bundle.importers import diffusers_folder, large_image_diffusion, pixcell, zoomldm
-from ssl_tilegen.bundle.importers.base import Imported, ImportOptions
+from ssl_tilegen.bundle.importers.base import NO_LICENCE, Imported, ImportOptions
 from ssl_tilegen.bundle.importers.checkpoint import read_checkpoint
 from ssl_tilegen.errors import FormatError, InputError
 
-__all__ = ["FAMILIES", "ImportOptions", "Imported", "recognise"]
+__all__ = ["FAMILIES", "NO_LICENCE", "ImportOptions", "Imported", "recognise"]
 
 FAMILIES = (large_image_diffusion.FAMILY, pixcell.FAMILY, zoomldm.FAMILY, diffusers_folder.FAMILY)
 _CHECKPOINTS = ("checkpoints/last.ckpt", "last.ckpt", "weights.ckpt")

@@ -17,6 +17,9 @@ from ssl_tilegen.bundle.importers.weights import Component
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
 
+NO_LICENCE = "none stated"
+"""The first words of the licence of weights that their authors did not allow to be passed on."""
+
 
 @dataclass(frozen=True)
 class ImportOptions:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle.importers import ldm
-from ssl_tilegen.bundle.importers.base import Imported, ImportOptions, constant_latents, read_yaml
+from ssl_tilegen.bundle.importers.base import NO_LICENCE, Imported, ImportOptions, constant_latents, read_yaml
 from ssl_tilegen.bundle.importers.weights import Component, Ledger
-from ssl_tilegen.diffusion.recipe import PAPER
+from ssl_tilegen.diffusion.recipe import PAPER, PATCHES
 from ssl_tilegen.errors import FormatError, InputError
 
 FAMILY = "Large-Image-Diffusion"
 ORIGIN = "https://github.com/cvlab-stonybrook/Large-Image-Diffusion (Graikos et al., CVPR 2024, arXiv 2312.07330)"
-LICENCE = "none stated by the authors: use the converted weights yourself, do not pass them on"
+LICENCE = f"{NO_LICENCE} by the authors: use the converted weights yourself, do not pass them on"
 
 _UNET, _CONDITIONER = "model.diffusion_model.", "cond_stage_model."
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def convert(source: Path, checkpoint: Path, tensors: dict[str, Tensor], options:
         head_channels=int(network.get("num_head_channels", -1)),
         sample_size=int(params.get("image_size", 64)),
     )
-    denoiser, conditioner = _conditioned(ledger, denoiser)
+    denoiser, conditioner = _conditioned(ledger, denoiser, unit_length=_is_normalised(params))
     autoencoder = ldm.vq_autoencoder(ledger)
     scale = float(ledger.take("scale_factor")) if "scale_factor" in ledger else float(params.get("scale_factor", 1.0))
     ldm.leave_training_state(ledger)
@@ -99,7 +99,13 @@ def _newest_config(source: Path, checkpoint: Path) -> Path | None:
     return None
 
 
-def _conditioned(ledger: Ledger, unet: Component) -> tuple[Component, Component]:
+def _is_normalised(params: dict[str, Any]) -> bool:
+    """Whether embeddings were brought to unit length, as in all published models; off where their code is not told."""
+    embedder = params.get("cond_stage_config", {}).get("params")
+    return embedder is None or bool(embedder.get("normalize_ssl", False))
+
+
+def _conditioned(ledger: Ledger, unet: Component, *, unit_length: bool) -> tuple[Component, Component]:
     """The U-Net with the linear layer that makes its tokens, and the conditioner before it."""
     weight, bias = (ledger.take(f"{_CONDITIONER}patch_fc.{part}") for part in ("weight", "bias"))
     dim, constant = weight.shape[1], f"{_CONDITIONER}region_fc.bias" in ledger
@@ -113,7 +119,7 @@ def _conditioned(ledger: Ledger, unet: Component) -> tuple[Component, Component]
         "_class_name": "TokenConditioner",
         "dim": dim,
         "cells": 1,
-        "scaling": "unit_length",
+        "scaling": "unit_length" if unit_length else "none",
         "constant_tokens": int(constant),
         "has_table": False,
     }
@@ -150,7 +156,7 @@ def _info(
         "prediction_type": "epsilon",
         "conditioning": {"kind": "tokens", "cells": 1, "landing": "anywhere"},
         "sampling": {"steps": 24, "update": "dpmpp_2m", "guidance": 2.0, "guidance_interval": (0.2, 0.8)},
-        "recipes": {"paper": PAPER},
+        "recipes": {"paper": PAPER, "patches": PATCHES},
         "exact_autoencoder": True,
         **constant_latents(scale, 0.0, denoiser.config["in_channels"]),
     }

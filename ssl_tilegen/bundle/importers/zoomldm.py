@@ -14,6 +14,7 @@ from torch import Tensor
 from ssl_tilegen.bundle.importers import ldm
 from ssl_tilegen.bundle.importers.base import Imported, ImportOptions, constant_latents, read_yaml
 from ssl_tilegen.bundle.importers.weights import Component, Ledger
+from ssl_tilegen.diffusion.recipe import PATCHES
 from ssl_tilegen.errors import FormatError, SettingError
 
 FAMILY = "ZoomLDM"
@@ -174,6 +175,7 @@ def _info(
         "prediction_type": "epsilon",
         "conditioning": {"kind": "tokens", "cells": cells, "landing": "cells" if cells > 1 else "anywhere"},
         "sampling": {"steps": 24, "update": "dpmpp_2m", "guidance": 2.0, "guidance_interval": (0.2, 0.8)},
+        "recipes": {"patches": PATCHES},
         "exact_autoencoder": True,
         **constant_latents(scale, 0.0, denoiser.config["in_channels"]),
     }

@@ -93,6 +93,20 @@ def test_its_autoencoder_encodes_without_and_decodes_with_its_codes(tmp_path: Pa
     assert difference(vq.decode(encoded).sample, reference.vq_decode(state, VQ, encoded)) < TOLERANCE
 
 
+@pytest.mark.parametrize(("said", "is_unit"), [("", False), ("normalize_ssl: true", True), (None, True)])
+def test_vectors_are_of_unit_length_where_the_configuration_says_so(said, is_unit: bool, tmp_path: Path) -> None:
+    """Published configurations do; their code's default is not to. Where nothing is said of it, as published."""
+    source = lid_folder(tmp_path / "m")
+    [config] = (source / "configs").glob("*02-project.yaml")
+    if said is not None:
+        embedder = f"    cond_stage_config: {{target: x.PatchEmbedder, params: {{{said}}}}}\n    unet_config:"
+        config.write_text(config.read_text().replace("    unet_config:", embedder))
+    conditioner = network(recognise(source), "conditioner")
+    cells = torch.randn(1, 1, 16)
+    wanted = torch.nn.functional.normalize(cells, dim=-1) if is_unit else cells
+    torch.testing.assert_close(conditioner(cells), wanted)
+
+
 @pytest.mark.parametrize(("target", "name", "unit"), [("crc", "crc-20x", "um"), ("naip", "naip", "m")])
 def test_which_of_the_published_models_it_is(target: str, name: str, unit: str, tmp_path: Path) -> None:
     info = recognise(lid_folder(tmp_path / "m", target=target)).info
