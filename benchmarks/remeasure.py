@@ -7,7 +7,7 @@ with a table of wall and processor seconds.
 
 The figures: judge (distances in ImageNet features, sheets), quality (round trips, PSNR), class_check, probes (encoder),
 listens (labels and wordings), bars (copying), texts (the six images), merges and recipes (examples/benchmarks.md),
-startup, share (what painting spends its time on).
+startup, ranks (many processes), background (its cost, its borders), share (what painting spends its time on).
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ STEPS: dict[str, tuple[str, str, str]] = {
         "",
     ),
     "startup": ("-m benchmarks.startup --model {bundle}", "--rounds 3", ""),
+    "ranks": ("-m benchmarks.ranks --grid {out}/area3.zarr --out {out}/ranks --model {bundle}", "--size 1024", ""),
+    "background": (
+        "-m benchmarks.background --slide {out}/cmu.zarr --out {out}/background --bundle {bundle}",
+        "--only slide --region 1200,0,640,640",
+        "",
+    ),
     "share": ("-m benchmarks.share --grid {out}/area3.zarr --out {out}/share --model {bundle}", "--sizes 1024", ""),
 }
 """Name -> the arguments of Python, what is added for reduced counts, and for those published. ``texts``: a script and
