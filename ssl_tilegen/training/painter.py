@@ -37,6 +37,7 @@ from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
 _TILE_STEP_PX = 8
+_COLOUR_BLOCK_PX = 8
 _CALL = 8  # windows of a validation that are painted at once
 
 
@@ -120,13 +121,14 @@ class PainterStage(DenoiserStage):
             "features": torch.stack([_difference(a, b) for a, b in zip(made, real, strict=True)]).mean(),
             "adversarial": adversarial,
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
+            "colour": self._colour(image, wanted, field),
             "discriminator": of_discriminator,
         }
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
         weights = {"square": s.square_weight, "features": s.feature_weight, "consistency": s.consistency_weight,
-                   "adversarial": counts * s.adversarial_weight, "discriminator": 1.0}  # fmt: skip
+                   "colour": s.colour_weight, "adversarial": counts * s.adversarial_weight, "discriminator": 1.0}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -188,6 +190,12 @@ class PainterStage(DenoiserStage):
         costs = [_mean_where(1 - nn.functional.cosine_similarity(found[:, part], asked[:, part]), mask)
                  for part, mask in parts]  # fmt: skip
         return torch.stack(costs).mean()
+
+    def _colour(self, image: Tensor, wanted: Tensor, field: Tensor) -> Tensor:
+        """Mean absolute difference of the images averaged over blocks, where the condition tells the layout."""
+        known = ~self._map(field)[:, self.bundle.info.encoder.dim - 1].isnan().flatten(1).all(1)
+        coarse = nn.functional.avg_pool2d(image - wanted, _COLOUR_BLOCK_PX)
+        return _mean_where(coarse.abs().mean((1, 2, 3)), known)
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
