@@ -51,7 +51,7 @@ def bundle(base: Path) -> Path:
 def test_a_denoiser_becomes_a_painter_whose_bundle_records_its_steps(base, bundle, tmp_path):
     train("painter", configured(base, bundle), tmp_path, device="cpu")
     log = records(tmp_path / "painter")
-    names = {"square", "features", "adversarial", "consistency", "discriminator", "lr"}
+    names = {"square", "features", "adversarial", "consistency", "colour", "discriminator", "lr"}
     assert len(log) >= 4 and names <= log[0].keys() and all(np.isfinite(list(line.values())).all() for line in log)
     assert Image.open(tmp_path / "painter" / "sample-0000004.png").size == (8 * 64, 3 * 64)
     before, after = ModelBundle.load(bundle), ModelBundle.load(tmp_path / "bundle")
@@ -141,6 +141,17 @@ def test_what_the_painter_made_is_what_sampling_makes(base, bundle):
             x, moment = (1 - t) * clean + t * noise, torch.tensor([t])
             clean = (x - t * stage._predict(network, x, moment, field)).detach()
         assert torch.allclose(beneath[index][None], clean, atol=1e-4)
+
+
+def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
+    stage = prepared(base, bundle)
+    batch = collate([stage.item(np.random.default_rng(i)) for i in range(4)], torch.device("cpu"))
+    field, dim = batch["field"].nan_to_num(0.0), stage.bundle.info.encoder.dim
+    field[0, :dim], field[1, dim - 1] = torch.nan, torch.nan  # nothing told, and no layout told
+    wanted = torch.rand(4, 3, 64, 64)
+    checked = wanted + torch.tensor([0.3, -0.3]).repeat(32)  # no colour of a block is another
+    assert stage._colour(wanted + 0.2, wanted, field) == pytest.approx(0.2 * 2 / 4, abs=1e-6)
+    assert stage._colour(checked, wanted, field) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.slow
