@@ -127,8 +127,9 @@ class PainterStage(DenoiserStage):
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
-        weights = {"square": s.square_weight, "features": s.feature_weight, "consistency": s.consistency_weight,
-                   "colour": s.colour_weight, "adversarial": counts * s.adversarial_weight, "discriminator": 1.0}  # fmt: skip
+        weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
+                   "consistency": s.consistency_weight, "colour": s.colour_weight,
+                   "adversarial": counts * s.adversarial_weight}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
 

@@ -90,8 +90,8 @@ class PainterSettings(WindowSettings):
     """Weight of 1 - cosine of the bundle's encoder on a painted tile to that of the real tile; layout counts where it
     is part of the condition. Needs a window as large as a tile."""
     colour_weight: float = Field(1.0, ge=0)
-    """Weight of the mean absolute difference of the painted and the real image, both averaged over blocks of 8 px, where
-    the layout is told: colours of pale and even ground."""
+    """Weight of the mean absolute difference of the painted and the real image, averaged over blocks of 8 px, where the
+    layout is told: it keeps the colours of pale and even ground."""
 
     def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         """With the path of a file of weights."""
