@@ -65,6 +65,14 @@ class Canvas:
             raise ValueError(f"{window} is not inside the canvas {self.window}")
         return self.data[:, *window.within(self.window).slices]
 
+    def __setitem__(self, window: Window, values: Tensor) -> None:
+        """Copy values (C, rows, cols) into an absolute window, which must lie inside."""
+        self[window].copy_(values)
+
+    def add(self, window: Window, noise: Tensor, weight: float) -> None:
+        """Add ``weight`` times ``noise`` (C, rows, cols) to an absolute window, in place."""
+        self[window].add_(noise.to(self.data.device), alpha=weight)
+
 
 def bands_of(window: Window, channels: int) -> Iterator[Window]:
     """The ``Canvas.bands`` of a canvas over ``window``."""

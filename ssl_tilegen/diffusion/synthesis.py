@@ -29,7 +29,7 @@ from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.protocols import Model, StepProgress
 from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Ranks, balanced_edges
-from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, run
+from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, noise_at, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
 from ssl_tilegen.diffusion.steppers import stepper_named
@@ -176,8 +176,8 @@ def paint(
     if ranks.tell(state.step_index) != state.step_index:
         raise TilegenError(f"{state_file}: not all processes see the same saved state; give them one shared folder")
     save = _saving(state_file, key, band) if state_file else (lambda state: None)
-    return run(state, schedule, denoise, update, seed=settings.seed, progress=progress, exchange=band.exchange,
-               checkpoint=save)  # fmt: skip
+    return run(state, schedule, denoise, update, noise=noise_at(state.x, settings.seed), progress=progress,
+               exchange=band.exchange, checkpoint=save)  # fmt: skip
 
 
 def develop(

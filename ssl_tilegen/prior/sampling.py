@@ -21,7 +21,7 @@ from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import CleanOf, guided
 from ssl_tilegen.diffusion.noise import coherent_noise
 from ssl_tilegen.diffusion.parameterization import to_clean
-from ssl_tilegen.diffusion.sampler import State, run
+from ssl_tilegen.diffusion.sampler import State, noise_at, run
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser
@@ -71,9 +71,8 @@ def sample_prior(
     canvas[window].copy_(first_noise(prior, window, seed))
     denoise = _denoiser(prior, field, window, sampling, call_cells)
     schedule = Schedule.from_config(SCHEDULER, sampling.steps)
-    done = run(
-        State(canvas), schedule, denoise, stepper_named(sampling.update), seed=GRID_SEEDS + seed, progress=progress
-    )
+    noise = noise_at(canvas, GRID_SEEDS + seed)
+    done = run(State(canvas), schedule, denoise, stepper_named(sampling.update), noise=noise, progress=progress)
     cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
     return SampledGrid(cells[..., :-1], cells[..., -1] > 0)
 

@@ -21,9 +21,11 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle, save_component, update_info
 from ssl_tilegen.diffusion.conditioning import Conditioning, dropped
 from ssl_tilegen.diffusion.field import ConditionField
+from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.parameterization import to_clean
-from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.steppers import ddim
+from ssl_tilegen.diffusion.schedule import Schedule, Step
+from ssl_tilegen.diffusion.stack import sample_stack
+from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
@@ -237,12 +239,21 @@ class DenoiserStage(Stage):
             torch.from_numpy(np.stack([item[key] for item in self._fixed])).to(device)
             for key in ("clean", "field", "noise")
         )
-        convert = to_clean(self.target.prediction)
-        for step in Schedule.from_config(self.target.scheduler, _SHOWN_STEPS).steps():
-            t = torch.full((len(x),), step.t, device=device)
-            x = ddim(x, convert(self._predict(module, x, t, condition).float(), x, step), None, step)
-        save_contact_sheet(path, [*self._sources, *(self._pixels(latents) for latents in (clean, x))])
+        schedule = Schedule.from_config(self.target.scheduler, _SHOWN_STEPS)
+        painted = sample_stack(x, schedule, self.clean_of(module), condition, stepper_named("ddim"))
+        save_contact_sheet(path, [*self._sources, *(self._pixels(latents) for latents in (clean, painted))])
         return self._validation_loss(module, device)
+
+    def clean_of(self, network: Any) -> CleanOf:
+        """The clean estimate of ``network`` in float32, whatever it is trained to predict."""
+        convert = to_clean(self.target.prediction)
+
+        def clean_of(x: Tensor, condition: Tensor | None, step: Step) -> Tensor:
+            assert condition is not None  # as of every item
+            t = torch.full((len(x),), step.t, device=x.device)
+            return convert(self._predict(network, x, t, condition).float(), x, step)
+
+        return clean_of
 
     def _validation_loss(self, module: Any, device: torch.device) -> dict[str, float]:
         """The loss on fixed windows of the validation images, at fixed times and noise."""

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ssl_tilegen.bundle import ModelBundle, Sampling, save_component, update_info
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.config.train.painter import PainterSettings
-from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.schedule import Schedule
+from ssl_tilegen.diffusion.stack import sample_stack
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder
@@ -220,15 +220,10 @@ class PainterStage(DenoiserStage):
 
     def paint(self, network: Any, noise: Tensor, field: Tensor) -> Tensor:
         """Clean latents from ``noise`` in the painter's own few steps, as `generate` takes them."""
-        convert, stepper = to_clean(self.target.prediction), stepper_named(_UPDATE)
+        schedule = Schedule.at_times(self.target.scheduler, self.settings.times)
         generator = torch.Generator().manual_seed(0)
-        x = noise
-        for step in Schedule.at_times(self.target.scheduler, self.settings.times).steps():
-            t = torch.full((len(x),), step.t, device=x.device)
-            clean = convert(self._predict(network, x, t, field).float(), x, step)
-            fresh = torch.randn(x.shape, generator=generator).to(x.device)
-            x = stepper.rule(x, clean, None, step) + stepper.fresh_noise(step) * fresh
-        return x
+        fresh = lambda window, stream: torch.randn(noise.shape, generator=generator).to(noise.device)  # noqa: E731
+        return sample_stack(noise, schedule, self.clean_of(network), field, stepper_named(_UPDATE), noise=fresh)
 
     def _validation(self, module: Any, device: torch.device) -> dict[str, float]:
         """How well windows of the validation images, painted from noise, keep to their conditions."""

@@ -9,9 +9,10 @@ import torch
 
 from ssl_tilegen.diffusion.canvas import Canvas
 from ssl_tilegen.diffusion.guidance import guided
-from ssl_tilegen.diffusion.sampler import State, fill_with_noise, run
+from ssl_tilegen.diffusion.sampler import State, fill_with_noise, noise_at, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
 from ssl_tilegen.diffusion.schedule import Schedule
+from ssl_tilegen.diffusion.stack import sample_stack
 from ssl_tilegen.diffusion.steppers import STEPPERS
 from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.geometry import Window
@@ -26,6 +27,11 @@ def gaussian_denoiser(x, step, out, tick):
     tick(1.0)
 
 
+def walked(state: State, name: str, **more):
+    """``state`` walked down the schedule by the update rule of that name."""
+    return run(state, SCHEDULE, gaussian_denoiser, STEPPERS[name], noise=noise_at(state.x, 4), **more)
+
+
 def started(**kind) -> State:
     x = Canvas(PLACE, 2, **kind)
     fill_with_noise(x, seed=4)
@@ -34,26 +40,36 @@ def started(**kind) -> State:
 
 @pytest.mark.parametrize("name", STEPPERS)
 def test_a_mapped_canvas_gives_the_same_bits(name, tmp_path):
-    in_memory, mapped = (
-        run(started(**kind), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4)
-        for kind in ({}, {"scratch": tmp_path})
-    )
+    in_memory, mapped = (walked(started(**kind), name) for kind in ({}, {"scratch": tmp_path}))
     assert torch.equal(in_memory.data, mapped.data) and not list(tmp_path.iterdir())
 
 
 def test_the_loop_finds_the_gaussian_and_reports_progress():
     seen, state = [], started()
     start = state.x.data.clone()
-    x = run(
-        state,
-        SCHEDULE,
-        gaussian_denoiser,
-        STEPPERS["dpmpp_2m"],
-        seed=4,
-        progress=lambda done, of: seen.append(done / of),
-    )
+    x = walked(state, "dpmpp_2m", progress=lambda done, of: seen.append(done / of))
     torch.testing.assert_close(x.data, Gaussian().flowed(start, 0, 1), atol=0.06, rtol=0)
     assert seen == sorted(seen) and seen[-1] == 1 and len(seen) == 24
+
+
+@pytest.mark.parametrize("name", STEPPERS)
+def test_a_stack_is_walked_as_canvases_are(name):
+    """The first image of a stack is the canvas itself, from the same noise."""
+    x = started().x
+    noise = lambda window, stream: torch.stack([noise_at(x, seed)(window, stream) for seed in (4, 5)])  # noqa: E731
+    first = noise(PLACE, 0)
+    stack = sample_stack(
+        first, SCHEDULE, lambda x, cond, step: Gaussian().clean(x, cond, step), torch.zeros(2), STEPPERS[name],
+        window=PLACE, noise=noise,
+    )  # fmt: skip
+    alone = walked(started(), name).data
+    torch.testing.assert_close(stack[0], alone)
+    assert not torch.equal(stack[1], stack[0]) and torch.equal(first[0], started().x.data)
+
+
+def test_a_rule_that_adds_noise_asks_where_it_comes_from():
+    with pytest.raises(ValueError, match="adds noise"):
+        sample_stack(torch.zeros(1, 2, 4, 4), SCHEDULE, lambda x, cond, step: x, torch.zeros(1), STEPPERS["ancestral"])
 
 
 class StoppedError(Exception):
@@ -71,12 +87,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(name, stop_after, tmp_path):
         if state.step_index == stop_after:
             raise StoppedError
 
-    straight = run(started(), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4)
+    straight = walked(started(), name)
     with pytest.raises(StoppedError):
-        run(started(), SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4, checkpoint=stop)
+        walked(started(), name, checkpoint=stop)
     state = State(Canvas(PLACE, 2))
     assert load_state(file, state, "key") and state.step_index == stop_after
-    assert torch.equal(run(state, SCHEDULE, gaussian_denoiser, STEPPERS[name], seed=4).data, straight.data)
+    assert torch.equal(walked(state, name).data, straight.data)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -17,6 +17,8 @@ from ssl_tilegen.diffusion.decoding import to_uint8
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Model
+from ssl_tilegen.diffusion.sampler import Noise
+from ssl_tilegen.diffusion.stack import sample_stack
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import SynthesisSettings, guided_estimate, paint, schedule_of, with_bleed
 from ssl_tilegen.geometry import Size, Window
@@ -57,18 +59,12 @@ def paint_stack(
     condition = torch.cat(
         [model.conditioning.sample(f.to(model.device), [window], layout=settings.layout) for f in fields]
     )
-    x = _noise(model, window, seeds)
+    noise = _noise_of(model, seeds)
+    x = noise(window, 0)
     if sources is not None:
         x = float(schedule.alpha[0]) * sources.to(x) + float(schedule.sigma[0]) * x
-    previous: Tensor | None = None
-    for step in schedule.steps():
-        clean = clean_of(x, condition, step)
-        x = update.rule(x, clean, previous, step)
-        if (deviation := update.fresh_noise(step)) > 0:
-            x = x + deviation * _noise(model, window, seeds, step.index + 1)
-        previous = clean
-        tick((step.index + 1) / len(schedule))
-    return x
+    follow = lambda done, total: tick(done / total)  # noqa: E731
+    return sample_stack(x, schedule, clean_of, condition, update, window=window, noise=noise, progress=follow)
 
 
 @torch.no_grad()
@@ -80,9 +76,14 @@ def develop_stack(model: Model, latents: Tensor, size_px: Size, settings: Synthe
     return np.stack([to_uint8(image)[: size_px.rows, : size_px.cols] for image in pixels])
 
 
-def _noise(model: Model, window: Window, seeds: Sequence[int], stream: int = 0) -> Tensor:
-    noise = [addressed_noise(window, model.latent_channels, seed, stream) for seed in seeds]
-    return torch.from_numpy(np.stack(noise)).to(model.device)
+def _noise_of(model: Model, seeds: Sequence[int]) -> Noise:
+    """The noise (N, C, rows, cols) of images, each by its own seed."""
+
+    def noise(window: Window, stream: int) -> Tensor:
+        of_each = [addressed_noise(window, model.latent_channels, seed, stream) for seed in seeds]
+        return torch.from_numpy(np.stack(of_each)).to(model.device)
+
+    return noise
 
 
 def _one_by_one(
