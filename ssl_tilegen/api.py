@@ -108,7 +108,7 @@ def evaluate(*, progress: Progress = silent, **options: Any) -> EvaluateReport:
         **options: The options of `ssl-tilegen evaluate`: ``real``, ``synthetic``, ``task``, ``report``, ...
 
     Returns:
-        Scores with intervals and baselines; ``figures`` has one row per score.
+        Scores with intervals and baselines; ``scores`` has one entry per score.
 
     Raises:
         SettingError: An option is unknown or out of range.
@@ -117,7 +117,7 @@ def evaluate(*, progress: Progress = silent, **options: Any) -> EvaluateReport:
 
     Example:
         >>> report = evaluate(real="real", synthetic="synthetic", mpp=0.5, metrics="fd", encoder="texture")
-        >>> [score.name for score in report.figures]
+        >>> [score.name for score in report.scores]
         ['fd']
     """
     from ssl_tilegen.workflows.evaluate.run import evaluate as work

@@ -35,7 +35,7 @@ class SettingError(TilegenError):
 
 
 class BudgetError(TilegenError):
-    """More memory or more pixels than are allowed; the message gives the figure and the option that allows it."""
+    """More memory or more pixels than are allowed; the message gives the number and the option that allows it."""
 
 
 class ChoiceError(SettingError):

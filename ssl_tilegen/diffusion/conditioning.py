@@ -1,11 +1,11 @@
-"""Conditioning: from the grid of embeddings to what a denoiser is told of a window, the same in training and sampling.
+"""Conditioning: from the grid of embeddings to a denoiser's input, the same in training and sampling.
 
 A bundle brings its conditioning; the engine asks nothing else about the kind of its denoiser. It has two halves:
 
 - **sampling**, here: ``sample(field, windows)`` reads the condition field (``diffusion.field``) and gives one array per
   window. It needs no weights, so data-loading threads and the sampler both call it.
 - **encoding**, in the bundle's component ``conditioner`` (``nets.conditioner``): from such an array to the tokens that
-  the network attends to. It holds the *null*, the tokens of a window that nothing is told of, which is a tensor of the
+  the network attends to. It holds the *null*, the tokens of a window without a condition, which is a tensor of the
   bundle and not always zero.
 
 Two kinds exist, and published families are cases of them:
@@ -24,7 +24,7 @@ tokens, k x k       (k k, D): the field at the centres   a table of positions   
 window is exactly one cell and nothing is interpolated. Samplers lay their windows at its multiples on the virtual
 canvas, and training draws its windows there.
 
-**Dropping.** NaN throughout is a condition that is not told; ``dropped`` makes it, conditioners and local denoisers
+**Dropping.** NaN throughout is a dropped condition; ``dropped`` makes it, conditioners and local denoisers
 understand it. Unconditional calls of guidance pass no condition at all and get the null.
 
 **What comes back** of a network is cut to the latents' channels (``nets.window.predict``): models with a learned
@@ -82,7 +82,7 @@ class Conditioning(Protocol):
 
     @property
     def layout_dim(self) -> int:
-        """How many of a vector's last numbers are layout, where it can be told apart from content; else 0."""
+        """How many of a vector's last numbers are layout, where it is apart from content; else 0."""
         ...
 
     def sample(self, field: ConditionField, windows: Sequence[Window], *, layout: bool = True) -> Tensor:
@@ -125,7 +125,7 @@ class TokenConditioning:
         return cls(spec.cells, window_lat // spec.cells if spec.landing == "cells" else 1)
 
     def sample(self, field: ConditionField, windows: Sequence[Window], *, layout: bool = True) -> Tensor:
-        """(N, cells^2, D). Layout is part of a vector and always told."""
+        """(N, cells^2, D). Layout is part of a vector and never dropped."""
         parts = (np.arange(self.cells) + 0.5) / self.cells
         rows, cols = np.meshgrid(parts, parts, indexing="ij")
         place = np.stack([rows.ravel(), cols.ravel()], 1)
@@ -136,5 +136,5 @@ class TokenConditioning:
 
 
 def dropped(condition: Tensor) -> Tensor:
-    """A condition of the same shape that is not told."""
+    """A dropped condition of the same shape."""
     return torch.full_like(condition, torch.nan)

@@ -75,7 +75,20 @@ class EmbeddingGrid:
     def create(
         path: str | os.PathLike[str], spec: GridSpec, *, restart: bool = False, heal: bool = False
     ) -> GridWriter:
-        """A writer for a grid that is to be at ``path``; continues an unfinished one, see `GridWriter.start`."""
+        """Make a grid, or continue an unfinished one.
+
+        Args:
+            path: Folder of the grid to be (``.zarr``). Until it is finished its cells lie in ``path.part``.
+            spec: Shape, source, resolution and encoder.
+            restart: Discard an unfinished grid there.
+            heal: Discard one whose source was replaced by another file of its name.
+
+        Returns:
+            A writer; `GridWriter.finish` gives the grid its name.
+
+        Raises:
+            OutputError: An unfinished grid with another ``spec`` is in the way.
+        """
         return GridWriter.start(Path(path), spec, restart=restart, heal=heal)
 
     @property
@@ -94,7 +107,17 @@ class EmbeddingGrid:
         return dict(self._group.attrs)
 
     def read(self, window: Window | None = None) -> GridData:
-        """The cells of ``window`` (default: all), read into memory."""
+        """Read cells into memory.
+
+        Args:
+            window: Rows and columns of cells; all by default.
+
+        Returns:
+            ``embedding`` (R, K, D) float16, ``valid`` (R, K) uint8 and ``tissue`` (R, K) float16.
+
+        Raises:
+            FormatError: A shard is damaged.
+        """
         return GridData(*self.read_only(("embedding", "valid", "tissue"), window))
 
     def read_only(self, names: Sequence[str], window: Window | None = None) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """Conditioners of window denoisers: from the embeddings of the cells under a window to the tokens a network attends to.
 
-A conditioner takes cells (N, K, D), NaN throughout where nothing is to be told (classifier-free guidance), and gives
-tokens (N, T, E). Its null, the tokens of a window that nothing is told of, is a tensor of the bundle.
+A conditioner takes cells (N, K, D), NaN throughout where the condition is dropped (classifier-free guidance), and gives
+tokens (N, T, E). Its null, the tokens of a window without a condition, is a tensor of the bundle.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class TokenConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return _with_constants(tokens, config.constant_tokens)
 
     def unconditional(self, count: int) -> Tensor:
-        """The tokens of ``count`` windows that nothing is told of."""
+        """The tokens of ``count`` windows without a condition."""
         config: Any = self.config
         tokens = self.null if self.table is None else self.null + self.table
         return _with_constants(tokens.expand(count, -1, -1), config.constant_tokens)
@@ -116,7 +116,7 @@ class GridConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return torch.where(dropped[:, None, None], 0.0, tokens)
 
     def unconditional(self, count: int) -> Tensor:
-        """The tokens of ``count`` windows that nothing is told of."""
+        """The tokens of ``count`` windows without a condition."""
         config: Any = self.config
         return self.positions.new_zeros(count, config.side**2 + 1, config.out_dim)
 

@@ -85,8 +85,8 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
     def widened(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of one for fewer latent channels in the shapes of this one: those come first, and of the others
-        nothing is told nor taken yet."""
+        """The weights of a network for fewer latent channels in the shapes of this one: those channels come first, the
+        weights of the others are zero."""
         known, channels = len(weights.get("latent_std", self.latent_std)), len(self.latent_std)
         if known >= channels or ("sketch.bias" in weights) != bool(self.sketch_side):
             return weights

@@ -22,7 +22,7 @@ def predict(
         module: The denoiser.
         x: Noisy latents.
         t: Times; networks that see one window count them in units of 1 / ``time_scale``.
-        condition: What ``Conditioning.sample`` gives; NaN throughout, or no condition at all, is one that is not told.
+        condition: What ``Conditioning.sample`` gives; NaN throughout, or None, is a dropped one.
         conditioner: For networks that see one window: makes the tokens of a condition (``nets.conditioner``).
         time_scale: See ``t``.
 

@@ -14,7 +14,7 @@ from ssl_tilegen.prior.spec import PriorInfo
 
 
 class PromptEncoder:
-    """Turns labels, texts and vectors into what the prior is told of a cell (C,), NaN for what is not said."""
+    """Turns labels, texts and vectors into the condition of a cell (C,), NaN for unknown numbers."""
 
     def __init__(self, bundle: ModelBundle, info: PriorInfo) -> None:
         self._bundle, self._info = bundle, info
@@ -66,7 +66,7 @@ class PromptEncoder:
         return self._encoder.embed([text])[0]
 
     def _nearest(self, condition: np.ndarray) -> str | None:
-        """The label whose text or vector, on average, is nearest to what is told."""
+        """The label whose text or vector, on average, is nearest to the given one."""
         parts = [self._info.parts[name] for name in ("text", "vector")]
         known = [part for part in parts if part.stop > part.start and not np.isnan(condition[part]).any()]
         if not known:

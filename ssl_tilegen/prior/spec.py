@@ -69,7 +69,7 @@ class PriorInfo(_Frozen):
 
     @property
     def parts(self) -> dict[str, slice]:
-        """Where label, text and vector stand in what the network is told of a cell (the condition's channels)."""
+        """Channels of label, text and vector in the condition of a cell."""
         first = len(self.labels)
         second = first + (self.text.dim if self.text else 0)
         last = second + self.vector_dim

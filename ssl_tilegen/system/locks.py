@@ -1,6 +1,6 @@
 """One lock for everything that is written: a file beside the output, held by the kernel and signed by its holder.
 
-``NAME.lock`` (``NAME.I-of-N.lock`` for a share of the work) is flocked for as long as the job lives and holds a line of
+``NAME.lock`` (``NAME.I-of-N.lock`` for a shard of the work) is flocked for as long as the job lives and holds a line of
 JSON: who holds it, and since when. Its rules:
 
 * A process that ends in any way frees its lock at once on its own machine: the kernel does it.
@@ -13,7 +13,7 @@ JSON: who holds it, and since when. Its rules:
   the name sees it at the next beat and stops (`Held.check`).
 * A file of another kind with that name is not ours: it is an error, not a lock.
 
-filelock, which torch brings, leaves its file behind and knows no shares, holders or messages, so it does not serve.
+filelock, which torch brings, leaves its file behind and knows no shards, holders or messages, so it does not serve.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BEAT_S, STALE_S = 20.0, 300.0
 _TRIES = 6
 _REFUSED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _RECORD_BYTES = 4096
-Share = tuple[int, int]
+Shard = tuple[int, int]
 
 
 class Busy(OutputError):
@@ -130,13 +130,13 @@ class Held:
 
 
 @contextmanager
-def lock(path: Path, share: Share = (0, 1), option: str = "-o", *, wait_s: float = 0.0) -> Iterator[Held]:
-    """Hold ``path`` for the body, or only the share (index, count) of it; other shares of as many do not clash.
+def lock(path: Path, shard: Shard = (0, 1), option: str = "-o", *, wait_s: float = 0.0) -> Iterator[Held]:
+    """Hold ``path`` for the body, or only the shard (index, count) of it; other shards of as many do not clash.
 
     Raises Busy where a living job clashes (after ``wait_s`` seconds of trying), OutputError where nothing can be
     written, which names the ``option`` that ``path`` was given by.
     """
-    held = _take(path, share, option, time.monotonic() + wait_s)
+    held = _take(path, shard, option, time.monotonic() + wait_s)
     ended = threading.Event()
     threading.Thread(target=_beat, args=(held, ended), daemon=True, name="lock").start()
     try:
@@ -146,25 +146,25 @@ def lock(path: Path, share: Share = (0, 1), option: str = "-o", *, wait_s: float
         held.release()
 
 
-def lock_file(path: Path, share: Share = (0, 1)) -> Path:
+def lock_file(path: Path, shard: Shard = (0, 1)) -> Path:
     """The lock file of an output."""
-    part = "" if share[1] == 1 else f".{share[0]}-of-{share[1]}"
+    part = "" if shard[1] == 1 else f".{shard[0]}-of-{shard[1]}"
     return path.with_name(f"{path.name}{part}.lock")
 
 
-def _take(path: Path, share: Share, option: str, until: float) -> Held:
+def _take(path: Path, shard: Shard, option: str, until: float) -> Held:
     """First the own lock is made, then looked around: of two that start together both may step back, so they try
     again after a while."""
     attempt = 0
     while True:
-        mine = _make(lock_file(path, share), option)
-        others = [lock_file(path, other) for other in _shares(path) if lock_file(path, other) != lock_file(path, share)]
+        mine = _make(lock_file(path, shard), option)
+        others = [lock_file(path, other) for other in _shards(path) if lock_file(path, other) != lock_file(path, shard)]
         living = [file for file in others if not _clear_if_stale(file)]
-        clashing = [file for file in living if _clash(share, _share_of(path, file))]
+        clashing = [file for file in living if _clash(shard, _shard_of(path, file))]
         if mine and not clashing:
             mine.alone = not living
             return mine
-        blocking = lock_file(path, share) if mine is None else clashing[0]
+        blocking = lock_file(path, shard) if mine is None else clashing[0]
         who = _who(blocking)
         if mine:
             mine.release()
@@ -343,23 +343,23 @@ def _foreign(file: Path) -> OutputError:
     return OutputError(f"{file}: exists and is no lock of this program; move it away, or choose another output")
 
 
-def _shares(path: Path) -> list[Share]:
-    """The shares of ``path`` that there are lock files of."""
+def _shards(path: Path) -> list[Shard]:
+    """The shards of ``path`` that there are lock files of."""
     names = [entry.name for entry in os.scandir(path.parent)] if path.parent.is_dir() else []
-    return [share for name in names if (share := _share_named(path, name))]
+    return [shard for name in names if (shard := _shard_named(path, name))]
 
 
-def _share_of(path: Path, file: Path) -> Share:
-    return _share_named(path, file.name) or (0, 1)
+def _shard_of(path: Path, file: Path) -> Shard:
+    return _shard_named(path, file.name) or (0, 1)
 
 
-def _share_named(path: Path, name: str) -> Share | None:
+def _shard_named(path: Path, name: str) -> Shard | None:
     match = re.fullmatch(re.escape(path.name) + r"(?:\.(\d+)-of-(\d+))?\.lock", name)
     return (int(match[1] or 0), int(match[2] or 1)) if match else None
 
 
-def _clash(first: Share, second: Share) -> bool:
-    """Whether two shares have work in common: all but different indices of the same count."""
+def _clash(first: Shard, second: Shard) -> bool:
+    """Whether two shards have work in common: all but different indices of the same count."""
     return first[1] != second[1] or first[0] == second[0]
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run over its steps, or of runs that went on from each other, drawn with Pillow."""
+"""The values that a run logs, over its steps, or of runs that went on from each other, drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Curves = dict[str, list[tuple[float, float]]]
 
 
 def draw_curves(logs: Path | Sequence[Path], out: Path, only: Collection[str] = ()) -> None:
-    """One panel per figure (of ``only``, if given) in logs of JSON lines, into a small PNG. Nothing where there is
+    """One panel per value (of ``only``, if given) in logs of JSON lines, into a small PNG. Nothing where there is
     nothing to draw.
 
     Several logs are runs in sequence, each started from the weights of the one before: their steps are counted on, and
@@ -55,7 +55,7 @@ def _in_sequence(logs: Sequence[Path]) -> tuple[Curves, list[float]]:
 
 
 def _read(log: Path) -> Curves:
-    """Figure -> [(step, value)], only finite numbers."""
+    """Name -> [(step, value)], only finite numbers."""
     curves: Curves = {}
     for line in log.read_text().splitlines():
         record = json.loads(line)

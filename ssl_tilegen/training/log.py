@@ -32,7 +32,7 @@ class Log:
         self._since, self._waited = time.monotonic(), 0.0
 
     def add(self, step: int, facts: dict[str, float], waited_s: float, lr: float) -> None:
-        """The figures of one step; ``waited_s`` is how long all steps so far have waited for data."""
+        """The values of one step; ``waited_s`` is how long all steps so far have waited for data."""
         for key, value in facts.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._steps += 1

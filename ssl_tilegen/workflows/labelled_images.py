@@ -89,7 +89,7 @@ def _from_csv(path: Path) -> list[tuple[Path, str, str]]:
 
 
 def read_labelled_csv(path: Path) -> list[Row]:
-    """The rows of a CSV of labelled pictures. InputError where it cannot be read, or has no path or label."""
+    """The rows of a CSV of labelled images. InputError where it cannot be read, or has no path or label."""
     return read_csv(path, ["path", "label"], remedy="give a CSV with path, label, group")
 
 

@@ -74,7 +74,7 @@ def code_of(*arguments: object) -> int:
 
 
 def by_name(report: Any) -> dict[str, Any]:
-    return {figure.name: figure for figure in report.figures}
+    return {score.name: score for score in report.scores}
 
 
 def test_like_sets_are_near_and_blurred_ones_far(sets: Path) -> None:
@@ -160,7 +160,7 @@ def test_json_is_all_there_is_on_stdout(sets: Path, tmp_path: Path, capsys: pyte
 
 def test_same_seed_same_figures(sets: Path) -> None:
     one, two = (run(real=sets / "a", synthetic=sets / "b", encoder=("texture",)) for _ in range(2))
-    assert one.figures == two.figures
+    assert one.scores == two.scores
 
 
 def test_unreadable_images_are_left_out_and_told(
@@ -214,7 +214,7 @@ def test_wrong_usage_is_2(arguments: str, capsys: pytest.CaptureFixture[str]) ->
 def test_sets_too_small_to_compare_say_what_would_do(sets: Path, tmp_path: Path) -> None:
     few = fill(tmp_path / "few", 5, fields=3)
     report = run(real=few, synthetic=sets / "b", encoder=("texture",), metrics=("fd", "kid"), rounds=2)
-    assert not report.figures
+    assert not report.scores
     assert any(
         "6 real and 24 synthetic windows are too few" in line and "14 or more" in line for line in report.warnings
     )

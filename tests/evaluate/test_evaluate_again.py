@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on(sets: Path, tmp_path: Path, monkeypatch: pytest.M
     seen = counted(monkeypatch)
     again = evaluate(settings(sets, tmp_path))
     assert sum(seen) == 150 - 64  # 150 windows a set; all real ones and 64 others were there
-    assert [f.value for f in again.figures] == [f.value for f in whole.figures]
+    assert [f.value for f in again.scores] == [f.value for f in whole.scores]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q.html", "q.html.json"]
 
 

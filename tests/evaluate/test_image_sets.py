@@ -69,7 +69,7 @@ def test_a_set_of_originals_alone_is_not_synthetic(augmented: tuple[Path, Path])
 def test_originals_beside_what_was_painted_do_not_flatter_it(augmented: tuple[Path, Path]) -> None:
     real, made = augmented
     report = evaluate(EvaluateSettings(real=real, synthetic=made, encoder=("texture",), metrics=("pairs",), rounds=10))
-    psnr = next(figure for figure in report.figures if figure.name == "psnr")
+    psnr = next(score for score in report.scores if score.name == "psnr")
     assert psnr.n_synthetic == 8 and psnr.value < 15, "originals would pair with themselves at 60 dB"
     assert any("8 images" in line and "manifest" in line for line in report.warnings)
     assert not any("name alone" in line for line in report.warnings)

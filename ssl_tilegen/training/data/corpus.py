@@ -119,7 +119,7 @@ def load_corpus(
     """Open all sources; images are read whole as far as ``memory_mib`` goes. InputError where one matches no file.
 
     ``usual``: the resolutions of the bundle that is trained on, by domain: slides are read at them unless their source
-    says otherwise, and what differs from them is told to ``progress``.
+    says otherwise, and differences from them go to ``progress``.
     """
     wanted: list[Wanted] = []
     if not settings.sources:

@@ -21,7 +21,7 @@ from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import sweep, write_json
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_shard
-from ssl_tilegen.system.locks import Busy, Share, lock, lock_file
+from ssl_tilegen.system.locks import Busy, Shard, lock, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.augment.images import paint_image
@@ -87,7 +87,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     return report
 
 
-def _check_paths(inputs: Sequence[Input], out: Path, shard: Share) -> None:
+def _check_paths(inputs: Sequence[Input], out: Path, shard: Shard) -> None:
     """Errors of one line where the output would meet what is read, or something foreign is in its way."""
     part = Output(run_folder(out), marks.work(PART_NAMES), role="work")
     own_lock = Output(lock_file(out, shard), marks.lock, role="work")
@@ -116,7 +116,7 @@ def _per_sheet(painter: Painter) -> int:
     return max(1, _STACK_PX.get(painter.bundle.device.type, _STACK_PX["cpu"]) // max(sizes))
 
 
-def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, shard: Share, progress: Progress) -> int:
+def _paint_all(painter: Painter, sheets: Sequence[Sheet], store: Store, shard: Shard, progress: Progress) -> int:
     """Paint this process's sheets that are not done yet; how many images that were."""
     index, count = shard
     mine = [number for number in range(len(sheets)) if number % count == index and not store.done(number)]
@@ -203,7 +203,7 @@ def _key(painter: Painter, originals: Originals, sheets: Sequence[Sheet]) -> str
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
-def _finished(out: Path, key: str, settings: AugmentSettings, shard: Share) -> bool:
+def _finished(out: Path, key: str, settings: AugmentSettings, shard: Shard) -> bool:
     """Whether other shards have finished just this run. OutputError where something else has the name."""
     if not out.exists() or settings.overwrite:
         return False

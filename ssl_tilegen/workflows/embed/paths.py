@@ -8,7 +8,7 @@ from pathlib import Path
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.grids import unfinished_grid
 from ssl_tilegen.system import marks
-from ssl_tilegen.system.locks import Share, lock_file
+from ssl_tilegen.system.locks import Shard, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.regions import region_files
@@ -18,7 +18,7 @@ from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 PREVIEW, OUTLINES = ".embed-preview.png", ".geojson"
 
 
-def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Share) -> None:
+def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Shard) -> None:
     """Before anything is written: no output of the whole run is one of its inputs, or another output, and its table
     may be written. What lies at each job's own outputs is looked at by `check_job`."""
     own = option_of_grid(settings)

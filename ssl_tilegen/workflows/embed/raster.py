@@ -13,7 +13,7 @@ from ssl_tilegen.errors import InputError, Interrupted
 from ssl_tilegen.grids import EmbeddingGrid, GridSpec, GridWriter, Validity
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
-from ssl_tilegen.system.locks import Held, Share
+from ssl_tilegen.system.locks import Held, Shard
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.embed.tiles import Rules, encode_shards
@@ -48,7 +48,7 @@ def embed_raster(
     regions: Regions | None = None,
     stride_px: int | None = None,
     bands: tuple[int, ...] | None = None,
-    share: Share = (0, 1),
+    shard: Shard = (0, 1),
     restart: bool = False,
     overwrite: bool = False,
 ) -> Embedded:
@@ -64,7 +64,7 @@ def embed_raster(
         regions: The foreground, instead of detected tissue.
         stride_px: Pixels from one tile to the next; by default a tile.
         bands: The bands that the view was opened with, for the record.
-        share: This process's part (index, count) of the shards.
+        shard: The part (index, count) of the grid's shards that this process embeds.
         restart: Start over.
         overwrite: Replace a finished grid.
 
@@ -76,7 +76,7 @@ def embed_raster(
     tissue = TissueMap.of(view, rules.threads, regions)
     spec = spec_of(view, encoder, tissue.background, stride_px=stride_px, bands=bands)
     writer = EmbeddingGrid.create(out, spec, restart=restart and held.alone, heal=held.alone)
-    pending = [index for index in writer.pending() if index % share[1] == share[0]]
+    pending = [index for index in writer.pending() if index % shard[1] == shard[0]]
     with _tidied(writer, held):
         for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
             writer.write_shard(index, cells)

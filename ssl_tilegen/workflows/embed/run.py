@@ -19,7 +19,7 @@ from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import worker_shard
-from ssl_tilegen.system.locks import Busy, Share, lock
+from ssl_tilegen.system.locks import Busy, Shard, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
@@ -62,7 +62,7 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
 def _embed_all(
     jobs: list[EmbedJob],
     settings: EmbedSettings,
-    split: Share,
+    split: Shard,
     attempt: Callable[..., EmbedReport | None],
     progress: Progress,
     reports: dict[EmbedJob, EmbedReport],
@@ -94,7 +94,7 @@ def load_encoder(settings: EmbedSettings) -> Encoder:
 
 
 def embed_one(
-    job: EmbedJob, settings: EmbedSettings, encoder: Encoder, split: Share = (0, 1), progress: Progress = silent
+    job: EmbedJob, settings: EmbedSettings, encoder: Encoder, split: Shard = (0, 1), progress: Progress = silent
 ) -> EmbedReport:
     """Embed one image, or the shard ``split`` = (index, count) of its shards. Busy where another job is at it."""
     started = time.perf_counter()
@@ -106,7 +106,7 @@ def embed_one(
         made = embed_raster(
             view, encoder, job.grid, held, progress,
             rules=Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads),
-            regions=regions_for(settings.regions, job), stride_px=settings.stride, bands=settings.bands, share=split,
+            regions=regions_for(settings.regions, job), stride_px=settings.stride, bands=settings.bands, shard=split,
             restart=settings.restart, overwrite=settings.overwrite or settings.skip_existing,
         )  # fmt: skip
         if made.grid:
@@ -131,7 +131,7 @@ def _view(job: EmbedJob, encoder: Encoder, settings: EmbedSettings) -> AbstractC
     )  # fmt: skip
 
 
-def _deal(jobs: list[EmbedJob], shard: Share) -> tuple[list[EmbedJob], Share]:
+def _deal(jobs: list[EmbedJob], shard: Shard) -> tuple[list[EmbedJob], Shard]:
     """This process's images, and its shard of the shards of each."""
     index, count = shard
     return (jobs, shard) if len(jobs) < count else (jobs[index::count], (0, 1))

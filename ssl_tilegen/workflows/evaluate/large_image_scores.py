@@ -223,7 +223,7 @@ def _seen(
 def _seam_scores(
     real: ImageSet, large: list[Image], side: int, resolution: Resolution | None, name: str, dim: int
 ) -> list[Score]:
-    """Seam scores at the lattices that generators use; the baseline is that of real large images."""
+    """Seam scores at the spacings of windows that generators use; the baseline is that of real large images."""
     found = []
     for lattice in _LATTICES:
         made = np.array([seams(image, lattice, resolution) for image in large])

@@ -76,7 +76,7 @@ class Section:
 
     title: str
     text: str
-    figures: Sequence[Plot] = ()
+    plots: Sequence[Plot] = ()
     head: Sequence[str] = ()
     rows: Sequence[Row] = ()
 
@@ -109,7 +109,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
             generator=SOFTWARE,
             style=Markup((resources.files(_PACKAGE) / STYLE).read_text()),
             warnings=[*report.warnings, *(f"left out {path}: {why}" for path, why in report.skipped[:20])],
-            headlines=[_card(score) for name in _HEADLINES for score in report.figures if score.name == name],
+            headlines=[_card(score) for name in _HEADLINES for score in report.scores if score.name == name],
             sections=list(_sections(report, evidence)),
             gallery=gallery(evidence, settings),
             settings=_settings(settings),
@@ -119,8 +119,8 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
 
 
 def _sections(report: EvaluateReport, evidence: Evidence) -> Iterator[Section]:
-    if report.figures:
-        yield _scores(report.figures)
+    if report.scores:
+        yield _scores(report.scores)
     if evidence.features:
         yield Section("Where the sets lie", _PLOTS, list(_plots(report, evidence)))
     if report.task:
@@ -153,7 +153,7 @@ def _scores(scores: Sequence[Score]) -> Section:
 
 
 def _plots(report: EvaluateReport, evidence: Evidence) -> Iterator[Plot]:
-    points = _points(report.figures)
+    points = _points(report.scores)
     if points:
         names = [f"{name}: synthetic (filled), real against real (ring)" for name, *_ in points]
         yield Plot("Precision and recall", svg.precision_recall(points), names)

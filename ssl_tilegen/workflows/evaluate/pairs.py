@@ -1,4 +1,4 @@
-"""Pictures that belong together: a synthetic one and the real one it was made from, compared pixel by pixel."""
+"""Images that belong together: a synthetic one and the real one it was made from, compared pixel by pixel."""
 
 from __future__ import annotations
 

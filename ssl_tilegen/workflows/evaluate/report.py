@@ -35,7 +35,7 @@ class EvaluateReport:
     sets: dict[str, SetFacts]
     window_px: int | None
     resolution: str | None
-    figures: tuple[Score, ...]  # the scores, by the name that the JSON report has for them
+    scores: tuple[Score, ...]
     condition: Condition | None
     task: TaskReport | None
     warnings: tuple[str, ...]
@@ -44,9 +44,9 @@ class EvaluateReport:
     seconds: float = 0.0
 
     def facts(self) -> dict[str, Any]:
-        """The report as what JSON has: numbers that are not known are null."""
+        """The report as JSON values; unknown numbers are null. The scores are called ``figures`` there."""
         found: dict[str, Any] = jsonable(self)
-        return found
+        return {"figures" if name == "scores" else name: value for name, value in found.items()}
 
 
 @dataclass

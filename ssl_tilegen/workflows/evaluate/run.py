@@ -129,7 +129,7 @@ def _compare(
         sets={name: _facts(sets[name], by_set[name]) for name in sets},
         window_px=side,
         resolution=str(resolution or _stated(images["real"])) if "real" in images else None,
-        figures=tuple(found),
+        scores=tuple(found),
         condition=asked,
         task=None,
         warnings=tuple(dict.fromkeys(warnings)),

@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Kind:
-    """A metric of two sets: the names, papers and directions of the figures it gives, and the bounds of each."""
+    """A metric of two sets: the names, papers and directions of its scores, and the bounds of each."""
 
     metric: Metric
     titles: tuple[tuple[str, str], ...]

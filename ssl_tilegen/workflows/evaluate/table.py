@@ -27,8 +27,8 @@ def table(report: EvaluateReport) -> str:
     console = Console(file=stream, width=width, highlight=False, color_system=None)
     for name, facts in report.sets.items():
         console.print(f"{name}: {facts.path}, {facts.images} images, {facts.windows} windows, {facts.groups} groups")
-    if report.figures:
-        console.print(_scores(report.figures, f"windows of {report.window_px} px" if report.window_px else "cells"))
+    if report.scores:
+        console.print(_scores(report.scores, f"windows of {report.window_px} px" if report.window_px else "cells"))
     if report.condition:
         c = report.condition
         console.print(f"condition {c.grid}: {c.cells} cells, cosine {asked(c, 'cosine')}, finds its source first "
@@ -61,14 +61,14 @@ def span(low: float, high: float) -> str:
     return f"[{number(low)}, {number(high)}]" if low == low else "-"
 
 
-def _scores(figures: tuple[Score, ...], caption: str) -> Table:
+def _scores(scores: tuple[Score, ...], caption: str) -> Table:
     from rich.table import Table
 
     out = Table(title=f"real against synthetic, {caption}", title_justify="left")
     for head in ("score", "features", "dim", "n real/synth.", "value", "95 % interval", "good", "real-real",
                  "synth. at that n"):  # fmt: skip
         out.add_column(head, justify="left" if head in ("score", "features", "good") else "right")
-    for f in figures:
+    for f in scores:
         out.add_row(f.title, f.features, str(f.dim), f"{f.n_real}/{f.n_synthetic}", number(f.value),
                     span(f.low, f.high), f.better, number(f.baseline), number(f.matched))  # fmt: skip
     return out
