@@ -51,8 +51,8 @@ class Console:
         elif done > 0 and self._due(stage, done >= total):
             percent = 100 * done / total if total else 100
             text = ", ".join(filter(None, (f"{stage}: {percent:.0f} % ({amount})", speed, _left(left))))
-            figures = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
-            self._line("progress", text, stage=stage, done=done, total=total, **figures)
+            rates = {"rate_s": rate and float(f"{rate:.4g}"), "left_s": left and round(left, 1)}
+            self._line("progress", text, stage=stage, done=done, total=total, **rates)
 
     def _rate(self, stage: str, done: float) -> float | None:
         """Rate of a stage per second, averaged since its first call; None while it is unknown."""
@@ -188,7 +188,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _count(value: float) -> str:
-    """A whole number as it is, another with three figures or more."""
+    """A whole number as it is, another with three digits or more."""
     return f"{value:.0f}" if value == int(value) or value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""Sizes as arithmetic, before they are arrays: what is too large is one line with the figure and what allows it."""
+"""Sizes as arithmetic, before they are arrays: an excess is one line with the number and the option that allows it."""
 
 from __future__ import annotations
 
@@ -102,6 +102,6 @@ def _number(value: float) -> str:
 
 
 def _rounded_up(value: float) -> str:
-    """A limit that just allows a value: two figures, rounded up."""
+    """A limit that just allows a value: two digits, rounded up."""
     digits = f"{value * 1.05:.1e}"
     return f"{float(digits):g}" if float(digits) >= value else f"{float(digits) * 1.1:g}"

@@ -36,7 +36,7 @@ _SHOWN, _MEASURED, _MEASURED_BATCH = 6, 64, 8
 
 
 class AutoencoderStage(Stage):
-    """Trains an autoencoder on windows of the corpus; figures are of the validation images, where there are any.
+    """Trains an autoencoder on windows of the corpus; scores are of the validation images, where there are any.
 
     ``module`` is the network, or with a discriminator both (see `finished`).
     """
@@ -155,9 +155,9 @@ class AutoencoderStage(Stage):
         restored = torch.cat([reconstruct(network, part, None).image for part in parts]).clamp(-1, 1)
         pixels = ((restored + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         save_contact_sheet(path, [self._fixed[:_SHOWN], pixels[:_SHOWN]])
-        figures = {"fixed_psnr": round(float(psnr(restored, images).mean()), 3)}
-        figures["fixed_ssim"] = round(float(np.mean([ssim(a, b) for a, b in zip(self._fixed, pixels, strict=True)])), 4)
-        return figures | self._feature_distance(images, restored)
+        scores = {"fixed_psnr": round(float(psnr(restored, images).mean()), 3)}
+        scores["fixed_ssim"] = round(float(np.mean([ssim(a, b) for a, b in zip(self._fixed, pixels, strict=True)])), 4)
+        return scores | self._feature_distance(images, restored)
 
     def _feature_distance(self, images: Tensor, restored: Tensor) -> dict[str, float]:
         """rFD: Frechet distance of the windows to their reconstructions in the feature bundle's encoder."""

@@ -46,12 +46,12 @@ def train_stage(
     log = Log(out, run, progress, start) if team.is_first else None
     with Batches(stage, run, start, batch_slots, team.device) as batches:
         for step, parts in batches:
-            figures, stopping = stepper.step(step, parts, out, stop)
+            values, stopping = stepper.step(step, parts, out, stop)
             ema.update(module)
             ema_widths.update(module)
             done, number = step + 1 == run.steps, step + 1
             if log:
-                log.add(number, figures, batches.waited_s, run.lr * rate(step, run))
+                log.add(number, values, batches.waited_s, run.lr * rate(step, run))
             if done or number % run.sample_every == 0:
                 averaged = ema.gather()
                 if log:
@@ -100,16 +100,16 @@ class TrainingStepper:
             self.objective = self.team.wrapped(self.objective)
 
     def step(self, step: int, parts: list[Batch], out: Path, stop: Callable[[], bool]) -> tuple[dict[str, float], bool]:
-        """The figures of the step, averaged over all processes, and whether any process was asked to stop."""
+        """The values of the step, averaged over all processes, and whether any process was asked to stop."""
         torch.manual_seed(self.run.seed * 1_000_003 + step)
         _set_rate(self.optimiser, self.run.lr * rate(step, self.run))
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
             with self.team.unsynchronised(self.objective, number + 1 < len(parts)):
                 with self._autocast():
-                    loss, figures = self.objective(part)
+                    loss, values = self.objective(part)
                 self.scaler.scale(loss / len(parts)).backward()
-            for key, value in {"loss": loss.detach(), **figures}.items():
+            for key, value in {"loss": loss.detach(), **values}.items():
                 totals[key] = totals.get(key, 0) + value.float() / len(parts)
         self.scaler.unscale_(self.optimiser)
         norm = max(float(whole(nn.utils.clip_grad_norm_(group, self.run.clip))) for group in self.groups)

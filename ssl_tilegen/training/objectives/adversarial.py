@@ -12,7 +12,7 @@ class PatchDiscriminator(nn.Module):
     """Says of every patch how real it looks: (N, 3, H, W) -> (N, 1, h, w) (Isola et al. 2017), normalised per position
     group by group, never over the batch."""
 
-    keep_together = True  # the maker's side calls it with other weights than its own
+    keep_together = True  # the generator's side calls it with other weights than its own
 
     def __init__(self, width: int) -> None:
         super().__init__()
