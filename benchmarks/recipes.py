@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--bundle", default="tiny")
     parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--crop", type=int, default=128)
-    parser.add_argument("--from", nargs="+", default=[], dest="start", metavar="KNOB=VALUE")
+    parser.add_argument("--from", nargs="+", default=[], dest="start", metavar="OPTION=VALUE")
     parser.add_argument("--only", nargs="+", help="some of: steps guidance guidance_interval update")
     options = parser.parse_args()
     scenes = [LatentScene.of(Path(grid), Path(image), options.bundle, options.size) for grid, image in options.pair]

@@ -194,43 +194,43 @@ def test_a_window_without_room_for_a_tile_says_what_to_change(base, bundle, tmp_
 
 def test_the_discriminator_and_the_painter_leave_each_other_s_weights_alone():
     torch.manual_seed(0)
-    critic = ProjectedDiscriminator([6], torch.zeros(5), torch.ones(5), 8)
-    weights = [p for p in critic.parameters() if p.requires_grad]
+    discriminator = ProjectedDiscriminator([6], torch.zeros(5), torch.ones(5), 8)
+    weights = [p for p in discriminator.parameters() if p.requires_grad]
     made, real = torch.randn(2, 6, 7, 7, requires_grad=True), torch.randn(2, 6, 7, 7)
     field = torch.randn(2, 5, 2, 2)
-    of_painter, of_critic = adversarial_losses(critic, [made], [real], field)
+    of_painter, of_discriminator = adversarial_losses(discriminator, [made], [real], field)
     of_painter.backward()
     assert made.grad is not None and made.grad.abs().sum() > 0 and all(p.grad is None for p in weights)
     made.grad = None
-    of_critic.backward()
+    of_discriminator.backward()
     assert made.grad is None and all(p.grad is not None for p in weights)
 
 
 @pytest.mark.parametrize("form", ["field", "vector"])
 def test_the_logits_depend_on_the_condition_and_what_is_not_given_counts_as_nothing(form):
     torch.manual_seed(0)
-    critic = ProjectedDiscriminator([6, 3], torch.full((5,), 2.0), torch.ones(5), 8).eval()
+    discriminator = ProjectedDiscriminator([6, 3], torch.full((5,), 2.0), torch.ones(5), 8).eval()
     maps = [torch.randn(1, 6, 8, 8), torch.randn(1, 3, 4, 4)]
     one, other = (torch.randn(1, 5, *((4, 4) if form == "field" else (1, 1))) for _ in range(2))
-    first, second = critic(maps, one), critic(maps, other)
+    first, second = discriminator(maps, one), discriminator(maps, other)
     assert [logits.shape[-1] for logits in first] == [8, 4]
     assert all(not torch.allclose(a, b) for a, b in zip(first, second, strict=True))
-    nothing = critic(maps, torch.full_like(one, torch.nan))
+    nothing = discriminator(maps, torch.full_like(one, torch.nan))
     assert all(logits.isfinite().all() for logits in nothing)
     no_layout = one.clone()
     no_layout[:, 3:] = torch.nan
-    assert not torch.allclose(critic(maps, no_layout)[0], first[0])
+    assert not torch.allclose(discriminator(maps, no_layout)[0], first[0])
 
 
 def test_the_discriminator_tells_images_that_do_not_fit_their_condition():
     """Real and made images are alike here, and only the condition tells which is which."""
     torch.manual_seed(0)
-    critic = ProjectedDiscriminator([4], torch.zeros(4), torch.ones(4), 16)
-    optimiser = torch.optim.AdamW(critic.parameters(), 1e-2)
+    discriminator = ProjectedDiscriminator([4], torch.zeros(4), torch.ones(4), 16)
+    optimiser = torch.optim.AdamW(discriminator.parameters(), 1e-2)
     for _ in range(60):
         asked = torch.randn(32, 4)
         real = asked[:, :, None, None].expand(-1, -1, 4, 4) + 0.1 * torch.randn(32, 4, 4, 4)
-        _, loss = adversarial_losses(critic, [real.flip(0)], [real], asked[..., None, None])
+        _, loss = adversarial_losses(discriminator, [real.flip(0)], [real], asked[..., None, None])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

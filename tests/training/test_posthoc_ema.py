@@ -1,4 +1,4 @@
-"""Averages of the weights whose horizon is chosen after the run."""
+"""Averages of the weights whose width is chosen after the run."""
 
 from __future__ import annotations
 

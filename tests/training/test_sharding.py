@@ -26,18 +26,18 @@ def write(folder: Path, stage: str, name: str = "", text: str | None = None, mor
 
 @pytest.mark.slow
 def test_two_processes_that_share_the_weights_reach_the_losses_of_one(alone, tmp_path):
-    """With a critic, with Muon and a batch in parts; and what two began, one goes on with, the other way round too."""
+    """With a discriminator, with Muon, a batch in parts; and what two began, one continues, and the other way round."""
     runs.draw_images(tmp_path)
     bundle = alone / "run" / "bundle"
     features = f'feature_bundle = "{bundle}"\nfeature_weight = 0.5\ncritic_weight = 0.1\ncritic_width = 8\n'
-    game = write(tmp_path, "autoencoder", "autoencoder-critic", features + runs.AUTOENCODER)
+    game = write(tmp_path, "autoencoder", "autoencoder-adversarial", features + runs.AUTOENCODER)
     told = f'bundle = "{bundle}"\n{runs.DENOISER}'
     parts = write(tmp_path, "denoiser", "denoiser-parts", told, 'optimiser = "muon"\naccumulate = 2\ncooldown = 0\n')
     short = parts.with_name("denoiser-short.toml")
     short.write_text(parts.read_text().replace("steps = 4", "steps = 2"))
     together(tmp_path / "two", game, parts, short)
     runs.main(tmp_path / "one", [game, parts])
-    folders = ("autoencoder-critic/autoencoder", "denoiser-parts/denoiser")
+    folders = ("autoencoder-adversarial/autoencoder", "denoiser-parts/denoiser")
     for run in folders:
         one, two = (runs.losses(tmp_path / count / run) for count in ("one", "two"))
         assert len(one) == 4 and one == pytest.approx(two, rel=3e-4), run
