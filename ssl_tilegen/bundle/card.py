@@ -28,8 +28,8 @@ def write_card(folder: Path) -> bool:
     return True
 
 
-def card_of(bundle: ModelBundle) -> str:
-    """The card's text."""
+def card_of(bundle: ModelBundle, model: str | None = None) -> str:
+    """The card's text; ``model``: the name that users of the card load the bundle by, by default its own."""
     from huggingface_hub import ModelCardData
 
     info = bundle.info
@@ -44,7 +44,7 @@ def card_of(bundle: ModelBundle) -> str:
     )
     parts = [
         f"---\n{head.to_yaml()}\n---", MARK, f"# {info.name}", _summary(bundle), _parts(bundle), _origins(bundle),
-        _training(bundle), _scores(info.scores), _use(info.name),
+        _training(bundle), _scores(info.scores), _use(model or info.name),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -85,6 +85,8 @@ def _summary(bundle: ModelBundle) -> str:
     kind = "a local denoiser" if info.locality == "local" else f"a denoiser that sees windows of {info.window_px} px"
     lines = ["Paints large images under grids of embeddings. Its images are synthetic and not for diagnosis.",
              f"Resolution: {places or 'not stated'}; {cell}; {kind}.", f"Licence: {info.licence}."]  # fmt: skip
+    if info.origin:
+        lines.append(f"Origin: {info.origin}.")
     return "\n".join(lines)
 
 

@@ -292,5 +292,8 @@ def find_bundle(name: str | Path) -> Path:
         return cached_or_fetched(str(name))
     folder = Path(name)
     if not (folder / "bundle.json").is_file():
-        raise InputError(f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}")
+        raise InputError(
+            f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}, or make one "
+            "of a published model with `models import`"
+        )
     return folder

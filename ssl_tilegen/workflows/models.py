@@ -71,7 +71,7 @@ def push_bundle(
         raise InputError(f"{name}: is not whole; train or import its other parts first")
     if licence:
         bundle.info = bundle.info.model_copy(update={"licence": licence})
-    text = card_of(bundle)
+    text = card_of(bundle, str(where))
     texts = {"README.md": text, "bundle.json": bundle.info.model_dump_json(indent=2) + "\n"}
     page = None if dry_run else hub.push(bundle.folder, str(where), texts, private=private)
     return {"page": page, "card": text, "folder": str(bundle.folder)}

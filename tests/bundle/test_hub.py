@@ -122,9 +122,11 @@ def test_an_unknown_licence_is_said_to_be_one(painting: Path) -> None:
 ])  # fmt: skip
 def test_a_licence_is_an_identifier_or_a_short_name(licence, known, name, painting: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(painting, tmp_path / "b"))
-    update_info(folder, licence=licence)
+    update_info(folder, licence=licence, origin="https://example.org/theirs")
     facts = head(card_of(ModelBundle(folder)))
     assert (facts["license"], facts.get("license_name")) == (known, name)
+    pushed = push_bundle(str(folder), "hf-hub:lab/x", licence="MIT", dry_run=True)["card"]
+    assert "Origin: https://example.org/theirs." in pushed and "--model hf-hub:lab/x -o painted" in pushed
 
 
 def test_weights_without_a_licence_are_not_passed_on_unasked(painting: Path, tmp_path: Path) -> None:

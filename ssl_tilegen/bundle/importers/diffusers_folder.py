@@ -83,10 +83,11 @@ def _component(folder: Path) -> Component:
 
 
 def _autoencoder(source: Path, options: ImportOptions) -> Component:
-    places = [options.vae, source / "vae", source / "vqvae", source / "first_stage_model"]
-    folder = next((place for place in places if place and has_weights(place)), None)
+    given, own = options.vae, [source / name for name in ("vae", "vqvae", "first_stage_model")]
+    folder = next((place for place in ([given, given / "vae"] if given else own) if has_weights(place)), None)
     if folder is None:
-        raise InputError(f"{source}: no autoencoder (vae/ or vqvae/); give its folder with --vae FOLDER")
+        where = f"{given}: no autoencoder here" if given else f"{source}: no autoencoder (vae/ or vqvae/)"
+        raise InputError(f"{where}; give its folder with --vae FOLDER")
     component = _component(folder)
     if component.config.get("_class_name") not in _AUTOENCODERS:
         raise FormatError(

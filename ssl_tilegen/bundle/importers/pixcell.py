@@ -99,10 +99,9 @@ def _conditioner(ledger: Ledger, null: Tensor, table: Tensor | None) -> Componen
 
 def _autoencoder(source: Path, options: ImportOptions) -> Component:
     """The autoencoder from where its weights are, checked against the configuration that the model brings."""
-    places = [options.vae, options.vae and options.vae / "vae", source / "vae", source.parent / "vae"]
-    folder = next(
-        (place for place in places if place and (place / "config.json").is_file() and has_weights(place)), None
-    )
+    given, beside = options.vae, (source / "vae", source.parent / "vae")
+    places = (given, given / "vae") if given else beside
+    folder = next((place for place in places if (place / "config.json").is_file() and has_weights(place)), None)
     if folder is None:
         where = (
             f"{options.vae}: no autoencoder here" if options.vae else f"{source}: brings no weights of its autoencoder"

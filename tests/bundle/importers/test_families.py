@@ -162,6 +162,8 @@ def test_pixcell_says_where_its_autoencoder_is_to_be_had(tmp_path: Path) -> None
         recognise(folder)
     beside, _ = pixcell_folder(tmp_path / "q", PixCell(1))
     assert recognise(folder, ImportOptions(vae=beside / "vae")).components["autoencoder"].weights
+    with pytest.raises(InputError, match="nowhere: no autoencoder here"):  # though the source brings one
+        recognise(beside, ImportOptions(vae=tmp_path / "nowhere"))
     config = json.loads((beside / "vae" / "config.json").read_text())
     (beside / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.18}))
     with pytest.raises(FormatError, match="scaling_factor"):
@@ -190,6 +192,8 @@ def test_a_diffusers_folder(tmp_path: Path) -> None:
     DDIMScheduler(beta_schedule="scaled_linear").save_pretrained(tmp_path / "ldm" / "scheduler")
     with pytest.raises(SettingError, match="--encoder"):
         recognise(tmp_path / "ldm")
+    with pytest.raises(InputError, match="nowhere: no autoencoder here"):
+        recognise(tmp_path / "ldm", ImportOptions(encoder="dinov2-b", vae=tmp_path / "nowhere"))
     imported = recognise(tmp_path / "ldm", ImportOptions(encoder="dinov2-b"))
     x, t = latents(16, 4)
     tokens = torch.randn(2, 1, 12)
