@@ -17,6 +17,55 @@ models = typer.Typer(help="Bundles of models: list, describe, import, fetch and 
 AnyBundle = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="Name of a built-in bundle, a folder, or hf-hub:ORG/NAME.")
 ]
+PublishedSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folder or checkpoint of a published model, or hf-hub:ORG/NAME[/FOLDER]. It is recognised by content.",
+    ),
+]
+NewBundle = Annotated[
+    Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make. [required]")
+]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        "--vae",
+        metavar="DIR",
+        help="Folder of the autoencoder, or hf-hub:ORG/NAME/vae. Where the source does not bring it.",
+    ),
+]
+TrainingConfig = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML of the training run. Where it is not beside the checkpoint."),
+]
+EncoderName = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", metavar="NAME", help="Encoder of its embeddings. For an encoder other than the published one."
+    ),
+]
+EncoderWeights = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-weights",
+        metavar="FILE",
+        help="Weights of that encoder, to be kept in the bundle. No other command asks for them then.",
+    ),
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option("--mpp", help="Micrometres per pixel that it paints at.", min=0, **MEASURE),
+]
+Gsd = Annotated[
+    float | None,
+    typer.Option("--gsd", help="Metres per pixel that it paints at.", min=0, **MEASURE),
+]
+Magnification = Annotated[
+    str | None,
+    typer.Option("--magnification", metavar="5x", help="Magnification to paint at. Of a multi-scale model."),
+]
+BundleName = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the bundle.")]
 
 
 @command(group=models)
@@ -51,57 +100,16 @@ def info(
 @command(group=models)
 def import__(
     console: Console,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Folder or checkpoint of a published model, or hf-hub:ORG/NAME[/FOLDER]. It is recognised by content.",
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="BUNDLE", help="Folder of the bundle to make. [required]")
-    ],
-    vae: Annotated[
-        str | None,
-        typer.Option(
-            "--vae",
-            metavar="DIR",
-            help="Folder of the autoencoder, or hf-hub:ORG/NAME/vae. Where the source does not bring it.",
-        ),
-    ] = None,
-    training_config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE", help="YAML of the training run. Where it is not beside the checkpoint."
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            "--encoder", metavar="NAME", help="Encoder of its embeddings. For an encoder other than the published one."
-        ),
-    ] = None,
-    encoder_weights: Annotated[
-        Path | None,
-        typer.Option(
-            "--encoder-weights",
-            metavar="FILE",
-            help="Weights of that encoder, to be kept in the bundle. No other command asks for them then.",
-        ),
-    ] = None,
-    mpp: Annotated[
-        float | None,
-        typer.Option("--mpp", help="Micrometres per pixel that it paints at.", min=0, **MEASURE),
-    ] = None,
-    gsd: Annotated[
-        float | None,
-        typer.Option("--gsd", help="Metres per pixel that it paints at.", min=0, **MEASURE),
-    ] = None,
-    magnification: Annotated[
-        str | None,
-        typer.Option("--magnification", metavar="5x", help="Magnification to paint at. Of a multi-scale model."),
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the bundle.")] = None,
+    source: PublishedSource,
+    out: NewBundle,
+    vae: Vae = None,
+    training_config: TrainingConfig = None,
+    encoder: EncoderName = None,
+    encoder_weights: EncoderWeights = None,
+    mpp: Mpp = None,
+    gsd: Gsd = None,
+    magnification: Magnification = None,
+    name: BundleName = None,
     overwrite: Overwrite = False,
 ) -> tuple[Any, str]:
     """Make a bundle of a published model: Large-Image-Diffusion, PixCell, ZoomLDM, or a diffusers LDM folder.

@@ -1,7 +1,7 @@
 """Noise with an address: the normal number at a place depends on (seed, stream, place) and nothing else.
 
-So the image is the same for any batch, order of windows, number of processes and point of resumption, and two regions
-of one virtual canvas start from the same noise where they meet. Philox (Salmon et al. 2011) is a function of a key and
+So the image is the same for any batch, order of windows, number of processes and point of resumption. Two regions of
+one virtual canvas start from the same noise where they meet. Philox (Salmon et al. 2011) is a function of a key and
 a counter: the key is (seed, stream), the counter starts at the block's absolute position. The bits are turned to
 normals here (Box-Muller), so no version of numpy's own sampler changes an image.
 """

@@ -1,8 +1,8 @@
 """Recipes: how the authors of a published model sample it, to the letter, so that "equal" can be shown.
 
 A bundle brings its recipes by name; ``generate --recipe NAME`` takes one instead of our own fast sampling. A recipe
-fixes all that changes the result: steps and times, which noise level belongs to a time, guidance, the step rule and its
-fresh noise, how cells are interpolated, where windows lie and how they are merged, and how the canvas is decoded.
+fixes all that changes the result: steps, times and their noise levels; guidance; the step rule and its fresh noise; the
+interpolation of cells; the places of windows and their merging; the decoding of the canvas.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """An encoder without weights: colour and texture measured by fixed filters.
 
 The second opinion of `evaluate` where no network can be downloaded. Nothing in it was learnt, so no generator was ever
-trained towards it, and it is the same on every machine. A tile becomes, for its lightness and its two opponent
-colours: the distribution of values, and at five scales the energy of the responses to oriented filters (a steerable
-pyramid as in Portilla and Simoncelli 2000), how that energy spreads over the tile, how directed it is, and how the
-energies of neighbouring scales and of colour and lightness go together.
+trained towards it, and it is the same on every machine. Measured are, of a tile's lightness and of its
+two opponent colours:
+
+- the distribution of values;
+- at five scales, the energy of the responses to oriented filters (a steerable pyramid as in Portilla and Simoncelli
+  2000), its spread over the tile and its direction;
+- the correlation of energies between neighbouring scales, and between colour and lightness.
 """
 
 from __future__ import annotations

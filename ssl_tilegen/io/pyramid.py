@@ -6,9 +6,11 @@
             writer.write(band)                      # uint8 (rows, 80_000, 3)
 
 What is written lies in ``<out>.part`` until all rows are there; then the file is put together, renamed to its name and
-the folder removed. Memory: the band, at most 24 MiB of rows that wait to be whole rows of tiles (more of them lie in
-unnamed files there, which the system pages out where it needs the room), and some tiles or shards that are being
-compressed; a PNG or JPEG is in memory as a whole at its end.
+the folder removed.
+
+Memory: the band, at most 24 MiB of rows that wait to be whole rows of tiles, and some tiles or shards that are being
+compressed. More waiting rows lie in unnamed files there, which the system pages out where it needs the room. A PNG or
+JPEG is in memory as a whole at its end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Do synthetic images make a better classifier? Trained on real, on synthetic and on both, tested on real ones.
 
 Arrays only: ``x`` may be features (N, D) or pixels (N, H, W, 3), whatever the learner takes. One seed draws groups of
-the real training set, and with them the synthetic images that were made from these groups and no others, so that
-synthetic images never smuggle in a group that the real set does not have.
+the real training set, and with them the synthetic images that were made from these groups and no others. So synthetic
+images never bring in a group that the real set does not have.
 """
 
 from __future__ import annotations

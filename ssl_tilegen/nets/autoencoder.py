@@ -1,8 +1,8 @@
 """A KL autoencoder that starts from the best linear one.
 
 Analysis and synthesis of 8 x 8 px blocks are a linear map, initialised with the principal components of the training
-blocks (the optimum among linear maps, so training starts at 28 to 32 dB instead of at noise); small residual
-convolutions on both sides learn what a linear map cannot. All of it is local: ``decoder_halo`` latents of margin make
+blocks. They are the optimum among linear maps, so training starts at 28 to 32 dB instead of at noise. Small residual
+convolutions on both sides learn the rest. All of it is local: ``decoder_halo`` latents of margin make
 a decoded piece equal to the same piece of the whole.
 """
 

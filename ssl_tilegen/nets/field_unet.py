@@ -1,6 +1,6 @@
 """A local denoiser: a convolutional U-Net of finite reach whose condition is a field over the canvas.
 
-Nothing in it looks further than ``halo`` latents, every normalisation is per position, and the condition enters as a
+Nothing in it looks further than ``halo`` latents, and every normalisation is per position. The condition enters as a
 map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
 any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
 

@@ -45,9 +45,9 @@ def preconditioning(prediction: str, alpha: Tensor, sigma: Tensor, std: Tensor) 
     """Scales (of x for the network, of x in the estimate, of the network's output) for data of deviation ``std``.
 
     The target y is noise - clean (flow), noise (epsilon) or alpha noise - sigma clean (v_prediction). With
-    D = alpha^2 std^2 + sigma^2 = var x, the best linear estimate is cov(x, y) / D x, and what it leaves has the
-    deviation (alpha + sigma) std / sqrt(D), alpha std / sqrt(D) or (alpha^2 + sigma^2) std / sqrt(D); the first and the
-    last bracket are 1 on the levels they are used with.
+    D = alpha^2 std^2 + sigma^2 = var x, the best linear estimate is cov(x, y) / D x. Its error has the deviation
+    (alpha + sigma) std / sqrt(D), alpha std / sqrt(D) or (alpha^2 + sigma^2) std / sqrt(D). The first and the last
+    bracket are 1 on the levels they are used with.
     """
     spread = alpha**2 * std**2 + sigma**2
     root = spread.rsqrt()

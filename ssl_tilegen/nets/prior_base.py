@@ -60,8 +60,10 @@ class CellNetwork(Modulated, ConfigurableNetwork):
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
-        """The network's own output (N, D + 1, R, K), for cells of about unit variance and ``condition`` (N, C, r, k),
-        of as many cells, or of one where all have the same."""
+        """The network's own output (N, D + 1, R, K), for cells of about unit variance.
+
+        ``condition`` is (N, C, R, K), or (N, C, 1, 1) where all cells have the same.
+        """
         raise NotImplementedError
 
     def _condition(self, condition: Tensor | None, x: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ def open_view(
 ) -> Iterator[RasterView]:
     """The image as the encoder is to see it; closed at the end.
 
-    An image that states its resolution (or ``mpp`` or ``gsd`` do, for what they say of a pixel wins) is read at the one
-    ``asked`` for, else microscopy at the encoder's um/px and anything else at its own sampling. For one that states
+    An image of known resolution is read at the one ``asked`` for, else microscopy at the encoder's um/px and anything
+    else at its own sampling. ``mpp`` and ``gsd`` overrule the resolution that an image states. For one that states
     none, ``asked`` says what its pixels measure; without that it is a ResolutionError. ``bands`` and ``scale``: see
     `open_raster`.
     """
