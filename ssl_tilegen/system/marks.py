@@ -26,7 +26,8 @@ WORK_FILE = ".ssl-tilegen.json"
 _OURS = "ssl-tilegen"
 _ZARR_NAMES = re.compile(r"zarr\.json|c|\d+")
 _SIGNATURE = re.compile(
-    r"# written by ssl-tilegen \S+: sha256 (?P<own>[0-9a-f]{64})(, beside sha256 (?P<beside>[0-9a-f]{64}))?"
+    r"(# |<!-- )written by ssl-tilegen \S+: sha256 (?P<own>[0-9a-f]{64})"
+    r"(, beside sha256 (?P<beside>[0-9a-f]{64}))?( -->)?"
 )
 _MOST_JSON_BYTES, _MOST_TEXT_BYTES = 256 << 20, 16 << 20
 _BUNDLE_NAMES = re.compile(
@@ -44,7 +45,8 @@ def image(path: Path) -> str | None:
 
 
 def augmented(path: Path) -> str | None:
-    """The folder that `augment` makes: its ``augment.json``, and nothing that its ``manifest.csv`` does not name."""
+    """The folder that `augment` makes: its ``augment.json``, nothing that its ``manifest.csv`` does not name, and every
+    file as large as it was written."""
     facts = _json(path / "augment.json") if path.is_dir() else None
     if not (isinstance(facts, dict) and facts.get("synthetic") is True and "key" in facts):
         return "no augment.json with 'synthetic: true'"
@@ -55,7 +57,20 @@ def augmented(path: Path) -> str | None:
         return "no manifest.csv"
     named |= {f"{name}.json" for name in named} | {"augment.json", "manifest.csv"}
     strange = _not_named(path, named)
-    return f"'{strange}' in it, which its manifest.csv does not name" if strange else None
+    if strange:
+        return f"'{strange}' in it, which its manifest.csv does not name"
+    written = facts.get("files_sha256")  # not told by earlier versions
+    return "other files than were written" if written and written != listing_sha256(path) else None
+
+
+def listing_sha256(folder: Path) -> str:
+    """A hash of the names and sizes of all files in the folder of `augment`, but for ``augment.json``, which has it."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        links = [name for name in folders if Path(place, name).is_symlink()]
+        for each in (Path(place, name) for name in (*files, *links) if not is_temporary(name)):
+            found.append(f"{each.relative_to(folder).as_posix()}\t{each.lstat().st_size}")
+    return sha256(os.fsencode("\n".join(sorted(line for line in found if not line.startswith("augment.json\t")))))
 
 
 def _not_named(folder: Path, named: set[str]) -> str | None:
@@ -213,7 +228,8 @@ def run(path: Path) -> str | None:
 
 
 def bundle(path: Path) -> str | None:
-    """A model bundle: its ``bundle.json``, its components and nothing else; or an empty folder."""
+    """A model bundle: its ``bundle.json``, its components and nothing else, its card as it was written; or an empty
+    folder."""
     if path.is_dir() and not any(path.iterdir()):
         return None
     facts = _json(path / "bundle.json") if path.is_dir() and not path.is_symlink() else None
@@ -225,7 +241,8 @@ def bundle(path: Path) -> str | None:
             within = Path(place, name).relative_to(path).as_posix()
             if not (_BUNDLE_NAMES.fullmatch(within) or is_temporary(name)):
                 return f"'{within}' in it, which is no part of it"
-    return None
+    edited = signed_text(path / "CARD.md") if (path / "CARD.md").exists() else None
+    return f"a CARD.md with {edited}" if edited else None
 
 
 def signed_text(path: Path) -> str | None:
@@ -252,6 +269,12 @@ def text_signature(body: str, beside: Path | None = None) -> str:
     """The last line, a comment, of a text file of ours that a user may edit; ``beside``: a file that goes with it."""
     more = f", beside sha256 {sha256_of_file(beside)}" if beside else ""
     return f"# written by {SOFTWARE}: sha256 {sha256(body)}{more}"
+
+
+def signed_markdown(body: str) -> str:
+    """A page of ours that a user may edit, with its signature in a last line that is not shown."""
+    body = body.rstrip("\n")
+    return f"{body}\n<!-- written by {SOFTWARE}: sha256 {sha256(body)} -->\n"
 
 
 def one_of(*marks: Mark) -> Mark:

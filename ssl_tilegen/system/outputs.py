@@ -1,8 +1,8 @@
 """The gate: asked by every command with all it reads and all it writes, before anything is made or removed.
 
 It refuses an output that is an input, holds one, or lies in one; outputs that are each other or lie in each other; what
-is there and was not made by this program; and what is no file or folder. Links, relative paths, hard links and the case
-of names (where the file system does not tell it) make no difference.
+is there and was not made by this program; and what is no file or folder. Links, relative paths, hard links, folders
+that are mounted twice and the case of names (where the file system does not tell it) make no difference.
 """
 
 from __future__ import annotations
@@ -160,6 +160,10 @@ def _refuse(output: Output, why: str) -> None:
 def _keys(path: Path) -> Iterator[object]:
     """What a place is known by: its resolved path, and what it is on the disk where it exists."""
     yield _resolved(path)
+    yield from _on_disk(path)
+
+
+def _on_disk(path: Path) -> Iterator[object]:
     try:
         facts = path.stat()
         if facts.st_ino:
@@ -169,10 +173,11 @@ def _keys(path: Path) -> Iterator[object]:
 
 
 def _above(path: Path) -> Iterator[object]:
-    """The folders that a place lies in."""
-    here = Path(os.path.realpath(path))
-    for folder in here.parents:
+    """The folders that a place lies in: their names, and what they are on the disk (a folder that is mounted a second
+    time has another name)."""
+    for folder in Path(os.path.realpath(path)).parents:
         yield _named(str(folder))
+        yield from _on_disk(folder)
 
 
 def _resolved(path: Path) -> str:

@@ -52,6 +52,28 @@ class File:
 
 
 @dataclass(frozen=True)
+class Append:
+    """More text at the end of a file that is there already."""
+
+    name: str
+    content: str
+
+    def put(self, root: Path, world: Path) -> None:
+        path = root / self.name
+        path.write_text(path.read_text() + self.content)
+
+
+@dataclass(frozen=True)
+class Remove:
+    """A file that is there already is taken away."""
+
+    name: str
+
+    def put(self, root: Path, world: Path) -> None:
+        (root / self.name).unlink()
+
+
+@dataclass(frozen=True)
 class Folder:
     """A user's folder: a text, a picture's bytes, a sub-folder."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_an_output_never_meets_an_input(target: str, role: str, place: Path) -> 
     with pytest.raises(OutputError) as caught:
         check_paths([Input(Path(name)) for name in INPUTS], [out(path, role)], overwrite=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mounted", "target"), [("in.zarr", "x.png"), ("in.zarr", "new/x.png"), ("deep", "er")])
+def test_a_folder_that_is_mounted_twice_is_one_folder(mounted: str, target: str, place: Path) -> None:
+    again = place / "again"
+    again.mkdir()
+    made = subprocess.run(["mount", "--bind", mounted, str(again)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"nothing can be mounted here: {made.stderr.decode().strip()}")
+    try:
+        with pytest.raises(OutputError):
+            check_paths([Input(Path(name)) for name in INPUTS], [out(again / target)], overwrite=True)
+        check_paths([Input(Path("in.tif"))], [out(again / "new.png")])
+    finally:
+        subprocess.run(["umount", "-l", str(again)], check=True)
 
 
 @pytest.mark.parametrize("target", ["new.png", "deep/new.png", "deep/er/new.png", "new/er/x.png", "in.zarr.png"])

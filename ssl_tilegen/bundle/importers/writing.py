@@ -94,7 +94,7 @@ def _write(imported: Imported, folder: Path, progress: Callable[[float, float], 
     licence, training = imported.licence, {"imported_from": imported.family, "left_out": imported.left_out}
     info = BundleInfo(**imported.info, locality="window", licence=licence, origin=imported.origin, training=training)
     write_info(folder, info, imported.scheduler)
-    (folder / "CARD.md").write_text(card(imported, info), encoding="utf-8")
+    (folder / "CARD.md").write_text(marks.signed_markdown(card(imported, info)), encoding="utf-8")
 
 
 def _write_component(component: Component, folder: Path) -> None:

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.config.train import RunSettings
+from ssl_tilegen.system.budget import check_memory
 
 Batch = dict[str, Tensor]
 Item = dict[str, np.ndarray]
 _AHEAD = 3
+_ITEM_BYTES = 1000  # what waits for an item
 
 
 class BatchSource(Protocol):
@@ -49,7 +51,8 @@ class Batches:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
-        """(step, parts)."""
+        """(step, parts). BudgetError where the batches made ahead take more memory than allowed."""
+        self._check_memory()
         ahead = [self._submit(step) for step in range(self.start, min(self.start + _AHEAD, self.run.steps))]
         for step in range(self.start, self.run.steps):
             asked = time.monotonic()
@@ -59,6 +62,15 @@ class Batches:
                 ahead.append(self._submit(step + _AHEAD))
             size = len(items) // self.run.accumulate
             yield step, [collate(items[i : i + size], self.device) for i in range(0, len(items), size)]
+
+    def _check_memory(self) -> None:
+        """By the size of one item, before many are made."""
+        steps = min(_AHEAD, self.run.steps - self.start)
+        if steps > 0:
+            item = self.source.item(np.random.default_rng([self.run.seed, self.start, self.places.start]))
+            each = _ITEM_BYTES + sum(array.nbytes for array in item.values())
+            share = f"{len(self.places):,} windows per step in this process (run.batch)"
+            check_memory((steps + 1) * len(self.places) * each, share)
 
     def _submit(self, step: int) -> list[Future[Item]]:
         def item(place: int) -> Item:

@@ -18,7 +18,7 @@ from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks
-from ssl_tilegen.system.atomic import sweep, write_json
+from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.system.locks import Busy, Shard, lock, lock_file
@@ -36,11 +36,10 @@ from ssl_tilegen.workflows.augment.report import (
     summarise,
     write_manifest,
 )
-from ssl_tilegen.workflows.augment.store import PART_NAMES, Store, run_folder
+from ssl_tilegen.workflows.augment.store import FACTS, PART_NAMES, Store, run_folder
 from ssl_tilegen.workflows.generate.sampling import bundle_sampling
 from ssl_tilegen.workflows.model_paths import model_inputs
 
-FACTS = "augment.json"
 _STACK_PX = {"cpu": 32 * 224**2, "cuda": 512 * 224**2}
 
 
@@ -151,9 +150,8 @@ def _finish(
             write_manifest(store.folder / MANIFEST, verdicts, samples, originals, settings, real_files)
             found = summarise(verdicts, samples, originals)
             facts = _facts(painter) | {"key": key} | found
-            write_json(store.folder / FACTS, facts)
             drop = [sample.file for sample, why in zip(samples, verdicts.reasons, strict=True) if why]
-            store.finish(drop, overwrite=settings.overwrite)
+            store.finish(drop, facts, overwrite=settings.overwrite)
     except Busy:
         return report
     return replace(report, status="done", **found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.outputs import Output, check_output
 
+FACTS = "augment.json"
 PART_NAMES = r"out|sheets|grids|plan\.json"
 
 
@@ -73,14 +74,15 @@ class Store:
         except (OSError, ValueError, KeyError) as error:
             raise FormatError(f"{self._records / f'{index}.npz'}: damaged ({error}); remove it and run again") from None
 
-    def finish(self, drop: Sequence[str], *, overwrite: bool) -> None:
-        """Leave out the images ``drop``, and give the folder its name."""
+    def finish(self, drop: Sequence[str], facts: dict[str, Any], *, overwrite: bool) -> None:
+        """Leave out the images ``drop``, write the ``facts``, and give the folder its name."""
         for path in list(self.folder.rglob("*")):  # of a killed run
             if atomic.is_temporary(path.name) or path.suffix in (".part", ".lock"):
                 atomic.remove(path)
         for file in drop:
             atomic.remove(self.folder / file)
             atomic.remove(self.folder / f"{file}.json")
+        atomic.write_json(self.folder / FACTS, facts | {"files_sha256": marks.listing_sha256(self.folder)})
         check_output(Output(self.out, marks.augmented), overwrite=overwrite)
         atomic.publish_folder(self.folder, self.out, replace=overwrite)
         self.discard()

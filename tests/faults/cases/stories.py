@@ -15,6 +15,7 @@ from tests.faults.cases.commands import (
     GRID,
     IMPORT,
     MODEL,
+    PUBLISHED,
     SETS,
     SLIDE,
     TRAIN,
@@ -22,7 +23,7 @@ from tests.faults.cases.commands import (
     WRITERS,
 )
 from tests.faults.inject import Fault
-from tests.faults.pieces import Copy, File, Folder
+from tests.faults.pieces import Append, Copy, File, Folder, Link, Remove
 
 DONE_ONLY = frozenset({DONE})
 
@@ -119,6 +120,18 @@ def _foreign_after() -> Iterator[Case]:
         for force in ("", "--restart"):
             yield Case("foreign", f"{name}-part{force[1:]}", words(f"{line} {force}"), (*before, *_unfinished(name)), REFUSED | {DONE},
                        then=(File(f"{out}.part/my notes.txt"),), ours=(f"{out}.part/[!m]*", f"{out}.part"))  # fmt: skip
+    augment, patch = words(f"{AUGMENT} -o o"), "o/dots/g0_0-s0.png"
+    for name, then in {
+        "patch-edited": (File(patch),),
+        "patch-added": (File("o/dots/mine.png"), Append("o/manifest.csv", "dots/mine.png,dots\n")),
+        "patch-linked": (File("mine.png"), Remove(patch), Link(patch, "../../mine.png")),
+    }.items():
+        yield Case(
+            "foreign", f"augment-{name}", (*augment, "--overwrite"), (CLASSES,), REFUSED, first=(augment,), then=then
+        )
+    bundle = words(f"{PUBLISHED} -o o")
+    yield Case("foreign", "models-card-edited", (*bundle, "--overwrite"), (Copy("published"),), REFUSED, first=(bundle,),
+               then=(Append("o/CARD.md", "We have tested it on our own slides.\n"),))  # fmt: skip
     train = words(f"{TRAINING} --out .")
     yield Case("foreign", "train-then-restart", (*train, "--restart"), (TRAIN, Folder("autoencoder")), REFUSED | {DONE}, first=(train,),
                ours=("autoencoder/[a-z]*.json*", "autoencoder/sample*", "autoencoder/check*", "autoencoder/step*", "bundle"))  # fmt: skip
