@@ -59,9 +59,8 @@ def write_features(
         raise OutputError(f"{path}: unknown suffix; use {', '.join(SUFFIXES)}")
     try:
         write = _write_npz if path.suffix.lower() == ".npz" else _write_h5
-        with atomic.writing(path) as part:
+        with atomic.writing(path, before=before) as part:
             count = write(part, parts, dim, facts)
-            before()
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error
     return count

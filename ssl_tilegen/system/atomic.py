@@ -39,16 +39,17 @@ _counter = itertools.count()
 
 
 @contextmanager
-def writing(path: Path, *, replace: bool = True) -> Iterator[Path]:
+def writing(path: Path, *, replace: bool = True, before: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Yield a temporary path with the suffix of ``path``; a clean exit publishes it as ``path``, any other removes it.
 
-    The folder is made where it is missing. OSError as the system raises it; OutputError where ``path`` exists and may
-    not be replaced.
+    The folder is made where it is missing. ``before`` it gets its name, that is asked whether it still may. OSError as
+    the system raises it; OutputError where ``path`` exists and may not be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         yield temporary
+        before()
         publish_file(temporary, path, replace=replace)
     except BaseException:
         with suppress(OSError):

@@ -13,10 +13,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+USER_TEXT = "This file is somebody's work of ten years, and there is no other copy.\n"
 CHANGES = ("open", "write", "rename", "unlink", "mkdir", "fsync")
 GROWS = ("open", "write", "mkdir", "fsync")
 
@@ -26,6 +28,7 @@ class Fault:
     """What happens at step ``number`` (from 0) of kind ``step`` below ``root``; ``step`` "any" counts all changes.
 
     ``what`` is a name of `errno`, which the step raises, or a signal, which the process gets before the step.
+    "APPEARS NAME": a user's file gets that name below the root before the step, unless something has it already.
     A full disk (ENOSPC, EDQUOT) stays full: every later step that takes room fails too. ``log`` is a file that gets
     one line per step, and then nothing fails.
     """
@@ -51,7 +54,7 @@ class Steps:
         self._lock = threading.Lock()
         self._fds: dict[int, str] = {}
         self._log = os.open(fault.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if fault.log else -1
-        self._os_write = os.write
+        self._os_write, self._os_open = os.write, os.open
 
     def __call__(self, step: str, path: Any, dir_fd: int | None = None) -> None:
         """One step on ``path``; raises OSError where it is to fail."""
@@ -69,11 +72,21 @@ class Steps:
             if counted and now == fault.number:
                 os.kill(os.getpid(), getattr(signal, fault.what))
             return
+        if fault.what.startswith("APPEARS "):
+            if counted and now == fault.number:
+                self._appears(Path(self._root, fault.what.partition(" ")[2]))
+            return
         full = fault.what in ("ENOSPC", "EDQUOT")
         struck = counted and now == fault.number
         if struck or (full and step in GROWS and now > fault.number):
             number = getattr(errno, fault.what)
             raise OSError(number, os.strerror(number), str(path))
+
+    def _appears(self, path: Path) -> None:
+        with suppress(FileExistsError):
+            fd = self._os_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            self._os_write(fd, USER_TEXT.encode())
+            os.close(fd)
 
     def patch(self) -> None:
         """Put the counting in the place of what Python calls."""

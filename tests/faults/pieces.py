@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-USER_TEXT = "This file is somebody's work of ten years, and there is no other copy.\n"
+from tests.faults.inject import USER_TEXT
 
 
 class Piece(Protocol):

@@ -9,7 +9,7 @@ from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.marks import preview_title
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
-from ssl_tilegen.workflows.embed.paths import OUTLINES, PREVIEW
+from ssl_tilegen.workflows.embed.paths import OUTLINES, PREVIEW, check_job
 from ssl_tilegen.workflows.embed.regions import regions_for, write_outlines
 from ssl_tilegen.workflows.grid.preview import thumbnail, write_preview
 
@@ -18,10 +18,12 @@ def write_companions(
     job: EmbedJob, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
 ) -> bool:
     """Write what was asked for beside the grid; whether there was anything to write."""
+    check_job(job, settings)  # again: embedding took a while
     written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
     if settings.preview:
         title = preview_title("embed", job.grid.name)
-        write_preview(grid, thumbnail(view, settings.reading_threads), job.beside(PREVIEW), title)
+        seen = thumbnail(view, settings.reading_threads)
+        write_preview(grid, seen, job.beside(PREVIEW), title, lambda: check_job(job, settings))
     return written or settings.preview
 
 

@@ -28,7 +28,7 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Shard) -
     written = [output for job in jobs for output in outputs_of(job, settings, own)]
     written += [Output(lock_file(job.grid, shard), marks.never, own, "work") for job in jobs]
     table = summary_path(settings, shard)
-    summary = [Output(table, marks.table(COLUMNS), "--summary", "side")] if table else []
+    summary = [summary_output(table)] if table else []
     read = list(_inputs(jobs, settings))
     for each in read:
         if each.option != "the input":
@@ -36,6 +36,11 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Shard) -
     refuse_meetings(read, [*written, *summary])
     for output in summary:
         check_output(output)
+
+
+def summary_output(table: Path) -> Output:
+    """The table of results, for the gate."""
+    return Output(table, marks.table(COLUMNS), "--summary", "side")
 
 
 def check_job(job: EmbedJob, settings: EmbedSettings) -> None:

@@ -9,7 +9,7 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.locks import lock_file
-from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.workflows.evaluate.feature_cache import PART_NAMES
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
@@ -24,6 +24,13 @@ def check_run(settings: EvaluateSettings) -> None:
     if path and not path.resolve().parent.is_dir():
         raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
     check_paths(_inputs(settings), _outputs(settings), overwrite=settings.overwrite)
+
+
+def check_again(settings: EvaluateSettings) -> None:
+    """Before the report gets its names, long after `check_run`: OutputError where they are taken by now."""
+    for output in _outputs(settings):
+        if output.role == "main":
+            check_output(output, overwrite=settings.overwrite)
 
 
 def cache_folder(report: Path) -> Path:

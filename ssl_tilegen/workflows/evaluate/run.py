@@ -39,7 +39,7 @@ from ssl_tilegen.workflows.evaluate.image_sets import (
 )
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, scores_of_large_images
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
-from ssl_tilegen.workflows.evaluate.paths import cache_folder, check_run
+from ssl_tilegen.workflows.evaluate.paths import cache_folder, check_again, check_run
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
 from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, metrics_named, scores_of, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
@@ -77,6 +77,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
 
             if held:
                 held.check()
+            check_again(settings)
             write_report(report, evidence, settings)
         cache.clear()
     return report

@@ -14,7 +14,7 @@ from ssl_tilegen.prior.scene import legend_of
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
-from ssl_tilegen.workflows.generate.preview import preview_of
+from ssl_tilegen.workflows.generate.preview import preview_output
 from ssl_tilegen.workflows.model_paths import model_inputs
 
 
@@ -70,7 +70,7 @@ def _outputs(settings: GenerateSettings, out: Path) -> Iterator[Output]:
     yield from outputs_of(out)
     yield Output(lock_file(out), marks.lock, role="work")
     if settings.preview:
-        yield Output(preview_of(out), marks.preview("generate", out.name), "--preview", "side")
+        yield preview_output(out)
     if settings.grid is None:
         yield Output(hidden_grid(out), marks.grid, role="work")
         yield Output(unfinished_grid(hidden_grid(out)), marks.grid, role="work")

@@ -14,8 +14,8 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.png_text import png_text
 from ssl_tilegen.io.pyramid import output_suffixes
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.system import atomic
-from ssl_tilegen.system.marks import preview_title
+from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system.outputs import Output, check_output
 
 LONGEST_PX = 1024
 
@@ -26,13 +26,19 @@ def preview_of(out: Path) -> Path:
     return out.with_name(f"{out.name[: len(out.name) - len(suffix)]}.preview.png")
 
 
+def preview_output(out: Path) -> Output:
+    """The preview of an output, for the gate."""
+    return Output(preview_of(out), marks.preview("generate", out.name), "--preview", "side")
+
+
 def write_preview(out: Path) -> Path:
-    """Write the preview of an output, at most 1024 px on its longer side; returns its path."""
+    """Write the preview of an output, at most 1024 px on its longer side; returns its path. OutputError where something
+    foreign has its name."""
     target = preview_of(out)
     rgb = _small_zarr(out) if out.is_dir() else _small_raster(out)
     try:
-        with atomic.writing(target) as part:
-            Image.fromarray(rgb).save(part, "PNG", pnginfo=png_text(Title=preview_title("generate", out.name)))
+        with atomic.writing(target, before=lambda: check_output(preview_output(out))) as part:
+            Image.fromarray(rgb).save(part, "PNG", pnginfo=png_text(Title=marks.preview_title("generate", out.name)))
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror}); the image itself is whole") from error
     return target

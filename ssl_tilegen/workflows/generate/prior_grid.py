@@ -101,7 +101,7 @@ def sampled_grid(
             sweep_run(settings, out)
         is_needed = path == settings.save_grid or who.rank > 0
         try:
-            _make_grid(request, bundle, path, settings, progress)
+            _make_grid(request, bundle, path, out, settings, progress)
             yield GridSource(EmbeddingGrid.open(path), out, request.size, held)
         except Interrupted:
             is_needed = True
@@ -161,9 +161,10 @@ def _scene(
 
 
 def _make_grid(
-    request: Request, bundle: ModelBundle, path: Path, settings: GenerateSettings, progress: Progress
+    request: Request, bundle: ModelBundle, path: Path, out: Path, settings: GenerateSettings, progress: Progress
 ) -> None:
-    """The grid of a request at ``path``; one that is there already and was sampled for the same request is kept."""
+    """The grid of a request at ``path``, to paint ``out`` from; one that is there already and was sampled for the same
+    request is kept."""
     spec = _spec(request, bundle)
     if distributed_environment().rank > 0:
         return _await_grid(path, spec)
@@ -174,6 +175,7 @@ def _make_grid(
         if is_saved and not settings.overwrite:
             raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
     cells = _sample_cells(request, bundle, progress)
+    check_run(settings, out, overwrite=True)  # again: sampling took a while
     if request.scene and is_saved:
         write_scene(scene_beside(path), request.scene)  # first: where the grid is, its map is too
     write_grid(path, spec, cells, overwrite=True)

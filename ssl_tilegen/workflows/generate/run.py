@@ -20,14 +20,13 @@ from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import Distributed, distributed_environment, process_group
 from ssl_tilegen.system.locks import Held, lock
-from ssl_tilegen.system.marks import preview as preview_mark
-from ssl_tilegen.system.outputs import Output, check_output
+from ssl_tilegen.system.outputs import check_output
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.generate.estimate import estimated_seconds
 from ssl_tilegen.workflows.generate.job import GridSource, PaintJob, prepare
 from ssl_tilegen.workflows.generate.painting import paint_job
 from ssl_tilegen.workflows.generate.paths import check_run, sweep_run
-from ssl_tilegen.workflows.generate.preview import preview_of, write_preview
+from ssl_tilegen.workflows.generate.preview import preview_of, preview_output, write_preview
 from ssl_tilegen.workflows.generate.prior_grid import sampled_grid
 
 _PYRAMID = 4 / 3
@@ -129,7 +128,7 @@ def _paint(
     job = prepare(settings, bundle, source)
     check_format(job.out, job.image)
     if settings.preview and not settings.overwrite and _lacks_its_preview(job):
-        check_output(Output(preview_of(job.out), preview_mark("generate", job.out.name), "--preview", "side"))
+        check_output(preview_output(job.out))
         return _previewed(job, who)
     check_run(settings, job.out, source.grid.path)
     planned = job.plan(who.count)

@@ -35,7 +35,7 @@ from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.locks import lock
-from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.workflows.embed.view import source_facts
 
 _NOMINAL = 10.0  # magnification times um/px
@@ -64,11 +64,18 @@ class ExchangeReport:
 def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
     """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
     out = require_name(out or require_name(source).with_suffix(".h5"))
-    check_paths([Input(source, "the grid")], [Output(out, marks.features)], overwrite=overwrite)
+    written = Output(out, marks.features)
+    check_paths([Input(source, "the grid")], [written], overwrite=overwrite)
     grid = EmbeddingGrid.open(source)
     with lock(out) as held:
         atomic.sweep(out.parent, out.name)
-        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before=held.check)
+
+        def before() -> None:
+            held.check()
+            check_output(written, overwrite=overwrite)
+
+        before()
+        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before)
     return ExchangeReport(out, count, grid.dim, grid.shape.area)
 
 
@@ -148,7 +155,12 @@ def import_features(
     with lock(out) as held:
         check_paths(read, written, overwrite=overwrite)  # another import may have come to its end since
         atomic.sweep(out.parent, out.name)
-        write_grid(out, spec, data, overwrite=overwrite, before=held.check)
+
+        def before() -> None:
+            held.check()
+            check_output(written[0], overwrite=overwrite)
+
+        write_grid(out, spec, data, overwrite=overwrite, before=before)
     return ExchangeReport(out, len(features.vectors), spec.dim, spec.shape.area, moved, dropped)
 
 

@@ -12,7 +12,7 @@ from ssl_tilegen.io.uri import source_of
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock
-from ssl_tilegen.system.outputs import Input, Output, check_paths, require_name
+from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.grid.preview import thumbnail, write_preview
 
@@ -30,12 +30,18 @@ def describe_grid(path: Path) -> dict[str, Any]:
 def preview_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
     """The image of a grid as PNG, beside the image it was made from if that is given."""
     out = require_name(out or require_name(path).with_name(path.name.removesuffix(".zarr") + PREVIEW))
-    check_paths(_inputs(path, image), [Output(out, marks.preview("grid preview", path.name))], overwrite=overwrite)
+    written = Output(out, marks.preview("grid preview", path.name))
+    check_paths(_inputs(path, image), [written], overwrite=overwrite)
     grid, title = EmbeddingGrid.open(path), marks.preview_title("grid preview", path.name)
     with lock(out) as held:
         atomic.sweep(out.parent, out.name)
+
+        def before() -> None:
+            held.check()
+            check_output(written, overwrite=overwrite)
+
         if image is None:
-            return write_preview(grid, None, out, title)
+            return write_preview(grid, None, out, title, before)
         with open_raster(image) as raster:
             wanted = grid.spec.source.size_px
             if raster.size != wanted:
@@ -43,8 +49,7 @@ def preview_grid(path: Path, image: str | None = None, out: Path | None = None, 
                     f"--image {image}: is {raster.size} px, the grid was made from {wanted} px; give that image"
                 )
             seen = thumbnail(RasterView(raster, 1.0), reading_threads())
-        held.check()
-        return write_preview(grid, seen, out, title)
+        return write_preview(grid, seen, out, title, before)
 
 
 def _inputs(path: Path, image: str | None) -> list[Input]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +33,15 @@ def thumbnail(view: RasterView, threads: int) -> np.ndarray:
     return read_whole(overview_of(view, PANEL_PX, 0.0), threads)
 
 
-def write_preview(grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str) -> Path:
-    """Write the preview of ``grid``, beside ``image`` (H, W, 3) if there is one, as PNG with a ``title`` in it."""
+def write_preview(
+    grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str, before: Callable[[], object] = lambda: None
+) -> Path:
+    """Write the preview of ``grid``, beside ``image`` (H, W, 3) if there is one, as PNG with a ``title`` in it;
+    ``before`` it gets its name, that is asked whether it still may."""
     size = Size(*image.shape[:2]) if image is not None else _panel_size(grid.spec)
     panels = ([image] if image is not None else []) + [grid_panel(grid, size)]
     try:
-        with atomic.writing(path) as part:
+        with atomic.writing(path, before=before) as part:
             _compose(panels, grid).save(part, "PNG", pnginfo=png_text(Title=title))
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error

@@ -31,6 +31,13 @@ REPLACED = {
     "augment": (f"{AUGMENT} -o o --overwrite", (*WRITERS["augment"][3], Copy("augmented", "o"))),
     "import": (f"{IMPORT} -o o.zarr --overwrite", (*WRITERS["import"][3], Copy("g.zarr", "o.zarr"))),
 }  # fmt: skip
+# what is written beside an output, and the option that asks for it
+SIDES = {
+    "embed": (("o.embed-preview.png", "--preview"), ("o.geojson", "--geojson --preview"), ("s.csv", "--summary s.csv")),
+    "generate": (("o.ome.tif.json", "--preview"), ("o.preview.png", "--preview")),
+    "draw": (("k.zarr", "--save-grid k.zarr"),),
+    "evaluate": (("o.html.json", ""),),
+}
 SHARES = tuple(number / 20 for number in range(1, 21))
 
 
@@ -56,6 +63,7 @@ def cases() -> Iterator[Case]:
         yield Case("disk", f"{name}-file-size", line, before, frozenset({DONE, MENDABLE}), leaves=after_error,
                    file_bytes=4096)  # fmt: skip
     yield from _replaced()
+    yield from _appearing()
     yield from _long()
 
 
@@ -68,6 +76,18 @@ def _replaced() -> Iterator[Case]:
             leaves = UNFINISHED if name in RESUMED else ()
             yield Case("replace", f"{name}-{what}-{step}-{at:g}", words(command), before, frozenset({DONE, MENDABLE}),
                        at=at, again=True, ours=("o*",), leaves=leaves, fault=Fault("", what, step))  # fmt: skip
+
+
+def _appearing() -> Iterator[Case]:
+    """A user's file that gets the name of an output while the command runs."""
+    for name, (command, option, out, before) in WRITERS.items():
+        sides = SIDES.get(name, ())
+        for file, more in ((out, ""), *sides) if name != "train" else ():
+            for force in ("", *(() if name in ("evaluate", "models", "preview") else ("--overwrite",))):
+                line = words(f"{command} {option} {out} {more} {force}")
+                yield Case("appears", f"{name}-{file}{force[1:]}", line, before, frozenset({MENDABLE}), at=0.5,
+                           leaves=(*UNFINISHED, file, *((out, f"{out}.json") if more else ())),
+                           fault=Fault("", f"APPEARS {file}", "open"))  # fmt: skip
 
 
 def _long() -> Iterator[Case]:
