@@ -5,8 +5,8 @@ of which `--only` does one:
 
 - `bytes`: paints in one process that is killed (SIGKILL) after its first step and started again, in two processes that
   run through, and in two that are killed and started again. Are the files the same to the byte?
-- `calls`: times some network calls of one window. What a step of the bundle's own sampling and of each of its recipes
-  takes: calls of one window (guidance counted) and seconds.
+- `calls`: what a step of the bundle's own sampling and of each of its recipes takes: calls of one window (guidance
+  counted, from the plan) and seconds (of a few steps of one window that are run, with its condition).
 - `pictures`: paints one crop by the bundle's own sampling and by each of its recipes, from the same noise, as PNG files
   in `--out`; PSNR, mean difference and correlation of each recipe's to the bundle's own.
 
@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
-from ssl_tilegen.diffusion.synthesis import plan
-from ssl_tilegen.geometry import Size
+from ssl_tilegen.diffusion.guidance import acts
+from ssl_tilegen.diffusion.synthesis import guided_estimate, plan, schedule_of
+from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.system.hashing import sha256_of_file
-from ssl_tilegen.workflows.generate.job import prepare
+from ssl_tilegen.workflows.generate.job import PaintJob, prepare
 from ssl_tilegen.workflows.generate.run import generate
 
 _POLL_S = 0.02
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--timed", type=int, default=3, help="network calls that are timed")
+    parser.add_argument("--timed", type=int, default=3, help="steps of one window that are timed")
     parser.add_argument("--runs", type=int, default=3, help="how many of the three paintings")
     parser.add_argument("--only", choices=("bytes", "calls", "pictures"))
     options = parser.parse_args()
@@ -126,33 +128,39 @@ def saved_step(out: Path, ranks: int) -> int:
 
 
 def count_calls(options: argparse.Namespace) -> None:
-    """Network calls of one window and seconds that a step takes, of our own sampling and of each recipe."""
+    """What a step of our own sampling and of each recipe takes: counted calls of one window, times timed ones."""
     bundle = ModelBundle.load(options.model)
-    wall_s, cpu_s = timed_call(bundle, options.timed)
-    say(timed_calls=options.timed, window_px=bundle.info.window_px, wall_s_per_call=wall_s, cpu_s_per_call=cpu_s)
     for recipe in (None, *bundle.info.recipes):
         settings = GenerateSettings(grid=options.grid, model=options.model, size=Size(options.size, options.size),
-                                    fit="crop", recipe=recipe, batch=1, dry_run=True)  # fmt: skip
+                                    fit="crop", recipe=recipe, batch=1, out=options.out / "x.png")  # fmt: skip
         job = prepare(settings, bundle)
         planned = plan(bundle, job.field, job.region_lat, job.how, job.background)
+        calls, wall_s, cpu_s = timed_calls(job, options.timed)
         per_step = planned.network_calls / planned.steps
         say(sampling=recipe or "own", update=job.how.update, guidance=job.how.guidance, steps=planned.steps,
-            windows=planned.windows, calls=planned.network_calls, calls_per_step=per_step,
-            cpu_s_per_step=per_step * cpu_s, cpu_s=planned.network_calls * cpu_s)  # fmt: skip
+            windows=planned.windows, calls=planned.network_calls, calls_per_step=per_step, timed_calls=calls,
+            wall_s_per_call=wall_s, cpu_s_per_call=cpu_s, cpu_s_per_step=per_step * cpu_s,
+            cpu_h=planned.network_calls * cpu_s / 3600)  # fmt: skip
 
 
-def timed_call(bundle: ModelBundle, count: int) -> tuple[float, float]:
-    """Median wall and processor seconds of a call of one window, after one that is not counted."""
-    side = bundle.window_lat
-    x, t = torch.zeros(1, bundle.latent_channels, side, side, device=bundle.device), torch.full((1,), 500.0)
-    measured: list[Any] = []
+def timed_calls(job: PaintJob, count: int) -> tuple[int, float, float]:
+    """Calls that some steps in the middle of a job make of one window, and median wall and processor seconds of one;
+    the first step does not count."""
+    bundle, how, side = job.bundle, job.how, job.bundle.window_lat
+    estimate = guided_estimate(bundle, job.field.dim, how)
+    window = Window(job.region_lat.row, job.region_lat.col, side, side)
+    condition = bundle.conditioning.sample(job.field, [window], layout=how.layout)
+    x = torch.randn(1, bundle.latent_channels, side, side, device=bundle.device)
+    calls, measured, schedule = 0, [], schedule_of(bundle, how)
     with torch.no_grad():
-        for _ in range(count + 1):
+        for step in islice(schedule.steps(len(schedule) // 2), count + 1):
+            made = 1 + acts(how.guidance, how.guidance_interval, step)
             started, used = time.perf_counter(), time.process_time()
-            bundle.predict(x, t.to(bundle.device), None).sum().item()
-            measured.append((time.perf_counter() - started, time.process_time() - used))
+            estimate(x, condition, step).sum().item()
+            measured.append(((time.perf_counter() - started) / made, (time.process_time() - used) / made))
+            calls += made
     walls, cpus = zip(*measured[1:], strict=True)
-    return sorted(walls)[count // 2], sorted(cpus)[count // 2]
+    return calls, sorted(walls)[count // 2], sorted(cpus)[count // 2]
 
 
 def compare_pictures(options: argparse.Namespace) -> None:

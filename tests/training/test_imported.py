@@ -92,11 +92,17 @@ def test_a_denoiser_and_a_painter_are_trained_on_from_an_import(family, encoder,
         painted(ours, images / "tissue.png", tmp_path / f"{stage}.png", steps=2)
 
 
-@pytest.mark.parametrize(("stage", "family"), [("encoder", "ldm"), ("autoencoder", "lid"), ("prior", "ldm")])
+FAST = (("encoder", "ldm"), ("autoencoder", "lid"), ("prior", "ldm"))
+OTHERS = [pytest.param(stage, family, marks=() if (stage, family) in FAST else pytest.mark.slow)
+          for stage in ("encoder", "autoencoder", "prior") for family in IMPORTS]  # fmt: skip
+
+
+@pytest.mark.parametrize(("stage", "family"), OTHERS)
 def test_the_other_stages_are_trained_from_an_import_too(stage, family, encoder, tissue, tmp_path):
     IMPORTS[family](tmp_path / "import", encoder)
     source, config = tmp_path / "import" / "bundle", tmp_path / "run" / f"{stage}.toml"
-    init_config(stage, str(source), tissue[264], config, Resolution(0.5, "um"))
+    said = Resolution(0.5, "um")
+    init_config(stage, str(source), tissue[SIDES.get(family, 264)], config, said)
     small = ["run.steps=2", "run.batch=2", "run.readers=1", "run.sample_every=9", 'run.precision="no"']
     small += ["net.width=16", "net.blocks=1", "turns=1", "window_cells=4"] if stage == "prior" else []
     train(stage, config, tmp_path / "run", overrides=small, device="cpu")
@@ -106,7 +112,8 @@ def test_the_other_stages_are_trained_from_an_import_too(stage, family, encoder,
         assert ours.component_hash("denoiser") == theirs.component_hash("denoiser")
         before, after = theirs.autoencoder.state_dict(), ours.autoencoder.state_dict()
         assert losses_differ(before, after)
-        assert torch.equal(before["quantize.embedding.weight"], after["quantize.embedding.weight"])  # in float32
+        codes = "quantize.embedding.weight"
+        assert codes not in before or torch.equal(before[codes], after[codes])  # in float32
 
 
 def test_an_import_may_keep_its_encoder(encoder, tissue, tmp_path):
