@@ -9,8 +9,6 @@ times, condition) may be trained, for flow, v or noise.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,23 +17,24 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle, save_component, update_info
-from ssl_tilegen.diffusion.conditioning import Conditioning, dropped
-from ssl_tilegen.diffusion.field import ConditionField
+from ssl_tilegen.diffusion.conditioning import Conditioning
 from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.stack import sample_stack
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.errors import InputError, SettingError
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.noise_schedule import is_flow
 from ssl_tilegen.nets.window import is_local, predict
-from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of, token_dim
+from ssl_tilegen.training.conditioning import brings_conditioner, conditioner_of, conditioning_of
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
-from ssl_tilegen.training.data.latent_cache import LatentScene, WindowSampler, scenes_of
+from ssl_tilegen.training.data.latent_cache import LatentScene, scenes_of
+from ssl_tilegen.training.data.latent_windows import TrainingWindows
+from ssl_tilegen.training.denoiser_network import network_config
+from ssl_tilegen.training.objectives.flat_ground import flat_ground_counts
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.stage import Stage, StageContext
 from ssl_tilegen.training.start import Start
@@ -50,8 +49,6 @@ from ssl_tilegen.training.translation import translated_weights
 _SHOWN, _SHOWN_STEPS = 8, 16
 _MEASURED = 64
 _TRANSLATED = 3000
-_TRIES = 1000
-_STILL_FLAT = 0.05  # of the mean variance: below it all places count alike
 
 
 class DenoiserStage(Stage):
@@ -78,8 +75,8 @@ class DenoiserStage(Stage):
             raise SettingError(f"window_lat = {settings.window_lat}: this network takes multiples of {stride}")
         self.conditioning: Conditioning = conditioning_of(self.module, bundle, settings.window_lat)
         self._conditioner = None if self.local else conditioner_of(bundle, unit_length=self.l2_condition)
-        self._windows = _Windows(scenes, self)
-        shown = _Windows(held_out, self) if held_out else self._windows
+        self._windows = TrainingWindows(scenes, self, self._spread)
+        shown = TrainingWindows(held_out, self, self._spread) if held_out else self._windows
         rng = np.random.default_rng([settings.run.seed, 4])
         fixed = [shown.item_and_place(rng) for _ in range(_SHOWN)]
         self._fixed, self._sources = [item for item, _ in fixed], self._source_pixels([place for _, place in fixed])
@@ -139,7 +136,7 @@ class DenoiserStage(Stage):
         self.latent_mean, self.latent_scale = theirs or latent_statistics(self.scenes, self.bundle, s.latent_gain)
         self.target = Target.of(s)
         torch.manual_seed(s.run.seed)  # not before: loading the bundle's networks draws numbers, too
-        self.module = build_component(self._network())
+        self.module = build_component(network_config(s, self.bundle, start, self.target))
         self.local = is_local(self.module)
         self.l2_condition = s.l2_condition if s.l2_condition is not None else not self.local
         self.time_scale = 1000.0 if is_flow(self.target.scheduler) and not self.local else 1.0
@@ -161,30 +158,6 @@ class DenoiserStage(Stage):
         tiles = np.stack([self.corpus.crop(rng, side) for _ in range(_TRANSLATED)])
         weights = start.theirs.denoiser.state_dict()
         return translated_weights(weights, start.theirs, self.bundle, tiles, self._mean, self._spread)
-
-    def _network(self) -> dict[str, Any]:
-        """The configuration of the network: that of the start, what follows from the bundle, and the user's on top."""
-        info, side = self.bundle.info.encoder, self.settings.window_lat
-        start = self._start.net(self.settings.net) if self._start else {}
-        name = self.settings.net.get("_class_name", start.get("_class_name", "FieldUNet"))
-        side = info.tile_px // self.bundle.factor if info.layout_dim else 0
-        ours: dict[str, Any] = {"latent_channels": self.bundle.latent_channels, "condition_dim": info.dim}
-        known: dict[str, dict[str, Any]] = {
-            "FieldUNet": {**ours, "sketch_side": side},
-            "WindowDiT": {**ours, "sample_size": side},
-        }
-        config = {**start, "_class_name": name, **(known.get(name) or self._window_network(start)), **self.settings.net}
-        if name == "FieldUNet" and self.target.prediction != "flow":
-            config |= {"prediction_type": self.target.prediction, "scheduler": self.target.scheduler}
-        return config
-
-    def _window_network(self, start: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of a network of diffusers that follow from the bundle; one that goes on as it was keeps its own."""
-        channels, tokens = self.bundle.latent_channels, token_dim(self.bundle)
-        if start.get("in_channels") == channels and self._start and token_dim(self._start.theirs) == tokens:
-            return {}
-        return {"in_channels": channels, "out_channels": channels, "sample_size": self.settings.window_lat,
-                "encoder_hid_dim": tokens, "encoder_hid_dim_type": "text_proj"}  # fmt: skip
 
     def _set_statistics(self) -> None:
         """Fill the buffers of a local network, and its coarse latents."""
@@ -278,74 +251,6 @@ class DenoiserStage(Stage):
             whole, _ = corpus.images[scene.origin.image].take(scene.origin.part)
             row.append(apply_d4(whole, scene.origin.d4)[window.scaled(self.bundle.factor).slices])
         return [np.stack(row)]
-
-
-class _Windows:
-    """Training items from scenes."""
-
-    def __init__(self, scenes: list[LatentScene], stage: DenoiserStage) -> None:
-        self.scenes, self.stage = scenes, stage
-        self._draw = WindowSampler(scenes, stage.settings.window_lat, stage.settings.data.flat_keep)
-        self._field = lru_cache(maxsize=4096)(self._field_of)
-
-    def _field_of(self, scene_index: int, grid_index: int) -> ConditionField:
-        grid = self.scenes[scene_index].grids[grid_index]
-        tile, factor = self.stage.bundle.info.encoder.tile_px, self.stage.bundle.factor
-        corner = (-float(grid.corner_px[0]), -float(grid.corner_px[1]))
-        stride = grid.stride_px or tile
-        return ConditionField.of_grid(grid.cells, tile_px=tile, stride_px=stride, factor=factor, corner_px=corner)
-
-    def item(self, rng: np.random.Generator) -> Item:
-        return self.item_and_place(rng)[0]
-
-    def _place(self, rng: np.random.Generator) -> tuple[int, Window, int]:
-        """A scene, a window of it and one of its grids; windows that land at whole cells do so in that grid."""
-        quantum = self.stage.conditioning.quantum_lat
-        for _ in range(_TRIES):
-            index, window = self._draw(rng)
-            scene = self.scenes[index]
-            of_grid = int(rng.integers(len(scene.grids)))
-            if self.stage.local or quantum == 1:
-                return index, window, of_grid
-            landed = _landed(window, scene.grids[of_grid].corner_px, self.stage.bundle.factor, quantum)
-            inside = Window(0, 0, *scene.dull.shape).contains(landed)
-            if inside and scene.valid[landed.slices].all():
-                return index, landed, of_grid
-        raise InputError(f"no training image holds {window.rows} latents at whole cells: take larger images")
-
-    def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[LatentScene, Window]]:
-        """A training item, and where it is from."""
-        stage, s = self.stage, self.stage.settings
-        index, window, of_grid = self._place(rng)
-        scene = self.scenes[index]
-        clean = stage.normalised(scene.latents[:, *window.slices])
-        field = self._field(index, of_grid)
-        shake = s.embedding_noise * rng.random() * rng.standard_normal(field.dim, np.float32)
-        field = replace(field, embedding=field.embedding + torch.from_numpy(shake) * stage._spread)
-        chance = rng.random()
-        with torch.inference_mode():
-            known = stage.conditioning.sample(field, [window], layout=chance > s.drop + s.drop_layout)[0]
-            condition = (dropped(known) if chance < s.drop else known).numpy()
-        t = stage.draw_time(rng)
-        noise = rng.standard_normal(clean.shape, np.float32)
-        return {"clean": clean, "field": condition, "noise": noise, "t": t}, (scene, window)
-
-
-def _landed(window: Window, corner_px: Any, factor: int, quantum: int) -> Window:
-    """``window`` moved up and left to where a cell of the grid that begins at ``corner_px`` begins."""
-    corner = [round(float(c) / factor) for c in corner_px]
-    return window.shifted(-((window.row - corner[0]) % quantum), -((window.col - corner[1]) % quantum))
-
-
-def flat_ground_counts(clean: Tensor, power: Tensor) -> Tensor:
-    """Weights (N, h, w) of mean 1: the variance of the 3 x 3 ``clean`` latents (N, C, h, w) around a place to the
-    -``power`` (N,), which ought to be less at noisy times, when which places are flat is still to be guessed."""
-    around = torch.nn.functional.avg_pool2d(clean, 3, 1, 1, count_include_pad=False)
-    square = torch.nn.functional.avg_pool2d(clean.square(), 3, 1, 1, count_include_pad=False)
-    detail = (square - around.square()).mean(1).clamp(min=0)
-    detail = detail / detail.mean().clamp(min=1e-12) + _STILL_FLAT
-    usual = torch.stack([(detail**-p).mean() for p in power])
-    return detail ** -power[:, None, None] / usual[:, None, None]
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
