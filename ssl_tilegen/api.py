@@ -58,7 +58,7 @@ def generate(*, progress: Progress = silent, **options: Any) -> GenerateReport:
         **options: The options of `ssl-tilegen generate`: ``grid``, ``label``, ``text``, ``size``, ``out``, ...
 
     Returns:
-        The facts of the image: its path ``out``, its size, what it took.
+        The facts of the image: its path ``out``, its size, its cost.
 
     Raises:
         SettingError: An option is unknown or out of range.

@@ -19,7 +19,7 @@ PREFIX = "hf-hub:"
 FILES = ("*.json", "*.safetensors", "*.md", "*.png", "*.jpg", "*.jpeg", "*.txt", "LICENSE*")
 COMPONENTS = ("encoder", "autoencoder", "denoiser", "conditioner", "scheduler", "prior")
 SOURCE_FILES = ("*.json", "*.safetensors", "*.ckpt", "*.bin", "*.yaml")
-"""What an importer reads of a published model."""
+"""Files that an importer reads of a published model."""
 _NAME = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
 _SOURCE = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w-][\w.-]*)*)/?(?:@(?P<revision>[\w./-]+))?")
 
@@ -55,7 +55,7 @@ def cached_or_fetched(name: str) -> Path:
 
 
 def fetch(name: str) -> Path:
-    """Ask the hub for a bundle, fetch what is new of it, and return its folder in the cache."""
+    """Ask the hub for a bundle, fetch its new files, and return its folder in the cache."""
     hub = HubName.parse(name)
     try:
         folder = _snapshot(hub, local_files_only=False)

@@ -73,7 +73,7 @@ class Console:
         self._hushed = wanted
 
     def loading(self, what: str) -> None:
-        """Show on a terminal what is being loaded, until the first progress; a log needs no such line."""
+        """Show on a terminal that ``what`` is being loaded, until the first progress; a log needs no such line."""
         if self._bars and not self._hushed:
             self._bars.loading(f"loading {what}")
 
@@ -93,7 +93,7 @@ class Console:
         self._line("note", text, text=text)
 
     def error(self, text: str) -> None:
-        """The one line that says what went wrong and what to do."""
+        """One line: the error and its remedy."""
         self.close()
         self._line("error", f"error: {text}", text=text)
 
@@ -157,7 +157,7 @@ class _Bars:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as what JSON has: dataclasses as objects, paths and enums as text."""
+    """``value`` as JSON values: dataclasses as objects, paths and enums as text."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):

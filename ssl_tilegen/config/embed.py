@@ -95,7 +95,7 @@ class EmbedSettings(Reading, Settings):
     )
     mpp: float | None = option(
         None,
-        "Micrometres per pixel to read at. For an image that states none: what its pixels measure.",
+        "Micrometres per pixel to read at. For an image that states none: the size of its pixels.",
         "--mpp",
         default_text="the encoder's",
         panel=PIXELS,
@@ -103,7 +103,7 @@ class EmbedSettings(Reading, Settings):
     )
     gsd: float | None = option(
         None,
-        "Metres per pixel to read at. For an image that states none: what its pixels measure.",
+        "Metres per pixel to read at. For an image that states none: the size of its pixels.",
         "--gsd",
         default_text="the raster's own",
         panel=PIXELS,

@@ -39,7 +39,7 @@ class EvaluateSettings(Reading, Settings):
     task: Path | None = option(
         None,
         "Train classifiers on real and synthetic images. A folder with real/, synthetic/ and test/, one "
-        "sub-folder per class in each; or what `augment --originals link` made of a CSV with splits train"
+        "sub-folder per class in each; or the output of `augment --originals link` for a CSV with splits train"
         " and test.",
         "--task",
         metavar="DIR",

@@ -1,4 +1,4 @@
-"""How the value of an option may be written on the command line or in a TOML file, and what it becomes."""
+"""How the value of an option may be written on the command line or in a TOML file, and its type."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ Tick = Callable[[float], None]
 
 
 class Latents(Protocol):
-    """What the loop walks down the schedule: a `Canvas`, or a `Stack` of images."""
+    """Latents that the loop takes down the schedule: a `Canvas`, or a `Stack` of images."""
 
     def like(self, times: int = 1) -> Self:
         """Zeros of the same place, size and kind, with ``times`` as many entries on the first axis."""

@@ -18,7 +18,7 @@ _CUTS, _GAIN = 32, 0.95
 
 @dataclass(frozen=True, slots=True)
 class HaloTile:
-    """``core`` is what a tile answers for, ``padded`` what must be computed for that; both absolute."""
+    """``core`` is the tile's own area, ``padded`` the area that must be computed for it; both absolute."""
 
     core: Window
     padded: Window
@@ -43,7 +43,7 @@ def live_tiles(
 
     ``live_blocks`` says of a window's blocks of ``align`` which need computing. A tile in which some do not is cut
     along straight lines into smaller ones about those that do, as long as that computes less, halos included. The
-    cores of the tiles hold all live blocks; what they leave of the windows is blank.
+    cores of the tiles hold all live blocks; the rest of the windows is blank.
     """
     tiles, ground = [], []
     for tile in exact_tiles(area, outer, halo=halo, align=align, budget=budget):

@@ -70,7 +70,7 @@ def has_encoder(bundle: Bundle) -> bool:
 
 
 def encoder_key(bundle: Bundle) -> str:
-    """What tells a bundle's encoder from others without loading it: the hash of the one it carries, else its name."""
+    """The identity of a bundle's encoder, without loading it: the hash of the one it carries, else its name."""
     return bundle.component_hash("encoder") if bundle.has("encoder") else str(bundle.info.encoder.id)
 
 

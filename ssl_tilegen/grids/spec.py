@@ -172,7 +172,7 @@ class _Measure(_Known):
 
 
 class _Attributes(_Known):
-    """See `GridSpec.attributes`; what else is there is of another version or program, and left alone."""
+    """See `GridSpec.attributes`; other attributes are of another version or program, and left alone."""
 
     source: _SourceAttributes
     size_px: tuple[_Pixels, _Pixels]

@@ -114,6 +114,6 @@ def _h5py() -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as what JSON has."""
+    """An attribute as a JSON value."""
     value = value.decode(errors="replace") if isinstance(value, bytes) else value
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value

@@ -96,7 +96,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def outlines(mask: np.ndarray, factor: float) -> list[Geometry]:
-    """Polygons with holes, in level-0 pixels, around what is set in bool (H, W); `Regions.mask` gives it back."""
+    """Polygons with holes, in level-0 pixels, around the true pixels of bool (H, W); `Regions.mask` gives it back."""
     found = shapes(mask.astype(np.uint8), mask=mask, transform=Affine.scale(factor))
     return [geometry for geometry, _ in found]
 

@@ -1,4 +1,4 @@
-"""Text chunks of PNG files: who made an image, and what it is."""
+"""Text chunks of PNG files: the maker and the title of an image."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Cascade:
         self._single = [np.empty((0, size.cols, 3), np.uint8) for size in self._sizes]  # a row that lacks its partner
 
     def add(self, rows: np.ndarray, level: int = 0) -> None:
-        """Take the next rows of a level, and with them what they complete below it."""
+        """Take the next rows of a level, and the rows of coarser levels that they complete."""
         rows_in = self._given[level] + self._filled[level] + len(rows)
         last = rows_in == self._sizes[level].rows
         self._hand_out(level, rows, last)

@@ -37,7 +37,7 @@ _HASHED_SIDE_PX = 1024
 
 
 class ReadError(TilegenError):
-    """Part of a file cannot be decoded; the rest may be fine. The caller marks what it covers as invalid."""
+    """Part of a file cannot be decoded; the rest may be fine. The caller marks that part as invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Raster(ABC):
     ``assumed``: whether that is the ``if_unknown`` of `open_raster`;
     ``crs`` ("EPSG:n" or WKT) and ``transform`` (a, b, c, d, e, f: x = a col + b row + c, y = d col + e row + f) of
     georasters, else None;
-    ``background``: colour of what is not valid;
+    ``background``: colour of invalid pixels;
     ``stained``: whether it shows stained tissue on a bright background, so that colour separates them;
     ``scaling``: (lo, hi) per band that were mapped to 0..255, None where the file is 8-bit;
     ``remarks``: facts about the reading that whoever stores results should store too.

@@ -77,7 +77,7 @@ def overview_of(view: RasterView, side_px: int = OVERVIEW_SIDE_PX, mpp: float = 
 
 
 def read_whole(view: RasterView, threads: int) -> np.ndarray:
-    """All of a view in blocks, uint8 (H, W, 3); what cannot be decoded is background, to within a few pixels."""
+    """All of a view in blocks, uint8 (H, W, 3); undecodable parts are background, to within a few pixels."""
     rgb = np.empty((view.size.rows, view.size.cols, 3), np.uint8)
     for window, pixels in view.read_many(cover(view.size, Size(_BLOCK_PX, _BLOCK_PX)), threads):
         rgb[window.slices] = pixels.rgb
@@ -87,7 +87,7 @@ def read_whole(view: RasterView, threads: int) -> np.ndarray:
 
 
 def _salvage(view: RasterView, window: Window, rgb: np.ndarray) -> None:
-    """Fill in what of a damaged window can be read, by quarters: one bad tile must not hide the tissue around it."""
+    """Fill in the readable parts of a damaged window, by quarters: one bad tile must not hide the tissue around it."""
     if max(window.rows, window.cols) <= _LEAST_PX:
         return
     half = Size(-(-window.rows // 2), -(-window.cols // 2))

@@ -1,4 +1,4 @@
-"""Classifiers over features, and what they get right: the cheap half of the question whether images are useful.
+"""Classifiers over features, and their accuracy: the cheap half of the question whether images are useful.
 
 Features are (N, D), labels (N,) integers from 0, groups (N,) anything that can be compared. Splits never part a group.
 """
@@ -99,7 +99,7 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (C, C): row = the label, column = what it was taken for."""
+    """Counts (C, C): row = the label, column = the prediction."""
     table = np.zeros((classes, classes), np.int64)
     np.add.at(table, (labels, predicted), 1)
     return table

@@ -59,7 +59,7 @@ class Outcome:
         return self._interval([arm, over], name, rounds)
 
     def confusion(self, arm: str) -> np.ndarray:
-        """Counts (C, C) summed over seeds: row = the label, column = what it was taken for."""
+        """Counts (C, C) summed over seeds: row = the label, column = the prediction."""
         said = self.probabilities[arm]
         return sum((confusion(p.argmax(1), self.labels, said.shape[2]) for p in said), np.zeros((said.shape[2],) * 2))
 

@@ -84,7 +84,7 @@ def load_packaged(variant: int) -> dict[str, Tensor]:
 
     Raises:
         InputError: The package is not installed.
-        FormatError: The file is not what it should be. No code in it is run.
+        FormatError: The file is broken or of another network. No code in it is run.
     """
     return renamed(torch.load(packaged_file(variant), "cpu", weights_only=True), EfficientNetLite(variant))
 

@@ -4,7 +4,7 @@ Nothing in it looks further than ``halo`` latents, and every normalisation is pe
 map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
 any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
 
-It can also take coarse latents: what a linear map makes of each cell's vector, beside the noisy latents.
+It can also take coarse latents, a linear map of each cell's vector, beside the noisy latents.
 """
 
 from __future__ import annotations

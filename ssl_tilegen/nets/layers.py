@@ -1,7 +1,7 @@
 """Convolutional pieces whose output at a place depends on a finite neighbourhood only.
 
 No normalisation over space and no global attention: so a network made of these may be run on any canvas, in pieces
-with an exact halo, and gives what it would have given on the whole (DESIGN: locality).
+with an exact halo, and gives the same as on the whole.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class PooledMaps(nn.Module):
 
 
 def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalised ``x`` scaled and shifted by what a condition says; both are 0 for none."""
+    """Normalised ``x`` scaled and shifted by a condition; both are 0 for none."""
     return x * (1 + scale) + shift
 
 

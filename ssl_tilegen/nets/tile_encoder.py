@@ -1,4 +1,4 @@
-"""The encoder of a tile in two parts: what it shows, and roughly where.
+"""The encoder of a tile in two parts: its content, and its coarse layout.
 
 A self-supervised network is trained not to care where things lie in its tile, so an image painted from its vector has
 the right tissue in the wrong places. The second part puts back what that leaves out: a coarse image of the tile, in

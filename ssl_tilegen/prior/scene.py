@@ -1,4 +1,4 @@
-"""A map of what is to lie where: a PNG with a legend of colours, or GeoJSON features with a label or a text each."""
+"""A map of labels and texts: a PNG with a legend of colours, or GeoJSON features with a label or a text each."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Words that say what lies where: "A beside B" becomes two texts and a map of where each is meant.
+"""Spatial relations in a prompt: "A beside B" becomes two texts and a map of where each is meant.
 
-The grammar is small. A prompt is split at its first relation; what follows it may hold more of them.
+The grammar is small. A prompt is split at its first relation; the rest may hold more of them.
 
 - ``A beside B``, ``A next to B``, ``A adjacent to B``, ``A to the left of B``: A left of B; ``right of``: B left of A
 - ``A on the left and B on the right`` (either order; ``and`` or a comma; the second side may be left out)
@@ -39,7 +39,7 @@ _RELATIONS: list[tuple[str, Kind, bool]] = [
     (r"below|beneath", "down", True),
     (r"surrounded by|in the (?:middle|cent(?:re|er)) of", "inside", False),
 ]
-"""Phrases, the split that they mean, and whether what they name last comes first."""
+"""Phrases, the split that they mean, and whether the part named last comes first."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _wave(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
 
 
 Found = tuple[int, Split]
-"""Where in the text a rule's phrase begins, and what it says."""
+"""Where in the text a rule's phrase begins, and its meaning."""
 
 
 def _sides(text: str) -> Found | None:
@@ -161,7 +161,7 @@ def _flat(kind: Kind, parts: list[Split | str]) -> tuple[Split | str, ...]:
 
 
 def _trimmed(text: str) -> str:
-    """Without what only joins words: spaces, stops, articles and a leading verb."""
+    """Without joining words: spaces, stops, articles and a leading verb."""
     text = " ".join(text.split()).strip(" ,.;:")
     text = re.sub(r"^(?:(?:an?|the|some|and|with|lies?|is|are|lying) )+", "", text, flags=re.I)
     return re.sub(r"(?: (?:lies?|is|are|lying|and))+$", "", text, flags=re.I).strip(" ,.;:")

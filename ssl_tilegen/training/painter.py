@@ -142,7 +142,7 @@ class PainterStage(DenoiserStage):
 
     @torch.no_grad()
     def _beneath(self, network: Any, batch: Batch) -> Tensor:
-        """What lies beneath the noise of the input (N, C, h, w): the clean latents, or those that the painter made from
+        """The input without its noise (N, C, h, w): the clean latents, or those that the painter made from
         pure noise in ``calls`` calls."""
         beneath = torch.where((batch["calls"] > 0)[:, None, None, None], 0.0, batch["clean"])
         for call, fraction in enumerate(self.settings.times[:-1]):

@@ -30,7 +30,7 @@ def keep_named(folder: Path, weights: Path | None) -> None:
 
 
 def _kept(encoder: NetworkEncoder, folder: Path) -> EncoderInfo:
-    """What the bundle ``folder`` is to say of an encoder whose weights are put into it."""
+    """Facts for the bundle ``folder`` of an encoder whose weights are put into it."""
     name = encoder.id
     own = Path(name.removeprefix("local-dir:")).name if name.startswith("local-dir:") else name
     facts = {"tile_px": encoder.tile_px, "dim": encoder.dim}

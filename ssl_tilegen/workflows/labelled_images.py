@@ -57,7 +57,7 @@ def read_labelled(source: str | Path, classes: Sequence[str] | None = None, leas
 
 
 def group_of(path: Path) -> str:
-    """The group that a file's name says: what is before its last underscore, else all of it without suffix."""
+    """The group that a file's name says: the part before its last underscore, else all of it without suffix."""
     stem = path.name.split(".")[0]
     return stem.rsplit("_", 1)[0] if "_" in stem else stem
 

@@ -38,7 +38,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a stage as ``config`` says; the bundle grows in ``out/bundle``.
 
-    The run lives in ``out/<stage>``: log.jsonl, curves, samples, checkpoint, the resolved settings, what the data are.
+    The run lives in ``out/<stage>``: log.jsonl, curves, samples, checkpoint, the resolved settings, facts of the data.
     The same call continues an unfinished run, on one process or on many (started by torchrun, accelerate or srun).
 
     Args:

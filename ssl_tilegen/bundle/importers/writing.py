@@ -79,7 +79,7 @@ def check_place(source: Path, out: Path, options: ImportOptions | None = None, *
 
 
 def _read_too(options: ImportOptions) -> list[tuple[Path | None, str]]:
-    """What is read beside the source, by its option."""
+    """Inputs beside the source, by their options."""
     return [
         (options.vae, "--vae"), (options.config, "--config"), (options.encoder_weights, "--encoder-weights")
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def _write_component(component: Component, folder: Path) -> None:
 
 
 def card(imported: Imported, info: BundleInfo) -> str:
-    """The bundle's card: what it is, whose it is, what was left out."""
+    """The bundle's card: family, origin, licence, tensors left out."""
     at = ", ".join(f"{value:g} {unit}/px ({domain})" for domain, (value, unit) in info.resolutions.items())
     reasons = sorted(set(imported.left_out.values()))
     lines = [

@@ -26,16 +26,16 @@ class AutoencoderSettings(StageSettings):
     window_px: int = Field(128, gt=0)
     """Side of the training window in pixels."""
     start_from: str | None = None
-    """Bundle whose autoencoder is the start (warm start); ``net`` then says only what is to differ from it."""
+    """Bundle whose autoencoder is the start (warm start); ``net`` then has only the arguments that differ."""
     train_only: Literal["all", "decoder"] = "all"
-    """decoder: the encoder of ``start_from`` stays to the bit and so do the latents, so that the bundle keeps its
-    denoiser and prior, and latents already cached stay valid."""
+    """decoder: the encoder of ``start_from`` is not trained, so latents stay equal to the bit. The bundle keeps its
+    denoiser and prior, and cached latents stay valid."""
     net: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the network's class."""
     posterior_noise: float = Field(1.0, ge=0)
     """Share of the posterior's deviation that is drawn in training; 0: its mean, as the denoiser is trained on."""
     square_weight: float = Field(0.0, ge=0)
-    """Weight of the mean squared error (what PSNR measures) beside the absolute one."""
+    """Weight of the mean squared error (as in PSNR) beside the absolute one."""
     gradient_weight: float = Field(0.5, ge=0)
     """Weight of the difference of the gradients."""
     kl_weight: float = Field(1e-4, ge=0)

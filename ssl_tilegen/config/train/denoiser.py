@@ -45,7 +45,7 @@ class WindowSettings(StageSettings):
     offsets: int = Field(2, gt=0)
     """Lattice offsets per cached image at which cells are embedded: windows fall anywhere between the cells."""
     latent_gain: float = Field(0.5, ge=0, le=1)
-    """0: every latent channel at unit deviation; 1: deviations in proportion to what a channel does to the pixels."""
+    """0: every latent channel at unit deviation; 1: in proportion to the effect of a channel on the pixels."""
 
     @model_validator(mode="after")
     def _fits(self) -> WindowSettings:

@@ -38,7 +38,7 @@ class EncoderSettings(StageSettings):
     """Joint embedding with a Gaussian regulariser (needs no teacher), or self-distillation from a moving average
     (DINO), with masked patches for ViTs (iBOT)."""
     tile_px: int = Field(64, gt=0)
-    """Side of a tile in pixels: what one embedding describes."""
+    """Side of a tile, the area of one embedding, in pixels."""
     arch: str = "vit_tiny_patch16_224"
     """Name of a timm network, such as a ViT or a ConvNeXt."""
     arch_args: dict[str, Any] = Field(default_factory=dict)

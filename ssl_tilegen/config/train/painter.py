@@ -58,7 +58,7 @@ class PainterSettings(WindowSettings):
     first_share: float = Field(0.35, ge=0, le=1)
     """Share of the training windows that start from pure noise."""
     own_share: float = Field(0.35, ge=0, le=1)
-    """Share of the training windows whose input is what the painter made itself: painted from pure noise in one call or
+    """Share of the training windows whose input was made by the painter itself: painted from pure noise in one call or
     more, with fresh noise at one of ``times``, as in sampling (backward simulation, Kohler et al. 2024)."""
     least_time: float = Field(0.1, gt=0, lt=1)
     """Lowest noise fraction of the other windows, which are drawn evenly between it and 1."""

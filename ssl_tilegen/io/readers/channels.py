@@ -1,4 +1,4 @@
-"""Microscopy as arrays of channels of any type: what OME-TIFF and OME-Zarr have in common."""
+"""Microscopy as arrays of channels of any type: the common part of OME-TIFF and OME-Zarr."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class GeoTiff(ProbedRaster):
         return tuple(sizes)
 
     def _place(self, dataset: rasterio.DatasetReader, options: Options) -> None:
-        """Set kind, crs, transform, resolution and what has to be remarked about them."""
+        """Set kind, crs, transform, resolution and remarks about them."""
         if dataset.crs is None and dataset.transform.is_identity:
             self.kind, self.background = "picture", (255, 255, 255)
             self.resolution = options.resolution()

@@ -1,4 +1,4 @@
-"""What an OME-Zarr group says of its image, validated: axes, levels, sizes of pixels, colours, our georeference."""
+"""The metadata of an OME-Zarr image, validated: axes, levels, sizes of pixels, colours, our georeference."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Cog(TiledTiff):
 
     @classmethod
     def check(cls, path: Path, spec: ImageSpec) -> None:
-        """Refuse what the format cannot hold: OutputError for a CRS that GDAL cannot write."""
+        """Refuse an image that the format cannot hold: OutputError for a CRS that GDAL cannot write."""
         super().check(path, spec)
         try:
             georeference_tags(spec)

@@ -65,7 +65,7 @@ class ImageSpec:
 class Format(ABC):
     """One kind of output file: keeps blocks of rows under ``part`` and puts the file together at the end.
 
-    ``compressions``: what it can hold, its default first; ``pyramidal``: whether it wants levels.
+    ``compressions``: those it can hold, its default first; ``pyramidal``: whether it wants levels.
     """
 
     compressions: ClassVar[tuple[str, ...]]
@@ -105,16 +105,16 @@ class Format(ABC):
         """Put the file (or folder) together at ``target``."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Make what was put durable; return what ``resume`` needs."""
+        """Make stored rows durable; return the state for ``resume``."""
         return {}
 
     def has_work(self) -> bool:
-        """Whether what a saved state speaks of is still there; not after a run that ended when its image had its
+        """Whether the files of a saved state are still there; not after a run that ended when its image had its
         name."""
         return True
 
     def resume(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027 (optional)
-        """Go on from ``state``; what was put after it is forgotten."""
+        """Continue from ``state``; rows that were stored after it are dropped."""
 
     def close(self) -> None:  # noqa: B027 (optional)
         """Release files and threads."""

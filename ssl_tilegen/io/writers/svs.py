@@ -25,7 +25,7 @@ class Svs(TiledTiff):
 
     @classmethod
     def check(cls, path: Path, spec: ImageSpec) -> None:
-        """Refuse what the format cannot hold: OutputError for a resolution without a nominal magnification."""
+        """Refuse an image that the format cannot hold: OutputError for a resolution without a nominal magnification."""
         super().check(path, spec)
         if nominal_magnification(spec.resolution) is None:
             raise OutputError(f"{path}: an SVS states a microscope's um/px, this has {spec.resolution or 'none'}; "

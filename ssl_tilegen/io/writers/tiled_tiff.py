@@ -138,7 +138,7 @@ class TiledTiff(Format):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def first_page_tags(self) -> list[Tag]:
-        """Description and place: what only the finest level carries."""
+        """Description and place, which only the finest level carries."""
         return [ascii_tag(270, json.dumps(self.spec.record, sort_keys=True)), ascii_tag(305, software())]
 
     def _page_tags(self, level: int) -> list[Tag]:

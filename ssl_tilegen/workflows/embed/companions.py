@@ -17,7 +17,7 @@ from ssl_tilegen.workflows.grid.preview import thumbnail, write_preview
 def write_companions(
     job: EmbedJob, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
 ) -> bool:
-    """Write what was asked for beside the grid; whether there was anything to write."""
+    """Write the companion files that were asked for; whether there was anything to write."""
     check_job(job, settings)  # again: embedding took a while
     written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
     if settings.preview:

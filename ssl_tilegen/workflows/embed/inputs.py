@@ -23,7 +23,7 @@ _LEAST, _MOST = 1e-6, 1e6
 
 
 class EmbedJob(NamedTuple):
-    """One image and the grid to be made of it; ``mpp`` or ``gsd``: what a list says its pixels measure."""
+    """One image and the grid to be made of it; ``mpp`` or ``gsd``: the size of its pixels by the list."""
 
     image: Source
     grid: Path
@@ -31,7 +31,7 @@ class EmbedJob(NamedTuple):
     gsd: float | None = None
 
     def beside(self, suffix: str) -> Path:
-        """The grid's path with another suffix, for what is written along with it."""
+        """The grid's path with another suffix, for companion files."""
         return self.grid.with_name(self.grid.name.removesuffix(".zarr") + suffix)
 
 

@@ -53,7 +53,7 @@ def check_job(job: EmbedJob, settings: EmbedSettings) -> None:
 
 
 def outputs_of(job: EmbedJob, settings: EmbedSettings, option: str = "-o") -> Iterator[Output]:
-    """The grid of an image, its unfinished form, and what is asked for beside it."""
+    """The grid of an image, its unfinished form, and the companion files that were asked for."""
     yield Output(job.grid, marks.grid, option)
     yield Output(unfinished_grid(job.grid), marks.grid, option, "work")
     if settings.preview:

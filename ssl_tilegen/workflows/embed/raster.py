@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What became of an image: its ``grid``, or None where other processes still make shards of it.
+    """The result for an image: its ``grid``, or None where other processes still make shards of it.
 
     ``counts``: cells by the name of their validity; ``tiles``: cells of the shards that were made now.
     """
@@ -52,7 +52,7 @@ def embed_raster(
     restart: bool = False,
     overwrite: bool = False,
 ) -> Embedded:
-    """Embed what a view shows into the grid ``out``, whose lock is ``held``; shards that are there already stay.
+    """Embed a view into the grid ``out``, whose lock is ``held``; shards that are there already stay.
 
     Args:
         view: The image at the resolution to embed it at.

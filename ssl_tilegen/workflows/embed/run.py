@@ -69,7 +69,7 @@ def _embed_all(
     progress: Progress,
     reports: dict[EmbedJob, EmbedReport],
 ) -> None:
-    """Fill ``reports``: first with what needs no encoder, so that a mistyped name is reported before the long work."""
+    """Fill ``reports``, first for images that need no encoder: a mistyped name is reported before the long work."""
     for job in jobs:
         if report := attempt(settled, job, settings):
             reports[job] = report

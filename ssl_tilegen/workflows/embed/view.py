@@ -29,7 +29,7 @@ def open_view(
 
     An image of known resolution is read at the one ``asked`` for, else microscopy at the encoder's um/px and anything
     else at its own sampling. ``mpp`` and ``gsd`` overrule the resolution that an image states. For one that states
-    none, ``asked`` says what its pixels measure; without that it is a ResolutionError. ``bands`` and ``scale``: see
+    none, ``asked`` is the size of its pixels; without that it is a ResolutionError. ``bands`` and ``scale``: see
     `open_raster`.
     """
     with open_raster(image, mpp=mpp, gsd=gsd, bands=bands, scale=scale, if_unknown=asked) as raster:

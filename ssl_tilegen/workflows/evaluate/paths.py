@@ -34,7 +34,7 @@ def check_again(settings: EvaluateSettings) -> None:
 
 
 def cache_folder(report: Path) -> Path:
-    """Where what is needed to go on is kept until the report is whole."""
+    """The folder of the cache of an unfinished run, beside its report."""
     return report.with_name(f"{report.name}.part")
 
 

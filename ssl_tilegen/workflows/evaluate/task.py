@@ -175,7 +175,7 @@ def _pixels(
 def _learners(
     settings: EvaluateSettings, sets: TaskData, cache: FeatureCache | None
 ) -> dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]]:  # fmt: skip
-    """(model, features) -> what trains it, and on what; what those that take long say is kept in ``cache``."""
+    """(model, features) -> its training function and data; the results of slow ones are stored in ``cache``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]] = {}
     for name, parts in sets.vectors.items():
         if "linear" in settings.task_models:

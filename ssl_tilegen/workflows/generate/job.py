@@ -61,7 +61,7 @@ class PaintJob:
     repaint: Repaint | None = None
 
     def plan(self, processes: int = 1) -> Plan:
-        """What painting it takes."""
+        """The cost of painting it."""
         return plan(
             self.bundle, self.field, self.region_lat, self.how, self.background, processes, self.inpainting is not None
         )

@@ -73,7 +73,7 @@ def _leave_rows(job: PaintJob, canvas: Canvas, shards: RowShards, first: int, pr
 def _all_rows(
     job: PaintJob, canvas: Canvas, ranks: Ranks, shards: RowShards, first: int, progress: Progress
 ) -> Iterator[Pixels]:
-    """What was painted, from row ``first`` on: this process's rows, then those of the others."""
+    """The painted rows from ``first`` on: this process's rows, then those of the others."""
     for band in _developed(job, canvas, first, progress):
         yield band
         first += len(band)
@@ -108,13 +108,13 @@ def _source(job: PaintJob) -> Callable[[Window], Tensor] | None:
 
 
 def _rows_of(job: PaintJob, canvas: Canvas) -> range:
-    """The rows of what is painted that ``canvas`` holds the core of."""
+    """The painted rows that lie in the core of ``canvas``."""
     window, core = job.placement.window, canvas.core.scaled(job.bundle.factor)
     return range(max(0, core.row - window.row), min(window.rows, core.row_end - window.row))
 
 
 def _developed(job: PaintJob, canvas: Canvas, first: int, progress: Progress) -> Iterator[Pixels]:
-    """The rows of what is painted from row ``first`` to the last that ``canvas`` has, in bands."""
+    """The painted rows from ``first`` to the last that ``canvas`` has, in bands."""
     window, core, last = job.placement.window, canvas.core.scaled(job.bundle.factor), _rows_of(job, canvas).stop
     if first >= last:
         return iter(())

@@ -103,7 +103,10 @@ def _layout(placement: Placement, is_sampled: bool) -> str:
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
-    """What is painted around an image and thrown away: where another run makes the neighbour, as far as the model
-    sees, so that both know the same there; else enough for the edges to look like the inside."""
+    """Latents that are painted around an image and thrown away.
+
+    Where another run makes the neighbour, as many as the model sees, so that both runs see the same there. Else enough
+    for the edges to look like the inside.
+    """
     least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
     return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least

@@ -90,7 +90,7 @@ def _parts(grid: EmbeddingGrid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def facts_of(spec: GridSpec) -> dict[str, Any]:
-    """TRIDENT's attributes of coords, and what else an import needs to give the grid back."""
+    """TRIDENT's attributes of coords, and further ones from which an import restores the grid."""
     lattice, factor = spec.lattice, spec.factor
     facts: dict[str, Any] = {
         "patch_size": lattice.tile,
@@ -133,7 +133,7 @@ def import_features(
 ) -> ExchangeReport:
     """Make a grid of a file of features.
 
-    ``mpp`` or ``gsd`` is what a pixel of the patches measures, as the encoder saw them; else the file says it, or
+    ``mpp`` or ``gsd`` is the size of a pixel of the patches, as the encoder saw them; else the file says it, or
     ``image`` (the slide they were taken from) does. ``tile``: a patch's side in those pixels, where the file does not
     say it. Cells without a patch are background.
     """
@@ -254,7 +254,7 @@ def _measure(
     known = float(power) if isinstance(power, (int, float)) and power > 0 else None
     hint = f" ({_NOMINAL / known:g} by custom, at {power}x)" if known else ""
     raise InputError(
-        f"{path}: does not say what its pixels measure; give --mpp{hint}, --gsd, or the slide with --image"
+        f"{path}: does not state the size of its pixels; give --mpp{hint}, --gsd, or the slide with --image"
     )
 
 

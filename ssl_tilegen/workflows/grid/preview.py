@@ -126,7 +126,7 @@ def _panel_size(spec: GridSpec) -> Size:
 
 
 def _compose(panels: list[np.ndarray], grid: EmbeddingGrid) -> Image.Image:
-    """The panels side by side, with what the colours mean below."""
+    """The panels side by side, with a legend of the colours below."""
     lines = _legend(grid)
     font = ImageFont.load_default(_FONT_PX)
     height, width = panels[0].shape[:2]
@@ -146,7 +146,7 @@ def _compose(panels: list[np.ndarray], grid: EmbeddingGrid) -> Image.Image:
 
 
 def _legend(grid: EmbeddingGrid) -> list[tuple[tuple[int, int, int] | None, str]]:
-    """(colour, text) of each line: what the grid is, and the codes that occur in it."""
+    """(colour, text) of each line: the grid's kind, and the codes that occur in it."""
     counts, spec = grid.counts(), grid.spec
     resolution = f" at {spec.resolution}" if spec.resolution else ""
     lines: list[tuple[tuple[int, int, int] | None, str]] = [
