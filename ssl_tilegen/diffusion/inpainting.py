@@ -1,4 +1,4 @@
-"""Repainting a part of what is there: everything around it is known, and stays."""
+"""Repainting a part of an image: everything around it is known, and stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a network was trained to predict to the clean latent it means.
+"""From the prediction of a network to the clean latent that it means.
 
 All follow from ``x = alpha * clean + sigma * noise`` (Salimans & Ho 2022, appendix D).
 """

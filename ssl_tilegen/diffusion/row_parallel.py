@@ -1,6 +1,6 @@
-"""Many processes on one canvas: each owns a band of rows and holds, above and below it, what it has to see.
+"""Many processes on one canvas: each owns a band of rows and holds, above and below it, the rows it has to see.
 
-After every step the rows that others hold too are sent to them, so each process computes what one process would.
+After every step the rows that others hold too are sent to them, so the processes compute the same as one would.
 """
 
 from __future__ import annotations

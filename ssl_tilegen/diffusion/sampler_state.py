@@ -48,7 +48,7 @@ def save_state(path: Path, state: State, key: str, own: Window | None = None) ->
 
 
 def drop_older_states(path: Path, step_index: int) -> None:
-    """Remove what was saved at other steps than this, once all processes have saved this one."""
+    """Remove states of other steps than this, once all processes have saved this one."""
     for file in path.parent.glob(f"{path.name}.*.*"):
         if file.name.split(".")[-2] != str(step_index):
             file.unlink(missing_ok=True)

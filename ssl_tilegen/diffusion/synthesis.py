@@ -44,7 +44,7 @@ _BLANK_COST = 0.02  # of a row that is all background, relative to one of tissue
 
 @dataclass(frozen=True, slots=True)
 class SynthesisSettings:
-    """How to sample. Lengths are in latents; what only bounds memory or speed stands last.
+    """How to sample. Lengths are in latents; options of memory and speed alone stand last.
 
     ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even schedule.
     ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
@@ -144,7 +144,7 @@ def paint(
 ) -> Canvas:
     """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
 
-    Of a ``team`` of processes each returns its own band of rows, with what ``develop`` has to see around it.
+    Of a ``team`` of processes each returns its own band of rows, with the rows around it that ``develop`` has to see.
 
     ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
     of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``background`` (C,) is

@@ -1,4 +1,4 @@
-"""Well-known encoders and what each needs to be used as its authors meant; adding one is one entry.
+"""Well-known encoders, each with the settings of its authors; adding one is one entry.
 
 Facts are the authors' own (model cards and reference code). ``mpp`` None: the encoder has no preferred resolution.
 """

@@ -34,7 +34,7 @@ _BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 class TextureEncoder:
-    """See `ssl_tilegen.encoders.base.Encoder`. Tiles of any side from 32 px; ``tile_px`` is what it asks for."""
+    """See `ssl_tilegen.encoders.base.Encoder`. Tiles of any side from 32 px; ``tile_px`` is the default side."""
 
     id = NAME
     pooling = "statistics"

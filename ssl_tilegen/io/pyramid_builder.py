@@ -25,7 +25,7 @@ def pyramid_sizes(size: Size, smallest_px: int = SMALLEST_LEVEL_PX) -> tuple[Siz
 
 
 def halve(rows: np.ndarray, level: int) -> np.ndarray:
-    """2 x 2 means of uint8 (h, W, 3), rounded; a last odd row or column is the mean of what there is.
+    """2 x 2 means of uint8 (h, W, 3), rounded; a last odd row or column is the mean of its pixels.
 
     Exact halves are rounded up and down in turn by ``level``: always up would brighten the coarse levels.
     """

@@ -60,7 +60,7 @@ class RasterView:
     def read_mirrored(self, window: Window) -> Pixels:
         """As ``read``, but the image is mirrored at its edges, as often as it takes, where the window reaches outside.
 
-        So what lies there looks like the image. Reads a window of the image, at most as large as ``window``.
+        So the pixels there look like the image. Reads a window of the image, at most as large as ``window``.
         """
         rows = _mirrored(window.row, window.rows, self.size.rows)
         cols = _mirrored(window.col, window.cols, self.size.cols)
@@ -110,7 +110,7 @@ def view_at(raster: Raster, resolution: Resolution, *, snap: float = SNAP) -> Ra
     """``raster`` at ``resolution``.
 
     A factor within ``snap`` of a whole number is taken as whole: pixels are then all averaged alike (a factor of
-    1.002 would blur in beats); ``view.resolution`` says what it came to. ``snap=0`` resamples to the very value.
+    1.002 would blur in beats); ``view.resolution`` is the result. ``snap=0`` resamples to the very value.
     Raises ResolutionError where the raster's own resolution is unknown or in the other unit, or nothing is left of it;
     BudgetError where the view is larger than is taken on.
     """

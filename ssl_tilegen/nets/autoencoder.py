@@ -109,7 +109,7 @@ class LinearStartAutoencoder(ConfigurableNetwork):
     def start_from_blocks(self, blocks: Tensor, kept: int = 0) -> None:
         """Set the linear parts to the principal components of (N, 3, 8, 8) training blocks in [-1, 1], whitened.
 
-        The first ``kept`` latents stay what they are, and the others become the components of what those leave over.
+        The first ``kept`` latents stay as they are. The others become the components of the remainder.
         """
         analysis, synthesis = self.analysis[1], self.synthesis[0]
         flat = blocks.flatten(1).double()

@@ -110,7 +110,7 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 class Modulated(nn.Module):
     """A network with one modulation for all its blocks, of a time and of a condition at every place.
 
-    Subclasses call ``_add_modulation``, and give the blocks what ``_modulation`` returns.
+    Subclasses call ``_add_modulation``, and give the blocks the result of ``_modulation``.
     """
 
     def _add_modulation(self, condition_dim: int, hidden: int, time_features: int) -> None:

@@ -1,8 +1,8 @@
 """The encoder of a tile in two parts: its content, and its coarse layout.
 
 A self-supervised network is trained not to care where things lie in its tile, so an image painted from its vector has
-the right tissue in the wrong places. The second part puts back what that leaves out: a coarse image of the tile, in
-its principal components. Both are linear heads, so the whole is one network that maps a tile to one vector.
+the right tissue in the wrong places. The second part restores them: a coarse image of the tile, in its principal
+components. Both are linear heads, so the whole is one network that maps a tile to one vector.
 """
 
 from __future__ import annotations

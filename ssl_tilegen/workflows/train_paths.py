@@ -66,7 +66,7 @@ def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_
 
 @contextmanager
 def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
-    """Hold a run's folder; what killed runs left half-written is removed."""
+    """Hold a run's folder; half-written files of killed runs are removed."""
     with lock(run_folder, option="--out"):
         sweep(run_folder.parent, run_folder.name)
         for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
@@ -75,7 +75,7 @@ def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
 
 
 def clear_run(run_folder: Path) -> None:
-    """Remove a run that is to start over. OutputError where its folder holds what the run did not make."""
+    """Remove a run that is to start over. OutputError where its folder holds foreign files."""
     if run_folder.exists():
         check_output(Output(run_folder, run_mark, "--out", "work"))
         shutil.rmtree(run_folder)

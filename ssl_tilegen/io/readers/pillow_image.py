@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 class PillowImage(Raster):
     """An image without a place on Earth or on a slide.
 
-    ``resolution`` is what ``--mpp`` or ``--gsd`` says, else None: print resolutions are not trusted. Pixels with less
+    ``resolution`` is that of ``--mpp`` or ``--gsd``, else None: print resolutions are not trusted. Pixels with less
     than half opacity are not valid. The EXIF orientation is ignored: pixels are taken as stored. Bands and scale do
     not apply.
     """

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 Decode = Callable[[bytes, int], np.ndarray]
-"""The bytes of the tile of an index -> (h, w, samples). Raises what the codec raises."""
+"""The bytes of the tile of an index -> (h, w, samples). Raises the codec's errors."""
 
 _RGB, _YCBCR, _JPEG = 2, 6, 7
-_HARMLESS = "extraneous bytes"  # what libjpeg says of padding between markers; no pixel is wrong
+_HARMLESS = "extraneous bytes"  # libjpeg's words for padding between markers; no pixel is wrong
 
 
 def decoder_of(page: Any) -> Decode:

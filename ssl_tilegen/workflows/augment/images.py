@@ -29,7 +29,7 @@ from ssl_tilegen.workflows.generate.sampling import placed
 
 
 def paint_image(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:
-    """Paint the one sample of a sheet into ``folder``; returns what became of it.
+    """Paint the one sample of a sheet into ``folder``; returns its record.
 
     Grids are kept in ``grids`` beside ``folder``, one place per process, so that an image is embedded once.
     """

@@ -150,7 +150,7 @@ def _splits(source: Path, count: int) -> list[str]:
 
 
 def _check_groups(source: Path, labels: list[str], groups: list[str], splits: list[str]) -> None:
-    """InputError where images of one group lie in two splits: what is made of them would leak."""
+    """InputError where images of one group lie in two splits: images made of them would leak."""
     known: dict[tuple[str, str], str] = {}
     for label, group, split in zip(labels, groups, splits, strict=True):
         if known.setdefault((label, group), split) != split:

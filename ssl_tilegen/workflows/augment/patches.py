@@ -45,7 +45,7 @@ class Painter(NamedTuple):
 
 
 def paint_patches(painter: Painter, sheet: Sheet, folder: Path, progress: Progress) -> Record:
-    """Paint the samples of a sheet into ``folder``; returns what became of them."""
+    """Paint the samples of a sheet into ``folder``; returns their records."""
     with ThreadPoolExecutor(reading_threads()) as pool:
         needed = sorted({i for s in sheet.samples for i in (s.original, s.partner) if i is not None})
         pixels = dict(zip(needed, pool.map(lambda i: read_pixels(painter.originals[i].path), needed), strict=True))

@@ -1,6 +1,6 @@
 """Which images `augment` makes: for every original its samples, each with its own seed and partner, in sheets.
 
-A sheet is what is painted in one go, stored, and never done twice: up to ``batch`` samples of one size, or one large
+A sheet is painted in one go, stored, and never done twice: up to ``batch`` samples of one size, or one large
 image. Sheets are a function of the originals and the settings, so shards and resumed runs have the same ones.
 """
 

@@ -86,7 +86,7 @@ class AugmentReport:
 
 
 class AugmentIncomplete(PartialFailure):
-    """Some of the originals could not be read; ``reports`` has the report of what was made of the others."""
+    """Some of the originals could not be read; ``reports`` has the report of the others."""
 
     def __init__(self, report: AugmentReport) -> None:
         total = len(report.failed) + sum(report.originals.values())

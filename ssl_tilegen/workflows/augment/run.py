@@ -87,7 +87,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
 
 
 def _check_paths(inputs: Sequence[Input], out: Path, shard: Shard) -> None:
-    """Errors of one line where the output would meet what is read, or something foreign is in its way."""
+    """Errors of one line where the output would meet an input, or something foreign is in its way."""
     part = Output(run_folder(out), marks.work(PART_NAMES), role="work")
     own_lock = Output(lock_file(out, shard), marks.lock, role="work")
     refuse_meetings(inputs, [Output(out, marks.augmented), part, own_lock])
@@ -110,7 +110,7 @@ def _painter(originals: Sequence[Original], settings: AugmentSettings) -> Painte
 
 
 def _per_sheet(painter: Painter) -> int:
-    """Patches painted in one go: what fills the device, by the largest image."""
+    """Patches painted in one go: as many as fill the device, by the largest image."""
     sizes = [image.size.area for image in painter.originals if image.level == "patch"] or [1]
     return max(1, _STACK_PX.get(painter.bundle.device.type, _STACK_PX["cpu"]) // max(sizes))
 

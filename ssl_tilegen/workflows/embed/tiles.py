@@ -114,7 +114,7 @@ class ShardEncoder:
             self.close()
 
     def close(self) -> None:
-        """Have what is waiting encoded: the batch is full, or the shard has no more tiles."""
+        """Have the waiting tiles encoded: the batch is full, or the shard has no more tiles."""
         if self._waiting:
             places = [(tile.row - self._shard.row, tile.col - self._shard.col) for tile in self._waiting]
             self._running.append((places, self._pool.submit([tile.rgb for tile in self._waiting])))

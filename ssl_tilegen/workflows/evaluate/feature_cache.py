@@ -78,7 +78,7 @@ class FeatureCache:
             self.clear()
 
     def cached(self, key: str, names: Sequence[str]) -> CachedArrays:
-        """The arrays of ``key`` with what an earlier run left in it."""
+        """The arrays of ``key``, with the vectors of an earlier run."""
         if self.folder is None:
             return CachedArrays(None, names)
         self._used.append(self.folder / key[:32])

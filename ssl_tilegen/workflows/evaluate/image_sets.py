@@ -29,7 +29,7 @@ _BLOCK = 4  # windows a side of the blocks of a large image that are resampled t
 _LEAST_TISSUE, _MOST_MISSING, _ENOUGH = 0.05, 0.1, 500
 _SAME_RESOLUTION = 0.01
 _KEPT_OPEN = 4
-_PLACE_BYTES = 600  # of a window, its group and what is kept of it in the key of the cache
+_PLACE_BYTES = 600  # of a window, its group and its part of the key of the cache
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class _WindowPlan:
 
 
 def _leads(size: Size, side: int, shift: int) -> tuple[int, int]:
-    """Where the first window starts: at ``shift``; a small image keeps what is in its middle."""
+    """Where the first window starts: at ``shift``; of a small image the middle is used."""
     small = max(size.rows, size.cols) < 2 * side
     return ((size.rows - side) // 2, (size.cols - side) // 2) if small else (shift, shift)
 

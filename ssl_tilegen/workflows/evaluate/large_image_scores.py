@@ -72,7 +72,7 @@ def condition_of(grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use:
 
 
 def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: Progress) -> Condition:
-    """Embed ``image`` again, cell by cell, and compare with what the grid says at each cell's centre.
+    """Embed ``image`` again, cell by cell, and compare with the grid's vector at each cell's centre.
 
     The .json that `generate` writes beside an image says where a crop or a stretched image lies. FormatError
     where the bundle's encoder is another one.

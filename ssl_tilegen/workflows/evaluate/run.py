@@ -45,7 +45,7 @@ from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, metrics_na
 from ssl_tilegen.workflows.evaluate.task import run_task
 
 _KINDS = {"real": "real", "synthetic": "synthetic", "train": "real"}
-"""Set -> what a manifest calls its images."""
+"""Set -> the kind of its images in a manifest."""
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> EvaluateReport:
@@ -53,7 +53,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
 
     Images that cannot be read are listed in ``skipped``. With a report, vectors are kept beside it until it is whole,
     and the same settings go on from them. InputError, FormatError, ResolutionError or SettingError where nothing can
-    be compared; OutputError where the report exists or cannot be written; Interrupted says what is kept.
+    be compared; OutputError where the report exists or cannot be written; Interrupted, with the place of the vectors.
     """
     started = time.perf_counter()
     settings = settings.model_copy(update={"metrics": metrics_named(settings.metrics)})
@@ -208,7 +208,7 @@ def _of_images(
     cache: FeatureCache,
     warnings: list[str],
 ) -> list[Score]:
-    """Pairs, and what only large images have; adds to ``warnings``."""
+    """Pairs, and the scores of large images; adds to ``warnings``."""
     found: list[Score] = []
     first = next(iter(evidence.features))
     if "pairs" in settings.metrics:

@@ -1,4 +1,4 @@
-"""The scores of `evaluate`: each with its counts, its interval, and what two halves of the real set give."""
+"""The scores of `evaluate`: each with its counts, its interval, and its value between two halves of the real set."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Two layouts are known, the first that fits is taken:
 
 - ``real/`` (or ``train/``), ``synthetic/`` and ``test/`` (or ``val/``) with one sub-folder per class, or CSV files of
   these names; any of them may hold the class folders by split (``synthetic/train/CLASS``), of which its own is taken;
-- what `augment --originals copy|link` made of a CSV with a column ``split``: its ``manifest.csv`` says which images
-  of ``train`` are real and which synthetic, and the real ones of ``test`` (or ``val``) are the test.
+- the output of `augment --originals copy|link` for a CSV with a column ``split``: its ``manifest.csv`` lists the
+  real and the synthetic images of ``train``; the real ones of ``test`` (or ``val``) are the test.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TASK_SETS = ("real", "synthetic", "test")
 _NAMES = {"real": ("real", "train"), "synthetic": ("synthetic",), "test": ("test", "val")}
 _TRAIN, _TEST = ("train",), ("test", "val")
 _TAKES = (
-    "it takes real/ (or train/), synthetic/ and test/ (or val/), or what `augment --originals link` made of a CSV with "
-    "a column split"
+    "it takes real/ (or train/), synthetic/ and test/ (or val/), or the output of `augment --originals link` for a CSV "
+    "with a column split"
 )
 
 

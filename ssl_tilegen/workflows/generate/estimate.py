@@ -15,7 +15,7 @@ _PROBE_LAT, _LONG_S = 128, 2.0
 
 
 def estimated_seconds(job: PaintJob, planned: Plan, processes: int) -> float:
-    """Of painting and developing, start-up and files aside: rates of one call each, times what is planned."""
+    """Of painting and developing, start-up and files aside: rates of one call each, times the planned calls."""
     bundle, device = job.bundle, job.bundle.device
     local = bundle.conditioning.is_field
     side, batch = (_PROBE_LAT, 1) if local else (bundle.window_lat, min(job.how.batch, 4))

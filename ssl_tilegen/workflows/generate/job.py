@@ -145,7 +145,7 @@ def default_output(grid: EmbeddingGrid) -> Path:
 
 
 def _check_encoder(grid: EmbeddingGrid, bundle: ModelBundle) -> None:
-    """FormatError where the denoiser does not know what the grid's vectors mean."""
+    """FormatError where the grid's vectors are of another encoder than the denoiser's."""
     made, wanted = grid.spec.encoder, bundle.info.encoder
     if not is_made_by_encoder_of(bundle, made) or grid.dim != wanted.dim:
         theirs = bundle.component_hash("encoder") if bundle.has("encoder") else "unknown"
@@ -243,7 +243,7 @@ def _image(
 
 
 def _remarks(spec: GridSpec, bundle: ModelBundle) -> list[str]:
-    """Where the grid is not what the bundle was trained for."""
+    """Remarks where the bundle was not trained for such a grid."""
     remarks = list(spec.source.remarks) if spec.source.kind == PRIOR_SAMPLED else []
     own = spec.resolution
     known = [value for value, unit in bundle.info.resolutions.values() if own and unit == own.unit]

@@ -1,4 +1,4 @@
-"""Where an image lies on its grid: which canvas is meant, which part of it is painted, and what ground that is."""
+"""Where an image lies on its grid: which canvas is meant, which part of it is painted, and its ground."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Request:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits of all that makes the grid what it is, beside the prior."""
+        """16 hex digits of all that the grid depends on, beside the prior."""
         facts = [self.seed, self.sampling.model_dump(), self.label, str(self.lattice)]
         digest = hashlib.sha256(json.dumps(facts).encode())
         digest.update(np.nan_to_num(self.condition, nan=-1e9).round(4).tobytes())

@@ -58,7 +58,7 @@ def _layout(how: SynthesisSettings) -> dict[str, Any]:
 
 
 def fingerprint(grid: EmbeddingGrid, cells: GridData) -> str:
-    """sha256 of what a grid says about an image: lattice, background, embeddings and validity."""
+    """sha256 of the part of a grid that an image depends on: lattice, background, embeddings and validity."""
     lattice = asdict(grid.spec.lattice)
     if not lattice["partial"]:
         del lattice["partial"]  # a grid of whole cells has the fingerprint that it always had

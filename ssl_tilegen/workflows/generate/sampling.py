@@ -1,4 +1,4 @@
-"""How an image is sampled: what the user asks for, the bundle's own for the rest, and the place on the canvas."""
+"""How an image is sampled: the user's options, the bundle's own for the rest, and the place on the canvas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_tilegen.errors import SettingError
 from ssl_tilegen.workflows.generate.placement import Placement
 
 LOOSE_ABOVE = 0.85
-"""A loose layout is given while the noise is at least this part of what the network sees."""
+"""A loose layout is given while the noise is at least this part of the network's input."""
 _EDGE_LAT = 8
 _TRUE_TO_SCALE = 1.25
 _CALL_LAT = {"cpu": 300_000, "cuda": 1_500_000}
@@ -40,7 +40,7 @@ def sampling(
 
 
 def bundle_sampling(bundle: ModelBundle, **asked: Any) -> SynthesisSettings:
-    """The bundle's way of sampling, but for what is ``asked`` and not None, such as ``steps`` and ``guidance``."""
+    """The bundle's sampling, but for options that are ``asked`` and not None, such as ``steps`` and ``guidance``."""
     own = bundle.info.sampling
     names = ("steps", "times", "update", "guidance", "guidance_interval")
     given = {name: value for name, value in asked.items() if value is not None}
@@ -55,7 +55,7 @@ def placed(
     batch: int | None = None,
     neighbours: bool = False,
 ) -> SynthesisSettings:
-    """``how`` for an image at its place on the canvas; ``neighbours``: other runs make what is beside it."""
+    """``how`` for an image at its place on the canvas; ``neighbours``: other runs make the images beside it."""
     call = batch * bundle.window_lat**2 if batch else _CALL_LAT.get(bundle.device.type, _CALL_LAT["cpu"])
     return replace(
         how,
