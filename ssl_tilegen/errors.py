@@ -8,7 +8,7 @@ from collections.abc import Sequence
 class TilegenError(Exception):
     """Base of all errors that are reported as one line, without a traceback.
 
-    ``exit_code`` is what the command line returns (see the README's table of exit codes).
+    ``exit_code`` is that of the command line (see the README's table of exit codes).
     """
 
     exit_code = 1

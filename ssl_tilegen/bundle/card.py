@@ -1,4 +1,4 @@
-"""The card of a bundle in the hub's form: a YAML head and a page, both from what the bundle says of itself."""
+"""The card of a bundle in the hub's form: a YAML head and a page, both from the bundle's metadata."""
 
 from __future__ import annotations
 

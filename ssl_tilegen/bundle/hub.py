@@ -64,7 +64,7 @@ def fetch(name: str) -> Path:
     if not (folder / "bundle.json").is_file():
         raise InputError(f"{hub}: has no bundle.json, so it is no bundle of ssl-tilegen; `models import` may know it")
     if not is_whole(folder):
-        raise InputError(f"{hub}: what is in the cache is not whole; pull it again where there is a network")
+        raise InputError(f"{hub}: its copy in the cache is not whole; pull it again where there is a network")
     return folder
 
 
@@ -91,7 +91,7 @@ def push(folder: Path, name: str, texts: dict[str, str], *, private: bool = Fals
     """Upload the bundle in ``folder``, with ``texts`` (name -> content) in place of its own files; its address.
 
     All files are one commit, so nobody fetches half a bundle. Files of components that the bundle no longer has are
-    removed from the repository; what else is there stays.
+    removed from the repository; other files stay.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import logging

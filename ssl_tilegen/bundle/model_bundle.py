@@ -1,7 +1,7 @@
 """A model bundle: one folder in diffusers layout with all it takes to embed and to generate.
 
 ``model_index.json``, one folder per component (``encoder``, ``autoencoder``, ``denoiser``, ``scheduler``) with
-``config.json`` and safetensors, and ``bundle.json`` with what the components do not know of themselves. Never pickle.
+``config.json`` and safetensors, and ``bundle.json`` with facts that the components do not state. Never pickle.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class ModelBundle:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 over all components and what they are joined by: everything that the pixels depend on."""
+        """sha256 over all components and the facts that join them: everything that the pixels depend on."""
         parts = [self.component_hash(c) for c in ("encoder", "autoencoder", "denoiser", "scheduler")]
         joints = {"encoder", "locality", "window_px", "latent_mean", "latent_scale", "prediction_type", "l2_condition"}
         joints |= {"time_scale"} if self.info.time_scale != 1 else set()

@@ -65,7 +65,7 @@ def check_timm(arch: Any, arguments: Any) -> None:
 
 
 def check_values(arguments: Mapping[str, Any]) -> None:
-    """FormatError where an argument is beyond what any network has, so that building it would take the machine."""
+    """FormatError where an argument is beyond that of any network, so that building it would take the machine."""
     for name, value in arguments.items():
         most = _LONGEST if any(word in str(name) for word in _REPEATED) else _LARGEST
         if not _within(value, most, _DEEPEST):

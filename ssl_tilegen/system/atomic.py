@@ -104,7 +104,7 @@ def publish_files(pairs: Sequence[tuple[Path, Path]]) -> None:
 
 
 def publish_folder(part: Path, path: Path, *, replace: bool = False) -> None:
-    """Flush a folder with all that is in it and give it its name; what was there is removed afterwards.
+    """Flush a folder with all that is in it and give it its name; the old one is removed afterwards.
 
     Does nothing where ``part`` is gone and ``path`` is there: another process was first. OutputError where ``path``
     exists and may not be replaced.
@@ -216,7 +216,7 @@ def _rename_to_free_name(temporary: Path, path: Path) -> None:
 
 
 def _put_aside(path: Path, aside: list[Path]) -> Callable[[], object]:
-    """Keep a second name of the file at ``path``; the call that brings back what was there."""
+    """Keep a second name of the file at ``path``; the call that brings the old file back."""
     if not os.path.lexists(path):
         return lambda: path.unlink(missing_ok=True)
     copy = temporary_beside(path, "old")

@@ -45,7 +45,7 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 def printable(text: str) -> str:
     """One line that a terminal shows as it is: control characters, line ends, characters that turn the direction of
-    writing and bytes of no character are escaped; what is longer than 2,000 characters is cut in the middle."""
+    writing and bytes of no character are escaped; texts longer than 2,000 characters are cut in the middle."""
     shown = "".join(character if _is_plain(character) else _escaped(character) for character in text)
     if len(shown) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2
@@ -144,7 +144,7 @@ def write_line(text: str, stream: IO[str] | None) -> None:
 
 
 def silence(stream: IO[str]) -> None:
-    """Send what is still to come to nowhere."""
+    """Discard all further output."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -165,6 +165,6 @@ def hold_standard_files() -> None:
 
 
 def make_safe(stream: IO[str] | None) -> None:
-    """Have a text stream escape what its encoding does not know instead of raising."""
+    """Have a text stream escape characters that its encoding lacks instead of raising."""
     with suppress(OSError, ValueError, AttributeError):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ _FREE_SHARE = 0.8
 
 @dataclass
 class Limits:
-    """What is taken on: gigapixels of an image or canvas, GiB of memory of one step (None: what is free)."""
+    """Limits: gigapixels of an image or canvas, GiB of memory of one step (None: what is free)."""
 
     gpx: float = MAX_GPX
     gib: float | None = None
@@ -77,7 +77,7 @@ def _system_free() -> float:
 
 
 def _group_free() -> float:
-    """What the control group leaves, version 2 or 1; the kernel gives back its cache of files when it must."""
+    """Memory that the control group leaves, version 2 or 1; the kernel gives back its cache of files when it must."""
     places = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
               ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
                "total_inactive_file"))  # fmt: skip

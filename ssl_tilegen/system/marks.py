@@ -1,4 +1,4 @@
-"""Whether a file or folder was made by this program. Each mark says what is missing, None where all is there.
+"""Whether a file or folder was made by this program. A mark returns the missing sign, None where all are there.
 
 A mark is looked for in the content, never in a name. Marks of folders also refuse what somebody else has put in.
 """
@@ -99,7 +99,7 @@ def preview(command: str, of: str) -> Mark:
 
 
 def preview_title(command: str, of: str) -> str:
-    """What the PNG text ``Title`` of a preview says."""
+    """The PNG text ``Title`` of a preview."""
     return f"preview of {of} by {command}"
 
 
@@ -153,7 +153,7 @@ def geojson(path: Path) -> str | None:
 
 
 def geojson_mark(features: Any) -> dict[str, str]:
-    """What a GeoJSON file of ours has under ``ssl_tilegen``."""
+    """The member ``ssl_tilegen`` of a GeoJSON file of ours."""
     return {"software": SOFTWARE, "sha256": sha256_of_json(features)}
 
 
@@ -308,7 +308,7 @@ def lock(path: Path) -> str | None:
 
 
 def never(path: Path) -> str | None:
-    """Of what is never replaced."""
+    """The mark of files that are never replaced."""
     return "no mark that lets it be replaced"
 
 
@@ -338,7 +338,7 @@ def _zarr(path: Path, key: str, members: str, value: str | None = None) -> str |
 
 
 def _software_of(path: Path) -> str:
-    """What an image's metadata say of the program that made it; empty where nothing can be read."""
+    """The program that made an image, by its metadata; empty where nothing can be read."""
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -6,7 +6,7 @@ import os
 
 _RESERVED = frozenset('/\\:*?"<>|')
 _MOST_BYTES = 200
-"""What leaves room for the suffixes of outputs, locks and temporary files."""
+"""A length that leaves room for the suffixes of outputs, locks and temporary files."""
 
 
 def unfit_name(name: str) -> str | None:

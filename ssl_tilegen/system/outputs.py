@@ -24,7 +24,7 @@ _KINDS = {stat.S_IFIFO: "a pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR
 
 @dataclass(frozen=True)
 class Input:
-    """What a command reads. ``whole``: nothing may be written into this folder (a Zarr store, a bundle, a data set)."""
+    """An input of a command. ``whole``: nothing may enter this folder (a Zarr store, a bundle, a data set)."""
 
     path: Path
     option: str = "the input"
@@ -33,7 +33,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What a command writes. ``mark`` tells whether what is there is ours.
+    """A place that a command writes. ``mark`` says whether the file there is ours.
 
     ``main`` is replaced with --overwrite only; ``side`` goes with the main output; ``work`` is an unfinished run, taken
     up or started over.
@@ -158,7 +158,7 @@ def _refuse(output: Output, why: str) -> None:
 
 
 def _keys(path: Path) -> Iterator[object]:
-    """What a place is known by: its resolved path, and what it is on the disk where it exists."""
+    """The identity of a place: its resolved path, and its inode where it exists."""
     yield _resolved(path)
     yield from _on_disk(path)
 

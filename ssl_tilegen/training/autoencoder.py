@@ -88,7 +88,7 @@ class AutoencoderStage(Stage):
         return {**known, "_class_name": name, **self.settings.net}
 
     def _start_from(self, start: Any, network: Any) -> None:
-        """Take the weights of ``start``; latents that it has not begin with what its own leave over."""
+        """Take the weights of ``start``; latents that it lacks begin with the remainder of its own."""
         whole, kept = self.settings.train_only == "all", start.config.latent_channels
         left = fill_what_fits(network, start.state_dict(), widen=whole)
         self.said_of_start = said_of_start(str(self.settings.start_from), network, left)

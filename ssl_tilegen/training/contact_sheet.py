@@ -1,4 +1,4 @@
-"""Rows of small images as one PNG: what a person looks at to see how a run goes."""
+"""Rows of small images as one PNG, to see how a run goes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class DenoiserStage(Stage):
 
     @classmethod
     def completed(cls, settings: Any, bundle: ModelBundle) -> Any:
-        """The settings, with what the bundle decides."""
+        """The settings, with those that the bundle decides."""
         return settings
 
     @classmethod

@@ -11,7 +11,7 @@ from ssl_tilegen.training.start import Start
 
 
 def network_config(settings: Any, bundle: ModelBundle, start: Start | None, target: Target) -> dict[str, Any]:
-    """The configuration of the network: that of the start, what follows from the bundle, and the user's on top."""
+    """The configuration of the network: that of the start, the bundle's arguments, and the user's on top."""
     theirs = start.net(settings.net) if start else {}
     name = settings.net.get("_class_name", theirs.get("_class_name", "FieldUNet"))
     info = bundle.info.encoder

@@ -1,6 +1,6 @@
 """The processes that train together: one alone, or many by torch.distributed, started by torchrun, accelerate or srun.
 
-Every process makes its own places of the global batch, so a run on two processes sees what a run on one sees.
+Every process makes its own places of the global batch, so a run on two processes sees the same as a run on one.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Processes:
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:
-        """A block that the first process runs before the others: they find what it made."""
+        """A block that the first process runs before the others: they find its files."""
         if not self.is_first:
             self.wait()
         yield
@@ -129,7 +129,7 @@ def gathered(values: Tensor) -> Tensor:
 
 
 def share_of_this_process(values: Tensor) -> Tensor:
-    """This process's rows of what `gathered` gave."""
+    """This process's rows of a `gathered` tensor."""
     if not torch.distributed.is_initialized():
         return values
     return values.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]

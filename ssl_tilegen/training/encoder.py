@@ -70,7 +70,7 @@ class EncoderStage(Stage):
 
     @classmethod
     def load_data(cls, settings: EncoderSettings, context: StageContext) -> Corpus:
-        """The images at their own resolutions: those of a bundle are what this stage decides."""
+        """The images at their own resolutions: this stage decides those of the bundle."""
         return load_corpus(settings.data, context.say)
 
     @classmethod
@@ -156,7 +156,7 @@ class EncoderStage(Stage):
 
     @torch.no_grad()
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """A sheet of query tiles, each followed by its nearest neighbours in the embedding; what probes make of it."""
+        """A sheet of query tiles, each followed by its nearest neighbours in the embedding; returns probe scores."""
         rng = np.random.default_rng([self.settings.run.seed, 2])
         tiles = np.stack([self.corpus.held_out.crop(rng, self.settings.tile_px) for _ in range(_SHOWN_POOL)])
         device = next(module.parameters()).device

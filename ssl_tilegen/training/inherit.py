@@ -66,7 +66,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _take_facts(theirs: ModelBundle, target: Path, copied: list[str], *, with_encoder: bool) -> None:
-    """Put what is known of the copied components into ``bundle.json``, and where they are from."""
+    """Put facts and origins of the copied components into ``bundle.json``."""
     fresh = not (target / "bundle.json").is_file()
     taken = set(BundleInfo.model_fields) - _NOT_INHERITED
     if not fresh:

@@ -227,7 +227,7 @@ _VALUES: dict[str, Callable[[InitialValues], Values]] = {
     "painter": _of_painter,
     "prior": _of_prior,
 }
-"""Stage -> what the bundle says of its options."""
+"""Stage -> its options by the bundle."""
 
 
 def _table_rows(start: InitialValues) -> list[dict[str, Any]]:

@@ -135,7 +135,7 @@ class TrainingStepper:
 
 
 class _Objective(nn.Module):
-    """The loss as one call, so that every use of the network is inside what is wrapped for many processes."""
+    """The loss as one call, so that every use of the network is inside the wrapper for many processes."""
 
     def __init__(self, stage: Stage, network: Any) -> None:
         super().__init__()

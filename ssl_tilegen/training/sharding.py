@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 _LEAST = 10_000
-"""Parts of a network with fewer parameters are gathered with what is around them."""
+"""Parts of a network with fewer parameters are gathered with the parts around them."""
 
 
 def shard(objective: nn.Module, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""A stage of `train`: how it is prepared, what it brings to the training loop, how its result enters the bundle.
+"""A stage of `train`: how it is prepared, its part in the training loop, how its result enters the bundle.
 
 The table of stages is ``config.train.STAGES``.
 """
@@ -37,7 +37,7 @@ class StageContext:
 
     @property
     def cache(self) -> Path:
-        """The folder for what is computed once."""
+        """The folder for results that are computed once."""
         return self.run_folder / "cache"
 
     def say(self, text: str) -> None:
@@ -49,7 +49,7 @@ class StageContext:
         self.report({"stage": "caching latents", "done": done, "total": total})
 
     def source_bundle(self, name: str | None, *components: str) -> ModelBundle:
-        """The bundle ``name``, or the one in the making, which takes over what it lacks of it.
+        """The bundle ``name``, or the one in the making, which takes components that it lacks from it.
 
         Raises InputError where it lacks one of ``components``, or the one in the making has another one.
         """
@@ -64,7 +64,7 @@ class StageContext:
         return bundle
 
     def take_over(self, source: Path, used: tuple[str, ...] = ()) -> None:
-        """Copy what the bundle in the making lacks from another one (see ``inherit``); what it has stays."""
+        """Copy components that the bundle in the making lacks from another one (see ``inherit``)."""
         if self.processes.is_first:
             inherit(source, self.bundle_folder, used)
 
@@ -111,7 +111,7 @@ class Stage:
         raise NotImplementedError
 
     def sample(self, module: Any, path: Path) -> dict[str, float]:
-        """Write an image of what ``module`` (the averaged weights) does now; return validation scores."""
+        """Write samples of ``module`` (the averaged weights) as an image; return validation scores."""
         raise NotImplementedError
 
     def optimiser(self, run: RunSettings) -> torch.optim.Optimizer:

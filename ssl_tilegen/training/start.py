@@ -36,7 +36,7 @@ class Start:
         return cls(settings.start_from, ModelBundle.load(settings.start_from), bundle)
 
     def completed(self, settings: WindowSettings) -> WindowSettings:
-        """The settings with what the user left out taken from the bundle: the window, and the target."""
+        """The settings; a window and a target that the user left out are the bundle's."""
         info, given = self.theirs.info, settings.model_fields_set
         changes: dict[str, Any] = {}
         if "window_lat" not in given and info.window_px:

@@ -16,7 +16,7 @@ _DECODING = ("decoder.", "synthesis.", "to_pixels.", "post_quant_conv.")
 @torch.no_grad()
 def fill_what_fits(module: Any, weights: dict[str, Tensor], *, widen: bool = True) -> list[str]:
     """Copy another network's weights into ``module`` where names and shapes agree; a kernel with more inputs than
-    theirs takes theirs as its first, and zeros. Statistics stay. Returns the names of what did not fit.
+    theirs takes theirs as its first, and zeros. Statistics stay. Returns the names that did not fit.
 
     ``widen``: a network that knows how may take the weights of one of its class with fewer latent channels.
     """
@@ -51,7 +51,7 @@ def said_of_start(name: str, module: nn.Module, left: list[str]) -> str:
 
 
 def freeze_encoder(network: nn.Module, left: list[str]) -> None:
-    """Only what makes pixels of latents learns; ``left`` are parameters that a warm start could not fill."""
+    """Only parameters that make pixels of latents learn; ``left`` are parameters that a warm start could not fill."""
     strange = [name for name in left if not name.startswith(_DECODING)]
     if strange:
         raise SettingError(

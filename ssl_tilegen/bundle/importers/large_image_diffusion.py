@@ -73,7 +73,7 @@ def convert(source: Path, checkpoint: Path, tensors: dict[str, Tensor], options:
 
 
 def _configuration(source: Path, checkpoint: Path, options: ImportOptions) -> tuple[dict[str, Any], str]:
-    """The model's parameters from the training configuration, and what its data were read by."""
+    """The model's parameters from the training configuration, and the class that read its data."""
     path = options.config or _newest_config(source, checkpoint)
     if path is None:
         raise InputError(
@@ -127,7 +127,7 @@ def _conditioned(ledger: Ledger, unet: Component, *, unit_length: bool) -> tuple
 
 
 def _variant(ledger: Ledger, data: str) -> str:
-    """Which of the published four it is, or what it is most like."""
+    """Which of the published four it is, or is most like."""
     if f"{_CONDITIONER}region_fc.bias" in ledger:
         return "brca_20x"
     if "naip" in data:

@@ -116,7 +116,7 @@ def scheduler(linear_start: float, linear_end: float, steps: int, *, schedule: s
 
 
 def leave_training_state(ledger: Ledger) -> None:
-    """Leave out what the training code keeps beside the networks: schedules it computes, scores' networks, counters."""
+    """Leave out tensors of the training code beside the networks: computed schedules, scores' networks, counters."""
     schedules = ("betas", "alphas_cumprod", "sqrt_", "log_one_minus", "posterior_", "lvlb_weights", "logvar")
     ledger.leave([n for n in ledger.names() if n.startswith(schedules)], "computed from the noise schedule")
     ledger.leave(ledger.names("inception."), "scores of the training run")

@@ -46,7 +46,7 @@ class MappedFile:
 
 
 def release_pages() -> None:
-    """Give the memory of all mapped files back to the system; what is looked at again is read again."""
+    """Give the memory of all mapped files back to the system; pages that are used again are read again."""
     if hasattr(mmap, "MADV_DONTNEED"):
         for mapped in list(_maps):
             mapped.madvise(mmap.MADV_DONTNEED)

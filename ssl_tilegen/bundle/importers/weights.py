@@ -77,7 +77,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Component:
-    """A network of a bundle: its configuration, its weights, and what of diffusers' or ours it is built by."""
+    """A network of a bundle: its configuration, its weights, and the class of diffusers or of ours that builds it."""
 
     config: dict[str, Any]
     weights: dict[str, Tensor] = field(repr=False)

@@ -1,1 +1,1 @@
-"""Training data: images read window by window, batches made ahead, and caches of what is computed once."""
+"""Training data: images read window by window, batches made ahead, and caches of results that are computed once."""

@@ -1,7 +1,7 @@
 """Batches made on threads ahead of the step.
 
 An item is made from a generator seeded with (seed, step, place), so the order of data does not depend on threads,
-processes or restarts: two processes together see what one process sees, 20 steps equal 10, a restart, and 10 more.
+processes or restarts: two processes together see the same as one, 20 steps equal 10, a restart, and 10 more.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ssl_tilegen.training.data.prior_table import PriorRow
 def caption_vectors(
     encoder_name: str | None, rows: list[PriorRow], folder: Path, device: torch.device, say: Callable[[str], None]
 ) -> tuple[dict[str, np.ndarray], TextFacts | None]:
-    """The vector of every caption, kept in ``folder``, and the facts of what made them; nothing without an encoder."""
+    """The vector of every caption, kept in ``folder``, and the facts of their encoder; nothing without an encoder."""
     captions = sorted({caption for row in rows for caption in row.captions})
     if not captions or encoder_name is None:
         return {}, None

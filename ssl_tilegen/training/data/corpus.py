@@ -32,7 +32,7 @@ _ALIKE = 1.1
 class Corpus:
     """All training images, with the chance of each to be drawn: source weight x share of its area.
 
-    ``validation`` holds what is kept apart, or is None.
+    ``validation`` holds the images kept apart, or is None.
     """
 
     images: Sequence[TrainingImage]
@@ -149,7 +149,7 @@ def load_corpus(
 def _strange_resolutions(
     images: Sequence[TrainingImage], settings: DataSettings, usual: Mapping[str, Resolution]
 ) -> Iterator[str]:
-    """A line for every domain whose images differ by more than `_ALIKE`, or from what its bundle is for."""
+    """A line for every domain whose images differ by more than `_ALIKE`, or from the bundle's resolution."""
     for domain in dict.fromkeys(source.domain for source in settings.sources):
         found = [p.resolution for p in images if settings.sources[p.source].domain == domain]
         known = [*found, usual[domain]] if domain in usual else found

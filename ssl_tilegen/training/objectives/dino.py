@@ -1,7 +1,7 @@
-"""Self-distillation: a student tells from a crop what its own moving average, the teacher, makes of the whole tile.
+"""Self-distillation: a student predicts from a crop the output of its moving average, the teacher, for the whole tile.
 
 DINO (Caron et al. 2021, arXiv 2104.14294) on whole views; for vision transformers also iBOT (Zhou et al. 2022, arXiv
-2111.07832): the student does not see some patches of a global view and must tell what the teacher makes of them. As
+2111.07832): the student does not see some patches of a global view and must predict the teacher's output for them. As
 in DINOv2 (Oquab et al. 2024, arXiv 2304.07193) the teacher's distributions are balanced over the batch by Sinkhorn-
 Knopp, and vectors are kept apart (KoLeo), so that they do not collapse.
 """
@@ -51,7 +51,7 @@ class SelfDistilled(Embedder):
 
     @torch.no_grad()
     def start_teacher(self) -> None:
-        """Make the teacher what the student is now."""
+        """Copy the student to the teacher."""
         self.teacher.load_state_dict(nn.ModuleList(self._student()).state_dict())
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 Views of one tile agree with the mean of its global views, and the embeddings of a batch are tested along random
 directions by the Epps-Pulley statistic (SIGReg). It needs no teacher, no queue and no prototypes, and gives embeddings
-that are centred and of even spread: what a diffusion model wants as a condition and a prior wants to sample.
+that are centred and of even spread, which suits the condition of a diffusion model and the samples of a prior.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from ssl_tilegen.nets.autoencoder import LinearStartAutoencoder
 
 
 class Reconstruction(NamedTuple):
-    """``image`` (N, 3, H, W) in about [-1, 1]; ``prior``: what the latents cost (a divergence, or a commitment)."""
+    """``image`` (N, 3, H, W) in about [-1, 1]; ``prior``: the cost of the latents (a divergence, or a commitment)."""
 
     image: Tensor
     prior: Tensor
