@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.workflows.augment.inputs import Original
 
 _MARK = 6
+_SAMPLE_BYTES = 600  # of a sample with its name, and in the key of the run
 _LARGE = {"slide": ".ome.tif", "map": ".tif", "picture": ".png"}
 
 
@@ -44,7 +46,10 @@ class Sheet:
 
 
 def plan_sheets(originals: Sequence[Original], settings: AugmentSettings, per_sheet: int) -> list[Sheet]:
-    """All sheets of a run, in a fixed order: an image's samples follow each other."""
+    """All sheets of a run, in a fixed order: an image's samples follow each other. BudgetError where they are more than
+    memory holds."""
+    count = len(originals) * settings.per_image
+    check_memory(count * _SAMPLE_BYTES, f"--per-image {settings.per_image}: {count:,} images to make")
     stems = _stems(originals)
     partners = _partners(originals) if settings.mix else {}
     by_size: dict[tuple[Size, str], list[Sample]] = defaultdict(list)

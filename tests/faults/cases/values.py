@@ -31,6 +31,7 @@ HUGE = {
     "grid-png": (f"{GENERATE} --size 1000000 -o o.png", (GRID,)),
     "grid-jpg": (f"{GENERATE} --size 60000 -o o.jpg", (GRID,)),
     "grid-region": (f"{GENERATE} --size 1000000000 --region 0,0,1000000000,1000000000 -o o.ome.tif", (GRID,)),
+    "augment-many": (f"{AUGMENT} --per-image 1000000000 -o o", (CLASSES,)),
     "label-billion": (f"generate --label rock --size 1000000000 --steps 1 {MODEL} -o o.ome.tif", ()),
     "label-billion-dry": (f"generate --label rock --size 1000000000 --steps 1 {MODEL} -o o.ome.tif --dry-run", ()),
     "label-200000-dry": (f"generate --label rock --size 200000 --steps 1 {MODEL} -o o.ome.tif --dry-run", ()),
