@@ -275,6 +275,7 @@ CELLS = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\r=x", "'=x",
 def test_cells_are_text_to_a_spreadsheet_and_themselves_to_us(text: str) -> None:
     cell = defused(text)
     assert restored(cell) == text
+    assert defused(Path(text)) == defused(str(Path(text)))
     if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         float(cell)
 

@@ -80,7 +80,9 @@ class AugmentSettings(Settings):
         panel=VARIATION,
     )
     model: str = option("tiny", "Bundle to embed and paint with.", "--model", metavar="BUNDLE", panel=SAMPLING)
-    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0)
+    steps: int | None = option(
+        None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0, le=10_000
+    )
     guidance: float | None = option(
         None,
         "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",

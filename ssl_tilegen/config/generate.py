@@ -102,7 +102,9 @@ class GenerateSettings(Settings):
         panel=SAMPLING,
     )
     seed: int = option(0, "Same seed, same image.", "--seed", panel=SAMPLING, ge=0)
-    steps: int | None = option(None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0)
+    steps: int | None = option(
+        None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0, le=10_000
+    )
     guidance: float | None = option(
         None,
         "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",

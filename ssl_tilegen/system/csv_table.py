@@ -7,6 +7,7 @@ spreadsheets write it; reading takes it away.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,10 @@ _STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def defused(value: Any) -> Any:
-    """A value for a cell: text that a spreadsheet could take for a formula gets an apostrophe; numbers stay."""
+    """A value for a cell: text (or a path) that a spreadsheet could take for a formula gets an apostrophe; numbers
+    stay."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if not isinstance(value, str) or not value.startswith((*_STARTS, "'")):
         return value
     if value.startswith("'"):

@@ -110,6 +110,8 @@ def _many() -> Iterator[Case]:
     yield Case("many", "one-bad", line, bad, frozenset({SOME}), says="1 of 2")
     all_bad = tuple(File(f"d/{name}.tif", GARBAGE) for name in "abcde")
     yield Case("many", "all-bad", line, all_bad, REFUSED | {SOME}, never="the others are done")
+    yield Case("many", "formula-in-summary", words(f"embed =1+1.tif {MODEL} -o o.zarr --summary s.csv"),
+               (Copy("in.tif", "=1+1.tif"),), frozenset({DONE}), lacks="(^|,)\"?[=@]")  # fmt: skip
     yield Case(
         "many", "fifo-among", line, (Fifo("d/a.tif"), Copy("in.tif", "d/b.tif")), frozenset({DONE, SOME}), cpu_s=15
     )

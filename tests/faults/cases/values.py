@@ -31,6 +31,8 @@ HUGE = {
     "grid-png": (f"{GENERATE} --size 1000000 -o o.png", (GRID,)),
     "grid-jpg": (f"{GENERATE} --size 60000 -o o.jpg", (GRID,)),
     "grid-region": (f"{GENERATE} --size 1000000000 --region 0,0,1000000000,1000000000 -o o.ome.tif", (GRID,)),
+    "grid-steps": (f"generate --grid g.zarr --steps 1000000000 {MODEL} -o o.png", (GRID,)),
+    "grid-steps-dry": (f"generate --grid g.zarr --steps 1000000000 {MODEL} -o o.png --dry-run", (GRID,)),
     "augment-many": (f"{AUGMENT} --per-image 1000000000 -o o", (CLASSES,)),
     "label-billion": (f"generate --label rock --size 1000000000 --steps 1 {MODEL} -o o.ome.tif", ()),
     "label-billion-dry": (f"generate --label rock --size 1000000000 --steps 1 {MODEL} -o o.ome.tif --dry-run", ()),
