@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO
 
-from ssl_tilegen.errors import TilegenError
+from ssl_tilegen.errors import Interrupted, TilegenError
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some room or write elsewhere, then run it again",
@@ -75,6 +75,9 @@ def reason_of(error: BaseException) -> str:
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
+    stopped = next((cause for cause in _causes(error) if isinstance(cause, Interrupted)), None)
+    if stopped:  # a library that was being imported wraps what is raised in it
+        return str(stopped), stopped.exit_code
     refused = next((cause for cause in _causes(error) if is_out_of_memory(cause)), None)
     if isinstance(error, TilegenError) and not (refused and error.exit_code == 1):
         return str(error), error.exit_code

@@ -38,6 +38,7 @@ def because(error: Exception, cause: Exception) -> Exception:
     [
         (InputError("a.tif: is empty"), 1, "a.tif: is empty"),
         (PartialFailure("2 of 3"), 3, "2 of 3"),
+        (because(RuntimeError("Failed to import a library"), Interrupted("stopped", 15)), 143, "stopped"),
         (Interrupted("stopped", 15), 143, "stopped"),
         (OSError(errno.ENOSPC, "No space", "out.tif"), 1, "out.tif: the disk is full"),
         (OSError(errno.ENAMETOOLONG, "x", b"out.tif"), 1, "out.tif: the name is too long"),

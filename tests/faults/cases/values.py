@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.faults.case import DONE, REFUSED, STOPPED, Case, words
-from tests.faults.cases.commands import AUGMENT, CLASSES, EMBED, EVALUATE, GENERATE, GRID, MODEL, SETS, SLIDE
+from tests.faults.cases.commands import AUGMENT, CLASSES, EMBED, EVALUATE, GENERATE, GRID, MODEL, PUBLISHED, SETS, SLIDE
 from tests.faults.pieces import Copy, Edit
 
 NUMBERS = ("nan", "inf", "-inf", "-1", "0", "1e400", "1e-400", "x", "", "0x10", "1_0", "٣", "1e12", "1e-12")
@@ -102,3 +102,6 @@ def cases() -> Iterator[Case]:
                    leaves=("o.ome.tif.part", ".o*"))  # fmt: skip
         yield Case("signal", f"dry-{name}", (*line, "--dry-run"), (), frozenset({STOPPED, DONE, -15}) | REFUSED,
                    signal_s=seconds, cpu_s=15)  # fmt: skip
+    for seconds in (0.3, 0.6, 1.0):
+        yield Case("signal", f"import-{seconds}", words(f"{PUBLISHED} -o o"), (Copy("published"),),
+                   frozenset({STOPPED, DONE, -15}), signal_s=seconds)  # fmt: skip
