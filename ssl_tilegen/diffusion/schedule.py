@@ -85,7 +85,8 @@ class Schedule:
         if len(self) < 2:
             return self
         beta = None if self.beta is None else np.insert(self.beta, 1, self.beta[1])
-        return Schedule(*(np.insert(values, 1, values[1]) for values in (self.alpha, self.sigma, self.t)), beta)
+        alpha, sigma, t = (np.insert(values, 1, values[1]) for values in (self.alpha, self.sigma, self.t))
+        return Schedule(alpha, sigma, t, beta)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], n_steps: int) -> Schedule:
