@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssl_tilegen.errors import SettingError, TilegenError
 from ssl_tilegen.system.signals import check_stop
@@ -106,7 +106,7 @@ def lost_process(error: BaseException) -> TilegenError:
 
 
 @cache
-def _meeting_point(who: Distributed) -> torch.distributed.Store:
+def _meeting_point(who: Distributed) -> Any:
     """The store by which processes find each other. It lasts as long as they do: of two, one after the other at the
     same port, a fast process could reach the first when it looks for the second."""
     from torch.distributed.rendezvous import rendezvous
@@ -129,7 +129,7 @@ def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store = dist.PrefixStore(f"group {next(_GROUPS)}", _meeting_point(who))
+        store = dist.PrefixStore(f"group {next(_GROUPS)}", _meeting_point(who))  # type: ignore[attr-defined]
         kind = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(kind, store=store, rank=who.rank, world_size=who.count, timeout=_LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
