@@ -8,6 +8,15 @@ from typing import Literal
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import Settings, exclusive, option
+from ssl_tilegen.config.shared_options import (
+    gsd_option,
+    guidance_option,
+    model_option,
+    mpp_option,
+    seed_option,
+    shard_option,
+    steps_option,
+)
 from ssl_tilegen.config.values import Shard
 
 VARIATION, GATE, OUTPUT, SAMPLING = "Variation", "Quality gate", "Output", "Model and sampling"
@@ -46,7 +55,7 @@ class AugmentSettings(Settings):
         gt=0,
         lt=1,
     )
-    seed: int = option(0, "Same seed, same images.", "--seed", panel=VARIATION, ge=0)
+    seed: int = seed_option("Same seed, same images.", VARIATION)
     layout: Literal["exact", "free"] = option(
         "exact",
         "Layout within a cell. exact: as in the source; free: chosen by the model (more varied).",
@@ -79,30 +88,13 @@ class AugmentSettings(Settings):
         "--level",
         panel=VARIATION,
     )
-    model: str = option("tiny", "Bundle to embed and paint with.", "--model", metavar="BUNDLE", panel=SAMPLING)
-    steps: int | None = option(
-        None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0, le=10_000
-    )
-    guidance: float | None = option(
-        None,
-        "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",
-        "--guidance",
-        default_text="the bundle's",
-        metavar="W",
-        panel=SAMPLING,
-        ge=0,
-    )
-    mpp: float | None = option(
-        None, "Micrometres per pixel of large images. As in `embed`.", "--mpp", panel=SAMPLING, gt=0
-    )
-    gsd: float | None = option(None, "Metres per pixel of large images. As in `embed`.", "--gsd", panel=SAMPLING, gt=0)
-    shard: Shard | None = option(
-        None,
-        "Part of the work for this process. I from 0. By default the task of a Slurm array, else all.",
-        "--shard",
-        default_text="automatic",
-        metavar="I/N",
-        panel=OUTPUT,
+    model: str = model_option("Bundle to embed and paint with.", SAMPLING)
+    steps: int | None = steps_option(SAMPLING)
+    guidance: float | None = guidance_option(SAMPLING)
+    mpp: float | None = mpp_option("of large images. As in `embed`.", SAMPLING)
+    gsd: float | None = gsd_option("of large images. As in `embed`.", SAMPLING)
+    shard: Shard | None = shard_option(
+        "Part of the work for this process. I from 0. By default the task of a Slurm array, else all.", OUTPUT
     )
 
     @property

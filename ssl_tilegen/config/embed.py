@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import ADVANCED, Reading, Settings, exclusive, option
+from ssl_tilegen.config.shared_options import gsd_option, model_option, mpp_option, shard_option, threads_option
 from ssl_tilegen.config.values import Bands, Pair, Shard
 
 OUTPUT, MANY, ENCODER, PIXELS, FOREGROUND = "Output", "Many images", "Encoder", "Pixels", "Foreground"
@@ -42,15 +43,11 @@ class EmbedSettings(Reading, Settings):
         metavar="CSV",
         panel=MANY,
     )
-    shard: Shard | None = option(
-        None,
+    shard: Shard | None = shard_option(
         "Part of the work for this process. I from 0. By default the task of a Slurm array, or "
         "RANK/WORLD_SIZE, else all. Whole images, or shards of a grid where there are fewer images than "
         "processes.",
-        "--shard",
-        default_text="automatic",
-        metavar="I/N",
-        panel=MANY,
+        MANY,
     )
     skip_existing: bool = option(
         False,
@@ -66,7 +63,7 @@ class EmbedSettings(Reading, Settings):
         metavar="FILE",
         panel=MANY,
     )
-    model: str = option("tiny", "Bundle whose encoder is used.", "--model", metavar="BUNDLE", panel=ENCODER)
+    model: str = model_option("Bundle whose encoder is used.", ENCODER)
     encoder: str | None = option(
         None,
         "Encoder to use instead. A name of `models list`, hf-hub:ORG/NAME, local-dir:PATH or any timm name.",
@@ -93,21 +90,11 @@ class EmbedSettings(Reading, Settings):
         metavar="HOW",
         panel=ENCODER,
     )
-    mpp: float | None = option(
-        None,
-        "Micrometres per pixel to read at. For an image that states none: the size of its pixels.",
-        "--mpp",
-        default_text="the encoder's",
-        panel=PIXELS,
-        gt=0,
+    mpp: float | None = mpp_option(
+        "to read at. For an image that states none: the size of its pixels.", PIXELS, default_text="the encoder's"
     )
-    gsd: float | None = option(
-        None,
-        "Metres per pixel to read at. For an image that states none: the size of its pixels.",
-        "--gsd",
-        default_text="the raster's own",
-        panel=PIXELS,
-        gt=0,
+    gsd: float | None = gsd_option(
+        "to read at. For an image that states none: the size of its pixels.", PIXELS, default_text="the raster's own"
     )
     stride: int | None = option(
         None,
@@ -138,14 +125,7 @@ class EmbedSettings(Reading, Settings):
     nodata_max: float = option(
         0.1, "Largest part without data in a usable cell, 0 to 1.", "--nodata-max", panel=ADVANCED, ge=0, le=1
     )
-    threads: int | None = option(
-        None,
-        "Threads that read and decode ahead of the encoder.",
-        "--threads",
-        default_text="one per core, at most 16",
-        panel=ADVANCED,
-        gt=0,
-    )
+    threads: int | None = threads_option("Threads that read and decode ahead of the encoder.", ADVANCED)
     tissue_only: bool = option(
         False, "Leave background cells without a vector. Of slides only.", "--tissue-only", panel=FOREGROUND
     )

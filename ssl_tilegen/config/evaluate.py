@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import ADVANCED, Reading, Settings, choose_from, exclusive, option
+from ssl_tilegen.config.shared_options import gsd_option, model_option, mpp_option, seed_option, threads_option
 from ssl_tilegen.config.values import Names
 
 _OWN = ("texture", "bundle", "efficientnet-lite1")
@@ -83,7 +84,7 @@ class EvaluateSettings(Reading, Settings):
     weights: Path | None = option(
         None, "File with the weights of the --encoder. No network is used.", "--weights", panel=MEASURE
     )
-    model: str = option("tiny", "Bundle that `--encoder bundle` means.", "--model", metavar="BUNDLE", panel=MEASURE)
+    model: str = model_option("Bundle that `--encoder bundle` means.", MEASURE)
     window: int | None = option(
         None,
         "Side of the windows to compare. Images are cut into them; by default the largest that all images have.",
@@ -93,12 +94,8 @@ class EvaluateSettings(Reading, Settings):
         panel=MEASURE,
         ge=32,
     )
-    mpp: float | None = option(
-        None, "Micrometres per pixel to compare at. Or of images that state none.", "--mpp", panel=MEASURE, gt=0
-    )
-    gsd: float | None = option(
-        None, "Metres per pixel to compare at. Or of images that state none.", "--gsd", panel=MEASURE, gt=0
-    )
+    mpp: float | None = mpp_option("to compare at. Or of images that state none.", MEASURE)
+    gsd: float | None = gsd_option("to compare at. Or of images that state none.", MEASURE)
     limit: int = option(20000, "Most windows of a set, sampled evenly; 0 for all.", "--limit", panel=ADVANCED, ge=0)
     neighbours: int = option(
         5, "Neighbours that span a manifold. For precision, recall, density and coverage.", "-k", panel=ADVANCED, gt=0
@@ -123,10 +120,8 @@ class EvaluateSettings(Reading, Settings):
         panel=ADVANCED,
     )
     task_steps: int = option(120, "Steps of the fine-tuned classifier.", "--task-steps", panel=ADVANCED, gt=0)
-    seed: int = option(0, "Seed of all random draws.", "--seed", panel=ADVANCED, ge=0)
-    threads: int | None = option(
-        None, "Threads that read.", "--threads", default_text="one per core, at most 16", panel=ADVANCED, gt=0
-    )
+    seed: int = seed_option("Seed of all random draws.", ADVANCED)
+    threads: int | None = threads_option("Threads that read.", ADVANCED)
 
     @property
     def json_path(self) -> Path | None:

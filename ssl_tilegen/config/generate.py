@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from ssl_tilegen.config.options import ADVANCED, Settings, exclusive, option
+from ssl_tilegen.config.shared_options import guidance_option, model_option, seed_option, steps_option
 from ssl_tilegen.config.values import Pair, Region, SizePx
 
 WHAT, OUTPUT, SAMPLING = "What to paint: a grid, or one of", "Output", "Sampling"
@@ -61,7 +62,7 @@ class GenerateSettings(Settings):
         metavar="FILE",
         panel=OUTPUT,
     )
-    model: str = option("tiny", "Bundle to paint with.", "--model", metavar="BUNDLE", panel=SAMPLING)
+    model: str = model_option("Bundle to paint with.", SAMPLING)
     size: SizePx | None = option(
         None,
         "Width x height in pixels. At the grid's resolution: 4096 or 4096x2048. Without a grid 1024.",
@@ -101,19 +102,9 @@ class GenerateSettings(Settings):
         "--layout",
         panel=SAMPLING,
     )
-    seed: int = option(0, "Same seed, same image.", "--seed", panel=SAMPLING, ge=0)
-    steps: int | None = option(
-        None, "Sampling steps.", "--steps", default_text="the bundle's", panel=SAMPLING, gt=0, le=10_000
-    )
-    guidance: float | None = option(
-        None,
-        "Strength of guidance, 1 for none. W in uncond + W (cond - uncond).",
-        "--guidance",
-        default_text="the bundle's",
-        metavar="W",
-        panel=SAMPLING,
-        ge=0,
-    )
+    seed: int = seed_option("Same seed, same image.", SAMPLING)
+    steps: int | None = steps_option(SAMPLING)
+    guidance: float | None = guidance_option(SAMPLING)
     guidance_interval: Pair | None = option(
         None,
         "Part of the noise schedule that is guided, from clean (0) to noise (1).",
