@@ -101,6 +101,7 @@ def _long() -> Iterator[Case]:
                            again=True, at=at, fault=Fault("", what), long=True)  # fmt: skip
             for step in (*CHANGES, "read"):
                 for what in ("EIO", "EACCES") + (("ENOSPC", "EDQUOT") if step not in ("unlink", "read") else ()):
+                    left = leaves if name in RESUMED or step == "unlink" else ()  # what is not let go of stays
                     yield Case("long", f"{name}-{what}-{step}-{at:g}", line, before, frozenset({DONE, MENDABLE}),
-                               at=at, leaves=leaves if name in RESUMED else (), again=True, fault=Fault("", what, step),
+                               at=at, leaves=left, again=True, fault=Fault("", what, step),
                                long=True)  # fmt: skip
