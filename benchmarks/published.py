@@ -73,7 +73,8 @@ def compare_bytes(options: argparse.Namespace) -> None:
     """One process killed and resumed, two that run through, two killed and resumed: whether their files agree."""
     first = ""
     for number, (ranks, kill) in enumerate(((1, True), (2, False), (2, True))[: options.runs]):
-        out, started = options.out / f"{number}.ome.tif", time.perf_counter()
+        out, started = options.out / str(number) / "image.ome.tif", time.perf_counter()  # its name stands in the file
+        out.parent.mkdir(exist_ok=True)
         step = killed_after_a_step(options, out, ranks) if kill else None
         killed_s = time.perf_counter() - started if kill else None
         finish(start(options, out, ranks))
