@@ -83,8 +83,7 @@ class Processes:
         if isinstance(objective, FSDPModule):
             objective.set_requires_gradient_sync(not wanted)
             return nullcontext()
-        is_wrapped = isinstance(objective, DistributedDataParallel)
-        return objective.no_sync() if is_wrapped and wanted else nullcontext()
+        return objective.no_sync() if isinstance(objective, DistributedDataParallel) and wanted else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
