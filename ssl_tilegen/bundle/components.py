@@ -17,8 +17,10 @@ from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside, write_text
+from ssl_tilegen.system.marks import foreign_in
 
 SHARD = "14MB"
+_NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
 
 
 def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False) -> None:
@@ -29,7 +31,7 @@ def save_component(module: Any, folder: Path, config: dict[str, Any] | None = No
     try:
         part.mkdir(parents=True)
         _save_into(part, module, half, config)
-        publish_folder(part, folder, replace=True)
+        publish_folder(part, folder, replace=True, mark=component_mark)
     finally:
         remove(part)
 
@@ -102,6 +104,18 @@ def _check_shapes(build: Callable[[], nn.Module], files: list[Path]) -> None:
             f"{len(differing)} tensors differ, the first {name}: {found.get(name)} in the file, {wanted.get(name)} in "
             "the network"
         )
+
+
+def component_mark(folder: Path) -> str | None:
+    """A part of a bundle: its configuration, its weights, and nothing else."""
+    if not folder.is_dir():
+        return "no config.json: it is no folder"
+    if not any(folder.iterdir()):
+        return None
+    if not (folder / "config.json").is_file():
+        return "no config.json"
+    strange = foreign_in(folder, _NAMES)
+    return f"'{strange}' in it, which is no part of it" if strange else None
 
 
 def weight_files(folder: Path) -> list[Path]:

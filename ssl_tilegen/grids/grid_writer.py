@@ -76,9 +76,7 @@ class GridWriter:
             return None
         for leftover in self._part.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
-        if overwrite and self._part.exists():
-            _refuse_foreign(self.path)
-        atomic.publish_folder(self._part, self.path, replace=overwrite)
+        atomic.publish_folder(self._part, self.path, replace=overwrite, mark=marks.grid)
         return EmbeddingGrid.open(self.path)
 
     def discard(self) -> None:

@@ -51,15 +51,21 @@ def read_features(path: Path) -> StoredFeatures:
 
 
 def write_features(
-    path: Path, parts: Parts, dim: int, facts: Mapping[str, Any], before: Callable[[], None] = lambda: None
+    path: Path,
+    parts: Parts,
+    dim: int,
+    facts: Mapping[str, Any],
+    before: Callable[[], None] = lambda: None,
+    *,
+    replace: bool = True,
 ) -> int:
     """Write (vectors (n, D), corners (n, 2)) after each other; how many there were. The file appears when whole, once
-    ``before`` has been asked whether it still may."""
+    ``before`` has been asked whether it still may; with ``replace`` in the place of another one."""
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path}: unknown suffix; use {', '.join(SUFFIXES)}")
     try:
         write = _write_npz if path.suffix.lower() == ".npz" else _write_h5
-        with atomic.writing(path, before=before) as part:
+        with atomic.writing(path, before=before, replace=replace) as part:
             count = write(part, parts, dim, facts)
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error

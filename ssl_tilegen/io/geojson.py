@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,8 +101,9 @@ def outlines(mask: np.ndarray, factor: float) -> list[Geometry]:
     return [geometry for geometry, _ in found]
 
 
-def write_regions(path: Path, geometries: Iterable[Geometry]) -> Path:
-    """The geometries as annotations of class Tissue, as QuPath imports them; appears when whole."""
+def write_regions(path: Path, geometries: Iterable[Geometry], before: Callable[[], object] = lambda: None) -> Path:
+    """The geometries as annotations of class Tissue, as QuPath imports them; appears when whole, once ``before`` has
+    been asked whether it still may."""
     features = [
         {
             "type": "Feature",
@@ -114,7 +115,8 @@ def write_regions(path: Path, geometries: Iterable[Geometry]) -> Path:
     ]
     tree = {"type": "FeatureCollection", "ssl_tilegen": marks.geojson_mark(features), "features": features}
     try:
-        atomic.write_text(path, json.dumps(tree))
+        with atomic.writing(path, before=before) as part:
+            part.write_text(json.dumps(tree), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another -o") from error
     return path

@@ -16,6 +16,7 @@ JPEG is in memory as a whole at its end.
 from __future__ import annotations
 
 import contextlib
+import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -245,25 +246,40 @@ class PyramidWriter:
 
     def _publish(self, target: Path) -> None:
         """Give the whole image its name, and the facts beside it theirs; both or none."""
+        flush = atomic.flush_tree if target.is_dir() else atomic.flush
+        flush(target)  # takes a while: before the look at what is there
+        self._check()
+        sidecar = sidecar_of(self.path)
+        is_new = not sidecar.exists()
+        self._write_sidecar(sidecar)
+        try:
+            if target.is_dir() or self.path.is_dir():
+                atomic.publish_folder(target, self.path, replace=self._overwrite, mark=mark_of(self.path))
+            else:
+                atomic.publish_file(target, self.path, replace=self._overwrite, before=self._check)
+        except BaseException:
+            if is_new and not self._is_ours():
+                sidecar.unlink(missing_ok=True)
+            raise
+
+    def _check(self) -> None:
+        """OutputError where the outputs may not be written any more."""
         self._held.check()
         for output in outputs_of(self.path):
             check_output(output, overwrite=self._overwrite)
-        is_new, sidecar = not self.path.exists(), sidecar_of(self.path)
-        self._write_sidecar(sidecar)
-        try:
-            publish = atomic.publish_folder if target.is_dir() or self.path.is_dir() else atomic.publish_file
-            publish(target, self.path, replace=self._overwrite)
-        except BaseException:
-            if is_new and not self.path.exists():
-                sidecar.unlink(missing_ok=True)
-            raise
+
+    def _is_ours(self) -> bool:
+        """Whether an image of this program has the name, and not one that a user put there meanwhile."""
+        return self.path.exists() and mark_of(self.path)(self.path) is None
 
     def _write_sidecar(self, path: Path) -> None:
         facts = {k: v for k, v in asdict(self.spec).items() if k not in _NOT_IN_SIDECAR}
         facts |= {"compression": self._format.compression, "levels": [[s.rows, s.cols] for s in self.level_sizes]}
         if self._format.compression == "jpeg":
             facts["quality"] = self.spec.quality
-        atomic.write_json(path, {"file": self.path.name, "synthetic": True, **facts, "provenance": self.spec.record})
+        tree = {"file": self.path.name, "synthetic": True, **facts, "provenance": self.spec.record}
+        with atomic.writing(path, before=self._check) as part:
+            part.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
 
     def _release(self) -> None:
         self._format.close()

@@ -42,15 +42,14 @@ _counter = itertools.count()
 def writing(path: Path, *, replace: bool = True, before: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Yield a temporary path with the suffix of ``path``; a clean exit publishes it as ``path``, any other removes it.
 
-    The folder is made where it is missing. ``before`` it gets its name, that is asked whether it still may. OSError as
-    the system raises it; OutputError where ``path`` exists and may not be replaced.
+    The folder is made where it is missing. ``before`` it gets its name, but after it is on the disk, that is asked
+    whether it still may. OSError as the system raises it; OutputError where ``path`` exists and may not be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
         yield temporary
-        before()
-        publish_file(temporary, path, replace=replace)
+        publish_file(temporary, path, replace=replace, before=before)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -73,9 +72,13 @@ def write_json(path: Path, value: Any, **how: Any) -> None:
     write_text(path, json.dumps(value, **{"indent": 2, **how}) + "\n")
 
 
-def publish_file(temporary: Path, path: Path, *, replace: bool = True) -> None:
-    """Flush a file, give it its name and flush the name. OutputError where ``path`` exists and may not be replaced."""
+def publish_file(
+    temporary: Path, path: Path, *, replace: bool = True, before: Callable[[], object] = lambda: None
+) -> None:
+    """Flush a file, give it its name and flush the name. OutputError where ``path`` exists and may not be replaced.
+    ``before``: as for `writing`."""
     flush(temporary)
+    before()
     if replace:
         temporary.replace(path)
     else:
@@ -83,16 +86,24 @@ def publish_file(temporary: Path, path: Path, *, replace: bool = True) -> None:
     flush(path.parent)
 
 
-def publish_files(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Publish several files (temporary, path) together: where one rename fails, those before it are taken back."""
+def publish_files(
+    pairs: Sequence[tuple[Path, Path]], before: Callable[[], object] = lambda: None, *, replace: bool = True
+) -> None:
+    """Publish several files (temporary, path) together: where one rename fails, those before it are taken back.
+    ``before`` and ``replace``: as for `writing`."""
     for temporary, _ in pairs:
         flush(temporary)
+    before()
     undo: list[Callable[[], object]] = []
     aside: list[Path] = []
     try:
         for temporary, path in pairs:
-            undo.append(_put_aside(path, aside))
-            temporary.replace(path)
+            if replace:
+                undo.append(_put_aside(path, aside))
+                temporary.replace(path)
+            else:
+                _rename_to_free_name(temporary, path)
+                undo.append(_removal(path))
     except BaseException:
         for step in reversed(undo):
             step()
@@ -103,21 +114,27 @@ def publish_files(pairs: Sequence[tuple[Path, Path]]) -> None:
         copy.unlink(missing_ok=True)
 
 
-def publish_folder(part: Path, path: Path, *, replace: bool = False) -> None:
+def publish_folder(
+    part: Path, path: Path, *, replace: bool = False, mark: Callable[[Path], str | None] = lambda path: None
+) -> None:
     """Flush a folder with all that is in it and give it its name; the old one is removed afterwards.
 
     Does nothing where ``part`` is gone and ``path`` is there: another process was first. OutputError where ``path``
-    exists and may not be replaced.
+    exists and may not be replaced, or lacks the ``mark`` of an output of this program, before or after it has lost its
+    name: a user may put something there while ``part`` is being flushed.
     """
     if not part.exists() and path.exists():
         return
-    if os.path.lexists(path) and not replace:
-        raise OutputError(f"{path}: exists; choose another -o or give --overwrite")
+    _refuse_taken(path, replace=replace, mark=mark)
     flush_tree(part)
+    if not part.exists() and path.exists():
+        return
+    _refuse_taken(path, replace=replace, mark=mark)
     aside = temporary_beside(path, "old")
-    if os.path.lexists(path):
+    if os.path.lexists(path) and replace:
         path.rename(aside)
     try:
+        _refuse_taken(aside, replace=replace, mark=mark, shown=path)
         part.rename(path)
     except FileNotFoundError:  # another process was first: what is aside is the new folder
         if os.path.lexists(aside):
@@ -128,6 +145,21 @@ def publish_folder(part: Path, path: Path, *, replace: bool = False) -> None:
         raise
     flush(path.parent)
     remove(aside)
+
+
+def _refuse_taken(place: Path, *, replace: bool, mark: Callable[[Path], str | None], shown: Path | None = None) -> None:
+    """OutputError where ``place`` exists and may not be replaced."""
+    if not os.path.lexists(place):
+        return
+    path = shown or place
+    if not replace:
+        raise OutputError(f"{path}: exists; choose another -o or give --overwrite")
+    missing = mark(place)
+    if missing:
+        raise OutputError(
+            f"{path}: exists and was not made by this program (it has {missing}); it is left as it is: choose another "
+            "name, or move it away"
+        )
 
 
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:
@@ -218,7 +250,7 @@ def _rename_to_free_name(temporary: Path, path: Path) -> None:
 def _put_aside(path: Path, aside: list[Path]) -> Callable[[], object]:
     """Keep a second name of the file at ``path``; the call that brings the old file back."""
     if not os.path.lexists(path):
-        return lambda: path.unlink(missing_ok=True)
+        return _removal(path)
     copy = temporary_beside(path, "old")
     try:
         os.link(path, copy, follow_symlinks=False)
@@ -226,6 +258,10 @@ def _put_aside(path: Path, aside: list[Path]) -> Callable[[], object]:
         shutil.copy2(path, copy, follow_symlinks=False)
     aside.append(copy)
     return lambda: copy.replace(path)
+
+
+def _removal(path: Path) -> Callable[[], object]:
+    return lambda: path.unlink(missing_ok=True)
 
 
 def _successors(folder: Path, name: str) -> tuple[Path, Path]:

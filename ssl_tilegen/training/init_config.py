@@ -56,7 +56,14 @@ class InitialValues(NamedTuple):
     out: Path
 
 
-def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resolution | None = None) -> list[Path]:
+def init_config(
+    stage: str,
+    bundle: str,
+    images: Path,
+    out: Path,
+    said: Resolution | None = None,
+    before: Callable[[], object] = lambda: None,
+) -> list[Path]:
     """Write a commented TOML file for ``stage``, and for a prior the table it needs beside it.
 
     Args:
@@ -65,6 +72,7 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
         images: Folder of images; for a prior of folders of images, one per label.
         out: The TOML file.
         said: The resolution of images that do not say theirs; None: the bundle's, where it has only one.
+        before: Asked, before the files get their names, whether they still may.
 
     Returns:
         The files written.
@@ -85,7 +93,7 @@ def init_config(stage: str, bundle: str, images: Path, out: Path, said: Resoluti
     text = "\n".join([f"# Stage {stage}, from the bundle {name}. Options that are commented out have their defaults.",
                       f"# ssl-tilegen train {stage} --config {out.name}", "",
                       *_lines(list(tables_of(STAGES[stage].settings)), values, lists)])  # fmt: skip
-    return _publish(text, _table_rows(start) if stage == "prior" else None, out)
+    return _publish(text, _table_rows(start) if stage == "prior" else None, out, before)
 
 
 def table_of(out: Path) -> Path:
@@ -93,7 +101,7 @@ def table_of(out: Path) -> Path:
     return out.with_suffix(".csv")
 
 
-def _publish(text: str, rows: list[dict[str, Any]] | None, out: Path) -> list[Path]:
+def _publish(text: str, rows: list[dict[str, Any]] | None, out: Path, before: Callable[[], object]) -> list[Path]:
     """Write the configuration, signed, and the table: both or none."""
     out.parent.mkdir(parents=True, exist_ok=True)
     config, table = (temporary_beside(path) for path in (out, table_of(out)))
@@ -105,7 +113,7 @@ def _publish(text: str, rows: list[dict[str, Any]] | None, out: Path) -> list[Pa
                 writer.writerows(map(defused_row, rows))
         signature = text_signature(text, table if rows is not None else None)
         config.write_text(f"{text}\n{signature}\n", encoding="utf-8")
-        publish_files([*([(table, table_of(out))] if rows is not None else []), (config, out)])
+        publish_files([*([(table, table_of(out))] if rows is not None else []), (config, out)], before)
     finally:
         remove(config)
         remove(table)

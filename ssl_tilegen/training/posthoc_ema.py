@@ -7,6 +7,7 @@ width is then the combination of snapshots whose profile comes nearest to the wa
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ssl_tilegen.training.ema import EMA
 
 WIDTHS = (0.05, 0.1)
 _FOLDER = "snapshots"
+_SNAPSHOT = re.compile(r"\d+-[\d.e+-]+\.safetensors")
 
 
 class PowerEMA(EMA):
@@ -66,6 +68,8 @@ class EMAWidths:
                 self._write(module, ema, step)
         if write:
             for path in self.folder.glob("[!.]*.safetensors"):
+                if not _SNAPSHOT.fullmatch(path.name):
+                    continue  # a user's
                 of = int(path.name.split("-")[0])
                 if of > step or (of % self._every and of != step):  # of a run that was told another length
                     path.unlink()

@@ -19,7 +19,7 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
-from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_run, clear_run, locked_run
+from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_bundle, check_run, clear_run, locked_run
 
 Report = Callable[[dict[str, Any]], None]
 _STOPPING_S = 60.0  # that a step and its checkpoint may take after a signal
@@ -85,6 +85,7 @@ def _trained(
         with finishing(_STOPPING_S), flushed_denormals():  # time for a step and its checkpoint
             module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
+        check_bundle(stage, context.bundle_folder)
         made.export(module, context)
         write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
         write_card(context.bundle_folder)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssl_tilegen.bundle.components import component_mark
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import is_temporary, sweep
@@ -31,7 +32,6 @@ _INNER_NAMES = (
     r"tensorboard/events\.out\.tfevents\..+"
 )
 _COMPONENT_OF = {"painter": "denoiser"}
-_COMPONENT_NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
 
 
 def write_config(
@@ -52,16 +52,31 @@ def write_config(
     inputs = [Input(images, "--images", whole=False), *model_inputs(bundle, "--from")]
     check_paths(inputs, outputs, overwrite=overwrite)
     with lock(out, option="--out"):
-        check_paths(inputs, [each for each in outputs if each.role != "work"], overwrite=overwrite)
-        return init_config(stage, bundle, images, out, said)
+
+        def before() -> None:
+            check_paths(inputs, [each for each in outputs if each.role != "work"], overwrite=overwrite)
+
+        before()
+        return init_config(stage, bundle, images, out, said, before)
 
 
 def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_folder: Path, *, restart: bool) -> None:
     """InputError or OutputError where the run's folder or its part of the bundle is not ours, or is an input."""
     run = Output(run_folder, run_mark if restart else begun_mark, "--out", "work")
-    component = Output(bundle_folder / _COMPONENT_OF.get(stage, stage), component_mark, "--out", "side")
+    component = _component(stage, bundle_folder)
     lock_output = Output(lock_file(run_folder), lock_mark, "--out", "work")
     check_paths(_inputs(settings, config, bundle_folder), [run, component, lock_output])
+    check_bundle(stage, bundle_folder)
+
+
+def check_bundle(stage: str, bundle_folder: Path) -> None:
+    """OutputError where something foreign lies where the bundle's part goes; asked again when it is trained."""
+    check_output(Output(bundle_folder, bundle_mark, "--out", "side"))
+    check_output(_component(stage, bundle_folder))
+
+
+def _component(stage: str, bundle_folder: Path) -> Output:
+    return Output(bundle_folder / _COMPONENT_OF.get(stage, stage), component_mark, "--out", "side")
 
 
 @contextmanager
@@ -100,16 +115,17 @@ def begun_mark(folder: Path) -> str | None:
     return None if is_ours else f"no {SETTINGS_FILE} of a run"
 
 
-def component_mark(folder: Path) -> str | None:
-    """A part of a bundle: its configuration, its weights, and nothing else."""
+def bundle_mark(folder: Path) -> str | None:
+    """A bundle in the making: whatever else lies in its folder stays, but what describes a model must be ours."""
     if not folder.is_dir():
-        return "no config.json: it is no folder"
-    if not any(folder.iterdir()):
+        return "no bundle.json: it is no folder"
+    if not any((folder / name).exists() for name in ("bundle.json", "model_index.json")):
         return None
-    if not (folder / "config.json").is_file():
-        return "no config.json"
-    strange = foreign_in(folder, _COMPONENT_NAMES)
-    return f"'{strange}' in it, which is no part of it" if strange else None
+    try:
+        is_ours = {"name", "encoder"} <= json.loads((folder / "bundle.json").read_bytes()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        is_ours = False
+    return None if is_ours else "no bundle.json of a model bundle"
 
 
 def _foreign_inside(folder: Path) -> str | None:

@@ -22,7 +22,7 @@ import pytest
 
 from tests import processes
 from tests.faults.case import Case, words
-from tests.faults.inject import CHANGES, USER_TEXT, Fault, steps_of
+from tests.faults.inject import CHANGES, USER_TEXT, Fault, appeared, steps_of
 from tests.faults.pieces import Copy
 from tests.faults.server import End, Job, serve
 from tests.faults.world import COMMANDS, UNFINISHED, build_files, build_traps
@@ -224,7 +224,7 @@ def wrongs_of_files(case: Case, before: State, after: State, *, done: bool, plac
         if not _is_any(path, case.ours) and after.get(path) != was:
             found.append(f"{'destroyed' if path in after else 'deleted'}: {path!r}")
     fresh = [path for path in after if path not in before]
-    came = case.fault.what.partition("APPEARS ")[2] if case.fault else ""
+    came = case.fault.what.partition("APPEARS ")[2] if case.fault and appeared(place).exists() else ""
     if came and not ((place / came).is_file() and (place / came).read_bytes() == USER_TEXT.encode()):
         found.append(f"destroyed: {came!r}, which came during the run")
     if 0 < sum(name in after for name in case.whole) < len(case.whole):

@@ -40,6 +40,11 @@ class Fault:
     log: str = ""
 
 
+def appeared(root: Path) -> Path:
+    """The sign, beside the folder ``root``, that the user's file of a fault "APPEARS" got its name."""
+    return root.with_name(f"{root.name}.appeared")
+
+
 def inject(fault: Fault) -> None:
     """Patch this process; there is no way back."""
     Steps(fault).patch()
@@ -87,6 +92,7 @@ class Steps:
             fd = self._os_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             self._os_write(fd, USER_TEXT.encode())
             os.close(fd)
+            os.close(self._os_open(appeared(Path(self._root)), os.O_WRONLY | os.O_CREAT, 0o644))
 
     def patch(self) -> None:
         """Put the counting in the place of what Python calls."""

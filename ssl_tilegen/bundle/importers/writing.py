@@ -61,7 +61,7 @@ def write_bundle(
             finish(part)
             held.check()
             check_output(Output(out, marks.bundle), overwrite=overwrite)
-            publish_folder(part, out, replace=overwrite)
+            publish_folder(part, out, replace=overwrite, mark=marks.bundle)
         except OSError as error:
             raise OutputError(f"{out}: cannot be written ({error.strerror or error}); choose another -o") from None
         finally:

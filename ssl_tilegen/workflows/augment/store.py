@@ -84,7 +84,7 @@ class Store:
             atomic.remove(self.folder / f"{file}.json")
         atomic.write_json(self.folder / FACTS, facts | {"files_sha256": marks.listing_sha256(self.folder)})
         check_output(Output(self.out, marks.augmented), overwrite=overwrite)
-        atomic.publish_folder(self.folder, self.out, replace=overwrite)
+        atomic.publish_folder(self.folder, self.out, replace=overwrite, mark=marks.augmented)
         self.discard()
 
     def discard(self) -> None:

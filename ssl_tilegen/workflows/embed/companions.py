@@ -18,12 +18,16 @@ def write_companions(
     job: EmbedJob, settings: EmbedSettings, view: RasterView, tissue: TissueMap, grid: EmbeddingGrid
 ) -> bool:
     """Write the companion files that were asked for; whether there was anything to write."""
-    check_job(job, settings)  # again: embedding took a while
-    written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES)))
+
+    def before() -> None:
+        check_job(job, settings)  # again: embedding took a while
+
+    before()
+    written = bool(settings.geojson and write_outlines(tissue, view, job.beside(OUTLINES), before))
     if settings.preview:
         title = preview_title("embed", job.grid.name)
         seen = thumbnail(view, settings.reading_threads)
-        write_preview(grid, seen, job.beside(PREVIEW), title, lambda: check_job(job, settings))
+        write_preview(grid, seen, job.beside(PREVIEW), title, before)
     return written or settings.preview
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +41,12 @@ def _names(job: EmbedJob) -> list[str]:
     return list(dict.fromkeys((job.beside(".geojson").name, f"{job.image.name}.geojson")))
 
 
-def write_outlines(tissue: TissueMap, view: RasterView, path: Path) -> Path | None:
+def write_outlines(
+    tissue: TissueMap, view: RasterView, path: Path, before: Callable[[], object] = lambda: None
+) -> Path | None:
     """The outlines of the foreground as GeoJSON in level-0 pixels; None where an image has no map of it."""
     if tissue.mask is None:
         return None
     from ssl_tilegen.io.geojson import outlines, write_regions
 
-    return write_regions(path, outlines(tissue.mask, view.factor / tissue.scale))
+    return write_regions(path, outlines(tissue.mask, view.factor / tissue.scale), before)

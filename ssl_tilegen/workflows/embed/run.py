@@ -103,13 +103,14 @@ def embed_one(
     with _view(job, encoder, settings) as view, lock(job.grid, split) as held:
         if report := settled(job, settings):
             return report
+        is_there = job.grid.exists()  # and lacks a part
         if held.alone:
             sweep(job.grid.parent, *(output.path.name for output in outputs_of(job, settings)))
         made = embed_raster(
             view, encoder, job.grid, held, progress,
             rules=Rules(settings.tissue_min, settings.nodata_max, settings.tissue_only, settings.reading_threads),
             regions=regions_for(settings.regions, job), stride_px=settings.stride, bands=settings.bands, shard=split,
-            restart=settings.restart, overwrite=settings.overwrite or settings.skip_existing,
+            restart=settings.restart, overwrite=settings.overwrite or is_there,
         )  # fmt: skip
         if made.grid:
             write_companions(job, settings, view, made.tissue, made.grid)

@@ -6,7 +6,7 @@ The words and their order are in `page.html.jinja`. This module gives it titles,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple
@@ -81,8 +81,11 @@ class Section:
     rows: Sequence[Row] = ()
 
 
-def write_report(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings) -> None:
-    """Write the page and its JSON, both or none. OutputError where they cannot be written."""
+def write_report(
+    report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings, before: Callable[[], object] = lambda: None
+) -> None:
+    """Write the page and its JSON, both or none; ``before`` they get their names, that is asked whether they still may.
+    OutputError where they cannot be written."""
     assert settings.report is not None and settings.json_path is not None
     paths = settings.report, settings.json_path
     html, facts = page(report, evidence, settings), json.dumps(report.facts(), indent=1, allow_nan=False) + "\n"
@@ -90,7 +93,7 @@ def write_report(report: EvaluateReport, evidence: Evidence, settings: EvaluateS
     try:
         for (part, _), text in zip(parts, (html, facts), strict=True):
             part.write_text(text, encoding="utf-8")
-        atomic.publish_files(parts[::-1])
+        atomic.publish_files(parts[::-1], before, replace=settings.overwrite)
     except OSError as error:
         raise OutputError(f"--report {paths[0]}: cannot write here ({error.strerror}); choose another place") from error
     finally:

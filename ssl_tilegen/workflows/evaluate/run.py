@@ -75,10 +75,13 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
         if settings.report:
             from ssl_tilegen.workflows.evaluate.page import write_report
 
-            if held:
-                held.check()
-            check_again(settings)
-            write_report(report, evidence, settings)
+            def before() -> None:
+                if held:
+                    held.check()
+                check_again(settings)
+
+            before()
+            write_report(report, evidence, settings, before)
         cache.clear()
     return report
 

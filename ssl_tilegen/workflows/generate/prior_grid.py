@@ -178,7 +178,7 @@ def _make_grid(
     check_run(settings, out, overwrite=True)  # again: sampling took a while
     if request.scene and is_saved:
         write_scene(scene_beside(path), request.scene)  # first: where the grid is, its map is too
-    write_grid(path, spec, cells, overwrite=True)
+    write_grid(path, spec, cells, overwrite=settings.overwrite or not is_saved)
 
 
 def _await_grid(path: Path, spec: GridSpec) -> None:

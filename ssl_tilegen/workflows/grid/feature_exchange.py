@@ -75,7 +75,7 @@ def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = Fals
             check_output(written, overwrite=overwrite)
 
         before()
-        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before)
+        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before, replace=overwrite)
     return ExchangeReport(out, count, grid.dim, grid.shape.area)
 
 

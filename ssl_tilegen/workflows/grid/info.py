@@ -41,7 +41,7 @@ def preview_grid(path: Path, image: str | None = None, out: Path | None = None, 
             check_output(written, overwrite=overwrite)
 
         if image is None:
-            return write_preview(grid, None, out, title, before)
+            return write_preview(grid, None, out, title, before, replace=overwrite)
         with open_raster(image) as raster:
             wanted = grid.spec.source.size_px
             if raster.size != wanted:
@@ -49,7 +49,7 @@ def preview_grid(path: Path, image: str | None = None, out: Path | None = None, 
                     f"--image {image}: is {raster.size} px, the grid was made from {wanted} px; give that image"
                 )
             seen = thumbnail(RasterView(raster, 1.0), reading_threads())
-        return write_preview(grid, seen, out, title, before)
+        return write_preview(grid, seen, out, title, before, replace=overwrite)
 
 
 def _inputs(path: Path, image: str | None) -> list[Input]:

@@ -34,14 +34,20 @@ def thumbnail(view: RasterView, threads: int) -> np.ndarray:
 
 
 def write_preview(
-    grid: EmbeddingGrid, image: np.ndarray | None, path: Path, title: str, before: Callable[[], object] = lambda: None
+    grid: EmbeddingGrid,
+    image: np.ndarray | None,
+    path: Path,
+    title: str,
+    before: Callable[[], object] = lambda: None,
+    *,
+    replace: bool = True,
 ) -> Path:
     """Write the preview of ``grid``, beside ``image`` (H, W, 3) if there is one, as PNG with a ``title`` in it;
-    ``before`` it gets its name, that is asked whether it still may."""
+    ``before`` it gets its name, that is asked whether it still may; with ``replace`` in the place of another file."""
     size = Size(*image.shape[:2]) if image is not None else _panel_size(grid.spec)
     panels = ([image] if image is not None else []) + [grid_panel(grid, size)]
     try:
-        with atomic.writing(path, before=before) as part:
+        with atomic.writing(path, before=before, replace=replace) as part:
             _compose(panels, grid).save(part, "PNG", pnginfo=png_text(Title=title))
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror or error}); choose another -o") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.faults.case import DONE, MENDABLE, STOPPED, Case, words
-from tests.faults.cases.commands import AUGMENT, EMBED, GENERATE, IMPORT, WRITERS
+from tests.faults.cases.commands import AUGMENT, EMBED, GENERATE, IMPORT, TRAINING, WRITERS
 from tests.faults.inject import CHANGES, Fault
 from tests.faults.pieces import Copy
 
@@ -85,9 +85,18 @@ def _appearing() -> Iterator[Case]:
         for file, more in ((out, ""), *sides) if name != "train" else ():
             for force in ("", *(() if name in ("evaluate", "models", "preview") else ("--overwrite",))):
                 line = words(f"{command} {option} {out} {more} {force}")
+                leaves = (*UNFINISHED, file, *((out, f"{out}.json") if more else ()))
                 yield Case("appears", f"{name}-{file}{force[1:]}", line, before, frozenset({MENDABLE}), at=0.5,
-                           leaves=(*UNFINISHED, file, *((out, f"{out}.json") if more else ())),
-                           fault=Fault("", f"APPEARS {file}", "open"))  # fmt: skip
+                           leaves=leaves, fault=Fault("", f"APPEARS {file}", "open"))  # fmt: skip
+                for at in (0.75, 0.9):  # while what was written is being flushed
+                    yield Case("flushed", f"{name}-{file}{force[1:]}-{at:g}", line, before, frozenset({DONE, MENDABLE}),
+                               at=at, leaves=leaves, fault=Fault("", f"APPEARS {file}", "fsync"))  # fmt: skip
+    init = "train init autoencoder --from {world}/bundle --images train --mpp 0.5 -o my.toml"
+    for force in ("", "--overwrite"):
+        yield Case("flushed", f"init{force[1:]}", words(f"{init} {force}"), (Copy("train"),), frozenset({MENDABLE}),
+                   at=0.5, leaves=("my.toml",), fault=Fault("", "APPEARS my.toml", "fsync"))  # fmt: skip
+    yield Case("flushed", "train-component", words(f"{TRAINING} --out o"), (Copy("train"),), frozenset({MENDABLE}),
+               at=0.4, leaves=("o", "o/*"), fault=Fault("", "APPEARS o/bundle", "open"))  # fmt: skip
 
 
 def _long() -> Iterator[Case]:
