@@ -57,7 +57,7 @@ class EmbedSettings(Reading, Settings):
     )
     summary: Path | None = option(
         None,
-        "Table of results, .csv or .json. One row per input.",
+        "Table of results, .csv or .json. One row per input; rows of other grids in it stay.",
         "--summary",
         default_text="in --out-dir",
         metavar="FILE",

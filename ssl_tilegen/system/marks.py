@@ -46,7 +46,7 @@ def image(path: Path) -> str | None:
 
 def augmented(path: Path) -> str | None:
     """The folder that `augment` makes: its ``augment.json``, nothing that its ``manifest.csv`` does not name, and every
-    file as large as it was written."""
+    file as it was written (of earlier versions: as large)."""
     facts = _json(path / "augment.json") if path.is_dir() else None
     if not (isinstance(facts, dict) and facts.get("synthetic") is True and "key" in facts):
         return "no augment.json with 'synthetic: true'"
@@ -59,17 +59,30 @@ def augmented(path: Path) -> str | None:
     strange = _not_named(path, named)
     if strange:
         return f"'{strange}' in it, which its manifest.csv does not name"
-    written = facts.get("files_sha256")  # not told by earlier versions
-    return "other files than were written" if written and written != listing_sha256(path) else None
+    as_written = all(facts[key] == known(path) for key, known in _LISTINGS.items() if facts.get(key))
+    return None if as_written else "other files than were written"
 
 
-def listing_sha256(folder: Path) -> str:
-    """A hash of the names and sizes of all files in the folder of `augment`, but for ``augment.json``, which has it."""
+def content_sha256(folder: Path) -> str:
+    """A hash of the names and contents of all files in the folder of `augment`, but for ``augment.json``, which has it;
+    links count by where they lead."""
+    return _listing_sha256(folder, lambda file: str(file.readlink()) if file.is_symlink() else sha256_of_file(file))
+
+
+def _sizes_sha256(folder: Path) -> str:
+    """The same of names and sizes, which earlier versions kept."""
+    return _listing_sha256(folder, lambda file: file.lstat().st_size)
+
+
+_LISTINGS: dict[str, Callable[[Path], str]] = {"files_sha256": _sizes_sha256, "content_sha256": content_sha256}
+
+
+def _listing_sha256(folder: Path, of: Callable[[Path], object]) -> str:
     found = []
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
         for each in (Path(place, name) for name in (*files, *links) if not is_temporary(name)):
-            found.append(f"{each.relative_to(folder).as_posix()}\t{each.lstat().st_size}")
+            found.append(f"{each.relative_to(folder).as_posix()}\t{of(each)}")
     return sha256(os.fsencode("\n".join(sorted(line for line in found if not line.startswith("augment.json\t")))))
 
 
@@ -108,6 +121,11 @@ def grid(path: Path) -> str | None:
     return _zarr(path, "kind", "embedding|valid|tissue|done", "ssl-tilegen/embedding-grid")
 
 
+def scene(path: Path) -> str | None:
+    """A map of labels and texts that was written with its legend."""
+    return image(path) or (None if "Legend" in _png_texts(path) else "no text 'Legend' in it")
+
+
 def sidecar(path: Path) -> str | None:
     """``NAME.json`` beside an image."""
     facts = _json(path)
@@ -118,8 +136,8 @@ def sidecar(path: Path) -> str | None:
 def report_json(path: Path) -> str | None:
     """The JSON of a report of `evaluate`; an empty file is nobody's."""
     facts = _json(path)
-    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)
-    return None if is_ours else "no 'software: ssl-tilegen'"
+    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS) and "figures" in facts
+    return None if is_ours else "no 'software: ssl-tilegen' with figures"
 
 
 def report_html(path: Path) -> str | None:

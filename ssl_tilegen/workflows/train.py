@@ -19,7 +19,7 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
-from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_bundle, check_run, clear_run, locked_run
+from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_bundle, check_run, clear_run, locked_run, tidied
 
 Report = Callable[[dict[str, Any]], None]
 _STOPPING_S = 60.0  # that a step and its checkpoint may take after a signal
@@ -58,7 +58,7 @@ def train(
     allow_many_files()
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
-    with processes.together():
+    with tidied(context.run_folder), processes.together():
         held: AbstractContextManager[None] = nullcontext()
         if processes.is_first:
             check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)

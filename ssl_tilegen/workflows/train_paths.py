@@ -6,11 +6,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.bundle.components import component_mark
+from ssl_tilegen.errors import Interrupted
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import is_temporary, sweep
@@ -21,6 +22,7 @@ from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths,
 from ssl_tilegen.training.init_config import init_config, table_of
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
+_START_NAMES = r"settings\.json|data\.json"
 SETTINGS_FILE = "settings.json"
 _RUN_NAMES = (
     r"settings\.json|data\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|snapshots|cache|"
@@ -87,6 +89,23 @@ def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
         for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
             sweep(folder)
         yield
+
+
+@contextmanager
+def tidied(run_folder: Path) -> Iterator[None]:
+    """Where the body fails before a run has begun in earnest, the folders that it has made are removed again."""
+    made = [folder for folder in (run_folder, *run_folder.parents) if not folder.exists()]
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception:
+        if run_folder in made and run_folder.is_dir() and not foreign_in(run_folder, _START_NAMES):
+            shutil.rmtree(run_folder, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def clear_run(run_folder: Path) -> None:

@@ -95,6 +95,17 @@ def test_a_summary_tells_of_all_inputs_also_when_some_fail(bundle: Path, tmp_pat
     assert [row["status"] for row in csv.DictReader((tmp_path / "s.csv").open())] == ["failed", "done"]
 
 
+@pytest.mark.parametrize("name", ["s.csv", "s.json"])
+def test_two_jobs_may_share_a_summary(bundle: Path, tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    for image in ("a", "b", "a"):
+        source = raster(tmp_path / f"{image}.tif", 100, 100)
+        run(source, bundle, summary=table, out=tmp_path / f"{image}.zarr", overwrite=True)
+    rows = json.loads(table.read_text()) if name.endswith("json") else list(csv.DictReader(table.open()))
+    assert [(Path(row["grid"]).name, row["status"]) for row in rows] == [("b.zarr", "done"), ("a.zarr", "done")]
+    assert not list(tmp_path.glob("*.lock"))
+
+
 def test_a_grid_that_lost_a_part_is_made_again_and_a_whole_one_is_not(bundle: Path, tmp_path: Path) -> None:
     source = raster(tmp_path / "a.tif", 40 * 32, 40 * 32)
     run(source, bundle, stride=32, out=tmp_path / "a.zarr")

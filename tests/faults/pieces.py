@@ -64,6 +64,21 @@ class Append:
 
 
 @dataclass(frozen=True)
+class Swap:
+    """Some text in a file that is there already in the place of other text of the same length."""
+
+    name: str
+    old: str
+    new: str
+
+    def put(self, root: Path, world: Path) -> None:
+        path = root / self.name
+        text = path.read_text()
+        assert self.old in text and len(self.old) == len(self.new)
+        path.write_text(text.replace(self.old, self.new, 1))
+
+
+@dataclass(frozen=True)
 class Remove:
     """A file that is there already is taken away."""
 

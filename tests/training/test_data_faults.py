@@ -159,7 +159,14 @@ def test_a_run_says_when_its_images_have_changed_and_restarts_only_with_good_one
 def test_a_network_that_cannot_be_is_one_line(base: Path, override: str, message: str, tmp_path: Path) -> None:
     model = f"bundle='{base / 'run' / 'bundle'}'"
     with pytest.raises(SettingError, match=message):
-        train("denoiser", base / "denoiser.toml", tmp_path, overrides=[model, override], device="cpu")
+        train("denoiser", base / "denoiser.toml", tmp_path / "out", overrides=[model, override], device="cpu")
+
+
+def test_a_run_without_images_leaves_no_folder(base: Path, tmp_path: Path) -> None:
+    nothing = ["data.sources.0.paths=['none']"]
+    with pytest.raises(InputError, match="no training image"):
+        train("autoencoder", base / "autoencoder.toml", tmp_path / "out", overrides=nothing, device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_that_starts_from_the_built_in_one_is_not_taken_for_it(base: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks
-from ssl_tilegen.system.atomic import sweep
+from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside, writing
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.system.locks import Busy, Shard, lock, lock_file
@@ -146,7 +146,8 @@ def _finish(
                 return report
             samples = [sample for sheet in sheets for sample in sheet.samples]
             verdicts = judge(samples, originals, [store.get(number) for number in range(len(sheets))], settings)
-            real_files = _place_originals(store.folder, originals, settings.originals)
+            names = {sample.file for sample in samples}
+            real_files = _place_originals(store.folder, originals, settings.originals, names)
             write_manifest(store.folder / MANIFEST, verdicts, samples, originals, settings, real_files)
             found = summarise(verdicts, samples, originals)
             facts = _facts(painter) | {"key": key} | found
@@ -157,10 +158,10 @@ def _finish(
     return replace(report, status="done", **found)
 
 
-def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> dict[int, str]:
-    """Copy or link the originals beside the new images; index -> path relative to ``folder``."""
+def _place_originals(folder: Path, originals: Sequence[Original], how: str, names: Iterable[str]) -> dict[int, str]:
+    """Copy or link the originals beside the new images ``names``; index -> path relative to ``folder``."""
     placed: dict[int, str] = {}
-    taken: set[str] = set()
+    taken = set(names)
     for index, original in enumerate(originals) if how != "none" else ():
         name = original.path.name
         place = "/".join(filter(None, (original.split, original.label, name)))
@@ -172,12 +173,21 @@ def _place_originals(folder: Path, originals: Sequence[Original], how: str) -> d
         if not os.path.lexists(target):
             if how == "link":
                 target.symlink_to(original.path.absolute())
-            elif original.path.is_dir():
-                shutil.copytree(original.path, target)
             else:
-                shutil.copy2(original.path, target)
+                _copy(original.path, target)
         placed[index] = place
     return placed
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A copy that has its name when it is whole: a killed run goes on from what it finds."""
+    if source.is_dir():
+        part = temporary_beside(target)
+        shutil.copytree(source, part)
+        publish_folder(part, target)
+    else:
+        with writing(target) as part:
+            shutil.copy2(source, part)
 
 
 def _facts(painter: Painter) -> dict[str, Any]:

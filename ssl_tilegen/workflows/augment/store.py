@@ -82,7 +82,7 @@ class Store:
         for file in drop:
             atomic.remove(self.folder / file)
             atomic.remove(self.folder / f"{file}.json")
-        atomic.write_json(self.folder / FACTS, facts | {"files_sha256": marks.listing_sha256(self.folder)})
+        atomic.write_json(self.folder / FACTS, facts | {"content_sha256": marks.content_sha256(self.folder)})
         check_output(Output(self.out, marks.augmented), overwrite=overwrite)
         atomic.publish_folder(self.folder, self.out, replace=overwrite, mark=marks.augmented)
         self.discard()

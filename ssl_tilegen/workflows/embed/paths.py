@@ -12,7 +12,7 @@ from ssl_tilegen.system.locks import Shard, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.workflows.embed.inputs import EmbedJob
 from ssl_tilegen.workflows.embed.regions import region_files
-from ssl_tilegen.workflows.embed.report import COLUMNS, summary_path
+from ssl_tilegen.workflows.embed.report import summary_output, summary_path
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
 PREVIEW, OUTLINES = ".embed-preview.png", ".geojson"
@@ -28,7 +28,7 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Shard) -
     written = [output for job in jobs for output in outputs_of(job, settings, own)]
     written += [Output(lock_file(job.grid, shard), marks.never, own, "work") for job in jobs]
     table = summary_path(settings, shard)
-    summary = [summary_output(table)] if table else []
+    summary = [summary_output(table), Output(lock_file(table), marks.lock, "--summary", "work")] if table else []
     read = list(_inputs(jobs, settings))
     for each in read:
         if each.option != "the input":
@@ -36,11 +36,6 @@ def check_run(jobs: Sequence[EmbedJob], settings: EmbedSettings, shard: Shard) -
     refuse_meetings(read, [*written, *summary])
     for output in summary:
         check_output(output)
-
-
-def summary_output(table: Path) -> Output:
-    """The table of results, for the gate."""
-    return Output(table, marks.table(COLUMNS), "--summary", "side")
 
 
 def check_job(job: EmbedJob, settings: EmbedSettings) -> None:

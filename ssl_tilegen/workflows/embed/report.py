@@ -13,11 +13,14 @@ from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import OutputError, PartialFailure, failures_line
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.uri import Source
-from ssl_tilegen.system import atomic
+from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.csv_table import defused_row
+from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.outputs import Output, check_output
 
 _CODES = tuple(code.name.lower() for code in Validity)
+_PATIENCE_S = 30.0  # for another job that writes its rows
 COLUMNS = ("input", "grid", "status", "cells", *_CODES, "resolution", "seconds", "tiles_per_s", "error")
 
 
@@ -82,15 +85,39 @@ def summary_path(settings: EmbedSettings, shard: tuple[int, int]) -> Path | None
 
 
 def write_summary(path: Path, reports: Sequence[EmbedReport]) -> None:
-    """The reports as CSV, or JSON where the suffix says so; appears when whole."""
+    """The reports as CSV, or JSON where the suffix says so; appears when whole. Rows of other grids that are there, of
+    another job that writes the same table, stay. OutputError where something else has the name."""
+    is_json = path.suffix.lower() == ".json"
     rows = [report.row() for report in reports]
+    rows = json.loads(json.dumps(rows, default=str)) if is_json else list(map(defused_row, rows))
+    grids = {str(row["grid"]) for row in rows}
     try:
-        with atomic.writing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            if path.suffix.lower() == ".json":
-                json.dump(rows, file, indent=1, default=str)
-            else:
-                table = csv.DictWriter(file, COLUMNS)
-                table.writeheader()
-                table.writerows(map(defused_row, rows))
+        with lock(path, option="--summary", wait_s=_PATIENCE_S):
+            atomic.sweep(path.parent, path.name)
+            check_output(summary_output(path))
+            rows = [row for row in _rows_at(path) if row["grid"] not in grids] + rows
+            with (
+                atomic.writing(path, before=lambda: check_output(summary_output(path))) as part,
+                part.open("w", newline="", encoding="utf-8") as file,
+            ):
+                if is_json:
+                    json.dump(rows, file, indent=1)
+                else:
+                    table = csv.DictWriter(file, COLUMNS)
+                    table.writeheader()
+                    table.writerows(rows)
     except OSError as error:
         raise OutputError(f"{path}: cannot write here ({error.strerror}); choose another --summary") from error
+
+
+def summary_output(table: Path) -> Output:
+    """The table of results, for the gate."""
+    return Output(table, marks.table(COLUMNS), "--summary", "side")
+
+
+def _rows_at(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table of ours, as they stand in it."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(json.load(file)) if path.suffix.lower() == ".json" else list(csv.DictReader(file))

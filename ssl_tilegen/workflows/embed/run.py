@@ -20,11 +20,10 @@ from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.launch import worker_shard
 from ssl_tilegen.system.locks import Busy, Shard, lock
-from ssl_tilegen.system.outputs import check_output
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
 from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs
-from ssl_tilegen.workflows.embed.paths import check_job, check_run, outputs_of, summary_output
+from ssl_tilegen.workflows.embed.paths import check_job, check_run, outputs_of
 from ssl_tilegen.workflows.embed.raster import embed_raster
 from ssl_tilegen.workflows.embed.regions import regions_for
 from ssl_tilegen.workflows.embed.report import EmbedIncomplete, EmbedReport, summary_path, write_summary
@@ -54,7 +53,6 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
         _embed_all(mine, settings, split, attempt, progress, reports)
     finally:
         if (table := summary_path(settings, shard)) and reports:
-            check_output(summary_output(table))
             write_summary(table, [reports[job] for job in mine if job in reports])
     if any(report.status == "failed" for report in reports.values()):
         raise EmbedIncomplete([reports[job] for job in mine])

@@ -55,3 +55,5 @@ def _outputs(settings: EvaluateSettings) -> Iterator[Output]:
         yield Output(settings.json_path, marks.report_json, "--report-json")
         yield Output(cache_folder(settings.report), marks.work(PART_NAMES), "--report", "work")
         yield Output(lock_file(settings.report), marks.lock, "--report", "work")
+        if settings.report_json:
+            yield Output(lock_file(settings.report_json), marks.lock, "--report-json", "work")

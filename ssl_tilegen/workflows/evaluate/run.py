@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +93,11 @@ def _held(settings: EvaluateSettings) -> Iterator[tuple[FeatureCache, Held | Non
     if path is None:
         yield FeatureCache(), None
         return
-    with lock(path, option="--report") as held:
+    with ExitStack() as stack:
+        held = stack.enter_context(lock(path, option="--report"))
+        if settings.report_json:  # another job may have another page and the same JSON
+            stack.enter_context(lock(settings.report_json, option="--report-json"))
+        check_again(settings)  # a job that had the lock may have come to its end
         sweep(path.parent, path.name)
         yield FeatureCache(cache_folder(path), restart=settings.restart), held
 

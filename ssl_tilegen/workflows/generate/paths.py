@@ -78,5 +78,5 @@ def _outputs(settings: GenerateSettings, out: Path) -> Iterator[Output]:
         yield Output(settings.save_grid, marks.grid, "--save-grid", "side")
         yield Output(unfinished_grid(settings.save_grid), marks.grid, "--save-grid", "work")
         scene = scene_beside(settings.save_grid)
-        yield Output(scene, marks.image, "--save-grid", "side")
+        yield Output(scene, marks.scene, "--save-grid", "side")
         yield Output(legend_of(scene), marks.legend_of(scene), "--save-grid", "side")

@@ -180,6 +180,7 @@ def _sides() -> Iterator[Case]:
         "grid-preview-image-default": ("grid preview h.zarr --image h.preview.png", (Copy("h.zarr"), Copy("in.png", "h.preview.png"))),
         "export-default-user": (EXPORT, (GRID, File("g.h5"))),
         "import-default-user": (IMPORT, (Copy("f.npz"), Folder("f.zarr"))),
+        "report-json-of-training": (f"{EVALUATE} --report o.html --report-json x.json --overwrite", (SETS, File("x.json", '{"stage": "encoder", "software": "ssl-tilegen 1"}'))),
         "report-json-user": (f"{EVALUATE} --report o.html", (SETS, File("o.json"))),
         "report-json-input": (f"evaluate --real sets/real --synthetic o.json --encoder texture --metrics fd -k 2 --rounds 2 {MODEL} --report o.html", (SETS, Copy("in.png", "o.json"))),
         "report-part-user": (f"{EVALUATE} --report o.html", (SETS, Folder("o.html.part"))),

@@ -23,7 +23,7 @@ from tests.faults.cases.commands import (
     WRITERS,
 )
 from tests.faults.inject import Fault
-from tests.faults.pieces import Append, Copy, File, Folder, Link, Remove
+from tests.faults.pieces import Append, Copy, File, Folder, Link, Remove, Swap
 
 DONE_ONLY = frozenset({DONE})
 
@@ -123,12 +123,25 @@ def _foreign_after() -> Iterator[Case]:
     augment, patch = words(f"{AUGMENT} -o o"), "o/dots/g0_0-s0.png"
     for name, then in {
         "patch-edited": (File(patch),),
+        "label-edited": (Swap("o/manifest.csv", ",dots,", ",dotz,"),),
         "patch-added": (File("o/dots/mine.png"), Append("o/manifest.csv", "dots/mine.png,dots\n")),
         "patch-linked": (File("mine.png"), Remove(patch), Link(patch, "../../mine.png")),
     }.items():
         yield Case(
             "foreign", f"augment-{name}", (*augment, "--overwrite"), (CLASSES,), REFUSED, first=(augment,), then=then
         )
+    parts = words("generate --text=left~rock,~right~sand --size 128 --steps 1 --save-grid k.zarr -o o.png") + words(
+        MODEL
+    )
+    parts = tuple(word.replace("~", " ") for word in parts)
+    image = words(f"{GENERATE} -o k.scene.png")
+    yield Case("foreign", "scene-is-own-image", parts, (GRID,), REFUSED, first=(image,))
+    named = (CLASSES, Copy("in.png", "classes/dots/g0_0-s0.png"))
+    yield Case("foreign", "original-called-as-sample", (*augment, "--originals", "copy"), named, DONE_ONLY,
+               lacks="^dots/g0_0-s0.png,real")  # fmt: skip
+    shared = words(f"{EVALUATE} --report-json s.json --report")
+    yield Case("foreign", "json-of-two-pages", (*shared, "p.html"), (SETS,), DONE_ONLY | {MENDABLE},
+               beside=(*shared, "o.html"))  # fmt: skip
     bundle = words(f"{PUBLISHED} -o o")
     yield Case("foreign", "models-card-edited", (*bundle, "--overwrite"), (Copy("published"),), REFUSED, first=(bundle,),
                then=(Append("o/CARD.md", "We have tested it on our own slides.\n"),))  # fmt: skip
