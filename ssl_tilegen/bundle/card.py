@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ _DOMAIN_TAGS = {"um": "histopathology", "m": "remote-sensing"}
 def write_card(folder: Path) -> bool:
     """Write the card of the bundle in ``folder`` beside its weights, unless somebody wrote one; whether it did."""
     path = folder / FILE
-    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    is_ours = path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")
+    if os.path.lexists(path) and not is_ours:
         return False
     write_text(path, card_of(ModelBundle(folder)))
     return True

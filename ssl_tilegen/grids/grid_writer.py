@@ -46,7 +46,12 @@ class GridWriter:
                 f"{part}: an unfinished run with other settings ({_difference(found, spec)}); "
                 "finish that one, or start over with --restart"
             )
-        return cls(path, part, group, spec)
+        writer = cls(path, part, group, spec)
+        try:
+            writer.pending()
+        except (RuntimeError, ValueError) as error:
+            raise OutputError(f"{part}: is damaged ({error}); start over with --restart") from None
+        return writer
 
     def pending(self) -> list[int]:
         """Indices of the shards that are not yet written, in order."""

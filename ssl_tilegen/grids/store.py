@@ -13,6 +13,7 @@ from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids.shard_windows import SHARD_CELLS, shards
 from ssl_tilegen.grids.spec import FORMAT, KIND, GridSpec, Validity, georeference
 from ssl_tilegen.system.budget import check_memory
+from ssl_tilegen.system.outputs import require_plain
 
 CHUNK_CELLS = 16
 _FLAG_BYTES = 4096  # what reading the flag of one shard takes while all are read
@@ -34,6 +35,7 @@ def is_grid(path: Path) -> bool:
 
 def load_group(path: Path) -> tuple[zarr.Group, GridSpec]:
     """The group and its specification. FormatError where it is not a grid, newer, or broken."""
+    require_plain(path / "zarr.json", "the grid")
     try:
         group = zarr.open_group(path, mode="r+" if path.suffix == ".part" else "r")
         attributes = dict(group.attrs)

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,9 @@ def work(known: str = ".*") -> Mark:
             return f"no {WORK_FILE}: it is no folder"
         if all(is_temporary(entry.name) for entry in path.iterdir()):
             return None
+        odd = odd_in(path)
+        if odd:
+            return f"'{odd}' in it, which is no plain file of its own"
         facts = _json(path / WORK_FILE)
         if not (isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)):
             return f"no {WORK_FILE} in it"
@@ -335,6 +339,15 @@ def foreign_in(folder: Path, known: str) -> str | None:
     pattern = re.compile(known)
     names = sorted(entry.name for entry in os.scandir(folder))
     return next((name for name in names if not pattern.fullmatch(name) and not is_temporary(name)), None)
+
+
+def odd_in(folder: Path) -> str | None:
+    """The first name in a folder of what must not be opened: a link, a file that has a second name, a pipe."""
+    for entry in sorted(folder.iterdir()):
+        facts = entry.lstat()
+        if not (stat.S_ISDIR(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1)):
+            return entry.name
+    return None
 
 
 def _zarr(path: Path, key: str, members: str, value: str | None = None) -> str | None:

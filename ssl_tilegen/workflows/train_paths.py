@@ -126,6 +126,9 @@ def begun_mark(folder: Path) -> str | None:
         return f"no {SETTINGS_FILE}: it is no folder"
     if not any(folder.iterdir()):
         return None
+    for entry in folder.iterdir():
+        if not (entry.is_file() or entry.is_dir()):
+            return f"'{entry.name}' in it, which is no file"
     try:
         settings = json.loads((folder / SETTINGS_FILE).read_bytes())
         is_ours = "steps" in settings["run"]

@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Store:
         try:
             with np.load(self._records / f"{index}.npz") as arrays:
                 return Record(**{name: arrays[name] for name in Record._fields})
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise FormatError(f"{self._records / f'{index}.npz'}: damaged ({error}); remove it and run again") from None
 
     def finish(self, drop: Sequence[str], facts: dict[str, Any], *, overwrite: bool) -> None:

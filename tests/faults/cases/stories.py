@@ -23,7 +23,7 @@ from tests.faults.cases.commands import (
     WRITERS,
 )
 from tests.faults.inject import Fault
-from tests.faults.pieces import Append, Copy, File, Folder, Link, Remove, Swap
+from tests.faults.pieces import Append, Copy, Fifo, File, Folder, Link, Remove, Swap
 
 DONE_ONLY = frozenset({DONE})
 
@@ -142,6 +142,22 @@ def _foreign_after() -> Iterator[Case]:
     shared = words(f"{EVALUATE} --report-json s.json --report")
     yield Case("foreign", "json-of-two-pages", (*shared, "p.html"), (SETS,), DONE_ONLY | {MENDABLE},
                beside=(*shared, "o.html"))  # fmt: skip
+    began = File("o.png.part/.ssl-tilegen.json", '{"software": "ssl-tilegen 1"}')
+    paint = words(f"{GENERATE} -o o.png")
+    for name, pieces in {
+        "pipe": (Fifo("o.png.part/state.npz"),),
+        "link": (File("mine.raw"), Link("o.png.part/rows.raw", "../mine.raw")),
+        "hard-link": (File("mine.raw"), Link("o.png.part/rows.raw", "mine.raw", hard=True)),
+    }.items():
+        yield Case("foreign", f"generate-part-{name}", paint, (GRID, began, *pieces), REFUSED)
+    run = words(f"{TRAINING} --out o")
+    yield Case("foreign", "train-readme-pipe", run, (TRAIN, Fifo("o/bundle/README.md")), DONE_ONLY)
+    yield Case("foreign", "train-settings-pipe", run, (TRAIN, Fifo("o/autoencoder/settings.json")), REFUSED)
+    for name, out, file in (("augment", "o", "sheets/0.npz"), ("embed", "o.zarr", "done/c/0")):
+        begun, bad = _unfinished(name), File(f"{out}.part/{file}", b"PK")
+        line = words(f"{WRITERS[name][0]} -o {out}")
+        yield Case("foreign", f"{name}-part-damaged", line, (*WRITERS[name][3], *begun, bad), REFUSED,
+                   ours=("o*.lock", f"{out}.part", ".o*"), leaves=("*",))  # fmt: skip
     bundle = words(f"{PUBLISHED} -o o")
     yield Case("foreign", "models-card-edited", (*bundle, "--overwrite"), (Copy("published"),), REFUSED, first=(bundle,),
                then=(Append("o/CARD.md", "We have tested it on our own slides.\n"),))  # fmt: skip
