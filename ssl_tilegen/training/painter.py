@@ -32,6 +32,7 @@ from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
 from ssl_tilegen.training.denoiser import DenoiserStage
+from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.stage import StageContext
 
@@ -122,13 +123,14 @@ class PainterStage(DenoiserStage):
             "adversarial": adversarial,
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
             "colour": self._colour(image, wanted, field),
+            "moments": moment_difference(painted, clean).mean(),
             "discriminator": of_discriminator,
         }
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
         weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
-                   "consistency": s.consistency_weight, "colour": s.colour_weight,
+                   "consistency": s.consistency_weight, "colour": s.colour_weight, "moments": s.moment_weight,
                    "adversarial": counts * s.adversarial_weight}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
