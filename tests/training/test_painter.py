@@ -20,6 +20,7 @@ from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettin
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.training.data.batches import collate
+from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.painter import balanced
@@ -51,7 +52,7 @@ def bundle(base: Path) -> Path:
 def test_a_denoiser_becomes_a_painter_whose_bundle_records_its_steps(base, bundle, tmp_path):
     train("painter", configured(base, bundle), tmp_path, device="cpu")
     log = records(tmp_path / "painter")
-    names = {"square", "features", "adversarial", "consistency", "colour", "discriminator", "lr"}
+    names = {"square", "features", "adversarial", "consistency", "colour", "moments", "discriminator", "lr"}
     assert len(log) >= 4 and names <= log[0].keys() and all(np.isfinite(list(line.values())).all() for line in log)
     assert Image.open(tmp_path / "painter" / "sample-0000004.png").size == (8 * 64, 3 * 64)
     before, after = ModelBundle.load(bundle), ModelBundle.load(tmp_path / "bundle")
@@ -152,6 +153,15 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     checked = wanted + torch.tensor([0.3, -0.3]).repeat(32)  # no colour of a block is another
     assert stage._colour(wanted + 0.2, wanted, field) == pytest.approx(0.2 * 2 / 4, abs=1e-6)
     assert stage._colour(checked, wanted, field) == pytest.approx(0, abs=1e-6)
+
+
+def test_moments_ask_how_strong_detail_is_and_not_where():
+    real = torch.randn(2, 5, 16, 16, generator=torch.Generator().manual_seed(0))
+    blocks = real.unflatten(2, (2, 8)).unflatten(4, (2, 8))
+    assert moment_difference(blocks.flip(3, 5).flatten(4).flatten(2, 3), real) == pytest.approx([0, 0], abs=1e-5)
+    assert (moment_difference(0.7 * real, real) > 0.3).all()  # log 0.7 is -0.36
+    assert moment_difference(real + 0.2, real) == pytest.approx([0.2, 0.2], rel=0.1)
+    assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
 
 
 @pytest.mark.slow
