@@ -53,7 +53,7 @@ class Plot(NamedTuple):
     legend: Sequence[str] = ()
 
 
-class Row(NamedTuple):
+class ReportRow(NamedTuple):
     """A row of a table; ``strong``: number of the cell in bold."""
 
     cells: Sequence[object]
@@ -78,7 +78,7 @@ class Section:
     text: str
     plots: Sequence[Plot] = ()
     head: Sequence[str] = ()
-    rows: Sequence[Row] = ()
+    rows: Sequence[ReportRow] = ()
 
 
 def write_report(
@@ -151,7 +151,7 @@ def _scores(scores: Sequence[Score]) -> Section:
     for s in scores:
         cells = (s.title, s.features, s.dim, s.n_real, s.n_synthetic, number(s.value), span(s.low, s.high), s.better,
                  number(s.baseline), number(s.matched), s.n_equal or "-", s.paper)  # fmt: skip
-        rows.append(Row(cells, head.index("value")))
+        rows.append(ReportRow(cells, head.index("value")))
     return Section("Scores", _HOW, (), head, rows)
 
 
@@ -190,7 +190,7 @@ def _task(task: TaskReport) -> Section:
         cells = (row.model, row.features, row.dim, row.arm, f"{row.n_train:.0f}", row.n_test, row.test_groups,
                  with_span(row.accuracy), with_span(row.balanced), number(row.auc.value),
                  with_span(row.gain, "+") if row.gain else "")  # fmt: skip
-        rows.append(Row(cells, head.index("gain over real")))
+        rows.append(ReportRow(cells, head.index("gain over real")))
         name = f"{row.model}, {row.features}: {row.arm}"
         bars.append((name, row.accuracy.value, row.accuracy.low, row.accuracy.high, _ARM_COLOUR[row.arm]))
     seen = f"Synthetic images as a model trained on real ones sees them ({task.judge}): row = made as"
