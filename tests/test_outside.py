@@ -95,7 +95,7 @@ PRIOR: list[tuple[list[Any], list[Any]]] = [
     (["labels"], [{"": {"domain": "he", "resolution": [0.5, "um"]}}, []]),
     (["vector_dim"], [-1, 1 << 40]),
     (["sampling", "steps"], [0, 1 << 40]),
-    (["sampling", "overlap"], [1.0, -0.1]),
+    (["sampling", "guidance"], [-1.0, 2000]),
     (["text"], [{"name": "x", "dim": 0, "sha256": ""}, {"name": "x"}]),
 ]
 
