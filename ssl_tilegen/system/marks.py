@@ -299,16 +299,6 @@ def signed_markdown(body: str) -> str:
     return f"{body}\n<!-- written by {SOFTWARE}: sha256 {sha256(body)} -->\n"
 
 
-def one_of(*marks: Mark) -> Mark:
-    """Any of several marks; the first one's words where none is there."""
-
-    def mark(path: Path) -> str | None:
-        missing = [each(path) for each in marks]
-        return None if None in missing else missing[0]
-
-    return mark
-
-
 def legend_of(picture: Path) -> Mark:
     """The legend of a map that was written with it: the picture has its hash, as the PNG text ``Legend``."""
 

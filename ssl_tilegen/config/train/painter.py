@@ -93,8 +93,8 @@ class PainterSettings(WindowSettings):
     """Weight of the mean absolute difference of the painted and the real image, averaged over blocks of 8 px, where the
     layout is told: it keeps the colours of pale and even ground."""
     moment_weight: float = Field(0.3, ge=0)
-    """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: fine detail stays as strong
-    as in real images, and no pattern repeats from latent to latent."""
+    """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
+    strength of real images, and weakens patterns that repeat from latent to latent."""
 
     def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         """With the path of a file of weights."""
