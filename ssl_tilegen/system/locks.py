@@ -176,12 +176,16 @@ def _take(path: Path, shard: Shard, option: str, until: float) -> Held:
 
 def _make(file: Path, option: str) -> Held | None:
     """The lock of this process at ``file``; None where another one has it."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return _acquire(file)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{file.parent}: cannot write here ({reason}); choose another {option}") from error
+    for more in reversed(range(_TRIES)):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return _acquire(file)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and more:
+                continue  # another job, which has failed, took its empty folder away in between
+            reason = error.strerror or error
+            raise OutputError(f"{file.parent}: cannot write here ({reason}); choose another {option}") from error
+    return None
 
 
 def _acquire(file: Path) -> Held | None:

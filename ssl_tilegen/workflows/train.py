@@ -58,7 +58,7 @@ def train(
     allow_many_files()
     say = report if processes.is_first else lambda facts: None
     context = StageContext(out / stage, out / "bundle", processes, say)
-    with tidied(context.run_folder), processes.together():
+    with tidied(out), processes.together():
         held: AbstractContextManager[None] = nullcontext()
         if processes.is_first:
             check_run(stage, settings, config, context.run_folder, context.bundle_folder, restart=restart)

@@ -83,28 +83,38 @@ def _component(stage: str, bundle_folder: Path) -> Output:
 
 @contextmanager
 def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
-    """Hold a run's folder; half-written files of killed runs are removed."""
+    """Hold a run's folder; half-written files of killed runs are removed. Where the body fails before a new run has
+    begun in earnest, the run's folder is removed again."""
     with lock(run_folder, option="--out"):
+        is_new = not run_folder.exists()
         sweep(run_folder.parent, run_folder.name)
         for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
             sweep(folder)
-        yield
+        try:
+            yield
+        except Interrupted:
+            raise
+        except Exception:
+            if is_new and run_folder.is_dir() and not foreign_in(run_folder, _START_NAMES):
+                shutil.rmtree(run_folder, ignore_errors=True)
+            raise
 
 
 @contextmanager
-def tidied(run_folder: Path) -> Iterator[None]:
-    """Where the body fails before a run has begun in earnest, the folders that it has made are removed again."""
-    made = [folder for folder in (run_folder, *run_folder.parents) if not folder.exists()]
+def tidied(folder: Path) -> Iterator[None]:
+    """Where the body fails, ``folder`` and those above it that it has made are removed again, if nothing is in them.
+
+    Nothing else may be touched here: without the lock, what lies in them may be another job's.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         yield
     except Interrupted:
         raise
     except Exception:
-        if run_folder in made and run_folder.is_dir() and not foreign_in(run_folder, _START_NAMES):
-            shutil.rmtree(run_folder, ignore_errors=True)
-        for folder in made:
+        for each in made:
             with suppress(OSError):
-                folder.rmdir()
+                each.rmdir()
         raise
 
 
