@@ -35,7 +35,7 @@ from benchmarks.features import RandomNetwork
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.decoding import to_uint8
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.geometry import Size, Window

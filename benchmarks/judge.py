@@ -26,7 +26,7 @@ from skimage.color import rgb2lab
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.metrics.frechet import frechet_distance

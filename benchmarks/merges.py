@@ -37,7 +37,7 @@ from benchmarks.paintings import (
     say,
     singles,
 )
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.workflows.generate.job import PaintJob

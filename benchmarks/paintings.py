@@ -14,7 +14,8 @@ import numpy as np
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint, plan
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import develop, paint, plan
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.geometry import Size, Window

@@ -35,8 +35,9 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
+from ssl_tilegen.diffusion.denoiser import guided_estimate, schedule_of
 from ssl_tilegen.diffusion.guidance import acts
-from ssl_tilegen.diffusion.synthesis import guided_estimate, plan, schedule_of
+from ssl_tilegen.diffusion.synthesis import plan
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.system.hashing import sha256_of_file

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paintings import LatentScene, crops, distances, features, painted, places, say
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.metrics.resampling import interval
 
 STEPS, GUIDANCE = (8, 12, 16, 24), (1.0, 1.5, 2.0, 3.0, 4.0)

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import develop, paint
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Window
 

@@ -9,82 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_tilegen.diffusion.canvas import Canvas
-from ssl_tilegen.diffusion.coarse_latents import condition_while
 from ssl_tilegen.diffusion.decoding import Pixels, blended_bands, exact_bands
+from ssl_tilegen.diffusion.denoiser import merge_of, schedule_of, tiled_denoiser, with_bleed
 from ssl_tilegen.diffusion.field import ConditionField
-from ssl_tilegen.diffusion.guidance import CleanOf, acts, guided
+from ssl_tilegen.diffusion.guidance import acts
 from ssl_tilegen.diffusion.inpainting import MaskedDenoiser
-from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.protocols import Model, StepProgress
 from ssl_tilegen.diffusion.recipe import Recipe
 from ssl_tilegen.diffusion.row_parallel import ALONE, Band, Ranks, balanced_edges
 from ssl_tilegen.diffusion.sampler import State, add_noise, fill_with_noise, noise_at, run
 from ssl_tilegen.diffusion.sampler_state import drop_older_states, load_state, save_state
-from ssl_tilegen.diffusion.schedule import Schedule, Step, check_times
+from ssl_tilegen.diffusion.schedule import Schedule
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser, WindowTiledDenoiser
-from ssl_tilegen.diffusion.windows import WindowsAt, overlapping, settling, shifting
-from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.errors import TilegenError
 from ssl_tilegen.geometry import Window
 
 _BAND_STEP_LAT = 4
 _BLANK_COST = 0.02  # of a row that is all background, relative to one of tissue
-
-
-@dataclass(frozen=True, slots=True)
-class SynthesisSettings:
-    """How to sample. Lengths are in latents; options of memory and speed alone stand last.
-
-    ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even schedule.
-    ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
-    the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
-    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout gets
-    the content alone; with it, the layout too while the noise fraction is at least ``layout_above``. A region gets a
-    bleed of ``bleed_lat``, which is thrown away; beyond the edges of ``extent`` (the virtual canvas, if it ends
-    anywhere) at most ``edge_lat`` of it.
-    """
-
-    steps: int = 24
-    times: tuple[float, ...] = ()
-    update: str = "dpmpp_2m"
-    guidance: float = 1.5
-    guidance_interval: tuple[float, float] = (0.2, 0.8)
-    merge: Literal["auto", "whole", "shift", "average"] = "auto"
-    overlap: float = 0.5
-    feather: bool = True
-    settle: int = 0
-    layout: bool = True
-    layout_above: float = 0.0
-    seed: int = 0
-    bleed_lat: int = 8
-    edge_lat: int = 8
-    extent: Window | None = None
-    batch: int = 16
-    call_lat: int = 300_000
-    canvas_mib: int = 512
-    recipe: Recipe | None = None
-
-    def __post_init__(self) -> None:
-        if self.times:
-            check_times(self.times)
-        if not 0 <= self.overlap < 1:
-            raise SettingError(f"overlap must lie in [0, 1), got {self.overlap:g}")
-        if self.merge not in ("auto", "whole", "shift", "average"):
-            raise SettingError(f"unknown merge {self.merge!r}; known: auto, whole, shift, average")
-        for name in ("batch", "call_lat", "canvas_mib"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,35 +171,6 @@ def develop(
         progress(done, total)
 
 
-def schedule_of(model: Model, settings: SynthesisSettings, strength: float | None = None) -> Schedule:
-    """The noise schedule of these settings; with ``strength`` its tail, to repaint latents that exist.
-
-    A few-step model begins at the noise fraction ``strength`` itself, others at the nearest of their levels.
-    """
-    config, start = dict(model.scheduler_config), 1.0 if strength is None else strength
-    config = settings.recipe.scheduler(config) if settings.recipe else config
-    if settings.times:
-        return Schedule.at_times(config, settings.times, settings.steps, start)
-    schedule = Schedule.from_config(config, settings.steps)
-    schedule = schedule if strength is None else schedule.tail(strength)
-    return schedule.starting_twice() if stepper_named(settings.update).starts_twice else schedule
-
-
-def tiled_denoiser(model: Model, field: ConditionField, canvas: Window, settings: SynthesisSettings,
-               background: Tensor | None = None, area: Window | None = None) -> TiledDenoiser:  # fmt: skip
-    """The tiled denoiser over ``canvas``, or its ``area`` alone, that the settings ask for and the model allows."""
-    clean_of = guided_estimate(model, field.dim, settings)
-    merge = _merge(model, settings)
-    if merge == "whole":
-        condition = _field_of(model, field, settings.layout)
-        align = model.conditioning.quantum_lat
-        return LocalTiledDenoiser(clean_of, condition, canvas, model.halo_lat, align, settings.call_lat, background,
-                          field.blank_blocks, area)  # fmt: skip
-    windows_at = _windows_at(model, canvas, merge, settings)
-    conditions = _conditions_of(model, field, settings.layout)
-    return WindowTiledDenoiser(clean_of, conditions, windows_at, settings.batch, background, field.is_blank, area)
-
-
 def band_of(model: Model, field: ConditionField, region: Window, settings: SynthesisSettings, background: Tensor | None,
             ranks: Ranks) -> Band:  # fmt: skip
     """The rows that each of a team of processes paints of ``region`` and its bleed: of about the same work."""
@@ -259,67 +181,9 @@ def band_of(model: Model, field: ConditionField, region: Window, settings: Synth
     blank = field.blank_blocks(whole, step)
     load = np.ones(len(blank)) if background is None else (~blank).mean(1) + _BLANK_COST
     quantum = model.conditioning.quantum_lat
-    sees = model.halo_lat + quantum if _merge(model, settings) == "whole" else model.window_lat - 1
+    sees = model.halo_lat + quantum if merge_of(model, settings) == "whole" else model.window_lat - 1
     reach = max(sees, model.window_lat - 1 if model.decoder_halo_lat is None else model.decoder_halo_lat)
     return Band(whole, balanced_edges(whole, region, step, load, ranks.count), reach, ranks)
-
-
-def clean_estimator(model: Model) -> CleanOf:
-    """The model's clean estimate in float32 on its own device, whatever it was trained to predict."""
-    convert = to_clean(model.prediction_type)
-
-    def clean_of(x: Tensor, cond: Tensor | None, step: Step) -> Tensor:
-        x = x.to(model.device)
-        t = torch.full((len(x),), step.t, device=model.device)
-        raw = model.predict(x, t, None if cond is None else cond.to(model.device))
-        return convert(raw.float(), x, step)
-
-    return clean_of
-
-
-def guided_estimate(model: Model, dim: int, settings: SynthesisSettings) -> CleanOf:
-    """``clean_estimator`` under guidance, with the layout as long as the settings say; ``dim`` of the vectors."""
-    clean_of, layout_dim = clean_estimator(model), model.conditioning.layout_dim
-    if settings.layout_above > 0 and layout_dim:
-        clean_of = condition_while(clean_of, settings.layout_above, dim, layout_dim)
-    return guided(clean_of, settings.guidance, settings.guidance_interval)
-
-
-def with_bleed(model: Model, region: Window, settings: SynthesisSettings) -> Window:
-    """``region`` with its bleed, aligned, and at least one window large where the merge works by windows."""
-    window, least = region.grown(settings.bleed_lat), 1 if _merge(model, settings) == "whole" else model.window_lat
-    if settings.extent is not None:
-        window = window.intersection(settings.extent.grown(min(settings.edge_lat, settings.bleed_lat))) or window
-    rows, cols = max(0, least - window.rows), max(0, least - window.cols)
-    window = Window(window.row - rows // 2, window.col - cols // 2, window.rows + rows, window.cols + cols)
-    return window.aligned(model.conditioning.quantum_lat)
-
-
-def _merge(model: Model, settings: SynthesisSettings) -> str:
-    if settings.merge == "auto":
-        return "whole" if model.conditioning.is_field else "shift"
-    if settings.merge == "whole" and not model.conditioning.is_field:
-        raise SettingError("merge 'whole' needs a local model, this one sees windows: use 'shift' or 'average'")
-    return settings.merge
-
-
-def _windows_at(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> WindowsAt:
-    side, step = model.window_lat, model.conditioning.quantum_lat
-    hop = min(settings.recipe.hop_lat, side) if settings.recipe else round(side * (1 - settings.overlap))
-    average = overlapping(canvas, side, max(step, hop // step * step), feather=settings.feather)
-    if merge == "average":
-        return average
-    shift = shifting(canvas, side, quantum=step, seed=settings.seed)
-    return settling(shift, average, settings.steps - settings.settle) if settings.settle else shift
-
-
-def _field_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Window], Tensor]:
-    """The condition of one window; the last one is kept, as a canvas of one tile asks for it at every step."""
-    return lru_cache(maxsize=1)(lambda window: model.conditioning.sample(field, [window], layout=layout)[0])
-
-
-def _conditions_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Sequence[Window]], Tensor]:
-    return lambda windows: model.conditioning.sample(field, windows, layout=layout)
 
 
 def _canvas_bytes(model: Model, window: Window, settings: SynthesisSettings, masked: bool = False) -> int:

@@ -15,7 +15,8 @@ from PIL import Image
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import AugmentSettings
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, paint
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import paint
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.errors import InputError, Interrupted, OutputError
 from ssl_tilegen.geometry import Size

@@ -17,7 +17,8 @@ from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, T
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.recipe import PAPER, PATCHES, PIXCELL, Recipe
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import develop, paint
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import CPU, _kernel
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, develop, paint, plan
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import develop, paint, plan
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import LocalToy, WindowToy, random_field

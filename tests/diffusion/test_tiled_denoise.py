@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssl_tilegen.diffusion.canvas import Canvas
+from ssl_tilegen.diffusion.denoiser import clean_estimator, tiled_denoiser
 from ssl_tilegen.diffusion.sampler import fill_with_noise
 from ssl_tilegen.diffusion.schedule import Schedule
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, clean_estimator, tiled_denoiser
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, WindowTiledDenoiser
 from ssl_tilegen.diffusion.tiles import exact_tiles, live_tiles
 from ssl_tilegen.diffusion.windows import hann, overlapping, shifting

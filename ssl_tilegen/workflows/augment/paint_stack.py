@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from ssl_tilegen.diffusion.decoding import to_uint8
+from ssl_tilegen.diffusion.denoiser import guided_estimate, schedule_of, with_bleed
 from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.diffusion.protocols import Model
 from ssl_tilegen.diffusion.sampler import Noise
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.stack import sample_stack
 from ssl_tilegen.diffusion.steppers import stepper_named
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings, guided_estimate, paint, schedule_of, with_bleed
+from ssl_tilegen.diffusion.synthesis import paint
 from ssl_tilegen.geometry import Size, Window
 
 

@@ -17,8 +17,8 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.field import ConditionField
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.slerp import slerp
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.png_text import png_text

@@ -13,7 +13,8 @@ from torch import Tensor
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
-from ssl_tilegen.diffusion.synthesis import Plan, SynthesisSettings, plan
+from ssl_tilegen.diffusion.settings import SynthesisSettings
+from ssl_tilegen.diffusion.synthesis import Plan, plan
 from ssl_tilegen.encoders.bundle_encoder import encoder_of, is_made_by_encoder_of
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window

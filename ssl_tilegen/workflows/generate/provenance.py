@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.grids import EmbeddingGrid, GridData
 from ssl_tilegen.workflows.generate.inpainting import Inpainting
 from ssl_tilegen.workflows.generate.placement import Placement

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.diffusion.recipe import Recipe
-from ssl_tilegen.diffusion.synthesis import SynthesisSettings
+from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.workflows.generate.placement import Placement
 
