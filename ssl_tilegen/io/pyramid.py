@@ -21,7 +21,6 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -30,20 +29,16 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.pyramid_builder import Cascade
 from ssl_tilegen.io.writers.format import Format, ImageSpec
+from ssl_tilegen.io.writers.registry import check_format, mark_of
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.outputs import Output, check_output, check_paths
 
 __all__ = [
-    "FORMATS",
     "PART_NAMES",
     "ImageSpec",
     "PyramidWriter",
-    "check_format",
-    "check_suffix",
-    "mark_of",
     "open_writer",
-    "output_suffixes",
     "outputs_of",
     "sidecar_of",
     "unfinished_image",
@@ -56,29 +51,6 @@ PART_NAMES = (
 """Names in the folder of an unfinished image (the last line: of earlier versions)."""
 
 _NOT_IN_SIDECAR = ("provenance", "compression", "quality", "sharded")
-
-# Suffix -> the format of images without and with a CRS. A new format is one file and one line.
-_SVS = ("ssl_tilegen.io.writers.svs", "Svs")
-_OME_TIFF = ("ssl_tilegen.io.writers.ome_tiff", "OmeTiff")
-_PLAIN_TIFF, _COG = ("ssl_tilegen.io.writers.tiled_tiff", "PlainTiff"), ("ssl_tilegen.io.writers.cog", "Cog")
-_OME_ZARR = ("ssl_tilegen.io.writers.ome_zarr", "OmeZarr")
-_PNG, _JPEG = ("ssl_tilegen.io.writers.flat_image", "Png"), ("ssl_tilegen.io.writers.flat_image", "Jpeg")
-FORMATS = {
-    ".ome.tif": (_OME_TIFF, _OME_TIFF),
-    ".ome.tiff": (_OME_TIFF, _OME_TIFF),
-    ".tif": (_PLAIN_TIFF, _COG),
-    ".tiff": (_PLAIN_TIFF, _COG),
-    ".svs": (_SVS, _SVS),
-    ".zarr": (_OME_ZARR, _OME_ZARR),
-    ".png": (_PNG, _PNG),
-    ".jpg": (_JPEG, _JPEG),
-    ".jpeg": (_JPEG, _JPEG),
-}
-
-
-def output_suffixes() -> tuple[str, ...]:
-    """The suffixes an output may have."""
-    return tuple(FORMATS)
 
 
 def open_writer(
@@ -104,21 +76,6 @@ def open_writer(
         return PyramidWriter(path, part, spec, kind(path, part, spec), held, stack.pop_all(), overwrite=overwrite)
 
 
-def check_format(path: Path, spec: ImageSpec) -> type[Format]:
-    """The format that ``path`` names; OutputError where it cannot hold ``spec``. Writes nothing."""
-    kind = _format_of(path, spec)
-    kind.check(path, spec)
-    return kind
-
-
-def check_suffix(path: Path) -> str:
-    """The suffix that says the format of an output; OutputError where there is none of that kind."""
-    suffix = max((s for s in FORMATS if path.name.lower().endswith(s)), key=len, default=None)
-    if suffix is None:
-        raise OutputError(f"{path}: unknown kind of output; end its name in one of {' '.join(FORMATS)}")
-    return suffix
-
-
 def outputs_of(path: Path, option: str = "-o") -> list[Output]:
     """The image, the facts beside it, and its unfinished form, for the gate."""
     return [
@@ -126,11 +83,6 @@ def outputs_of(path: Path, option: str = "-o") -> list[Output]:
         Output(sidecar_of(path), marks.sidecar, option, "side"),
         Output(unfinished_image(path), marks.work(PART_NAMES), option, "work"),
     ]
-
-
-def mark_of(path: Path) -> marks.Mark:
-    """The sign, by the format of ``path``, that a file is one that this program made."""
-    return _load(FORMATS[check_suffix(path)][0]).mark
 
 
 def sidecar_of(path: Path) -> Path:
@@ -141,15 +93,6 @@ def sidecar_of(path: Path) -> Path:
 def unfinished_image(path: Path) -> Path:
     """The folder of an unfinished output; whoever makes its pixels may keep a state of his own in it."""
     return path.with_name(path.name + ".part")
-
-
-def _format_of(path: Path, spec: ImageSpec) -> type[Format]:
-    return _load(FORMATS[check_suffix(path)][spec.crs is not None])
-
-
-def _load(place: tuple[str, str]) -> type[Format]:
-    module, name = place
-    return getattr(import_module(module), name)
 
 
 class PyramidWriter:

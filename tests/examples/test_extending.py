@@ -20,8 +20,8 @@ from ssl_tilegen.encoders.registry import ENCODERS
 from ssl_tilegen.encoders.timm_encoder import build, load_timm_encoder
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.io import pyramid
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
+from ssl_tilegen.io.writers import registry
 from ssl_tilegen.workflows.evaluate import scores
 from ssl_tilegen.workflows.evaluate.features import Features
 from tests.diffusion.toys import FLOW
@@ -100,7 +100,7 @@ def test_format(as_module: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     writer, line = blocks("format.md")
     as_module(writer)
     for suffix, kinds in run([line])["ENTRY"].items():
-        monkeypatch.setitem(pyramid.FORMATS, suffix, kinds)
+        monkeypatch.setitem(registry.FORMATS, suffix, kinds)
     pixels = np.random.default_rng(0).integers(0, 255, (100, 60, 3), np.uint8)
     path, spec = tmp_path / "a.npy", ImageSpec(Size(100, 60), provenance={"seed": 0}, tile_px=16)
     with pytest.raises(KeyboardInterrupt), open_writer(path, spec) as out:

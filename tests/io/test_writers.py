@@ -16,7 +16,8 @@ from PIL import Image
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Resolution, Size
-from ssl_tilegen.io.pyramid import ImageSpec, PyramidWriter, open_writer, output_suffixes
+from ssl_tilegen.io.pyramid import ImageSpec, PyramidWriter, open_writer
+from ssl_tilegen.io.writers.registry import output_suffixes
 from tests.io.samples import PLACE, UTM, texture
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

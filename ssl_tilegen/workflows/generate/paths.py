@@ -8,8 +8,9 @@ from pathlib import Path
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.grids import unfinished_grid
 from ssl_tilegen.io.npy_vectors import file_of
-from ssl_tilegen.io.pyramid import check_suffix, outputs_of
+from ssl_tilegen.io.pyramid import outputs_of
 from ssl_tilegen.io.uri import source_of
+from ssl_tilegen.io.writers.registry import check_suffix
 from ssl_tilegen.prior.scene import legend_of
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import lock_file

@@ -12,8 +12,8 @@ from PIL import Image
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.png_text import png_text
-from ssl_tilegen.io.pyramid import output_suffixes
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.writers.registry import output_suffixes
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.outputs import Output, check_output
 

@@ -14,7 +14,8 @@ from ssl_tilegen.diffusion.row_parallel import Ranks
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.synthesis import Plan
 from ssl_tilegen.grids import EmbeddingGrid
-from ssl_tilegen.io.pyramid import check_format, mark_of, sidecar_of
+from ssl_tilegen.io.pyramid import sidecar_of
+from ssl_tilegen.io.writers.registry import check_format, mark_of
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.system.device import pick_device, tune_allocator
