@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_tilegen.errors import TilegenError
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.raster import Raster
+from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.io.uri import Source
 
 _PROBE_PX = 128

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_tilegen.geometry import Size, Window, cover
-from ssl_tilegen.io.raster import ReadError, Rgb
+from ssl_tilegen.io.readers.base import ReadError, Rgb
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import RasterView
 

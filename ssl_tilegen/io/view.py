@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.raster import Pixels, Raster, ReadError
+from ssl_tilegen.io.readers.base import Pixels, Raster, ReadError
 from ssl_tilegen.io.resample import Axis
 from ssl_tilegen.system.budget import check_pixels
 

@@ -17,7 +17,8 @@ from PIL import Image
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.raster import ReadError, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import ReadError
 from ssl_tilegen.io.uri import Uri, source_of
 from ssl_tilegen.io.view import view_at
 from ssl_tilegen.workflows.embed.inputs import EmbedJob, find_jobs

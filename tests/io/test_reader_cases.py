@@ -13,7 +13,8 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import InputError, ResolutionError, TilegenError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.raster import ReadError, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import ReadError
 from ssl_tilegen.io.view import view_at
 from tests.io import samples
 

@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
-from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.io.view import RasterView, view_at
 from tests.io import samples
 from tests.io.dicom import write_dicom_slide
@@ -289,7 +290,7 @@ def test_view_in_the_other_unit_is_refused(raster: Raster) -> None:
 def test_large_reads_in_parts_are_the_same(raster: Raster, monkeypatch: pytest.MonkeyPatch) -> None:
     window, out = Window(-7, 11, 320, 410), Size(31, 43)
     at_once = raster.read(window, out)
-    monkeypatch.setattr("ssl_tilegen.io.raster._FINEST_SOURCE_PX", 5_000)
+    monkeypatch.setattr("ssl_tilegen.io.readers.base._FINEST_SOURCE_PX", 5_000)
     in_parts = raster.read(window, out)
     assert (at_once.rgb == in_parts.rgb).all() and (at_once.valid == in_parts.valid).all()
 

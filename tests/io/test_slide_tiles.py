@@ -12,7 +12,8 @@ import pytest
 import tifffile
 
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.raster import ReadError, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import ReadError
 from ssl_tilegen.io.readers.slide import Slide
 from ssl_tilegen.io.tiff.tiles import TileCache
 from tests.io import samples

@@ -10,7 +10,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, refuse_complex, to_rgb
 from ssl_tilegen.io.overviews import ProbedRaster
-from ssl_tilegen.io.raster import Options
+from ssl_tilegen.io.readers.base import Options
 
 _SAMPLE_PX = 1024
 

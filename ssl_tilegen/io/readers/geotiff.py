@@ -19,7 +19,7 @@ from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.handle_pool import HandlePool
 from ssl_tilegen.io.intensity import SCALED_REMARK, default_bands, percentiles, refuse_complex, to_rgb
 from ssl_tilegen.io.overviews import ProbedRaster
-from ssl_tilegen.io.raster import Kind, Options, ReadError
+from ssl_tilegen.io.readers.base import Kind, Options, ReadError
 from ssl_tilegen.io.uri import Source
 
 _STATISTICS_SIDE_PX = 1024  # the scaling is estimated from a decimated read of at most this size

@@ -13,7 +13,7 @@ import tifffile
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Resolution, Window
-from ssl_tilegen.io.raster import Options
+from ssl_tilegen.io.readers.base import Options
 from ssl_tilegen.io.readers.channels import ChannelImage
 from ssl_tilegen.io.tiff.probe import has_georeference, is_tiff
 from ssl_tilegen.io.tiff.tiles import TiffPlane, TileCache

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.raster import Kind, Options, ReadError
+from ssl_tilegen.io.readers.base import Kind, Options, ReadError
 from ssl_tilegen.io.readers.channels import ChannelImage
 from ssl_tilegen.io.readers.ome_metadata import Georeference, Multiscale, image_of
 from ssl_tilegen.io.uri import Source

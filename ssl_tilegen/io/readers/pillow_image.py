@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.raster import Options, Raster
+from ssl_tilegen.io.readers.base import Options, Raster
 from ssl_tilegen.io.uri import Source
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")

@@ -12,7 +12,7 @@ import openslide
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Resolution, Size, Window, cover
 from ssl_tilegen.io.handle_pool import HandlePool
-from ssl_tilegen.io.raster import Options, Raster, ReadError, Rgb
+from ssl_tilegen.io.readers.base import Options, Raster, ReadError, Rgb
 from ssl_tilegen.io.readers.slide_tiles import VENDORS, Read, SlideTiles
 from ssl_tilegen.io.tiff.probe import has_georeference
 from ssl_tilegen.io.uri import Source

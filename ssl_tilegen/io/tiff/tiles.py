@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_tilegen.geometry import Size, Window
-from ssl_tilegen.io.raster import ReadError
+from ssl_tilegen.io.readers.base import ReadError
 from ssl_tilegen.io.tiff.decode import decoder_of
 
 CACHE_BYTES = 32 << 20  # two rows of blocks of 1024 px and their margins

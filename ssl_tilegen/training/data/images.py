@@ -13,7 +13,8 @@ import numpy as np
 from ssl_tilegen.config.train import SourceSettings
 from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
-from ssl_tilegen.io.raster import Raster, ReadError, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster, ReadError
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
 

@@ -15,7 +15,7 @@ from ssl_tilegen.encoders.threaded import EncoderPool
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Lattice, Size, Window, cover
 from ssl_tilegen.grids import GridData, Validity, shards
-from ssl_tilegen.io.raster import Pixels
+from ssl_tilegen.io.readers.base import Pixels
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.progress import Progress

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.geometry import Lattice, Resolution
 from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
-from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.io.uri import Source
 from ssl_tilegen.io.view import RasterView, view_at
 from ssl_tilegen.system.resources import versions

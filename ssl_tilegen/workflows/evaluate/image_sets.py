@@ -17,7 +17,8 @@ from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.grids import EmbeddingGrid, is_grid
 from ssl_tilegen.io.image_files import is_image
 from ssl_tilegen.io.jpeg_quality import storage_of
-from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.io.tissue_map import TissueMap
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.budget import check_memory, check_pixels

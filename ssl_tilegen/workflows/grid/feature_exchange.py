@@ -30,7 +30,8 @@ from ssl_tilegen.grids import (
     write_grid,
 )
 from ssl_tilegen.io.feature_files import StoredFeatures, read_features, write_features
-from ssl_tilegen.io.raster import Raster, open_raster
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory, check_pixels
