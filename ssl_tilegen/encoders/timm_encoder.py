@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from ssl_tilegen.config.networks import check_timm
 from ssl_tilegen.encoders.base import Normalisation
+from ssl_tilegen.encoders.card import EncoderCard
 from ssl_tilegen.encoders.hf_keys import to_timm
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 from ssl_tilegen.encoders.positions import stretched
-from ssl_tilegen.encoders.registry import ENCODERS, EncoderCard
+from ssl_tilegen.encoders.registry import ENCODERS
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets.torch_files import read_torch_file

@@ -10,7 +10,8 @@ from ssl_tilegen.bundle import BUILT_IN, ModelBundle, hub
 from ssl_tilegen.bundle.card import card_of
 from ssl_tilegen.bundle.importers import NO_LICENCE, ImportOptions, recognise
 from ssl_tilegen.bundle.importers.writing import check_place, write_bundle
-from ssl_tilegen.encoders.registry import CARDS, EncoderCard
+from ssl_tilegen.encoders.card import EncoderCard
+from ssl_tilegen.encoders.registry import CARDS
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.system.progress import Progress, silent
 

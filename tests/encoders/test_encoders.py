@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from ssl_tilegen.encoders.base import IMAGENET, Encoder
+from ssl_tilegen.encoders.card import EncoderCard
 from ssl_tilegen.encoders.hf_keys import to_timm
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder, hash_of_weights
-from ssl_tilegen.encoders.registry import CARDS, ENCODERS, EncoderCard
+from ssl_tilegen.encoders.registry import CARDS, ENCODERS
 from ssl_tilegen.encoders.threaded import EncoderPool
 from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder, rebuild, recipe_of
 from ssl_tilegen.errors import FormatError, InputError, SettingError
