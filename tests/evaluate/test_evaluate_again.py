@@ -25,8 +25,9 @@ from ssl_tilegen.workflows.evaluate import task
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import key_of
-from ssl_tilegen.workflows.evaluate.image_sets import places, read_set
+from ssl_tilegen.workflows.evaluate.image_sets import read_set
 from ssl_tilegen.workflows.evaluate.run import evaluate
+from ssl_tilegen.workflows.evaluate.windows import places
 from tests.evaluate.test_evaluate import SIDE, by_name, fill
 from tests.processes import command, wait_until
 

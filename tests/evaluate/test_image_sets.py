@@ -14,10 +14,11 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import BudgetError, InputError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.workflows.evaluate.features import Features
-from ssl_tilegen.workflows.evaluate.image_sets import places, read_set
+from ssl_tilegen.workflows.evaluate.image_sets import read_set
 from ssl_tilegen.workflows.evaluate.pairs import matched_images
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.scores import scores_of
+from ssl_tilegen.workflows.evaluate.windows import places
 
 SIDE = 48
 

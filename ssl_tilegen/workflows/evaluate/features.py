@@ -26,7 +26,8 @@ from ssl_tilegen.grids import EmbeddingGrid, Validity, shards
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
-from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, Place, common_resolution, places, same_encoder, windows
+from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, same_encoder
+from ssl_tilegen.workflows.evaluate.windows import Place, common_resolution, places, windows
 
 BUNDLE, INCEPTION = "bundle", "inception"
 _AT_ONCE = 64  # windows

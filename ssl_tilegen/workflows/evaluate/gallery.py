@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image as Pillow
 
 from ssl_tilegen.config import EvaluateSettings
-from ssl_tilegen.workflows.evaluate.image_sets import Place, Reader
 from ssl_tilegen.workflows.evaluate.pairs import nearest_pairs, spread
 from ssl_tilegen.workflows.evaluate.report import Evidence
 from ssl_tilegen.workflows.evaluate.table import number
+from ssl_tilegen.workflows.evaluate.windows import Place, Reader
 
 _LEAST_PX = 192
 

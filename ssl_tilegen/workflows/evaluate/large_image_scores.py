@@ -25,8 +25,9 @@ from ssl_tilegen.metrics.seams import seam_score
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import Features, features_of
-from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, factor_of, is_large, places
+from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet
 from ssl_tilegen.workflows.evaluate.scores import Score, scores_of
+from ssl_tilegen.workflows.evaluate.windows import factor_of, is_large, places
 
 _STRIP_CELLS, _COARSER, _LEAST_WINDOWS, _MOST_SEAMS = 16, 4, 14, 20
 _BLOCK, _ROUNDS = 8, 100

@@ -12,8 +12,9 @@ import numpy as np
 from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.workflows.evaluate.features import Features
-from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet, Place, Reader
+from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet
 from ssl_tilegen.workflows.evaluate.scores import Score
+from ssl_tilegen.workflows.evaluate.windows import Place, Reader
 from ssl_tilegen.workflows.labelled_images import read_manifest
 
 _CLIP_DB, _CHANCE = 60.0, 100

@@ -29,20 +29,14 @@ from ssl_tilegen.workflows.evaluate.features import (
     features_of_grids,
     load_encoders,
 )
-from ssl_tilegen.workflows.evaluate.image_sets import (
-    ImageSet,
-    common_resolution,
-    common_window,
-    places,
-    read_set,
-    storage_warning,
-)
+from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, read_set, storage_warning
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, scores_of_large_images
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
 from ssl_tilegen.workflows.evaluate.paths import cache_folder, check_again, check_run
 from ssl_tilegen.workflows.evaluate.report import EvaluateReport, Evidence, SetFacts
 from ssl_tilegen.workflows.evaluate.scores import Score, copy_scores, metrics_named, scores_of, warnings_of
 from ssl_tilegen.workflows.evaluate.task import run_task
+from ssl_tilegen.workflows.evaluate.windows import common_resolution, common_window, places
 
 _KINDS = {"real": "real", "synthetic": "synthetic", "train": "real"}
 """Set -> the kind of its images in a manifest."""

@@ -17,16 +17,9 @@ from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
-from ssl_tilegen.workflows.evaluate.image_sets import (
-    ImageSet,
-    common_resolution,
-    common_window,
-    described,
-    is_large,
-    places,
-    windows,
-)
+from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, described
 from ssl_tilegen.workflows.evaluate.task_data import find_task_data
+from ssl_tilegen.workflows.evaluate.windows import common_resolution, common_window, is_large, places, windows
 from ssl_tilegen.workflows.labelled_images import Labelled
 
 _CLASSIFIER_PX = 64
