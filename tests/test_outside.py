@@ -25,7 +25,7 @@ from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.nets import build_component, build_encoder
 from ssl_tilegen.system.csv_table import defused, restored
 from ssl_tilegen.workflows.embed.run import embed
-from ssl_tilegen.workflows.grid.feature_exchange import import_features
+from ssl_tilegen.workflows.grid.import_features import import_features
 from ssl_tilegen.workflows.labelled_images import read_manifest
 from tests.bundles import encoder_bundle, prior_bundle
 

@@ -69,7 +69,7 @@ def export(
     Examples:
         ssl-tilegen grid export slide.zarr -o slide.h5
     """
-    from ssl_tilegen.workflows.grid.feature_exchange import export_grid
+    from ssl_tilegen.workflows.grid.export_features import export_grid
 
     report = export_grid(path, out, overwrite=overwrite)
     return report, report.line()
@@ -107,7 +107,7 @@ def import_(
     Examples:
         ssl-tilegen grid import slide.h5 --image slide.svs --encoder uni
     """
-    from ssl_tilegen.workflows.grid.feature_exchange import import_features
+    from ssl_tilegen.workflows.grid.import_features import import_features
 
     options: dict[str, Any] = {"image": image, "mpp": mpp, "gsd": gsd, "tile": tile, "encoder": encoder}
     report = import_features(features, out, overwrite=overwrite, **options)

@@ -14,7 +14,8 @@ from ssl_tilegen.errors import InputError, OutputError, TilegenError
 from ssl_tilegen.geometry import Lattice, Resolution, Size
 from ssl_tilegen.grids import EmbeddingGrid, GridData, GridSpec, Validity, write_grid
 from ssl_tilegen.io.feature_files import read_features, write_features
-from ssl_tilegen.workflows.grid.feature_exchange import export_grid, import_features
+from ssl_tilegen.workflows.grid.export_features import export_grid
+from ssl_tilegen.workflows.grid.import_features import import_features
 from tests.cli.test_cli import code_of
 from tests.grids.test_grids import SPEC, cells
 

@@ -1,15 +1,13 @@
-"""Grids out to the tools of the neighbourhood and in from them: features at level-0 corners (TRIDENT, CLAM).
+"""Make a grid of a file of features at level-0 corners (TRIDENT, CLAM).
 
-Their patches become cells. TRIDENT's lattice starts at (0, 0), as ours does. CLAM starts one at every contour:
+The patches become cells. TRIDENT's lattice starts at (0, 0), as ours does. CLAM starts one at every contour:
 such patches go to the nearest cell, and the report says how far the farthest moved and how many met in one cell.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,106 +17,26 @@ from ssl_tilegen.encoders.registry import ENCODERS
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size
 from ssl_tilegen.grids import (
-    EmbeddingGrid,
     EncoderFacts,
     GridData,
     GridSpec,
     SourceFacts,
     Validity,
-    shards,
     unfinished_grid,
     write_grid,
 )
-from ssl_tilegen.io.feature_files import StoredFeatures, read_features, write_features
+from ssl_tilegen.io.feature_files import StoredFeatures, read_features
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.system import atomic, marks
-from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.workflows.embed.view import source_facts
+from ssl_tilegen.workflows.grid.exchange_report import ExchangeReport
+from ssl_tilegen.workflows.grid.patches import MAGNIFICATION_MPP, Patches
 
-_NOMINAL = 10.0  # magnification times um/px
 _CELL_BYTES = 3  # validity and tissue of a cell in memory
-
-
-@dataclass(frozen=True)
-class ExchangeReport:
-    """Summary of an exchange: ``moved_px`` is the farthest a corner went, level-0; ``dropped`` shared a cell."""
-
-    path: Path
-    features: int
-    dim: int
-    cells: int
-    moved_px: float = 0.0
-    dropped: int = 0
-
-    def line(self) -> str:
-        """The report as one line of text."""
-        text = printable(f"{self.path}: {self.features} features of {self.dim} values, {self.cells} cells")
-        if self.moved_px > 1:
-            text += f"; corners off the lattice moved by up to {self.moved_px:.0f} px"
-        return text + (f"; {self.dropped} left out, they shared a cell with a nearer one" if self.dropped else "")
-
-
-def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
-    """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
-    out = require_name(out or require_name(source).with_suffix(".h5"))
-    written = Output(out, marks.features)
-    check_paths([Input(source, "the grid")], [written], overwrite=overwrite)
-    grid = EmbeddingGrid.open(source)
-    with lock(out) as held:
-        atomic.sweep(out.parent, out.name)
-
-        def before() -> None:
-            held.check()
-            check_output(written, overwrite=overwrite)
-
-        before()
-        count = write_features(out, _parts(grid), grid.dim, facts_of(grid.spec), before, replace=overwrite)
-    return ExchangeReport(out, count, grid.dim, grid.shape.area)
-
-
-def _parts(grid: EmbeddingGrid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(vectors, corners) of the ok cells of each shard."""
-    step = grid.spec.lattice.stride * grid.spec.factor
-    for window in shards(grid.shape):
-        cells = grid.read(window)
-        places = np.argwhere(cells.valid == Validity.OK)
-        corners = np.rint((places[:, ::-1] + (window.col, window.row)) * step).astype(np.int64)
-        yield cells.embedding[tuple(places.T)].astype(np.float32), corners
-
-
-def facts_of(spec: GridSpec) -> dict[str, Any]:
-    """TRIDENT's attributes of coords, and further ones from which an import restores the grid."""
-    lattice, factor = spec.lattice, spec.factor
-    facts: dict[str, Any] = {
-        "patch_size": lattice.tile,
-        "patch_size_level0": round(lattice.tile * factor),
-        "overlap": lattice.tile - lattice.stride,
-        "level0_width": spec.source.size_px.cols,
-        "level0_height": spec.source.size_px.rows,
-        "name": spec.source.name.rpartition(".")[0] or spec.source.name,
-        "encoder": spec.encoder.id,
-        "factor": factor,
-        "software": marks.SOFTWARE,
-    }
-    if lattice.partial:
-        facts["partial_cells"] = True
-    if spec.resolution and spec.resolution.unit == "um":
-        own = spec.resolution.value / factor
-        facts |= {"mpp": spec.resolution.value, "target_magnification": _magnification(spec.resolution.value)}
-        facts |= {"level0_magnification": _magnification(own)}
-    elif spec.resolution:
-        facts |= {"gsd_m": spec.resolution.value}
-    return facts
-
-
-def _magnification(mpp: float) -> float:
-    """The objective by custom: 0.25 um/px is 40."""
-    exact = _NOMINAL / mpp
-    return round(exact) if abs(exact / round(exact or 1) - 1) < 0.05 else round(exact, 2)
 
 
 def import_features(
@@ -165,47 +83,6 @@ def import_features(
     return ExchangeReport(out, len(features.vectors), spec.dim, spec.shape.area, moved, dropped)
 
 
-@dataclass(frozen=True)
-class Patches:
-    """How patches lie: side and step in the pixels that the encoder saw, and level-0 pixels per such pixel."""
-
-    tile: int
-    stride: int
-    factor: float
-
-    @property
-    def step(self) -> float:
-        """Level-0 pixels from one patch to the next."""
-        return self.stride * self.factor
-
-    def __post_init__(self) -> None:
-        if self.tile <= 0 or self.stride <= 0 or not 0 < self.factor < math.inf:
-            raise InputError(
-                f"patches of {self.tile} px every {self.stride} px, {self.factor:g} level-0 pixels each: must all be "
-                "positive; mend the file's attributes or give --tile"
-            )
-
-    @classmethod
-    def of(cls, path: Path, features: StoredFeatures, tile: int | None) -> Patches:
-        """From the attributes of TRIDENT (or of our own export), of CLAM, else from ``tile`` and the corners."""
-        facts = features.facts
-        try:
-            tile = tile or int(facts["patch_size"])
-            if "factor" in facts or "patch_size_level0" in facts:
-                factor = float(facts["factor"]) if "factor" in facts else float(facts["patch_size_level0"]) / tile
-                return cls(tile, tile - int(facts.get("overlap", 0)), factor)
-            if "downsample" in facts:
-                factor = float(np.ravel(facts["downsample"])[0])
-                return cls(tile, max(1, round(_step(features.corners) / factor)), factor)
-        except (KeyError, TypeError, ValueError, ArithmeticError):
-            if not tile:
-                raise InputError(
-                    f"{path}: does not say how large its patches are; give --tile (a patch's side in the pixels that "
-                    "the encoder saw)"
-                ) from None
-        return cls(tile, tile, _step(features.corners) / tile)
-
-
 def _check_corners(path: Path, features: StoredFeatures, raster: Raster | None) -> None:
     """InputError where a corner lies outside the image, as far as its size is known."""
     facts = features.facts
@@ -221,18 +98,6 @@ def _check_corners(path: Path, features: StoredFeatures, raster: Raster | None) 
         raise InputError(
             f"{path}: has a corner at {'xy'[axis]} = {worst}, outside its image ({end}); are its coords level-0 pixels?"
         )
-
-
-def _step(corners: np.ndarray) -> float:
-    """The distance of neighbouring patches: the commonest one along a row of patches, level-0 pixels."""
-    order = corners[np.lexsort((corners[:, 0], corners[:, 1]))]
-    along = np.diff(order[:, 0])[np.diff(order[:, 1]) == 0]
-    along = along[along > 0]
-    if not len(along):
-        across = np.diff(np.unique(corners[:, 1]))
-        along = across[across > 0]
-    steps, counts = np.unique(along, return_counts=True)
-    return float(steps[counts.argmax()]) if len(steps) else 1.0
 
 
 def _resolution(path: Path, value: Any, unit: str) -> Resolution:
@@ -253,7 +118,7 @@ def _measure(
         return Resolution(raster.resolution.value * patches.factor, raster.resolution.unit)
     power = facts.get("target_magnification")
     known = float(power) if isinstance(power, (int, float)) and power > 0 else None
-    hint = f" ({_NOMINAL / known:g} by custom, at {power}x)" if known else ""
+    hint = f" ({MAGNIFICATION_MPP / known:g} by custom, at {power}x)" if known else ""
     raise InputError(
         f"{path}: does not state the size of its pixels; give --mpp{hint}, --gsd, or the slide with --image"
     )
