@@ -32,9 +32,6 @@ torch.set_num_threads(1)
 SMALL = ["run.steps=2", "run.batch=2", "run.sample_every=9", "run.save_every=2", "run.readers=1", "offsets=1"]
 SMALL += ["run.log_every=1", "run.warmup=0", "run.lr=0.001", 'run.precision="no"']
 PAINTER = [*(line.replace(" = ", "=") for line in BACKBONE.splitlines()), "times=[1.0, 0.5]", "discriminator_width=8"]
-SIDES = {"pixcell-1024": 1100}
-LARGE = ("pixcell-1024", "zoomldm")
-"""Families whose windows hold several cells of 256 px."""
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +40,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def tissue(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Folders with one piece of a real slide each, at 0.5 um/px, by the piece's side."""
+def tissue(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one piece of a real slide, at 0.5 um/px."""
     folder = tmp_path_factory.mktemp("tissue")
-    found = {}
     with open_raster(data_dir / "slides" / "cmu-1-small-region.svs") as slide:
-        view = view_at(slide, Resolution(0.5, "um"))
-        for side in (264, 1100):
-            found[side] = folder / str(side)
-            found[side].mkdir()
-            Image.fromarray(view.read(Window(900, 700, side, side)).rgb).save(found[side] / "tissue.png")
-    return found
+        piece = view_at(slide, Resolution(0.5, "um")).read(Window(900, 700, 264, 264))
+    Image.fromarray(piece.rgb).save(folder / "tissue.png")
+    return folder
 
 
 def configured(stage: str, bundle: Path, images: Path, out: Path) -> Path:
@@ -70,12 +63,10 @@ def losses_differ(before: dict[str, Tensor], after: dict[str, Tensor]) -> bool:
     return any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in IMPORTS]
-)
+@pytest.mark.parametrize("family", IMPORTS)
 def test_a_denoiser_and_a_painter_are_trained_on_from_an_import(family, encoder, tissue, tmp_path):
     IMPORTS[family](tmp_path / "import", encoder)
-    source, images = tmp_path / "import" / "bundle", tissue[SIDES.get(family, 264)]
+    source, images = tmp_path / "import" / "bundle", tissue
     theirs = ModelBundle.load(source)
     for stage, more in (("denoiser", []), ("painter", PAINTER)):
         config = configured(stage, source, images, tmp_path / stage / f"{stage}.toml")
@@ -102,7 +93,7 @@ def test_the_other_stages_are_trained_from_an_import_too(stage, family, encoder,
     IMPORTS[family](tmp_path / "import", encoder)
     source, config = tmp_path / "import" / "bundle", tmp_path / "run" / f"{stage}.toml"
     said = Resolution(0.5, "um")
-    init_config(stage, str(source), tissue[SIDES.get(family, 264)], config, said)
+    init_config(stage, str(source), tissue, config, said)
     small = ["run.steps=2", "run.batch=2", "run.readers=1", "run.sample_every=9", 'run.precision="no"']
     small += ["net.width=16", "net.blocks=1", "turns=1", "window_cells=4"] if stage == "prior" else []
     train(stage, config, tmp_path / "run", overrides=small, device="cpu")
@@ -140,7 +131,7 @@ def test_an_import_makes_training_images(encoder, tissue, tmp_path):
     IMPORTS["ldm"](tmp_path, encoder)
     folder = tmp_path / "in" / "stroma"
     folder.mkdir(parents=True)
-    Image.open(tissue[264] / "tissue.png").crop((0, 0, 64, 64)).save(folder / "a.png")
+    Image.open(tissue / "tissue.png").crop((0, 0, 64, 64)).save(folder / "a.png")
     run_command("augment", folder.parent, "--model", tmp_path / "bundle", "-o", tmp_path / "out", "--per-image", "1",
                 "--steps", "2", "--originals", "none")  # fmt: skip
     [made] = (tmp_path / "out").rglob("*.png")
@@ -162,9 +153,9 @@ def test_training_tells_a_window_what_sampling_does(encoder, tmp_path):
     IMPORTS["pixcell-1024"](tmp_path, encoder)
     bundle = ModelBundle.load(tmp_path / "bundle")
     ours = conditioning_of(bundle.denoiser, bundle, bundle.window_lat)
-    assert ours == bundle.conditioning and ours.quantum_lat == 32
-    with pytest.raises(SettingError, match="window_lat = 64: windows of pixcell-1024 are 4 x 4 cells; set 128"):
-        conditioning_of(bundle.denoiser, bundle, 64)
+    assert ours == bundle.conditioning and ours.quantum_lat == 8
+    with pytest.raises(SettingError, match="window_lat = 16: windows of pixcell-256 are 4 x 4 cells; set 32"):
+        conditioning_of(bundle.denoiser, bundle, 16)
 
 
 def test_a_bundle_whose_encoder_is_named_takes_no_other(encoder, tmp_path):

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.models._hub import save_for_hf
 
+from ssl_tilegen.bundle.info import read_info, update_info
 from ssl_tilegen.cli import main
 from tests.bundle.importers.sources import lid_folder, pixcell_folder, sd35_vae
 from tests.bundle.importers.states import PixCell, UNet, Vq, Zoom, large_image_diffusion, zoomldm
@@ -41,10 +42,17 @@ def import_lid_one_token(folder: Path, encoder: str) -> None:
 
 
 def import_pixcell(folder: Path, encoder: str, *, tokens: int = 16) -> None:
-    """PixCell-1024 (4 x 4 cells and a table) or PixCell-256 (one cell), with its autoencoder."""
-    side = 128 if tokens == 16 else 32
-    source, _ = pixcell_folder(folder / "source", PixCell(tokens, dim=DIM, depth=1, side=side))
+    """PixCell-1024 (4 x 4 cells and a table) or PixCell-256 (one cell), with its autoencoder; windows of 256 px."""
+    source, _ = pixcell_folder(folder / "source", PixCell(tokens, dim=DIM, depth=1, side=32))
     run_command("models", "import", source, "-o", folder / "bundle", "--encoder", encoder)
+    if tokens == 16:
+        narrow_cells(folder / "bundle", 64)
+
+
+def narrow_cells(bundle: Path, side_px: int) -> None:
+    """Cells as much smaller than published ones as the window is: as many of them lie under it."""
+    encoder = read_info(bundle).encoder
+    update_info(bundle, encoder=encoder.model_copy(update={"tile_px": side_px}), stride_px=[side_px])
 
 
 def import_pixcell_256(folder: Path, encoder: str) -> None:
@@ -52,12 +60,14 @@ def import_pixcell_256(folder: Path, encoder: str) -> None:
 
 
 def import_zoomldm(folder: Path, encoder: str) -> None:
-    """ZoomLDM at 10x: 2 x 2 cells under a window."""
+    """ZoomLDM at 10x: 2 x 2 cells under a window of 64 px."""
     zoom, net = Zoom(dim=DIM), UNet(width=32, mult=(1, 2), blocks=1, context=24)
     (folder / "source").mkdir(parents=True)
+    (folder / "source" / "config.yaml").write_text("model: {params: {image_size: 16}}\n")
     torch.save(zoomldm(zoom, net, _VQ), folder / "source" / "weights.ckpt")
     more = ("--encoder", encoder, "--magnification", "10x")
     run_command("models", "import", folder / "source", "-o", folder / "bundle", *more)
+    narrow_cells(folder / "bundle", 32)
 
 
 def import_ldm(folder: Path, encoder: str) -> None:
