@@ -107,7 +107,7 @@ def test_the_other_stages_are_trained_from_an_import_too(stage, family, encoder,
         assert codes not in before or torch.equal(before[codes], after[codes])  # in float32
 
 
-def test_an_import_may_keep_its_encoder(encoder, tissue, tmp_path):
+def test_an_import_may_keep_its_encoder(encoder, tmp_path, capsys):
     """Then grids are those of the named one, and nothing asks for its weights."""
     IMPORTS["pixcell-256"](tmp_path / "named", encoder)
     weights = Path(encoder.removeprefix("local-dir:")) / "model.safetensors"
@@ -118,12 +118,20 @@ def test_an_import_may_keep_its_encoder(encoder, tissue, tmp_path):
     tiles = np.random.default_rng(0).integers(0, 255, (2, 256, 256, 3), np.uint8)
     assert np.array_equal(encoder_of(named).embed(tiles), encoder_of(kept).embed(tiles))
     assert encoder_of(kept).weights_sha256 == kept.component_hash("encoder")
-    said = tmp_path / "kept2"
+    words = (
+        "models",
+        "import",
+        tmp_path / "named" / "source",
+        "-o",
+        tmp_path / "kept2",
+        *more,
+        "--encoder",
+        "hipt-vit256",
+    )
     with pytest.raises(SystemExit) as end:
-        main(
-            ["models", "import", str(tmp_path / "named" / "source"), "-o", str(said), "--encoder-weights", str(weights)]
-        )
-    assert end.value.code and not said.exists()  # UNI2-h, which these weights do not fit
+        main([str(word) for word in words])
+    assert end.value.code and not (tmp_path / "kept2").exists()
+    assert "do not fit hipt-vit256" in capsys.readouterr().err
 
 
 def test_an_import_makes_training_images(encoder, tissue, tmp_path):
