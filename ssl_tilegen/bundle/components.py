@@ -16,21 +16,27 @@ from ssl_tilegen.bundle.info import read_json
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.spec import PriorInfo
-from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside, write_text
+from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside
+from ssl_tilegen.system.hashing import sha256_of_folder
 from ssl_tilegen.system.marks import foreign_in
 
 SHARD = "14MB"
 _NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"
 
 
-def save_component(module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False) -> None:
+def save_component(
+    module: Any, folder: Path, config: dict[str, Any] | None = None, *, exact: bool = False, facts: str | None = None
+) -> None:
     """Write a network in float16 (``exact``: as it is), in shards below 15 MiB; ``config`` for those that are no
-    diffusers models. What was in ``folder`` is there until the new one is whole."""
+    diffusers models; ``facts``: the text of ``prior.json``. What was in ``folder`` is there until the new one is
+    whole."""
     half = {key: value.cpu().contiguous() if exact else _half(value) for key, value in module.state_dict().items()}
     part = temporary_beside(folder)
     try:
         part.mkdir(parents=True)
         _save_into(part, module, half, config)
+        if facts is not None:
+            (part / "prior.json").write_text(facts, encoding="utf-8")
         publish_folder(part, folder, replace=True, mark=component_mark)
     finally:
         remove(part)
@@ -56,8 +62,7 @@ def _half(value: Tensor) -> Tensor:
 
 def save_prior(module: Any, info: PriorInfo, folder: Path) -> None:
     """Put a prior into the bundle at ``folder``."""
-    save_component(module, folder / "prior")
-    write_text(folder / "prior" / "prior.json", info.model_dump_json(indent=2) + "\n")
+    save_component(module, folder / "prior", facts=info.model_dump_json(indent=2) + "\n")
 
 
 def load_component(folder: Path) -> nn.Module:
@@ -116,6 +121,12 @@ def component_mark(folder: Path) -> str | None:
         return "no config.json"
     strange = foreign_in(folder, _NAMES)
     return f"'{strange}' in it, which is no part of it" if strange else None
+
+
+def weights_sha256(folder: Path) -> str | None:
+    """A hash of a component's weights, whatever its configuration says; None where there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    return sha256_of_folder(folder, files) if files else None
 
 
 def weight_files(folder: Path) -> list[Path]:

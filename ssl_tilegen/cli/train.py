@@ -31,7 +31,7 @@ RunFolder = Annotated[
 Device = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:I. [auto]", show_default=False)
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Start over instead of continuing.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start over, and replace what the bundle has of this stage.")]
 
 
 def _stage_command(stage: str, body: Body) -> None:

@@ -40,6 +40,10 @@ def option(
 
 
 COMMON, ADVANCED = "Common", "Advanced"
+OVERWRITE_MEANING = (
+    "Replace a finished output. Texts that you edited are left; an edited image or grid is replaced as long as its "
+    "metadata name this program."
+)
 MAX_GPX_MEANING = "Largest image or canvas to accept, in gigapixels."
 MAX_GIB_MEANING = "Most memory to use, in GiB."
 
@@ -80,7 +84,7 @@ class Settings(Strict):
         None, "Tiles or windows per network call.", "--batch", default_text="to fit", panel=COMMON, gt=0
     )
     restart: bool = option(False, "Start over instead of continuing.", "--restart", panel=COMMON)
-    overwrite: bool = option(False, "Replace a finished output.", "--overwrite", panel=COMMON)
+    overwrite: bool = option(False, OVERWRITE_MEANING, "--overwrite", panel=COMMON)
     max_gpx: float | None = option(
         None, MAX_GPX_MEANING, "--max-gpx", default_text=f"{MAX_GPX:g}", panel=ADVANCED, gt=0
     )

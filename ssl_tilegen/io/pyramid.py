@@ -222,7 +222,7 @@ class PyramidWriter:
             facts["quality"] = self.spec.quality
         tree = {"file": self.path.name, "synthetic": True, **facts, "provenance": self.spec.record}
         with atomic.writing(path, before=self._check) as part:
-            part.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(marks.signed_json(tree), indent=2) + "\n", encoding="utf-8")
 
     def _release(self) -> None:
         self._format.close()

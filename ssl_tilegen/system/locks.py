@@ -6,7 +6,8 @@ JSON: who holds it, and since when. Its rules:
 * A process that ends in any way frees its lock at once on its own machine: the kernel does it.
 * To other machines the holder shows that it lives by touching the file every `BEAT_S`. They take over after `STALE_S`
   without a touch. So a shared folder works as well where flock is known to one machine only (NFS with ``local_lock``).
-* A lock is made, cleared and given back only by a process that has it flocked and has seen that the name still is
+* A lock is flocked and signed before it gets its name, so an empty file of that name is a user's.
+* A lock is cleared and given back only by a process that has it flocked and has seen that the name still is
   this file: none of them can meet another's lock in between.
 * Where flock is refused (some network file systems), the file itself is the lock, and only its age and its process
   say whether it is stale. Takeovers go through a second file then. Should two machines still meet, the one that lost
@@ -36,7 +37,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system.atomic import process_lives
+from ssl_tilegen.system.atomic import process_lives, temporary_beside
 
 try:
     import fcntl
@@ -47,6 +48,7 @@ BEAT_S, STALE_S = 20.0, 300.0
 _TRIES = 6
 _REFUSED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _RECORD_BYTES = 4096
+_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 Shard = tuple[int, int]
 
 
@@ -190,12 +192,16 @@ def _make(file: Path, option: str) -> Held | None:
 
 def _acquire(file: Path) -> Held | None:
     while True:
-        descriptor, is_new = _open(file)
+        if not os.path.lexists(file):
+            held = _made(file)
+            if held:
+                return held
+        descriptor = _open(file)
+        if descriptor is None:
+            continue  # given back between the two
         try:
             free = _flocked(descriptor)
             if free is None:
-                if is_new:
-                    return _sign(file, descriptor)
                 os.close(descriptor)
                 return _acquire_by_name(file)
             if free and not _is_at(file, descriptor):  # removed between opening and locking
@@ -211,24 +217,77 @@ def _acquire(file: Path) -> Held | None:
             raise
 
 
-def _open(file: Path) -> tuple[int, bool]:
-    """A descriptor of the lock file, and whether this call has made it."""
-    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-    while True:
-        with suppress(FileExistsError):
-            return os.open(file, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+def _made(file: Path) -> Held | None:
+    """A new lock, which is flocked and signed before it gets its name: an empty file of that name is never ours. None
+    where another one is there. On file systems without hard links it gets its name first."""
+    aside = temporary_beside(file)
+    descriptor = os.open(aside, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        _flocked(descriptor)
+        held = _sign(file, descriptor)
+        os.fsync(descriptor)  # else it might be empty after a power loss
         try:
-            descriptor = os.open(file, flags)
-        except FileNotFoundError:
-            continue  # given back between the two
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise _foreign(file) from None
-            raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.link(aside, file)
+        except FileExistsError:
+            if not held.is_mine():  # which it is where a network lost the answer to the first try
+                os.close(descriptor)
+                return None
+        except OSError:
             os.close(descriptor)
-            raise _foreign(file)
-        return descriptor, False
+            return _made_in_place(file)
+        return held
+    except BaseException:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _made_in_place(file: Path) -> Held | None:
+    try:
+        descriptor = os.open(file, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return None
+    try:
+        _flocked(descriptor)
+        return _sign(file, descriptor)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise
+
+
+def _knows_links(folder: Path) -> bool:
+    """Whether a file in ``folder`` can have two names."""
+    one, two = (temporary_beside(folder / "lock") for _ in range(2))
+    try:
+        one.touch()
+        os.link(one, two)
+        return True
+    except OSError:
+        return False
+    finally:
+        for each in (one, two):
+            with suppress(OSError):
+                each.unlink()
+
+
+def _open(file: Path) -> int | None:
+    """A descriptor of the lock file; None where there is none."""
+    try:
+        descriptor = os.open(file, _FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _foreign(file) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _foreign(file)
+    return descriptor
 
 
 def _flocked(descriptor: int) -> bool | None:
@@ -257,7 +316,10 @@ def _is_at(file: Path, descriptor: int) -> bool:
 def _may_be_taken(file: Path, descriptor: int) -> bool:
     """Whether a file that is flocked here is nobody's: fresh, of this machine (whose kernel has freed it), or of
     another one that does not touch it any more. OutputError where it is no lock of ours."""
-    if not os.pread(descriptor, _RECORD_BYTES, 0).strip(b"\0"):
+    text = os.pread(descriptor, _RECORD_BYTES, 0)
+    if not text and _knows_links(file.parent):
+        raise _foreign(file)
+    if not text.strip(b"\0"):  # never signed: as a crash leaves it where there are no links
         return True
     owner = _signed(descriptor)
     if owner is None:
@@ -267,28 +329,25 @@ def _may_be_taken(file: Path, descriptor: int) -> bool:
 
 def _acquire_by_name(file: Path) -> Held | None:
     """Without flock: whoever makes the file has the lock. A stale one is cleared by one process at a time."""
-    if file.exists() and not file.stat().st_size and not _is_old(file):
-        return None  # being signed at this moment
-    owner = _owner(file)
-    if file.exists() and file.stat().st_size and owner is None:
+    owner, is_empty = _owner(file), file.exists() and not file.stat().st_size
+    if file.exists() and owner is None and (not is_empty or _knows_links(file.parent)):
         raise _foreign(file)
+    if is_empty and not _is_old(file):
+        return None  # being signed at this moment
     if owner is not None and not (owner.is_gone() or _is_old(file)):
         return None
     guard = file.with_name(f"{file.name}.taking")
-    try:
-        os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except FileExistsError:
-        if _is_old(guard):
+    held = _made(guard)
+    if held is None:
+        if _owner(guard) and _is_old(guard):
             guard.unlink(missing_ok=True)
         return None
     try:
         if _owner(file) == owner:
             file.unlink(missing_ok=True)
-        return _sign(file, os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
-    except FileExistsError:
-        return None
+        return _made(file)
     finally:
-        guard.unlink(missing_ok=True)
+        held.release()
 
 
 def _sign(file: Path, descriptor: int) -> Held:

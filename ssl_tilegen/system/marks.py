@@ -30,6 +30,10 @@ _SIGNATURE = re.compile(
     r"(# |<!-- )written by ssl-tilegen \S+: sha256 (?P<own>[0-9a-f]{64})"
     r"(, beside sha256 (?P<beside>[0-9a-f]{64}))?( -->)?"
 )
+PAGE_SHA256 = "0" * 64
+"""What stands in a page until its hash is known."""
+_PAGE_SHA256 = re.compile(r'name="content-sha256" content="([0-9a-f]{64})"')
+_CONTENT, _OTHER_CONTENT = "content_sha256", "other content than was written"
 _MOST_JSON_BYTES, _MOST_TEXT_BYTES = 256 << 20, 16 << 20
 _BUNDLE_NAMES = re.compile(
     r"bundle\.json|model_index\.json|CARD\.md|training/[a-z]+\.json|scheduler/scheduler_config\.json|"
@@ -131,19 +135,51 @@ def sidecar(path: Path) -> str | None:
     """``NAME.json`` beside an image."""
     facts = _json(path)
     is_ours = isinstance(facts, dict) and facts.get("synthetic") is True and {"file", "provenance"} <= facts.keys()
-    return None if is_ours else "no 'synthetic: true' with file and provenance"
+    return _edited(facts) if is_ours else "no 'synthetic: true' with file and provenance"
 
 
 def report_json(path: Path) -> str | None:
-    """The JSON of a report of `evaluate`; an empty file is nobody's."""
+    """The JSON of a report of `evaluate`."""
     facts = _json(path)
     is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS) and "figures" in facts
-    return None if is_ours else "no 'software: ssl-tilegen' with figures"
+    return _edited(facts) if is_ours else "no 'software: ssl-tilegen' with figures"
 
 
 def report_html(path: Path) -> str | None:
-    """The page of a report of `evaluate`."""
-    return None if b'content="ssl-tilegen' in _head(path) else "no 'generator: ssl-tilegen' in its head"
+    """The page of a report of `evaluate`, not edited since."""
+    head = _head(path)
+    if b'content="ssl-tilegen' not in head:
+        return "no 'generator: ssl-tilegen' in its head"
+    known = _PAGE_SHA256.search(head.decode(errors="replace"))
+    if not known:
+        return None  # of an earlier version
+    return None if _page_sha256(path, known[1]) == known[1] else _OTHER_CONTENT
+
+
+def signed_json(facts: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with the hash of all that is in it, by which a mark tells whether it was edited."""
+    plain = json.loads(json.dumps(facts))
+    return {**plain, _CONTENT: sha256_of_json(plain)}
+
+
+def signed_html(page: str) -> str:
+    """A page with its hash in the place of `PAGE_SHA256`."""
+    return page.replace(PAGE_SHA256, sha256(page), 1)
+
+
+def _edited(facts: dict[str, Any]) -> str | None:
+    """Whether a `signed_json` has other content than it was written with; those of earlier versions are not signed."""
+    rest = {key: value for key, value in facts.items() if key != _CONTENT}
+    return None if facts.get(_CONTENT) in (None, sha256_of_json(rest)) else _OTHER_CONTENT
+
+
+def _page_sha256(path: Path, known: str) -> str:
+    """The hash of a page; empty where it cannot be read, or is too large to be ours."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _MOST_JSON_BYTES else b""
+    except OSError:
+        return ""
+    return sha256(content.replace(known.encode(), PAGE_SHA256.encode(), 1))
 
 
 def table(columns: Sequence[str]) -> Mark:
@@ -273,7 +309,7 @@ def signed_text(path: Path) -> str | None:
     match = _SIGNATURE.fullmatch(last)
     if not match:
         return "no signature of this program in its last line"
-    return None if match["own"] == sha256(body) else "other content than was written"
+    return None if match["own"] == sha256(body) else _OTHER_CONTENT
 
 
 def beside_signed(text: Path) -> Mark:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_tilegen.bundle import ModelBundle, save_component, update_info
+from ssl_tilegen.bundle import ModelBundle, Sampling, save_component, update_info
 from ssl_tilegen.diffusion.conditioning import Conditioning
 from ssl_tilegen.diffusion.guidance import CleanOf
 from ssl_tilegen.diffusion.parameterization import to_clean
@@ -110,7 +110,9 @@ class DenoiserStage(Stage):
     def export(self, module: Any, context: StageContext) -> None:
         """Save the averaged denoiser, and record how it is conditioned and sampled."""
         save_component(module, context.bundle_folder / "denoiser")
-        update_info(context.bundle_folder, **self.facts())
+        info = update_info(context.bundle_folder, **self.facts())
+        if info.sampling.times:  # of the painter that it started from
+            update_info(context.bundle_folder, sampling=Sampling())
 
     def facts(self) -> dict[str, Any]:
         """The facts of the denoiser that the bundle records."""

@@ -1,4 +1,4 @@
-"""The record of a run beside its weights: resolved settings, a fingerprint of the data, versions."""
+"""The record of a run beside its weights: resolved settings, fingerprints of the data and the weights, versions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from ssl_tilegen import __version__
+from ssl_tilegen.bundle.components import weights_sha256
 from ssl_tilegen.system.atomic import write_json
 from ssl_tilegen.system.resources import versions
 
 _LIBRARIES = ("torch", "timm", "diffusers", "numpy")
+_COMPONENT_OF = {"painter": "denoiser"}
 
 
 class Data(Protocol):
@@ -22,6 +24,11 @@ class Data(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """``files``, and ``sha256`` of all that matters."""
         ...
+
+
+def component_of(stage: str) -> str:
+    """The component of a bundle that a stage trains."""
+    return _COMPONENT_OF.get(stage, stage)
 
 
 def keep_data(data: Data, run_folder: Path) -> bool:
@@ -45,8 +52,17 @@ def write_run_metadata(stage: str, settings: BaseModel, data: Data, bundle_folde
         "settings": _relative(settings.model_dump(mode="json"), base),
         "data_sha256": known["sha256"],
         "images": len(known["files"]),
+        "weights_sha256": weights_sha256(bundle_folder / component_of(stage)),
     }
     write_json(bundle_folder / "training" / f"{stage}.json", record, indent=1)
+
+
+def trained_sha256(stage: str, bundle_folder: Path) -> str | None:
+    """The weights that ``stage`` left in a bundle; None where it left none, or before these were recorded."""
+    try:
+        return json.loads((bundle_folder / "training" / f"{stage}.json").read_bytes()).get("weights_sha256")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def changed_settings(kept: Path, settings: BaseModel) -> list[str]:

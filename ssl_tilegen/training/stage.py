@@ -6,6 +6,7 @@ The table of stages is ``config.train.STAGES``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,12 +19,15 @@ from ssl_tilegen.bundle import ModelBundle, find_bundle, resolutions_of
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.encoders.bundle_encoder import has_encoder
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import load_corpus
 from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.inherit import inherit
 from ssl_tilegen.training.optim import make_optimiser
 from ssl_tilegen.training.run_metadata import Data
+
+_TURN_S = 600.0  # that another stage may take to write its part of the bundle
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,13 @@ class StageContext:
     def take_over(self, source: Path, used: tuple[str, ...] = ()) -> None:
         """Copy components that the bundle in the making lacks from another one (see ``inherit``)."""
         if self.processes.is_first:
-            inherit(source, self.bundle_folder, used)
+            with self.writing_bundle():
+                inherit(source, self.bundle_folder, used)
+
+    def writing_bundle(self) -> AbstractContextManager[Held]:
+        """The lock of the bundle in the making, for the moments in which it is changed: stages that are trained into
+        one folder wait for each other. Busy where that takes too long."""
+        return lock(self.bundle_folder, option="--out", wait_s=_TURN_S)
 
 
 def _is_named(component: str, folder: Path) -> bool:

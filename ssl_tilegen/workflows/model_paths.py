@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssl_tilegen.bundle import BUILT_IN
+from ssl_tilegen.bundle.hub import is_hub_name
 from ssl_tilegen.system.outputs import Input
 
 
 def model_inputs(model: str | Path, option: str = "the model") -> Iterator[Input]:
     """The folder of a bundle that is given by its path."""
-    if str(model) not in BUILT_IN and ":" not in str(model):
+    if str(model) not in BUILT_IN and not is_hub_name(model):
         yield Input(Path(model), option)
 
 

@@ -19,6 +19,7 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
+from ssl_tilegen.workflows.train_component import Place, check_replaced, keep_replaced
 from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_bundle, check_run, clear_run, locked_run, tidied
 
 Report = Callable[[dict[str, Any]], None]
@@ -72,12 +73,15 @@ def _trained(
 ) -> dict[str, Any]:
     """Train in a folder that this run holds; see `train`. An older run is cleared once the data are good."""
     stage, processes = context.run_folder.name, context.processes
+    place = Place(stage, context.run_folder, context.bundle_folder)
+    if processes.is_first and not restart and check_replaced(place, settings) == "keep":
+        context.say(f"{place.component} is a painter that was trained from this denoiser: it stays as it is")
     data = kind.load_data(settings, context)
     with processes.first_alone():
         if processes.is_first:
             if restart:
                 clear_run(context.run_folder)
-            _open_run(context.run_folder, settings, data, context.report)
+            _open_run(place, settings, data, context.report)
     with processes.first_alone():
         made = kind.prepare(settings, data, context)
     module = None
@@ -85,20 +89,25 @@ def _trained(
         with finishing(_STOPPING_S), flushed_denormals():  # time for a step and its checkpoint
             module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
     if processes.is_first and not (stop() and made.whole_run_only):
-        check_bundle(stage, context.bundle_folder)
-        made.export(module, context)
-        write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
-        write_card(context.bundle_folder)
+        with context.writing_bundle():
+            check_bundle(stage, context.bundle_folder)
+            if check_replaced(place, settings) == "export":
+                made.export(module, context)
+                write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
+                write_card(context.bundle_folder)
     processes.wait()
     return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
 
 
-def _open_run(folder: Path, settings: Any, data: Any, report: Report) -> None:
+def _open_run(place: Place, settings: Any, data: Any, report: Report) -> None:
     """Make the run's folder and record its settings and data; report how they differ from those it was begun with."""
+    folder = place.run_folder
     recorded = folder / SETTINGS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         goes_on = has_checkpoint(folder)
+        if not goes_on:
+            keep_replaced(place)
         changes = changed_settings(recorded, settings) if goes_on else []
         write_text(recorded, settings.model_dump_json(indent=2))
         other_data = keep_data(data, folder) and goes_on

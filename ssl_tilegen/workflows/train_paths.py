@@ -20,12 +20,13 @@ from ssl_tilegen.system.marks import foreign_in
 from ssl_tilegen.system.marks import lock as lock_mark
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.training.init_config import init_config, table_of
+from ssl_tilegen.training.run_metadata import component_of
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
 
-_START_NAMES = r"settings\.json|data\.json"
+_START_NAMES = r"settings\.json|data\.json|replaces\.json"
 SETTINGS_FILE = "settings.json"
 _RUN_NAMES = (
-    r"settings\.json|data\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|snapshots|cache|"
+    r"settings\.json|data\.json|replaces\.json|log\.jsonl|curves\.png|sample-\d+\.png|checkpoint(\.new|\.old)?|snapshots|cache|"
     r"tensorboard"
 )
 _INNER_NAMES = (
@@ -33,7 +34,6 @@ _INNER_NAMES = (
     r"snapshots/\d+-[\d.e+-]+\.safetensors|cache/(latents-\w+(/\d+\.npz)?|cells-\w+\.npz|captions-\w+\.npy)|"
     r"tensorboard/events\.out\.tfevents\..+"
 )
-_COMPONENT_OF = {"painter": "denoiser"}
 
 
 def write_config(
@@ -65,9 +65,8 @@ def write_config(
 def check_run(stage: str, settings: Any, config: Path, run_folder: Path, bundle_folder: Path, *, restart: bool) -> None:
     """InputError or OutputError where the run's folder or its part of the bundle is not ours, or is an input."""
     run = Output(run_folder, run_mark if restart else begun_mark, "--out", "work")
-    component = _component(stage, bundle_folder)
-    lock_output = Output(lock_file(run_folder), lock_mark, "--out", "work")
-    check_paths(_inputs(settings, config, bundle_folder), [run, component, lock_output])
+    locks = [Output(lock_file(folder), lock_mark, "--out", "work") for folder in (run_folder, bundle_folder)]
+    check_paths(_inputs(settings, config, bundle_folder), [run, _component(stage, bundle_folder), *locks])
     check_bundle(stage, bundle_folder)
 
 
@@ -78,7 +77,7 @@ def check_bundle(stage: str, bundle_folder: Path) -> None:
 
 
 def _component(stage: str, bundle_folder: Path) -> Output:
-    return Output(bundle_folder / _COMPONENT_OF.get(stage, stage), component_mark, "--out", "side")
+    return Output(bundle_folder / component_of(stage), component_mark, "--out", "side")
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
     begun in earnest, the run's folder is removed again."""
     with lock(run_folder, option="--out"):
         is_new = not run_folder.exists()
-        sweep(run_folder.parent, run_folder.name)
+        sweep(run_folder.parent, run_folder.name, bundle_folder.name)
         for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
             sweep(folder)
         try:
@@ -176,7 +175,7 @@ def _foreign(folder: Path, names: str) -> str | None:
 
 def _inputs(settings: Any, config: Path, bundle_folder: Path) -> Iterator[Input]:
     yield Input(config, "--config", whole=False)
-    for name in ("bundle", "start_from"):
+    for name in ("bundle", "start_from", "feature_bundle"):
         value = getattr(settings, name, None)
         if value and Path(value).resolve() != bundle_folder.resolve():
             yield from model_inputs(value, f"the bundle of `{name}`")

@@ -89,6 +89,16 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """A folder that is there already is taken away with all that is in it."""
+
+    name: str
+
+    def put(self, root: Path, world: Path) -> None:
+        shutil.rmtree(root / self.name)
+
+
+@dataclass(frozen=True)
 class Folder:
     """A user's folder: a text, a picture's bytes, a sub-folder."""
 

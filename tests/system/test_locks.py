@@ -128,10 +128,55 @@ def test_what_is_no_file_is_refused_at_once(kind: str, make: Any, tmp_path: Path
     assert os.path.lexists(lock_file(tmp_path / "g"))
 
 
+def without_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems that know no hard links."""
+
+    def refused(*paths: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+
+
+def test_an_empty_file_is_a_user_s(kind: str, tmp_path: Path) -> None:
+    lock_file(tmp_path / "g").touch()
+    aged(lock_file(tmp_path / "g"))
+    with pytest.raises(OutputError, match="no lock of this program"), lock(tmp_path / "g"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["g.lock"]
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 40])
-def test_a_lock_that_was_never_signed_is_free(content: bytes, tmp_path: Path) -> None:
+def test_without_links_a_lock_that_was_never_signed_is_free(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_links(monkeypatch)
     lock_file(tmp_path / "g").write_bytes(content)
     with lock(tmp_path / "g"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_links_one_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_links(monkeypatch)
+    with lock(tmp_path / "g"):
+        assert [path.name for path in tmp_path.iterdir()] == ["g.lock"]
+        with pytest.raises(Busy), lock(tmp_path / "g"):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_has_its_name_only_when_it_is_signed(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, plain = [], os.link
+
+    def looking(source: Path, target: Path) -> None:
+        seen.append((json.loads(Path(source).read_text())["pid"], Path(target).exists()))
+        plain(source, target)
+
+    monkeypatch.setattr(os, "link", looking)
+    with lock(tmp_path / "g"):
+        assert seen == [(os.getpid(), False)]
+    monkeypatch.setattr(os, "pwrite", lambda *words: os.write(-1, b""))
+    with pytest.raises(OutputError), lock(tmp_path / "h"):
         pass
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -142,6 +143,29 @@ def test_a_foreign_file_lacks_every_mark(mark: marks.Mark, content: bytes, suffi
     path.write_bytes(content)
     missing = mark(path)
     assert missing is not None and "\n" not in missing
+
+
+SIDECAR = {"file": "x.png", "synthetic": True, "provenance": {"seed": 1, "guidance": 1.5, "of": "\u00b5"}}
+SCORES = {"software": "ssl-tilegen 1", "figures": [0.1, None]}
+PAGE = f'<meta content="ssl-tilegen 1">\n<meta name="content-sha256" content="{marks.PAGE_SHA256}">\na\r\n\u00b5'
+
+
+@pytest.mark.parametrize(
+    ("mark", "text", "old"),
+    [
+        (marks.sidecar, json.dumps(marks.signed_json(SIDECAR), indent=2), SIDECAR),
+        (marks.report_json, json.dumps(marks.signed_json(SCORES)), SCORES),
+        (marks.report_html, marks.signed_html(PAGE), '<meta content="ssl-tilegen 1">'),
+    ],
+)
+def test_a_text_that_was_edited_lacks_its_mark(mark: marks.Mark, text: str, old: object, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(text.encode())
+    assert mark(path) is None
+    path.write_bytes(text.replace("1", "2", 1).replace("ssl-tilegen 2", "ssl-tilegen 1x").encode())
+    assert mark(path) == "other content than was written"
+    path.write_text(old if isinstance(old, str) else json.dumps(old))  # of an earlier version
+    assert mark(path) is None
 
 
 @pytest.mark.parametrize("mark", [marks.image, marks.grid, marks.work()])

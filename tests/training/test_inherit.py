@@ -92,9 +92,8 @@ def test_a_second_start_leaves_what_was_trained(base: Path, tmp_path: Path) -> N
     trained = ModelBundle(tmp_path / "bundle").component_hash("denoiser")
     assert trained != ModelBundle(base / "run" / "bundle").component_hash("denoiser")
     (tmp_path / "bundle" / "encoder" / "config.json").touch()
-    shutil.rmtree(tmp_path / "denoiser")
     with pytest.raises(ZeroDivisionError):
-        train("denoiser", config, tmp_path, overrides=["run.seed=3"], device="cpu", stop=lambda: 1 / 0 == 0)
+        train("denoiser", config, tmp_path, device="cpu", restart=True, stop=lambda: 1 / 0 == 0)
     assert ModelBundle(tmp_path / "bundle").component_hash("denoiser") == trained
     index = json.loads((tmp_path / "bundle" / "model_index.json").read_text())
     assert index["encoder"] == ["ssl_tilegen.nets", "TileEncoder"] and index["denoiser"][1] == "FieldUNet"

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import atomic
-from ssl_tilegen.system.marks import SOFTWARE
+from ssl_tilegen.system.marks import PAGE_SHA256, SOFTWARE, signed_html, signed_json
 from ssl_tilegen.workflows.evaluate import svg
 from ssl_tilegen.workflows.evaluate.gallery import gallery
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
@@ -88,7 +88,8 @@ def write_report(
     OutputError where they cannot be written."""
     assert settings.report is not None and settings.json_path is not None
     paths = settings.report, settings.json_path
-    html, facts = page(report, evidence, settings), json.dumps(report.facts(), indent=1, allow_nan=False) + "\n"
+    html = signed_html(page(report, evidence, settings))
+    facts = json.dumps(signed_json(report.facts()), indent=1, allow_nan=False) + "\n"
     parts = [(atomic.temporary_beside(path), path) for path in paths]
     try:
         for (part, _), text in zip(parts, (html, facts), strict=True):
@@ -110,6 +111,7 @@ def page(report: EvaluateReport, evidence: Evidence, settings: EvaluateSettings)
         .render(
             report=report,
             generator=SOFTWARE,
+            content_sha256=PAGE_SHA256,
             style=Markup((resources.files(_PACKAGE) / STYLE).read_text()),
             warnings=[*report.warnings, *(f"left out {path}: {why}" for path, why in report.skipped[:20])],
             headlines=[_card(score) for name in _HEADLINES for score in report.scores if score.name == name],

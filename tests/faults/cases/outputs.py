@@ -192,6 +192,8 @@ def _sides() -> Iterator[Case]:
         "embed-hidden-user-over": (f"{EMBED} -o o.zarr --overwrite", (SLIDE, Copy("g.zarr", "o.zarr"), Folder(".o.zarr.0123abcd"))),
         "embed-hidden-part-user": (f"{EMBED} -o o.zarr", (SLIDE, Folder(".o.zarr.part.0123abcd"))),
         "lock-user": (f"{EMBED} -o o.zarr", (SLIDE, File("o.zarr.lock"))),
+        "lock-empty": (f"{EMBED} -o o.zarr", (SLIDE, File("o.zarr.lock", ""))),
+        "model-with-colon": ("generate --grid g.zarr --steps 1 --model a:b --device cpu -o a:b/o.png", (GRID, Copy("bundle", "a:b"))),
         "lock-user-generate": (f"{GENERATE} -o o.png", (GRID, File("o.png.lock"))),
         "lock-folder": (f"{EMBED} -o o.zarr", (SLIDE, Folder("o.zarr.lock"))),
         "lock-link": (f"{EMBED} -o o.zarr", (SLIDE, Link("o.zarr.lock", "in.tif"))),

@@ -23,7 +23,7 @@ from tests.faults.cases.commands import (
     WRITERS,
 )
 from tests.faults.inject import Fault
-from tests.faults.pieces import Append, Copy, Fifo, File, Folder, Link, Remove, Swap
+from tests.faults.pieces import Append, Copy, Edit, Fifo, File, Folder, Gone, Link, Remove, Swap
 
 DONE_ONLY = frozenset({DONE})
 
@@ -130,6 +130,13 @@ def _foreign_after() -> Iterator[Case]:
         yield Case(
             "foreign", f"augment-{name}", (*augment, "--overwrite"), (CLASSES,), REFUSED, first=(augment,), then=then
         )
+    page, painted = words(f"{EVALUATE} --report o.html"), words(f"{GENERATE} -o o.ome.tif")
+    for name, command, before, piece in (
+        ("sidecar-edited", painted, (GRID,), Edit("o.ome.tif.json", "note", "seen by A. on Monday")),
+        ("page-edited", page, (SETS,), Swap("o.html", "Real against synthetic", "REAL against synthetic")),
+        ("page-json-edited", page, (SETS,), Edit("o.html.json", "note", "seen by A. on Monday")),
+    ):
+        yield Case("foreign", name, (*command, "--overwrite"), before, REFUSED, first=(command,), then=(piece,))
     parts = words("generate --text=left~rock,~right~sand --size 128 --steps 1 --save-grid k.zarr -o o.png") + words(
         MODEL
     )
@@ -151,6 +158,10 @@ def _foreign_after() -> Iterator[Case]:
     }.items():
         yield Case("foreign", f"generate-part-{name}", paint, (GRID, began, *pieces), REFUSED)
     run = words(f"{TRAINING} --out o")
+    lost = (Gone("o/autoencoder"),)
+    yield Case("foreign", "train-over-trained", run, (TRAIN,), REFUSED, first=(run,), then=lost, says="--restart")
+    yield Case("foreign", "train-over-trained-restart", (*run, "--restart"), (TRAIN,), DONE_ONLY, first=(run,), then=lost,
+               ours=("o/bundle",))  # fmt: skip
     yield Case("foreign", "train-readme-pipe", run, (TRAIN, Fifo("o/bundle/README.md")), DONE_ONLY)
     yield Case("foreign", "train-settings-pipe", run, (TRAIN, Fifo("o/autoencoder/settings.json")), REFUSED)
     for name, out, file in (("augment", "o", "sheets/0.npz"), ("embed", "o.zarr", "done/c/0")):
