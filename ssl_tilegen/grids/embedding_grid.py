@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from ssl_tilegen.errors import FormatError
+from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids.shard_windows import shards
 from ssl_tilegen.grids.spec import GridData, GridSpec, Validity
@@ -38,6 +38,7 @@ class EmbeddingGrid:
 
     def __init__(self, path: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._group = path, spec, group
+        self._identity = _identity(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EmbeddingGrid:
@@ -55,10 +56,13 @@ class EmbeddingGrid:
         path = Path(path)
         if not path.exists():
             raise FormatError(_missing(path))
+        identity = _identity(path)
         group, spec = load_group(path)
         if not np.asarray(array_of(group, "done")[:]).all():
             raise FormatError(f"{path}: the grid is unfinished; run the same embed command again to complete it")
-        return cls(path, group, spec)
+        grid = cls(path, group, spec)
+        grid._identity = identity
+        return grid
 
     @staticmethod
     def create(
@@ -108,16 +112,24 @@ class EmbeddingGrid:
 
         Raises:
             FormatError: A shard is damaged.
+            InputError: The grid was replaced or removed since it was opened.
         """
         return GridData(*self.read_only(("embedding", "valid", "tissue"), window))
 
     def read_only(self, names: Sequence[str], window: Window | None = None) -> list[np.ndarray]:
-        """Some of the arrays of the cells of ``window`` (default: all)."""
+        """Some of the arrays of the cells of ``window`` (default: all). InputError where another grid has its name."""
         rows, cols = (window or Window.of(self.shape)).slices
         try:
-            return [np.asarray(array_of(self._group, name)[rows, cols]) for name in names]
+            found = [np.asarray(array_of(self._group, name)[rows, cols]) for name in names]
         except Exception as error:
+            self._refuse_replaced()
             raise FormatError(f"{self.path}: damaged grid ({first_line(error)}); embed the source again") from error
+        self._refuse_replaced()  # what is not there any more reads as zeros
+        return found
+
+    def _refuse_replaced(self) -> None:
+        if _identity(self.path) != self._identity:
+            raise InputError(f"{self.path}: was replaced or removed while it was read; run the same command again")
 
     def read_codes(self) -> GridData:
         """All cells without their embeddings: one zero stands for each."""
@@ -165,6 +177,15 @@ def is_complete(path: Path) -> bool:
     except FormatError:
         return False
     return not grid.lost_shards()
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """By which a grid is known from another one of its name; () where there is none."""
+    try:
+        facts = (path / "zarr.json").stat()
+    except OSError:
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
 
 
 def _has_bytes(path: Path) -> bool:

@@ -14,7 +14,7 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids.embedding_grid import EmbeddingGrid
 from ssl_tilegen.grids.shard_windows import shards
-from ssl_tilegen.grids.spec import GridData, GridSpec
+from ssl_tilegen.grids.spec import PRIOR_SAMPLED, GridData, GridSpec
 from ssl_tilegen.grids.store import array_of, counts_of, files_of, load_group, make_arrays, unfinished_grid
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import Busy
@@ -98,7 +98,8 @@ def write_grid(
     before: Callable[[], None] = lambda: None,
 ) -> EmbeddingGrid:
     """Write a whole grid from memory, for importers, edited grids and samples of a prior; ``before`` it gets its name,
-    that is asked whether it still may."""
+    that is asked whether it still may. OutputError where an unfinished grid of another source is in the way."""
+    _refuse_work_on_another(unfinished_grid(Path(path)), spec)
     writer = EmbeddingGrid.create(path, spec, restart=True)
     try:
         for index, window in enumerate(writer.shards):
@@ -136,6 +137,16 @@ def _discard(part: Path) -> None:
     if os.path.lexists(part):
         _refuse_foreign(part)
         atomic.remove(part)
+
+
+def _refuse_work_on_another(part: Path, spec: GridSpec) -> None:
+    """OutputError where an unfinished grid holds cells of another image: they may be the work of hours."""
+    if not part.exists():
+        return
+    group, found = load_group(part)
+    is_work = found.source.kind != PRIOR_SAMPLED and np.asarray(array_of(group, "done")[:]).any()
+    if is_work and (found.source.name, found.encoder.id) != (spec.source.name, spec.encoder.id):
+        raise OutputError(f"{part}: an unfinished grid of {found.source.name}; finish that one, or move it away")
 
 
 def _refuse_foreign(path: Path) -> None:

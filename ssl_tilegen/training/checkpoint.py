@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ssl_tilegen.errors import FormatError
+from ssl_tilegen.errors import FormatError, OutputError
 from ssl_tilegen.nets.torch_files import read_torch_file
-from ssl_tilegen.system.atomic import flush, flush_tree, remove
+from ssl_tilegen.system.atomic import flush, flush_tree, is_temporary, remove
 from ssl_tilegen.system.boundary import reason_of
 from ssl_tilegen.training.ema import EMA
 from ssl_tilegen.training.sharding import cut_like, whole
 
 _FOLDER = "checkpoint"
+FILES = r"(weights|average(-\d+)?)\.safetensors|optimiser\.pt|state\.json"
+"""Names in the folder of a checkpoint."""
 _Count = Annotated[int, Field(ge=0, lt=1 << 53, strict=True)]
 _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, IndexError, SafetensorError)
 
@@ -57,7 +61,7 @@ def save_checkpoint(
     if not write:
         return
     fresh, old, final = (out / f"{_FOLDER}{suffix}" for suffix in (".new", ".old", ""))
-    remove(fresh)
+    _remove(fresh, out)
     fresh.mkdir(parents=True)
     save_file(weights, fresh / "weights.safetensors")
     for number, dense in enumerate(averaged):
@@ -68,11 +72,22 @@ def save_checkpoint(
     (fresh / "state.json").write_text(state.model_dump_json())
     flush_tree(fresh)
     if final.exists():
-        remove(old)
+        _remove(old, out)
         final.replace(old)
     fresh.replace(final)
     flush(out)
-    remove(old)
+    _remove(old, final)
+
+
+def _remove(folder: Path, spare: Path) -> None:
+    """Remove a folder of ours; what a user has put into it is moved to ``spare``."""
+    known = re.compile(FILES)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if not known.fullmatch(entry.name) and not is_temporary(entry.name):
+            if os.path.lexists(spare / entry.name):
+                raise OutputError(f"{entry}: is no part of a checkpoint, and is in its way; move it away")
+            entry.rename(spare / entry.name)
+    remove(folder)
 
 
 def load_checkpoint(

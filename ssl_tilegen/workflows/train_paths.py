@@ -19,6 +19,7 @@ from ssl_tilegen.system.locks import lock, lock_file
 from ssl_tilegen.system.marks import foreign_in
 from ssl_tilegen.system.marks import lock as lock_mark
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
+from ssl_tilegen.training.checkpoint import FILES
 from ssl_tilegen.training.init_config import init_config, table_of
 from ssl_tilegen.training.run_metadata import component_of
 from ssl_tilegen.workflows.model_paths import encoder_inputs, model_inputs
@@ -30,7 +31,7 @@ _RUN_NAMES = (
     r"tensorboard"
 )
 _INNER_NAMES = (
-    r"checkpoint(\.new|\.old)?/((weights|average(-\d+)?)\.safetensors|optimiser\.pt|state\.json)|"
+    rf"checkpoint(\.new|\.old)?/({FILES})|"
     r"snapshots/\d+-[\d.e+-]+\.safetensors|cache/(latents-\w+(/\d+\.npz)?|cells-\w+\.npz|captions-\w+\.npy)|"
     r"tensorboard/events\.out\.tfevents\..+"
 )

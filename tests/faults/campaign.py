@@ -22,8 +22,8 @@ import pytest
 
 from tests import processes
 from tests.faults.case import Case, words
-from tests.faults.inject import CHANGES, USER_TEXT, Fault, appeared, steps_of
-from tests.faults.pieces import Copy
+from tests.faults.inject import CHANGES, USER_TEXT, Fault, appeared, steps_of, waiting
+from tests.faults.pieces import Copy, put_all
 from tests.faults.server import End, Job, serve
 from tests.faults.world import COMMANDS, UNFINISHED, build_files, build_traps
 
@@ -110,8 +110,9 @@ class Campaign:
                 return []  # the command takes no such step
             before = state_of(place)
             jobs = [self._job(case, case.command, place, root / "0", fault)]
-            if case.beside:
-                jobs.append(self._job(case, case.beside, place, root / "1", None))
+            if case.beside or case.meanwhile:
+                jobs += [self._other(case, place, root / "1")]
+                jobs[0] = replace(jobs[0], idle_s=150)
             ends = self._ask(jobs)
             found = [wrong for number, end in enumerate(ends) for wrong in wrongs_of_end(case, end, root / f"{number}")]
             found += wrongs_of_files(
@@ -123,6 +124,14 @@ class Campaign:
                 found += self._healed(case, place, root / "2", before)
         shutil.rmtree(root, ignore_errors=True)
         return found
+
+    def _other(self, case: Case, place: Path, heard: Path) -> Job:
+        """The second command, or what a user does meanwhile."""
+        job = self._job(case, case.beside, place, heard, None)
+        if case.meanwhile:
+            job = replace(job, words=(case.meanwhile, place, self.world), call=put_all)
+        between = case.fault is not None and case.fault.what == "WAITS"
+        return replace(job, sign=waiting(place)) if between else job
 
     @contextmanager
     def _place(self, root: Path, case: Case) -> Iterator[Path]:

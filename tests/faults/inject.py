@@ -12,6 +12,7 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 
 USER_TEXT = "This file is somebody's work of ten years, and there is no other copy.\n"
 CHANGES = ("open", "write", "rename", "unlink", "mkdir", "fsync")
+_LONGEST_WAIT_S = 120
 GROWS = ("open", "write", "mkdir", "fsync")
 
 
@@ -29,6 +31,7 @@ class Fault:
 
     ``what`` is a name of `errno`, which the step raises, or a signal, which the process gets before the step.
     "APPEARS NAME": a user's file gets that name below the root before the step, unless something has it already.
+    "WAITS": another command runs from its start to its end before the step.
     A full disk (ENOSPC, EDQUOT) stays full: every later step that takes room fails too. ``log`` is a file that gets
     one line per step, and then nothing fails.
     """
@@ -43,6 +46,16 @@ class Fault:
 def appeared(root: Path) -> Path:
     """The sign, beside the folder ``root``, that the user's file of a fault "APPEARS" got its name."""
     return root.with_name(f"{root.name}.appeared")
+
+
+def waiting(root: Path) -> Path:
+    """The sign, beside the folder ``root``, that a command waits for another one at the step of a fault "WAITS"."""
+    return root.with_name(f"{root.name}.waiting")
+
+
+def ended(sign: Path) -> Path:
+    """The sign that the other command has ended."""
+    return sign.with_name(f"{sign.name}.ended")
 
 
 def inject(fault: Fault) -> None:
@@ -81,6 +94,10 @@ class Steps:
             if counted and now == fault.number:
                 self._appears(Path(self._root, fault.what.partition(" ")[2]))
             return
+        if fault.what == "WAITS":
+            if counted and now == fault.number:
+                self._waits()
+            return
         full = fault.what in ("ENOSPC", "EDQUOT")
         struck = counted and now == fault.number
         if struck or (full and step in GROWS and now > fault.number):
@@ -93,6 +110,13 @@ class Steps:
             self._os_write(fd, USER_TEXT.encode())
             os.close(fd)
             os.close(self._os_open(appeared(Path(self._root)), os.O_WRONLY | os.O_CREAT, 0o644))
+
+    def _waits(self) -> None:
+        sign = waiting(Path(self._root))
+        os.close(self._os_open(sign, os.O_WRONLY | os.O_CREAT, 0o644))
+        until = time.monotonic() + _LONGEST_WAIT_S
+        while not ended(sign).exists() and time.monotonic() < until:
+            time.sleep(0.01)
 
     def patch(self) -> None:
         """Put the counting in the place of what Python calls."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,12 @@ class Piece(Protocol):
     """Something that is put into the folder ``root``; ``world`` holds the good files to copy from."""
 
     def put(self, root: Path, world: Path) -> None: ...
+
+
+def put_all(pieces: Sequence[Piece], root: Path, world: Path) -> None:
+    """Put all pieces into ``root``, one after the other."""
+    for piece in pieces:
+        piece.put(root, world)
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,22 @@ class Folder:
         (root / self.name).mkdir(parents=True, exist_ok=True)
         for name in () if self.empty else ("thesis.txt", "data/results.csv", ".hidden/notes"):
             File(f"{self.name}/{name}").put(root, world)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Something that is there already under another name, and a link to ``target`` in its place, if one is given.
+    Nothing where it is not there."""
+
+    name: str
+    to: str
+    target: str = ""
+
+    def put(self, root: Path, world: Path) -> None:
+        if os.path.lexists(root / self.name):
+            (root / self.name).rename(root / self.to)
+            if self.target:
+                (root / self.name).symlink_to(self.target)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
-from tests.faults.inject import Fault, inject
+from tests.faults.inject import Fault, ended, inject
 
 LIBRARIES = (
     "h5py",
@@ -48,7 +48,8 @@ class Job:
     ``stdout`` and ``stderr`` are paths, or "closed". ``memory_mib`` is the address space that the process may add to
     that of the server, ``cpu_s`` the processor time after which it is killed, ``idle_s`` how long it may wait without
     computing: both are the same on a machine that is busy with other things. ``delay_s`` is how long after the first
-    job of a request it starts, ``signal_s`` the processor time after which it is sent SIGTERM.
+    job of a request it starts, ``signal_s`` the processor time after which it is sent SIGTERM. ``sign``: it starts
+    when that file is there, or the first job has ended, and its end is told by another (see `inject.ended`).
     """
 
     words: Sequence[Any]
@@ -65,6 +66,7 @@ class Job:
     delay_s: float = 0
     signal_s: float | None = None
     file_bytes: int | None = None
+    sign: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def _answer(jobs: Sequence[Job], line: Connection) -> list[End]:
     waiting = sorted(range(len(jobs)), key=lambda index: jobs[index].delay_s)
     while waiting or started:
         now = time.monotonic()
-        while waiting and now - begun >= jobs[waiting[0]].delay_s:
+        while waiting and now - begun >= jobs[waiting[0]].delay_s and _may_start(jobs[waiting[0]], ends):
             index = waiting.pop(0)
             started[_fork(jobs[index], line)] = (index, time.monotonic())
         for pid, (index, since) in list(started.items()):
@@ -153,8 +155,14 @@ def _answer(jobs: Sequence[Job], line: Connection) -> list[End]:
                 grown = usage.ru_maxrss / 1024 - own_mib
                 ends[index] = End(code, hung, seconds, usage.ru_utime + usage.ru_stime, grown)
                 del started[pid]
+                if (sign := job.sign) is not None:
+                    ended(sign).touch()
         time.sleep(0.004)
     return [end for end in ends if end]
+
+
+def _may_start(job: Job, ends: Sequence[End | None]) -> bool:
+    return job.sign is None or job.sign.exists() or ends[0] is not None
 
 
 def _fork(job: Job, line: Connection) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_tilegen.errors import FormatError, OutputError
+from ssl_tilegen.errors import FormatError, InputError, OutputError
 from ssl_tilegen.geometry import Lattice, Resolution, Size, Window, cover
 from ssl_tilegen.grids import (
     EmbeddingGrid,
@@ -148,6 +148,30 @@ def test_an_unfinished_run_with_other_settings_is_not_mixed_in(tmp_path: Path) -
     with pytest.raises(OutputError, match=r"factor: 2\.0 there, 4\.0 now.*--restart"):
         EmbeddingGrid.create(tmp_path / "a.zarr", replace(SPEC, factor=4.0))
     EmbeddingGrid.create(tmp_path / "a.zarr", replace(SPEC, factor=4.0), restart=True)
+
+
+def test_an_unfinished_grid_of_another_image_is_not_thrown_away(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.zarr", cells()
+    writer = EmbeddingGrid.create(path, SPEC)
+    writer.write_shard(0, part(data, writer.shards[0]))
+    other = replace(SPEC, source=replace(SPEC.source, name="other"))
+    with pytest.raises(OutputError, match="unfinished grid of field"):
+        write_grid(path, other, data)
+    assert 0 not in EmbeddingGrid.create(path, SPEC).pending()
+    same(write_grid(path, SPEC, data).read(), data)
+
+
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_a_grid_that_is_replaced_while_it_is_read_is_an_error(change: str, tmp_path: Path) -> None:
+    path, data = tmp_path / "a.zarr", cells()
+    grid = write_grid(path, SPEC, data)
+    grid.read(Window(0, 0, 2, 2))
+    if change == "replaced":
+        write_grid(path, SPEC, data, overwrite=True)
+    else:
+        path.rename(tmp_path / "b.zarr")
+    with pytest.raises(InputError, match=r"a\.zarr: was replaced or removed while it was read"):
+        grid.read()
 
 
 def test_usable_cells_are_those_with_an_embedding(tmp_path: Path) -> None:

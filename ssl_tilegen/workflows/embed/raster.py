@@ -69,7 +69,7 @@ def embed_raster(
         overwrite: Replace a finished grid.
 
     Raises:
-        InputError: No cell can be read.
+        InputError: No cell can be read, or the source was changed meanwhile.
         OutputError: The grid exists or cannot be written.
     """
     rules = rules or Rules(threads=reading_threads())
@@ -80,6 +80,7 @@ def embed_raster(
     with _tidied(writer, held):
         for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
             writer.write_shard(index, cells)
+    _refuse_changed(view, spec)
     tiles, counts = sum(writer.shards[index].size.area for index in pending), writer.counts()
     _refuse_unreadable(view, writer, counts)
     held.check()
@@ -97,6 +98,13 @@ def _tidied(writer: GridWriter, held: Held) -> Iterator[None]:
         if held.alone and held.is_mine() and len(writer.pending()) == len(writer.shards):
             writer.discard()
         raise
+
+
+def _refuse_changed(view: RasterView, spec: GridSpec) -> None:
+    """InputError where the source is not what it was at the start; the same command then begins anew."""
+    path = view.raster.path
+    if isinstance(path, Path) and path.is_file() and view.raster.fingerprint != spec.source.fingerprint:
+        raise InputError(f"{path}: was changed while it was read; run the same command again when it is whole")
 
 
 def _refuse_unreadable(view: RasterView, writer: GridWriter, counts: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.inpainting import border_ramp
-from ssl_tilegen.errors import FormatError, OutputError
+from ssl_tilegen.errors import FormatError, InputError, OutputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids.spec import GridSpec
 from ssl_tilegen.io.raster import open_raster
@@ -32,6 +32,12 @@ class Inpainting:
     def fingerprint(self) -> str:
         """Content fingerprint of the image that is repainted."""
         return self.view.raster.fingerprint
+
+    def refuse_changed(self, expected: object) -> None:
+        """InputError where the image has another fingerprint than ``expected`` by now."""
+        if self.fingerprint != expected:
+            path = self.view.raster.path
+            raise InputError(f"{path}: was changed while it was read; embed it again, then repaint it")
 
     def latents(self, bundle: ModelBundle, window: Window) -> Tensor:
         """The image's own latents (C, rows, cols) in a window of the canvas; beyond its edges it is mirrored."""

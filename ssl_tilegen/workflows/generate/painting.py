@@ -60,6 +60,8 @@ def paint_job(
             rows = _all_rows(job, canvas, ranks, shards, first, progress)
             for band in job.inpainting.around(rows, written) if job.inpainting else rows:
                 writer.write(band)
+            if job.inpainting:
+                job.inpainting.refuse_changed(job.image.record["kept_fingerprint"])
     return painted - begun, time.perf_counter() - painted
 
 

@@ -107,7 +107,7 @@ def sampled_grid(
             is_needed = True
             raise
         finally:
-            if not is_needed and marks.grid(path) is None:
+            if not is_needed and held and held.is_mine() and marks.grid(path) is None:
                 atomic.remove(path)
 
 

@@ -158,6 +158,9 @@ def _foreign_after() -> Iterator[Case]:
     }.items():
         yield Case("foreign", f"generate-part-{name}", paint, (GRID, began, *pieces), REFUSED)
     run = words(f"{TRAINING} --out o")
+    yield Case("foreign", "train-notes-in-checkpoint", (*run, "--set", "run.steps=4"), (TRAIN,), DONE_ONLY, first=(run,),
+               then=(File("o/autoencoder/checkpoint/my notes.txt"), Folder("o/autoencoder/checkpoint/mine")),
+               ours=("o/bundle", "o/autoencoder/[!c]*", "o/autoencoder/curves.png", "o/autoencoder/checkpoint/[!m]*"))  # fmt: skip
     lost = (Gone("o/autoencoder"),)
     yield Case("foreign", "train-over-trained", run, (TRAIN,), REFUSED, first=(run,), then=lost, says="--restart")
     yield Case("foreign", "train-over-trained-restart", (*run, "--restart"), (TRAIN,), DONE_ONLY, first=(run,), then=lost,
