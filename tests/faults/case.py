@@ -18,11 +18,12 @@ class Case:
 
     ``allowed``: its exit codes. ``ours``: patterns of what was there before and may be changed or removed; all else
     must stay to the byte. ``leaves``: patterns of unfinished work that may stay where the command fails; a success
-    leaves none. ``says`` and ``never`` are regular expressions for stderr. ``beside``: a second command that runs
-    at the same time, or ("WAITS") at a step of the first; ``meanwhile`` is what a user does then. ``fault`` strikes at the share ``at`` of the steps of its kind. ``again``: the command is run a
-    second time without the fault and must succeed, and leave nothing unfinished. ``first`` are commands that are run
-    before, whatever comes of them, and ``then`` is put there after them. The files ``whole`` are all there or none of
-    them; no new table has a match of ``lacks``.
+    leaves none. ``says`` and ``never`` are regular expressions for stderr. ``beside``: a second command that runs at
+    the same time, or ("WAITS") at a step of the first; ``meanwhile`` is what a user does then. ``fault`` strikes at
+    the share ``at`` of the steps of its kind. ``again``: the command is run a second time without the fault and must
+    succeed, and leave nothing unfinished. ``first`` are commands that are run before, whatever comes of them, and
+    ``then`` is put there after them. The files ``whole`` are all there or none of them; no new table has a match of
+    ``lacks``.
     """
 
     kind: str
