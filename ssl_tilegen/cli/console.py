@@ -19,7 +19,7 @@ from ssl_tilegen.system.signals import check_stop
 _EVERY_S = 10.0  # between plain lines of one stage
 _UNITS = {
     "develop": "Mpx", "paint": "steps", "sample": "steps", "training": "steps", "embed": "cells",
-    "images": "images", "augment": "images", "caching": "images",
+    "images": "images", "augment": "images", "caching": "Mpx",
 }  # fmt: skip
 """Unit of a stage's progress, by the first word of its name."""
 

@@ -49,8 +49,8 @@ class StageContext:
         self.report({"message": text})
 
     def count_cached(self, done: int, total: int) -> None:
-        """Report how many images are cached."""
-        self.report({"stage": "caching latents", "done": done, "total": total})
+        """Report how many pixels are cached, in megapixels."""
+        self.report({"stage": "caching latents", "done": done / 1e6, "total": total / 1e6})
 
     def source_bundle(self, name: str | None, *components: str) -> ModelBundle:
         """The bundle ``name``, or the one in the making, which takes components that it lacks from it.

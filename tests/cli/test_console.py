@@ -66,9 +66,7 @@ def test_progress_among_the_records_of_training_has_a_rate(
     say.facts({"stage": "caching latents", "done": 0, "total": 400})
     clock[0] += 20
     say.facts({"stage": "caching latents", "done": 100, "total": 400})
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "caching latents: 25 % (100 of 400 images), 5 images/s, 60 s left"
-    )
+    assert capsys.readouterr().err.splitlines()[-1] == ("caching latents: 25 % (100 of 400 Mpx), 5 Mpx/s, 60 s left")
 
 
 def test_a_bar_of_a_terminal_shows_megapixels_rate_and_time_left(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +21,10 @@ from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets import timm_network
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.training.data import latent_cache as cache
-from ssl_tilegen.training.data.corpus import load_corpus
-from ssl_tilegen.training.data.latent_cache import LatentScene, WindowSampler, scenes_of
+from ssl_tilegen.training.data.corpus import Corpus, load_corpus
+from ssl_tilegen.training.data.latent_cache import LatentScene, scenes_of
+from ssl_tilegen.training.data.latent_cache_key import cache_folder
+from ssl_tilegen.training.data.window_sampler import WindowSampler
 from ssl_tilegen.workflows.train import train
 from tests.io import samples
 from tests.training import runs
@@ -45,6 +50,33 @@ def cached(asked: DenoiserSettings, bundle: ModelBundle, folder: Path) -> tuple[
     return scenes_of(load_corpus(asked.data), bundle, asked, folder, said.append), said
 
 
+def files_in(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def with_data(asked: DenoiserSettings, changes: dict[str, Any]) -> DenoiserSettings:
+    return asked.model_copy(update={"data": asked.data.model_copy(update=changes)})
+
+
+def earlier_key(corpus: Corpus, bundle: ModelBundle, asked: DenoiserSettings) -> str:
+    """The key as version 0.1.0 made it."""
+    of_sources = {"__all__": {"paths", "exclude", "weight"}}
+    options = asked.data.model_dump(
+        exclude={"sources": of_sources, "flat_keep": True, "group": True, "validation_share": True}  # type: ignore[arg-type]
+    )
+    files = [(p.path, p.path.stat()) for p in corpus.images]
+    known = [(path.name, [stat.st_size, stat.st_mtime_ns]) for path, stat in files]
+    sizes = [((p.size.rows, p.size.cols), p.source) for p in corpus.images]
+    hashes = [bundle.component_hash("encoder"), bundle.component_hash("autoencoder")]
+    facts = [
+        [(*a, *b) for a, b in zip(known, sizes, strict=True)],
+        [],
+        options,
+        [asked.offsets, asked.run.seed, *hashes],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def shares(scenes: list[LatentScene]) -> np.ndarray:
     return np.bincount([scene.origin.image for scene in scenes], [scene.chance for scene in scenes])
 
@@ -52,9 +84,57 @@ def shares(scenes: list[LatentScene]) -> np.ndarray:
 def test_weights_count_though_latents_are_cached(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
     p0, p1 = base / "p0.png", base / "p1.png"
     even, _ = cached(settings(base, source(p0), source(p1)), bundle, tmp_path)
-    odd, said = cached(settings(base, source(p0), source(p1, weight=3)), bundle, tmp_path)
-    assert not any("caching" in line for line in said)
+    before = files_in(tmp_path)
+    odd, _ = cached(settings(base, source(p0), source(p1, weight=3)), bundle, tmp_path)
+    assert files_in(tmp_path) == before
     assert shares(even) == pytest.approx([0.5, 0.5]) and shares(odd) == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("of_source", "of_data", "is_new"),
+    [
+        ({"domain": "aerial"}, {}, False),
+        ({"weight": 9}, {"flat_keep": 1.0, "memory_mib": 4000, "group": "p"}, False),
+        ({"turns": 3}, {}, True),
+        ({"mpp": 0.25}, {}, True),
+        ({"shrink": 2}, {}, True),
+        ({}, {"stain": 0.05}, True),
+        ({}, {"brightness": 0.1}, True),
+        ({}, {"memory_mib": 1}, True),  # the images no longer fit
+    ],
+)
+def test_latents_are_computed_anew_only_where_they_differ(
+    base: Path, bundle: ModelBundle, tmp_path: Path, of_source: dict[str, Any], of_data: dict[str, Any], is_new: bool
+) -> None:
+    for number in range(2):
+        Image.fromarray(samples.texture(600, 600)).save(tmp_path / f"{number}.png")
+    files = [tmp_path / f"{number}.png" for number in range(2)]
+    os.utime(files[1], ns=(0, 0))
+    names = [
+        cache_folder(tmp_path, load_corpus(asked.data).images, bundle, asked).name
+        for asked in (settings(base, source(*files)), with_data(settings(base, source(*files, **of_source)), of_data))
+    ]
+    assert (names[0] != names[1]) == is_new
+
+
+def test_the_role_of_a_source_is_no_part_of_the_cache_s_name(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
+    train, apart = source(base / "p0.png"), source(base / "p1.png", role="validation")
+    swapped = [train.model_copy(update={"role": "validation"}), apart.model_copy(update={"role": "train"})]
+    one, other = settings(base, train, apart), settings(base, *swapped)
+    held_out = load_corpus(one.data).validation
+    assert held_out
+    name = cache_folder(tmp_path, held_out.images, bundle, one)
+    assert name == cache_folder(tmp_path, load_corpus(other.data).images, bundle, other)
+
+
+def test_a_cache_of_an_earlier_version_is_found(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
+    asked = settings(base, source(base / "p0.png"))
+    made, _ = cached(asked, bundle, tmp_path)
+    (folder,) = tmp_path.glob("latents-*")
+    folder.rename(tmp_path / f"latents-{earlier_key(load_corpus(asked.data), bundle, asked)}")
+    before = files_in(tmp_path)
+    found, _ = cached(asked, bundle, tmp_path)
+    assert files_in(tmp_path) == before and len(found) == len(made)
 
 
 def test_a_changed_file_is_cached_anew(base: Path, bundle: ModelBundle, tmp_path: Path) -> None:
@@ -78,16 +158,18 @@ def test_caching_that_was_stopped_goes_on_to_the_same_scenes(
     seen = iter(range(100))
 
     def stop(what: str) -> None:
-        if next(seen) == 3:
+        if next(seen) == 20:  # nine times an image
             raise Interrupted(what, 15)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(cache, "check_stop", stop)
         cached(asked, bundle, tmp_path / "parts")
     counted: list[tuple[int, int]] = []
+    areas = [image.size.area * 8 for image in load_corpus(asked.data).images]
     parts = scenes_of(load_corpus(asked.data), bundle, asked, tmp_path / "parts", lambda text: None,
                       lambda done, total: counted.append((done, total)))  # fmt: skip
-    assert counted == [(2, 5), (3, 5), (4, 5), (4, 5), (5, 5)]
+    assert counted[0] == (sum(areas[:2]), sum(areas)) and counted[-1] == (sum(areas), sum(areas))
+    assert counted == sorted(counted) and len(set(counted)) == 3 * 8 + 1
     assert len(parts) == len(whole) == 40
     for one, other in zip(parts, whole, strict=True):
         assert one.origin == other.origin and np.array_equal(one.latents, other.latents)

@@ -9,12 +9,12 @@ in; a stopped run goes on after the last file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,19 +23,20 @@ import numpy as np
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import WindowSettings
 from ssl_tilegen.encoders.base import Encoder
-from ssl_tilegen.encoders.bundle_encoder import encoder_key, encoder_of
+from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.system.atomic import writing
 from ssl_tilegen.system.signals import check_stop
 from ssl_tilegen.training.data.corpus import Corpus, apply_d4
 from ssl_tilegen.training.data.images import TrainingImage
-from ssl_tilegen.training.data.paired_grids import Grid, paired_grid, paired_grid_path
+from ssl_tilegen.training.data.latent_cache_key import cache_folder
+from ssl_tilegen.training.data.paired_grids import Grid, paired_grid
 
 _EMBED_BATCH = 512
 _PART_PX, _PART_STEP_PX = 1024, 64
 _PER_FILE = 200
-_TRIES = 10_000
+_STOPPED = "the latents of finished hundreds of images are kept; the same command continues"
 
 
 class SceneOrigin(NamedTuple):
@@ -75,21 +76,21 @@ def scenes_of(
     settings: WindowSettings,
     folder: Path,
     progress: Callable[[str], None],
-    count_images: Callable[[int, int], None] = lambda done, total: None,
+    count_px: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[LatentScene]:
     """The scenes of a corpus, from the files in ``folder`` or freshly computed and kept there.
 
+    ``count_px`` is told how many pixels are encoded, and of how many in all: images differ in size by orders.
     InputError where no image is as large as a cell; Interrupted by a signal, with the files kept that were made.
     """
-    kept = folder / f"latents-{_fingerprint(corpus, bundle, settings)}"
+    kept = cache_folder(folder, corpus.images, bundle, settings)
     kept.mkdir(parents=True, exist_ok=True)
     builder, scenes, count = _SceneBuilder(corpus, bundle, settings), list[LatentScene](), len(corpus.images)
     for first in range(0, count, _PER_FILE):
         path = kept / f"{first:06d}.npz"
         if not path.exists():
             numbers = range(first, min(first + _PER_FILE, count))
-            _save(path, list(builder.scenes(numbers, count_images)), builder.rng)
-            count_images(numbers.stop, count)
+            _save(path, list(builder.scenes(numbers, count_px)), builder.rng)
         scenes += _load(path, builder.rng)
     left_out = count - len({scene.origin.image for scene in scenes})
     if not scenes:
@@ -106,29 +107,6 @@ def _with_chances(scenes: Sequence[LatentScene], chances: np.ndarray) -> list[La
     return [replace(s, chance=float(chances[s.origin.image]) / parts[s.origin.image]) for s in scenes]
 
 
-def _fingerprint(corpus: Corpus, bundle: ModelBundle, settings: WindowSettings) -> str:
-    sources = settings.data.sources
-    facts = [
-        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in corpus.images],
-        [_state(paired_grid_path(p, grids) / "zarr.json") for p in corpus.images if (grids := sources[p.source].grids)],
-        _data_facts(settings),
-        [settings.offsets, settings.run.seed, encoder_key(bundle), bundle.component_hash("autoencoder")],
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _state(path: Path) -> list[int] | None:
-    """Size and modification time of a file; None where there is none."""
-    return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
-
-
-def _data_facts(settings: WindowSettings) -> dict[str, Any]:
-    """The data settings that matter here. What says which files are read, or how often, shows in the files."""
-    of_sources = {"__all__": {"paths", "exclude", "weight"}}
-    return settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
-                                             "validation_share": True})  # fmt: skip
-
-
 class _SceneBuilder:
     """Makes scenes; its generator is drawn from in the order of the images."""
 
@@ -136,22 +114,40 @@ class _SceneBuilder:
         self.corpus, self.bundle, self.settings = corpus, bundle, settings
         self.rng = np.random.default_rng([settings.run.seed, 3])
         self._tile = bundle.info.encoder.tile_px
+        self._budget_mib = settings.data.memory_mib // len(corpus.images)
+        self._px_until = [0, *accumulate(map(self._pixels, corpus.images))]
 
     @cached_property
     def encoder(self) -> Encoder:
         """The bundle's encoder; not loaded where all images have grids beside them."""
         return encoder_of(self.bundle, batch=_EMBED_BATCH)
 
-    def scenes(self, numbers: range, count_images: Callable[[int, int], None]) -> Iterator[LatentScene]:
+    def scenes(self, numbers: range, count_px: Callable[[int, int], None]) -> Iterator[LatentScene]:
         """Of the corpus's images ``numbers``; none of those smaller than a cell."""
-        budget_mib = self.settings.data.memory_mib // len(self.corpus.images)
+        total = self._px_until[-1]
+        count_px(self._px_until[numbers.start], total)
         for number in numbers:
-            check_stop("the latents of finished hundreds of images are kept; the same command continues")
-            count_images(number, len(self.corpus.images))
-            image = self.corpus.images[number]
-            if min(image.size.rows, image.size.cols) >= self._tile:
-                for part in _parts(self.rng, image, budget_mib):
-                    yield from self._of_part(number, image, part)
+            done = self._px_until[number]
+            for scene in self._of_image(number, self.corpus.images[number]):
+                yield scene
+                done += scene.origin.part.size.area
+                count_px(done, total)
+            if done != self._px_until[number + 1]:  # parts that show nothing are left out
+                count_px(self._px_until[number + 1], total)
+
+    def _pixels(self, image: TrainingImage) -> int:
+        """The pixels of an image that are encoded, in all its elements of D4."""
+        if min(image.size.rows, image.size.cols) < self._tile:
+            return 0
+        source = self.settings.data.sources[image.source]
+        size, count = _parts_wanted(image, self._budget_mib)
+        return size.area * count * (1 if source.grids else source.turns)
+
+    def _of_image(self, number: int, image: TrainingImage) -> Iterator[LatentScene]:
+        check_stop(_STOPPED)
+        if min(image.size.rows, image.size.cols) >= self._tile:
+            for part in _parts(self.rng, image, self._budget_mib):
+                yield from self._of_part(number, image, part)
 
     def _of_part(self, number: int, image: TrainingImage, part: Window) -> Iterator[LatentScene]:
         source = self.settings.data.sources[image.source]
@@ -171,6 +167,7 @@ class _SceneBuilder:
     def _scene(
         self, rgb: np.ndarray, valid: np.ndarray | None, grids: list[Grid] | None, origin: SceneOrigin
     ) -> LatentScene:
+        check_stop(_STOPPED)
         factor = self.bundle.factor
         rows, cols = rgb.shape[0] // factor * factor, rgb.shape[1] // factor * factor
         rgb = rgb[:rows, :cols]
@@ -204,12 +201,21 @@ def embedded_grid(encoder: Encoder, rgb: np.ndarray, corner: tuple[int, int]) ->
     return Grid(corner, np.concatenate(parts).reshape(rows, cols, -1).astype(np.float16), tile)
 
 
+def _parts_wanted(image: TrainingImage, budget_mib: int) -> tuple[Size, int]:
+    """The size and the number of the stored parts of an image: all of it if it is in memory, else some within the
+    budget."""
+    if image.in_memory:
+        return image.size, 1
+    size = Size(min(_PART_PX, image.size.rows), min(_PART_PX, image.size.cols))
+    return size, max(4, min((budget_mib << 20) // (3 * size.area), image.size.area // size.area))
+
+
 def _parts(rng: np.random.Generator, image: TrainingImage, budget_mib: int) -> list[Window]:
-    """The stored part of an image: all of it if it is in memory, else random parts with content within the budget."""
+    """The stored parts of an image; those of one that is not in memory are random ones with content."""
     if image.in_memory:
         return [Window.of(image.size)]
-    rows, cols = min(_PART_PX, image.size.rows), min(_PART_PX, image.size.cols)
-    wanted = max(4, min((budget_mib << 20) // (3 * rows * cols), image.size.area // (rows * cols)))
+    size, wanted = _parts_wanted(image, budget_mib)
+    rows, cols = size.rows, size.cols
     found: list[Window] = []
     for _ in range(50 * wanted):
         row, col = (int(rng.integers(spare + 1)) // _PART_STEP_PX * _PART_STEP_PX
@@ -255,27 +261,3 @@ def _scene_at(file: Any, names: set[str], number: int) -> LatentScene:
         grids.append(Grid((row, col), file[f"{number}/cells{k}"], int(file[f"{number}/stride{k}"])))
     latents, dull, valid = (file[f"{number}/{name}"] for name in ("latents", "dull", "valid"))
     return LatentScene(latents, dull, valid, grids, SceneOrigin(*map(int, file[f"{number}/origin"])))
-
-
-class WindowSampler:
-    """Draws random valid windows from scenes; ones without content are kept with the chance ``dull_keep``."""
-
-    def __init__(self, scenes: list[LatentScene], side: int, dull_keep: float) -> None:
-        self.scenes, self.side, self.dull_keep = scenes, side, dull_keep
-        chances = np.array([scene.chance if min(scene.dull.shape) >= side else 0.0 for scene in scenes])
-        if not chances.any():
-            raise InputError(f"no training image is {side} latents wide and high: lower window_lat")
-        self.until = np.cumsum(chances / chances.sum())
-
-    def __call__(self, rng: np.random.Generator) -> tuple[int, Window]:
-        """The index of a scene, and a window in it. InputError where there seem to be none with content."""
-        for _ in range(_TRIES):
-            index = min(int(np.searchsorted(self.until, rng.random(), side="right")), len(self.scenes) - 1)
-            scene, side = self.scenes[index], self.side
-            rows, cols = scene.dull.shape
-            window = Window(int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1)), side, side)
-            dull = scene.dull[window.slices].mean() > 0.97
-            if scene.valid[window.slices].all() and (not dull or rng.random() < self.dull_keep):
-                return index, window
-        raise InputError(f"none of {_TRIES} windows drawn of {self.side} latents is valid and shows anything: lower "
-                         "window_lat, raise data.flat_keep or look at the images")  # fmt: skip
