@@ -1,10 +1,9 @@
-"""The main job as a user runs it: real files, the installed command line, the built-in model."""
+"""The main job as a user runs it: real files, the command line in a process of its own, the built-in model."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,24 @@ import rasterio
 import tifffile
 from PIL import Image
 
+from ssl_tilegen.cli import main
+from tests.processes import forked
+
 pytestmark = pytest.mark.slow
 
 
 def run(*words: object, cwd: Path) -> dict:
     """The JSON summary of a command that must succeed."""
-    line = [sys.executable, "-m", "ssl_tilegen", *map(str, words), "--json"]
-    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    heard = cwd / "heard.log"
+    process = forked(heard, run_in, cwd, [*map(str, words), "--json"])
+    process.join()
+    assert process.exitcode == 0, heard.read_text()
+    return json.loads(heard.read_text().splitlines()[-1])
+
+
+def run_in(folder: Path, words: list[str]) -> None:
+    os.chdir(folder)
+    main(words)
 
 
 def test_a_real_slide_becomes_a_pyramid_that_openslide_and_tifffile_open_with_its_mpp(data_dir, tmp_path):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ssl_tilegen.grids import EmbeddingGrid, is_complete, unfinished_grid
+from ssl_tilegen.system.atomic import temporary_beside
 from tests.bundles import encoder_bundle
 from tests.embed.test_embed import raster, run, same
+from tests.processes import command, forked
 
 pytestmark = pytest.mark.slow
 STRIDE = 16
@@ -25,7 +26,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return raster(tmp_path_factory.mktemp("source") / "a.tif", 1200, 2100)
+    return raster(tmp_path_factory.mktemp("source") / "a.tif", 900, 1500)
 
 
 @pytest.fixture(scope="module")
@@ -35,49 +36,62 @@ def undisturbed(source: Path, bundle: Path, tmp_path_factory: pytest.TempPathFac
     return EmbeddingGrid.open(out)
 
 
-def started(source: Path, bundle: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ssl_tilegen", "embed", str(source), "-o", str(out), "--model", str(bundle)]
-    command += ["--device", "cpu", "--stride", str(STRIDE), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def started(source: Path, bundle: Path, out: Path, *options: object, heard: str = "heard.log") -> Any:
+    """The command in a process of its own; what it says is kept beside the folder of ``out``."""
+    words = ["embed", source, "-o", out, "--model", bundle, "--device", "cpu", "--stride", STRIDE, *options]
+    return command(out.parent.with_name(heard), words)
 
 
-def test_killed_again_and_again(source: Path, bundle: Path, undisturbed: EmbeddingGrid, tmp_path: Path) -> None:
-    out, rng, kills = tmp_path / "g.zarr", np.random.default_rng(), 0
+def moved_aside(out: Path) -> None:
+    """What a process leaves that is killed while it replaces a grid."""
+    out.rename(temporary_beside(out, "old"))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "g.zarr"
+
+
+def test_killed_again_and_again(source: Path, bundle: Path, undisturbed: EmbeddingGrid, out: Path) -> None:
+    rng, kills = np.random.default_rng(), 0
     for _ in range(3):
         job = started(source, bundle, out)
-        while job.poll() is None and not unfinished_grid(out).exists():
+        while job.is_alive() and not unfinished_grid(out).exists():
             time.sleep(0.005)
-        time.sleep(float(rng.uniform(0, 0.6)))
+        time.sleep(float(rng.uniform(0, 0.25)))
         job.kill()
-        kills += job.wait() == -9
+        job.join()
+        kills += job.exitcode == -9
     assert kills and not is_complete(out)
-    assert started(source, bundle, out).wait() == 0
+    last = started(source, bundle, out)
+    last.join()
+    assert last.exitcode == 0
     same(EmbeddingGrid.open(out).read(), undisturbed.read())
-    assert [path.name for path in tmp_path.iterdir()] == ["g.zarr"], "no lock and no leftover"
+    assert [path.name for path in out.parent.iterdir()] == ["g.zarr"], "no lock and no leftover"
 
 
 def test_killed_while_a_finished_grid_is_replaced(
-    source: Path, bundle: Path, undisturbed: EmbeddingGrid, tmp_path: Path
+    source: Path, bundle: Path, undisturbed: EmbeddingGrid, out: Path
 ) -> None:
     """The moment between moving the old grid aside and naming the new one, made by hand."""
-    out = tmp_path / "g.zarr"
     run(source, bundle, stride=STRIDE, out=out)
-    aside = "import sys; from pathlib import Path; from ssl_tilegen.system.atomic import temporary_beside as beside; "
-    aside += "path = Path(sys.argv[1]); path.rename(beside(path, 'old'))"
-    subprocess.run([sys.executable, "-c", aside, str(out)], check=True)
-    assert not out.exists()
+    job = forked(out.parent.with_name("heard.log"), moved_aside, out)
+    job.join()
+    assert job.exitcode == 0 and not out.exists()
     run(source, bundle, stride=STRIDE, out=out, shard=(0, 2), overwrite=True)
     assert unfinished_grid(out).exists()
     run(source, bundle, stride=STRIDE, out=out, overwrite=True)
     same(EmbeddingGrid.open(out).read(), undisturbed.read())
-    assert [path.name for path in tmp_path.iterdir()] == ["g.zarr"]
+    assert [path.name for path in out.parent.iterdir()] == ["g.zarr"]
 
 
 def test_shares_of_two_processes_make_one_grid(
-    source: Path, bundle: Path, undisturbed: EmbeddingGrid, tmp_path: Path
+    source: Path, bundle: Path, undisturbed: EmbeddingGrid, out: Path
 ) -> None:
-    out = tmp_path / "g.zarr"
-    jobs = [started(source, bundle, out, "--shard", f"{index}/2") for index in range(2)]
-    assert [job.wait() for job in jobs] == [0, 0]
+    jobs = [started(source, bundle, out, "--shard", f"{index}/2", heard=f"{index}.log") for index in range(2)]
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0]
     same(EmbeddingGrid.open(out).read(), undisturbed.read())
-    assert [path.name for path in tmp_path.iterdir()] == ["g.zarr"]
+    assert [path.name for path in out.parent.iterdir()] == ["g.zarr"]

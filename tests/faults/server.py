@@ -61,7 +61,7 @@ class Job:
     fault: Fault | None = None
     memory_mib: int = 6144
     cpu_s: int = 30
-    idle_s: float = 12
+    idle_s: float = 60
     wall_s: float = 300
     delay_s: float = 0
     signal_s: float | None = None

@@ -42,6 +42,7 @@ class Vq:
     codes: int = 64
 
 
+_REPEAT = 1_000_003
 FULL_UNET, FULL_VQ = UNet(192, context=512), Vq(128, codes=8192)
 
 
@@ -50,7 +51,7 @@ def filled(shapes: Shapes, seed: int) -> State:
     source = torch.Generator().manual_seed(seed)
     state = {}
     for name, shape in shapes:
-        values = torch.randn(shape, generator=source)
+        values = _random(torch.Size(shape), source)
         if name.endswith("weight") and len(shape) == 1:
             state[name] = 1 + 0.1 * values
         elif len(shape) > 1:
@@ -58,6 +59,19 @@ def filled(shapes: Shapes, seed: int) -> State:
         else:
             state[name] = 0.1 * values
     return state
+
+
+def _random(shape: torch.Size, source: torch.Generator) -> Tensor:
+    """Normal values; in large tensors they come again after a prime number of them, which takes a tenth of the time."""
+    count = shape.numel()
+    if count <= _REPEAT:
+        return torch.randn(shape, generator=source)
+    return torch.randn(_REPEAT, generator=source).repeat(-(-count // _REPEAT))[:count].reshape(shape)
+
+
+def hollow(shapes: Shapes, seed: int) -> State:
+    """As ``filled``, but zeros that take no room, in memory or in a file: where only names and shapes matter."""
+    return {name: torch.zeros(()).expand(shape) for name, shape in shapes}
 
 
 def layer(name: str, *shape: int, bias: bool = True) -> Shapes:
@@ -241,17 +255,19 @@ def zoom_shapes(net: Zoom, p: str = "cond_stage_model.") -> Shapes:
     yield from layer(f"{p}layer_norm", net.width)
 
 
-def zoomldm(zoom: Zoom | None = None, unet: UNet | None = None, vq: Vq | None = None) -> State:
-    """The bare state dict of a ZoomLDM checkpoint, with averaged weights beside those of the last step."""
+def zoomldm(zoom: Zoom | None = None, unet: UNet | None = None, vq: Vq | None = None, *, solid: bool = True) -> State:
+    """The bare state dict of a ZoomLDM checkpoint, with averaged weights beside those of the last step; unless
+    ``solid`` only the conditioner has values."""
     zoom = zoom or Zoom()
     unet = unet or UNet(context=zoom.width)
-    plain = filled(unet_shapes(unet), 1)
+    drawn = filled if solid else hollow
+    plain = drawn(unet_shapes(unet), 1)
     averaged = {
         "model_ema." + name.removeprefix("model.").replace(".", ""): value
-        for name, value in filled(unet_shapes(unet), 11).items()
+        for name, value in drawn(unet_shapes(unet), 11).items()
     }
     counters = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(5)}
-    vqs = filled(vq_shapes(vq or Vq()), 2)
+    vqs = drawn(vq_shapes(vq or Vq()), 2)
     return plain | averaged | counters | vqs | filled(zoom_shapes(zoom), 3) | training_state()
 
 
@@ -301,7 +317,7 @@ class PixCell:
         }
 
 
-FULL_PIXCELL = PixCell(dim=1536, heads=16, head=72, depth=28, channels=16, side=32)
+FULL_PIXCELL = PixCell(dim=1536, heads=16, head=72, depth=28, channels=16, side=16)
 """Of full width; fewer latents than the 128 x 128 of PixCell-1024, on which no weight depends."""
 
 

@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_tilegen.bundle.importers import Imported, ImportOptions, recognise
 from ssl_tilegen.errors import FormatError, InputError, SettingError
@@ -24,6 +26,7 @@ from tests.bundle.importers.states import (
     FULL_VQ,
     FULL_ZOOM,
     PixCell,
+    State,
     UNet,
     Vq,
     Zoom,
@@ -45,9 +48,19 @@ def _no_grad() -> Any:
 
 def network(imported: Imported, component: str) -> Any:
     part = imported.components[component]
-    module: Any = build_component(part.config).eval()
-    module.load_state_dict(part.weights)
+    with unset_weights():
+        module: Any = build_component(part.config).eval()
+    module.load_state_dict(part.weights, assign=True)
     return module
+
+
+@contextmanager
+def unset_weights() -> Iterator[None]:
+    """In the body weights are not drawn: for networks whose weights are all loaded, drawing takes most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in vars(nn.init) if name.endswith("_") and not name.startswith("_")]:
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        yield
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -229,19 +242,9 @@ def test_what_is_none_of_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_large_image_diffusion_at_full_width(tmp_path: Path) -> None:
-    state = large_image_diffusion(384, region=True, net=FULL_UNET, vq=FULL_VQ)
-    imported = recognise(lid_folder(tmp_path / "m", state, FULL_UNET, target="brca"))
-    x, t = latents(64)
-    assert sum(v.numel() for v in imported.components["denoiser"].weights.values()) // 10**5 == 4009 + 2
-    vectors = torch.randn(1, 384)
-    theirs = reference.unet(state, FULL_UNET, x[:1], t[:1], reference.patch_tokens(state, vectors))
-    assert difference(denoised(imported, x[:1], t[:1], vectors[:, None]), theirs) < TOLERANCE
-
-
-@pytest.mark.slow
 def test_zoomldm_at_full_width(tmp_path: Path) -> None:
-    state = zoomldm(FULL_ZOOM, FULL_UNET, FULL_VQ)
+    """Its conditioner's values; of the other networks, which are those of the test below, names and shapes."""
+    state = zoomldm(FULL_ZOOM, FULL_UNET, FULL_VQ, solid=False)
     torch.save(state, tmp_path / "weights.ckpt")
     imported = recognise(tmp_path, ImportOptions(magnification="5x"))
     grid = torch.randn(1024, 4, 4)
@@ -253,17 +256,36 @@ def test_zoomldm_at_full_width(tmp_path: Path) -> None:
 def test_pixcell_1024_at_full_width(tmp_path: Path) -> None:
     folder, state = pixcell_folder(tmp_path / "p", FULL_PIXCELL)
     imported = recognise(folder)
-    x, t = latents(32, 16)
+    x, t = latents(FULL_PIXCELL.side, 16)
     cells = torch.randn(1, 16, 1536)
     ours = denoised(imported, x[:1], t[:1], cells)[:, :16]
     assert difference(ours, reference.pixcell(state, FULL_PIXCELL, x[:1], t[:1], cells)) < TOLERANCE
 
 
+@pytest.fixture(scope="module")
+def full_lid(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, Path]:
+    """The state of a paper model of full width, and its folder."""
+    state = large_image_diffusion(384, region=True, net=FULL_UNET, vq=FULL_VQ)
+    return state, lid_folder(tmp_path_factory.mktemp("full") / "m", state, FULL_UNET, target="brca")
+
+
+@pytest.mark.slow
+def test_large_image_diffusion_at_full_width(full_lid: tuple[State, Path]) -> None:
+    state, source = full_lid
+    imported = recognise(source)
+    x, t = latents(32)
+    assert sum(v.numel() for v in imported.components["denoiser"].weights.values()) // 10**5 == 4009 + 2
+    vectors = torch.randn(1, 384)
+    theirs = reference.unet(state, FULL_UNET, x[:1], t[:1], reference.patch_tokens(state, vectors))
+    assert difference(denoised(imported, x[:1], t[:1], vectors[:, None]), theirs) < TOLERANCE
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-def test_an_import_at_full_width_takes_less_memory_than_its_weights(tmp_path: Path) -> None:
-    state = large_image_diffusion(384, region=True, net=FULL_UNET, vq=FULL_VQ)
-    source = lid_folder(tmp_path / "m", state, FULL_UNET, target="brca")
+def test_an_import_at_full_width_takes_less_memory_than_its_weights(
+    full_lid: tuple[State, Path], tmp_path: Path
+) -> None:
+    state, source = full_lid
     nbytes = sum(value.numel() * value.element_size() for value in state.values())
     words = ["models", "import", str(source), "-o", str(tmp_path / "bundle")]
     done = subprocess.run([sys.executable, "-c", TOLD_PEAK, *words], capture_output=True, text=True, check=True)
