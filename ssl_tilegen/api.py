@@ -1,7 +1,7 @@
 """The commands as functions of keyword options, for notebooks and programs.
 
-Options have the names of the command line with underscores, and take its text or the values that the text stands for
-(``size="1024x768"`` or ``size=Size(768, 1024)``). An unknown option or a value out of range is a SettingError.
+Options have the names of the command line with underscores. They take its text, or the values that the text stands for:
+``size="1024x768"`` or ``size=Size(768, 1024)``. An unknown option or a value out of range is a SettingError.
 """
 
 from __future__ import annotations

@@ -116,9 +116,9 @@ class Window:
 class Lattice:
     """Tiles of ``tile`` x ``tile`` at every ``stride`` on a plane of ``size``.
 
-    A cell is one tile's place in the grid. Only tiles that lie wholly inside count, except that a plane smaller than
-    a tile still has one cell per axis (its tile reaches beyond the plane). With ``partial`` the last tile of each axis
-    may reach beyond the plane too, so that no pixel is left over.
+    A cell is one tile's place in the grid. Only tiles that lie wholly inside count. A plane smaller than a tile still
+    has one cell per axis, whose tile reaches beyond the plane. With ``partial`` the last tile of each axis may reach
+    beyond the plane too, so that no pixel is left over.
     """
 
     size: Size

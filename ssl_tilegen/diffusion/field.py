@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_tilegen.diffusion.slerp import raw_slerp, slerp
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.geometry import Window
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class ConditionField:
         """Place a grid (R, K, D) on a canvas of ``factor`` px per latent.
 
         Canvas pixel = (grid pixel - ``corner_px``) * ``stretch``: a crop has the crop's corner and stretch 1, a
-        stretched layout has corner (0, 0) and the ratio of the sizes (``stretched_over``). Cells that are not
+        stretched layout has corner (0, 0) and the ratio of the sizes. Cells that are not
         ``valid`` take the embedding of the nearest valid one.
         """
         cells = np.asarray(embedding, dtype=np.float32)
@@ -147,13 +147,6 @@ class ConditionField:
     def _tissue_table(self) -> NDArray[np.int64]:
         """Summed-area table of the cells that are not background."""
         return np.pad((~self.blank).cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
-
-
-def stretched_over(grid: Size, tile_px: float, stride_px: float, canvas_px: Size) -> tuple[float, float]:
-    """The (row, col) ratio that spreads a grid's whole extent over a canvas."""
-    rows = tile_px + (grid.rows - 1) * stride_px
-    cols = tile_px + (grid.cols - 1) * stride_px
-    return canvas_px.rows / rows, canvas_px.cols / cols
 
 
 def fill_invalid(cells: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -53,8 +53,8 @@ def addressed_noise(window: Window, channels: int, seed: int, stream: int = 0) -
 def coherent_noise(window: Window, channels: int, seed: int, reach: int) -> NDArray[np.float32]:
     """As ``addressed_noise``, but its mean over 2 ``reach`` + 1 places to a side is about the same everywhere.
 
-    A network that sees no further than that takes from such a mean what a whole image has in common (its stain, its
-    light), so it finds the same all over the canvas; each number is still normal, and so is each mean.
+    Such a mean tells a network that sees no further what a whole image has in common: its stain, its light. So it finds
+    the same all over the canvas. Each number is still normal, and so is each mean.
     """
     noise = addressed_noise(window.grown(reach), channels, seed).astype(np.float64)
     side = 2 * reach + 1
@@ -94,8 +94,8 @@ def _philox(seed: int, stream: int, row: int, col: int) -> np.random.Philox:
 
 
 def _normals(bits: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Two normals from each 64 bits (Box & Muller 1958), in float64 so that the last bit of float32 is the same
-    whichever vector unit took the logarithm."""
+    """Two normals from each 64 bits (Box & Muller 1958). In float64: so the last bit of float32 is the same on every
+    vector unit."""
     unit = 2.0**-32
     radius = (bits >> np.uint64(32)).astype(np.float64)
     radius += 1

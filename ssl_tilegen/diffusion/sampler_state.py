@@ -28,8 +28,8 @@ FORMAT = 2
 def save_state(path: Path, state: State, key: str, own: Window | None = None) -> None:
     """Write the rows ``own`` of a state (default: all) whole or not at all, beside those of the step before.
 
-    The file (``path`` with step index and first row) is a line of JSON, then x and, if kept, what the update rule looks
-    back at: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
+    The file is ``path`` with step index and first row. It holds a line of JSON, then x, then the history of the update
+    rule, if any: raw float32, little-endian, in bands. ``key`` says which run it belongs to. See ``system.atomic``.
     """
     own = own or state.x.window
     piece = _StateFile(

@@ -1,6 +1,6 @@
 """Update rules: one step down the noise schedule, element by element.
 
-A rule sees only the elements it changes, so it serves a tensor, a strip or a canvas on disk alike, and knows nothing of
+A rule sees only the elements it changes, so it serves a tensor, a strip or a canvas on disk alike. It knows nothing of
 schedulers' state: ``(x, clean, previous_clean, step) -> x``.
 """
 

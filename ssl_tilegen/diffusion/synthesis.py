@@ -97,14 +97,14 @@ def paint(
 
     Of a ``team`` of processes each returns its own band of rows, with the rows around it that ``develop`` has to see.
 
-    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``),
-    of which only ``strength`` is repainted, and with ``only`` nothing outside of that window. ``background`` (C,) is
+    ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``).
+    Only ``strength`` of them is repainted, and with ``only`` nothing outside of that window. ``background`` (C,) is
     what blank ground looks like; with it, blank ground costs no network call. Canvases beyond ``canvas_mib`` are mapped
     to files in the folder ``scratch``, if one is given. With ``state_file`` a stopped run goes on where it was; ``key``
     says what else makes a run its own (the bundle's hash).
 
-    Memory: two canvases (one more for rules that look back, one for ``only``) of 4 bytes per channel and latent, which
-    are not in memory where they are mapped; and one network call.
+    Memory: one network call and two canvases of 4 bytes per channel and latent, unless they are mapped. Rules that look
+    back take one canvas more, ``only`` another.
     """
     band = band_of(model, field, region, settings, background, ranks)
     update, schedule = (
@@ -145,8 +145,8 @@ def develop(
     """The core of ``canvas`` as uint8 bands (h, W, 3), top to bottom, of whatever heights; from row ``first_px`` on.
 
     Exact for decoders of finite reach: the same pixels as one decoding of the whole, whatever ``band_lat`` and
-    ``call_lat`` (up to the rounding of the chip, which for the same two is the same). Others are blended from
-    feathered windows; with a ``recipe`` as that says. Memory: a band of ``band_lat`` rows, and one call.
+    ``call_lat``. Only the rounding of the chip may depend on those two. Others are blended from feathered windows; with
+    a ``recipe`` as that says. Memory: a band of ``band_lat`` rows, and one call.
     """
 
     def decode(latents: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def live_tiles(
     """Tiles of ``area`` (see ``exact_tiles``) that need computing, and windows in which there is blank ground.
 
     ``live_blocks`` says of a window's blocks of ``align`` which need computing. A tile in which some do not is cut
-    along straight lines into smaller ones about those that do, as long as that computes less, halos included. The
-    cores of the tiles hold all live blocks; the rest of the windows is blank.
+    along straight lines into smaller ones, as long as that computes less, halos included. The cores of the tiles hold
+    all live blocks; the rest of the windows is blank.
     """
     tiles, ground = [], []
     for tile in exact_tiles(area, outer, halo=halo, align=align, budget=budget):

@@ -5,8 +5,8 @@ trained towards it, and it is the same on every machine. Measured are, of a tile
 two opponent colours:
 
 - the distribution of values;
-- at five scales, the energy of the responses to oriented filters (a steerable pyramid as in Portilla and Simoncelli
-  2000), its spread over the tile and its direction;
+- at five scales, the energy of oriented filters (a steerable pyramid: Portilla and Simoncelli 2000), its spread over
+  the tile and its direction;
 - the correlation of energies between neighbouring scales, and between colour and lightness.
 """
 

@@ -1,10 +1,10 @@
 """Grids of embeddings on disk: a Zarr v3 group that is written shard by shard and outlives the program that made it.
 
 A grid is a folder with four arrays: ``embedding`` (R, K, D) float16, ``valid`` (R, K) uint8 (see `Validity`),
-``tissue`` (R, K) float16 (fraction of the tile that is foreground) and ``done``, one flag per shard. While it is being
-written it is called ``NAME.part``; it gets its own name when every shard is there. A shard is written whole by one
-writer and flagged after its data, so a run that stops anywhere is continued. Any number of processes may write one grid
-as long as they take different shards.
+``tissue`` (R, K) float16 and ``done``, one flag per shard. ``tissue`` is the fraction of the tile that is foreground.
+While it is being written it is called ``NAME.part``; it gets its own name when every shard is there. A shard is written
+whole by one writer and flagged after its data, so a run that stops anywhere is continued. Any number of processes may
+write one grid as long as they take different shards.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ _TIFF = {".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif"}
 def storage_of(path: Path) -> str:
     """'lossless', 'jpeg q75', 'webp' or 'other': how an image was compressed; JPEG with its estimated quality.
 
-    The quality is that of the standard tables nearest to the file's own (in steps of 5), so two files of one encoder
-    and setting are alike.
+    The quality is that of the standard tables nearest to the file's own, in steps of 5. So two files of one encoder and
+    setting are alike.
     """
     try:
         if path.suffix.lower() in _TIFF:

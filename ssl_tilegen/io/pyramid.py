@@ -59,9 +59,12 @@ def open_writer(
     """A writer for ``path``, in the format its suffix names.
 
     Goes on with an interrupted run of the same ``spec`` unless ``restart``. Holds the lock of ``path`` until it is
-    closed, unless the caller already does (``held``). Raises OutputError, before anything is written, where the output
-    exists (unless ``overwrite``, and it is of this program), its folder cannot be written to, its suffix is unknown,
-    the format cannot hold the image, or the interrupted run was another one; Busy where another job writes it.
+    closed, unless the caller already does (``held``).
+
+    Raises, before anything is written:
+        OutputError: The output exists (without ``overwrite``, or not made by this program), or its folder cannot be
+            written to. The suffix is unknown, the format cannot hold the image, or the interrupted run was another one.
+        Busy: Another job writes the output.
     """
     path = Path(path)
     kind = check_format(path, spec)

@@ -1,7 +1,7 @@
 """Exact area filtering on one axis at a time: every output pixel is the mean of the pixels it covers.
 
-An output pixel's value depends on its absolute position only, never on the window it was asked for with, and sums are
-taken in a fixed order: windows that touch tile the very same image, bit for bit.
+An output pixel's value depends on its absolute position only, never on the window it was asked for with. Sums are taken
+in a fixed order: windows that touch tile the very same image, bit for bit.
 """
 
 from __future__ import annotations

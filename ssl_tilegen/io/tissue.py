@@ -15,10 +15,10 @@ _STRIP_PX = 256
 def tissue_mask(rgb: np.ndarray) -> np.ndarray:
     """Where uint8 (H, W, 3) shows stained tissue: bool (H, W). Best at 2 to 16 um/px.
 
-    Stains colour, background is grey of any brightness: the spread of the colour channels is thresholded by Otsu's
-    method, held within absolute limits so that images of tissue only, or of background only, come out right too. Blue,
-    green and black ink does not count (black is grey; the others have more green than red, which these stains never
-    do). Red ink does: nothing tells it from blood by colour.
+    Stains colour, background is grey of any brightness. The spread of the colour channels is thresholded by Otsu's
+    method. Absolute limits keep it right for images of tissue only, or of background only. Blue, green and black ink
+    does not count (black is grey; the others have more green than red, which these stains never do). Red ink does:
+    nothing tells it from blood by colour.
     """
     colourfulness = np.empty(rgb.shape[:2], np.uint8)
     ink = np.empty(rgb.shape[:2], bool)

@@ -111,8 +111,8 @@ def fill_packaged(net: nn.Module, name: str) -> None:
 
 
 def fill_backbone(net: nn.Module, arch: str, file: Path) -> None:
-    """Fill (part of) the timm network ``arch`` with the weights in a file, whose keys are timm's own, or other names
-    in the order of timm's. InputError where they do not fit."""
+    """Fill (part of) the timm network ``arch`` with the weights in a file. Its keys are timm's own, or other names in
+    the order of timm's. InputError where they do not fit."""
     import timm
 
     theirs, whole = _read_weights(file), timm.create_model(arch).state_dict()

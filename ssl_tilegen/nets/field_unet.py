@@ -108,8 +108,8 @@ class FieldUNet(Modulated, ConfigurableNetwork):
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts, a condition or None.
 
-        The condition is a field (N, D, h/4, w/4), and below it, for a network with coarse latents, that folded to the
-        same stride (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
+        The condition is a field (N, D, h/4, w/4). For a network with coarse latents they are further channels,
+        folded to the same stride: (N, 16 C, h/4, w/4). Parts of it that are NaN count as not known.
         """
         alpha, sigma = (level[:, None, None, None] for level in self.levels(t))
         std = self.latent_std[:, None, None]

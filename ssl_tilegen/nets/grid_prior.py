@@ -1,8 +1,8 @@
 """A prior of grids: which embeddings lie beside which, given a label, a text or any vector for every cell.
 
 It works on the lattice of cells as the painter works on the lattice of latents: a convolutional network of finite reach
-whose condition is a field. So a layout of any size is one convolution, without windows to merge, and every cell may
-have a condition of its own (a map of labels). A window smaller than the reach equals a canvas that ends there.
+whose condition is a field. So a layout of any size is one convolution, without windows to merge. Every cell may have a
+condition of its own (a map of labels). A window smaller than the reach equals a canvas that ends there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Convolutional pieces whose output at a place depends on a finite neighbourhood only.
 
-No normalisation over space and no global attention: so a network made of these may be run on any canvas, in pieces
-with an exact halo, and gives the same as on the whole.
+No normalisation over space and no global attention: so a network made of these may be run on any canvas, in pieces with
+an exact halo. It gives the same as on the whole.
 """
 
 from __future__ import annotations

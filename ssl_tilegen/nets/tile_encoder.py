@@ -1,6 +1,6 @@
 """The encoder of a tile in two parts: its content, and its coarse layout.
 
-A self-supervised network is trained not to care where things lie in its tile, so an image painted from its vector has
+A self-supervised network is trained not to care where things lie in its tile. So an image painted from its vector has
 the right tissue in the wrong places. The second part restores them: a coarse image of the tile, in its principal
 components. Both are linear heads, so the whole is one network that maps a tile to one vector.
 """
@@ -45,9 +45,9 @@ class TileEncoder(nn.Module):
     def set_content(self, one: Tensor, other: Tensor) -> None:
         """Fit the content head to features (N, features) of two views of each of N tiles.
 
-        Directions are whitened, and each is weighed by how far the two views of a tile agree along it (the squared
-        Wiener gain of the between-tile part); the best ``content_dim`` are kept. After within-class covariance
-        normalisation (Hatch et al. 2006), with the tile as the class. The squared length of the part is 1 on average.
+        Directions are whitened. Each is weighed by how far the two views of a tile agree along it: the squared Wiener
+        gain of the between-tile part. The best ``content_dim`` are kept. After within-class covariance normalisation
+        (Hatch et al. 2006), with the tile as the class. The squared length of the part is 1 on average.
         """
         mean = (one.mean(0) + other.mean(0)).double() / 2
         total = torch.cov(torch.cat([one, other]).double().T)

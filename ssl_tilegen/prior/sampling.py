@@ -1,7 +1,7 @@
 """Sampling a prior: a condition for every cell becomes a grid of embeddings, by the engine that also paints.
 
 The lattice of cells takes the place of the lattice of latents: the same noise schedule, steppers, guidance, addressed
-noise and tiled denoising. A prior is local, so its grid is the same for any cut into pieces, and grows by adding cells
+noise and tiled denoising. A prior is local, so its grid is the same for any cut into pieces. It grows by adding cells
 at its right and lower side.
 """
 

@@ -62,8 +62,9 @@ class Scene:
 
 
 def read_scene(path: Path, size: Size | None) -> Scene:
-    """The map at ``path``. An image of ``size``, else 1024 px wide and of the map's own shape (PNG), else as far as
-    the features reach (GeoJSON, whose coordinates are pixels of the image). InputError where it cannot be used."""
+    """The map at ``path``. Its image is of ``size``; left out, 1024 px wide and of the map's own shape (PNG), or as far
+    as the features reach (GeoJSON). GeoJSON's coordinates are pixels of the image. InputError where it cannot be
+    used."""
     require_plain(path, "--scene")
     return _of_features(path, size) if path.suffix.lower() in (".geojson", ".json") else _of_png(path, size)
 

@@ -8,8 +8,8 @@ The grammar is small. A prompt is split at its first relation; the rest may hold
 - ``A between B and C``: B, A, C from left to right
 - ``A surrounded by B``, ``A in the middle of B``, ``A in the centre of B``: a patch of A in B
 
-Anything else is one text. So is a prompt whose relation lacks a side or has only a pronoun there ("a village with a
-forest beside it", "houses next to each other").
+Anything else is one text. So is a prompt whose relation lacks a side, or has only a pronoun there: "a village with a
+forest beside it".
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def publish_folder(
     """Flush a folder with all that is in it and give it its name; the old one is removed afterwards.
 
     Does nothing where ``part`` is gone and ``path`` is there: another process was first. OutputError where ``path``
-    exists and may not be replaced, or lacks the ``mark`` of an output of this program, before or after it has lost its
-    name: a user may put something there while ``part`` is being flushed.
+    exists and may not be replaced, or lacks the ``mark`` of an output of this program. That is asked again once it has
+    lost its name: a user may put something there while ``part`` is being flushed.
     """
     if not part.exists() and path.exists():
         return

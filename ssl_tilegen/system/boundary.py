@@ -134,8 +134,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def write_line(text: str, stream: IO[str] | None) -> None:
-    """Print and flush. OSError where the stream takes no more, which is then silenced for the rest of the process (the
-    interpreter would complain of it again at its end)."""
+    """Print and flush. OSError where the stream takes no more. It is then silenced for the rest of the process: the
+    interpreter would complain of it again at its end."""
     if stream is None or stream.closed:
         raise OSError(errno.EBADF, "is closed")
     try:

@@ -1,7 +1,7 @@
 """Fingerprints: one way to hash values, arrays, files and folders. All are sha256 in hex.
 
-Hashes of files are kept in memory by the file's identity, size and time of change, so that gigabytes of weights are
-read once in a process.
+Hashes of files are kept in memory by the file's identity, size and time of change. So a process reads gigabytes of
+weights once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The gate: asked by every command with all it reads and all it writes, before anything is made or removed.
 
 It refuses an output that is an input, holds one, or lies in one; outputs that are each other or lie in each other; what
-is there and was not made by this program; and what is no file or folder. Links, relative paths, hard links, folders
-that are mounted twice and the case of names (where the file system does not tell it) make no difference.
+is there and was not made by this program; and what is no file or folder. Links, relative paths, hard links and folders
+that are mounted twice make no difference. Neither does the case of names, where the file system ignores it.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ _ALARM = getattr(signal, "SIGALRM", None)
 
 @contextmanager
 def catching_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGUSR1 (a queue's warning, taken as SIGTERM) into a request to stop, which is seen by
-    `stop_requested` and enforced after some seconds; a second SIGINT or SIGTERM kills. In the main thread only."""
+    """Turn SIGINT, SIGTERM and SIGUSR1 (a queue's warning, taken as SIGTERM) into a request to stop. `stop_requested`
+    sees it, and it is enforced after some seconds; a second SIGINT or SIGTERM kills. In the main thread only."""
     _caught.clear()
     _until.clear()
     before = {number: signal.signal(number, _remember) for number in _STOPPING}

@@ -29,8 +29,8 @@ _BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeErro
 
 
 class RunState(BaseModel):
-    """``state.json``: the step that a run has come to, the updates of its averages, and the state of the scaler of
-    gradients (empty where none is needed)."""
+    """``state.json``: the step that a run has come to, the updates of its averages, the state of its gradient scaler.
+    That is empty where none is needed."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 

@@ -1,11 +1,9 @@
-"""The values that a run logs, over its steps, or of runs that went on from each other, drawn with Pillow."""
+"""The values that a run logs, over its steps, drawn with Pillow."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -21,37 +19,20 @@ _SMOOTH, _COLOURS = 15, 16
 Curves = dict[str, list[tuple[float, float]]]
 
 
-def draw_curves(logs: Path | Sequence[Path], out: Path, only: Collection[str] = ()) -> None:
-    """One panel per value (of ``only``, if given) in logs of JSON lines, into a small PNG. Nothing where there is
-    nothing to draw.
+def draw_curves(log: Path, out: Path) -> None:
+    """One panel per value in a log of JSON lines, into a small PNG. Nothing where there is nothing to draw.
 
-    Several logs are runs in sequence, each started from the weights of the one before: their steps are counted on, and
-    a line stands where a run began. Long curves are drawn pale, with their running mean over them.
+    Long curves are drawn pale, with their running mean over them.
     """
-    curves, starts = _in_sequence([logs] if isinstance(logs, Path) else logs)
-    curves = {name: points for name, points in curves.items() if not only or name in only}
+    curves = _read(log)
     if not curves:
         return
     down = math.ceil(len(curves) / _ACROSS)
     sheet = Image.new("RGB", (min(len(curves), _ACROSS) * _WIDTH, down * _HEIGHT), _PAPER)
     for place, (name, points) in enumerate(curves.items()):
-        sheet.paste(_panel(name, points, starts), (place % _ACROSS * _WIDTH, place // _ACROSS * _HEIGHT))
+        sheet.paste(_panel(name, points), (place % _ACROSS * _WIDTH, place // _ACROSS * _HEIGHT))
     with writing(out) as fresh:
         sheet.quantize(_COLOURS, dither=Image.Dither.NONE).save(fresh, optimize=True)
-
-
-def _in_sequence(logs: Sequence[Path]) -> tuple[Curves, list[float]]:
-    """The curves of all logs one after the other, and the steps at which the later ones began."""
-    curves: Curves = {}
-    starts: list[float] = []
-    before = 0.0
-    for log in logs:
-        own = _read(log)
-        for name, points in own.items():
-            curves.setdefault(name, []).extend((step + before, value) for step, value in points)
-        before += max((points[-1][0] for points in own.values()), default=0.0)
-        starts.append(before)
-    return curves, starts[:-1]
 
 
 def _read(log: Path) -> Curves:
@@ -65,7 +46,7 @@ def _read(log: Path) -> Curves:
     return curves
 
 
-def _panel(name: str, points: list[tuple[float, float]], starts: Sequence[float]) -> Image.Image:
+def _panel(name: str, points: list[tuple[float, float]]) -> Image.Image:
     panel = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
     draw = ImageDraw.Draw(panel)
     box = (_MARGIN + 30, 22, _WIDTH - 12, _HEIGHT - _MARGIN + 10)
@@ -77,19 +58,12 @@ def _panel(name: str, points: list[tuple[float, float]], starts: Sequence[float]
     draw.text((box[0], box[3] + 3), f"{left:g}", fill=(90, 90, 90))
     draw.text((box[2] - 8 * len(f"{right:g}"), box[3] + 3), f"{right:g}", fill=(90, 90, 90))
     across, down = (box[2] - box[0]) / (right - left), (box[3] - box[1]) / (high - low)
-    for start in starts:
-        if left < start < right:
-            at = box[0] + (start - left) * across
-            draw.line([(at, box[1]), (at, box[3])], fill=_FRAME)
-    edges = [-math.inf, *starts, math.inf]
-    for first, last in pairwise(edges):
-        run = [(box[0] + (x - left) * across, box[3] - (y - low) * down) for x, y in points if first < x <= last]
-        _draw_line(draw, run)
+    _draw_line(draw, [(box[0] + (x - left) * across, box[3] - (y - low) * down) for x, y in points])
     return panel
 
 
 def _draw_line(draw: ImageDraw.ImageDraw, line: list[tuple[float, float]]) -> None:
-    """One run's points (in pixels); a single one as a dot."""
+    """Points in pixels as a line; a single one as a dot."""
     if len(line) == 1:
         draw.ellipse([line[0][0] - 2, line[0][1] - 2, line[0][0] + 2, line[0][1] + 2], fill=_INK)
     if len(line) > 1:

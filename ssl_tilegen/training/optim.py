@@ -85,8 +85,8 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     """About the nearest matrix with equal singular values, by a quintic Newton-Schulz iteration: (m, n) -> (m, n).
 
-    Every iterate is a polynomial of the Gram matrix times the input, so the iteration runs on the small square Gram
-    matrix and the input is multiplied once, at the end: 2 to 3 times less work for kernels than iterating on them.
+    Every iterate is a polynomial of the Gram matrix times the input. So the iteration runs on the small square Gram
+    matrix, and the input is multiplied once, at the end. For kernels this is 2 to 3 times less work.
     """
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]

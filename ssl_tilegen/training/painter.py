@@ -178,8 +178,8 @@ class PainterStage(DenoiserStage):
         return self.backbone.to(image.device)(image)
 
     def _consistency(self, image: Tensor, wanted: Tensor, field: Tensor, corners: Tensor) -> Tensor:
-        """1 - the cosine of the encoder on a tile of each image to that of the real one, content and layout each, where
-        the condition tells them."""
+        """1 - the cosine of the encoder on a tile of each image to that of the real one: content and layout each, as
+        far as the condition tells them."""
         info = self.bundle.info.encoder
         if not self.settings.consistency_weight:
             return image.new_zeros(())

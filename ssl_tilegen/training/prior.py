@@ -1,8 +1,8 @@
 """Stage `prior`: flow matching on windows of grids, each conditioned on a label, a text, a vector, or some of them.
 
 Windows are cut from large grids. Small images (a few cells) stand alone, or several of one group are laid side by side
-with the lattice at random, so that the network also knows the inside of large areas; now and then two sources share a
-window, each cell conditioned on its own, so that it knows the borders that a map asks for.
+with the lattice at random: so the network also knows the inside of large areas. Now and then two sources share a
+window, each cell conditioned on its own: so it knows the borders that a map asks for.
 """
 
 from __future__ import annotations

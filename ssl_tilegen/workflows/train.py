@@ -50,8 +50,8 @@ def train(
         device: auto, cpu, cuda or cuda:I.
         restart: Start over instead of continuing.
         report: Called with one dict per log line or message.
-        stop: Asked after every step; once it says yes, the state is saved and the bundle gets the weights so far (but
-            for an encoder, whose last steps are taken at the end of its run only).
+        stop: Asked after every step. Once it says yes, the state is saved and the bundle gets the weights so far.
+            An encoder's last steps are taken at the end of its run only.
     """
     settings = load_stage_settings(stage, config, overrides or [])
     kind: Any = resolve_name(STAGES[stage].implementation)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ssl_tilegen.diffusion.field import ConditionField, fill_invalid, stretched_over
+from ssl_tilegen.diffusion.field import ConditionField, fill_invalid
 from ssl_tilegen.diffusion.slerp import slerp
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.geometry import Window
 from tests.diffusion.toys import random_field
 
 vectors = arrays(np.float32, 5, elements=st.floats(-10, 10, width=32))
@@ -89,9 +89,8 @@ def test_crop_moves_and_stretch_spreads():
     placed = dict(tile_px=64, stride_px=32, factor=8)
     crop = ConditionField.of_grid(cells, **placed, corner_px=(16, 40))
     assert crop.origin == (2, -1) and crop.spacing == (4, 4)
-    ratio = stretched_over(Size(3, 3), 64, 32, Size(256, 512))
-    wide = ConditionField.of_grid(cells, **placed, stretch=ratio)
-    assert ratio == (2, 4) and wide.origin == (8, 16) and wide.spacing == (8, 16)
+    wide = ConditionField.of_grid(cells, **placed, stretch=(2, 4))
+    assert wide.origin == (8, 16) and wide.spacing == (8, 16)
 
 
 def test_one_cell_is_the_same_everywhere():

@@ -1,4 +1,4 @@
-"""Curves of runs in sequence."""
+"""Curves of a run's log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from ssl_tilegen.training.curves import _in_sequence, _smoothed, draw_curves
+from ssl_tilegen.training.curves import _read, _smoothed, draw_curves
 
 PALE, INK = (176, 198, 226), (31, 78, 140)
 
@@ -22,11 +22,8 @@ def pixels(path, colour):
     return int((np.asarray(Image.open(path).convert("RGB")) == colour).all(-1).sum())
 
 
-def test_runs_are_counted_on(tmp_path):
-    logs = [write_log(tmp_path / "a", [3.0, 2.0]), write_log(tmp_path / "b", [1.5, float("nan"), 1.0])]
-    curves, starts = _in_sequence(logs)
-    assert curves == {"loss": [(10, 3.0), (20, 2.0), (30, 1.5), (50, 1.0)]}
-    assert starts == [20]
+def test_values_that_are_no_numbers_are_left_out(tmp_path):
+    assert _read(write_log(tmp_path / "a", [1.5, float("nan"), 1.0])) == {"loss": [(10, 1.5), (30, 1.0)]}
 
 
 def test_long_curves_are_drawn_pale_under_their_running_mean(tmp_path):
@@ -44,10 +41,9 @@ def test_the_running_mean_keeps_a_straight_line():
     assert np.allclose(_smoothed(line), line)
 
 
-def test_only_the_figures_asked_for(tmp_path):
-    log = write_log(tmp_path / "a", [3.0, 2.0], [{"step": 20, "psnr": 30.0}])
-    draw_curves([log], tmp_path / "one.png", ["loss"])
-    draw_curves([log], tmp_path / "two.png")
+def test_every_value_has_a_panel(tmp_path):
+    draw_curves(write_log(tmp_path / "a", [3.0, 2.0]), tmp_path / "one.png")
+    draw_curves(write_log(tmp_path / "b", [3.0, 2.0], [{"step": 20, "psnr": 30.0}]), tmp_path / "two.png")
     assert Image.open(tmp_path / "two.png").width == 2 * Image.open(tmp_path / "one.png").width
-    draw_curves([log], tmp_path / "none.png", ["nothing"])
+    draw_curves(write_log(tmp_path / "c", []), tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()

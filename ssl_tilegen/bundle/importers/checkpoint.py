@@ -1,9 +1,9 @@
 """Reads the tensors of a torch checkpoint without running any of its pickle, and without copying them.
 
-A checkpoint that torch wrote (1.6 or later) is a zip archive: one pickle that describes objects, one uncompressed
-entry per storage. Training frameworks put configuration objects beside the weights: ``torch.load(weights_only=True)``
-refuses such files, and plain ``torch.load`` runs code that they name. Here tensors are built by functions of this
-module, objects of known libraries become inert ``Swallowed`` values, and a pickle that names anything else is refused.
+A checkpoint that torch wrote (1.6 or later) is a zip archive: one pickle that describes objects, one uncompressed entry
+per storage. Training frameworks put configuration objects beside the weights: ``torch.load(weights_only=True)`` refuses
+such files, and plain ``torch.load`` runs code that they name. Here tensors are built by functions of this module,
+objects of known libraries become inert ``Swallowed`` values. A pickle that names anything else is refused.
 
 Tensors are views of the memory-mapped file: reading costs memory only for those that are used.
 """

@@ -34,9 +34,9 @@ class GeoTiff(ProbedRaster):
     """Any raster GDAL opens; without a georeference it is a plain image (``kind``).
 
     Bands: ``options.bands``, else 1, 2, 3, else band 1 for all three colours (a palette is applied). 8-bit values are
-    taken as they are; others are mapped to 0..255 linearly from ``options.scale``, else from each band's 2nd to 98th
-    percentile over the whole file (``scaling`` says which, and has to be stored with what is computed). Alpha bands,
-    dataset masks, nodata in all chosen bands and NaN are not valid; a fourth band that is not declared alpha is data.
+    taken as they are. Others are mapped to 0..255 linearly from ``options.scale``, else from each band's 2nd to 98th
+    percentile over the whole file. ``scaling`` says which, and has to be stored with the results. Alpha bands, dataset
+    masks, nodata in all chosen bands and NaN are not valid; a fourth band that is not declared alpha is data.
 
     ``resolution`` in metres is ``options.gsd``, else from the transform: linear units as the CRS states them (for Web
     Mercator its nominal metres, see ``remarks``), degrees at the centre's latitude; rotation is fine.

@@ -77,7 +77,7 @@ def rational_tag(code: int, value: float) -> Tag:
 @dataclass(frozen=True, slots=True)
 class Page:
     """One resolution level: its ``tags`` (all but the tile positions), the byte count of each tile, row by row, and
-    the file that holds the tiles in that order without gaps. ``is_strip``: they are strips instead of tiles."""
+    their file. The tiles lie in it in that order without gaps. ``is_strip``: they are strips instead of tiles."""
 
     tags: Sequence[Tag]
     tile_bytes: np.ndarray

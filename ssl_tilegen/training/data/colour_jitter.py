@@ -12,9 +12,9 @@ _SHIFT = 1.4  # optical densities that a shift of 1 adds
 def jittered_colours(rng: np.random.Generator, rgb: np.ndarray, stain: float, brightness: float) -> np.ndarray:
     """uint8 (H, W, 3) with other amounts of its stains and another brightness; unchanged where both are 0.
 
-    Each of haematoxylin, eosin and residual is multiplied by 1 + a and has b added, with a and b drawn evenly from
-    [-stain, stain] (Tellez et al. 2018); b is scaled to the range of optical densities. Colours that no mixture of
-    stains makes (grass, water) have negative amounts, which are kept: without a change an image comes back as it was.
+    Each of haematoxylin, eosin and residual is multiplied by 1 + a and has b added (Tellez et al. 2018). Both are drawn
+    evenly from [-stain, stain]; b is scaled to the range of optical densities. Colours that no mixture of stains makes
+    (grass, water) have negative amounts, which are kept: without a change an image comes back as it was.
     """
     if stain:
         amounts = -np.log(np.maximum(rgb, 1) / 255) @ hed_from_rgb

@@ -1,10 +1,10 @@
 """The training data of a denoiser, computed once: latents of whole images and the embeddings of their cells.
 
-Each image is stored under several elements of D4 (flips and rotations), each with the cells of several lattice
-offsets, so that training windows fall anywhere between the cells, as windows of a generated canvas do. Images that are
-paired with a grid are stored as they are, with the cells of that grid. Of images too large for memory, random parts
-are stored. The files are ``.npz`` of some images each, in a folder named after a fingerprint of everything that went
-in; a stopped run goes on after the last file.
+Each image is stored under several elements of D4 (flips and rotations), each with the cells of several lattice offsets.
+So training windows fall anywhere between the cells, as windows of a generated canvas do. Images that are paired with a
+grid are stored as they are, with the cells of that grid. Of images too large for memory, random parts are stored. The
+files are ``.npz`` of some images each, in a folder named after a fingerprint of everything that went in; a stopped run
+goes on after the last file.
 """
 
 from __future__ import annotations

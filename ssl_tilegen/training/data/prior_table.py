@@ -1,10 +1,16 @@
 """The table that a prior learns from: grids or images, each with a label, captions, a vector.
 
-Columns: ``path`` (a grid made by `embed`, or an image; from the table's folder on), and any of ``label``, ``caption``
-(several wordings of the same, separated by `` | ``), ``vector`` (numbers separated by spaces, or FILE.npz:KEY or
-FILE.npy), ``group`` (rows that show one thing), ``domain``, ``region`` (X,Y,W,H in pixels of the image or the grid's
-view), ``shrink`` (read so many times coarser), ``mpp`` and ``gsd`` (what the pixels of an image measure that does not
-say so), ``turns`` (flips and rotations of an image that are embedded).
+Columns; all but ``path`` may be left out:
+
+- ``path``: a grid made by `embed`, or an image; from the table's folder on.
+- ``label``, ``domain``: names.
+- ``caption``: a text, or several wordings of the same, separated by `` | ``.
+- ``vector``: numbers separated by spaces, or FILE.npz:KEY or FILE.npy.
+- ``group``: the same for rows that show one thing.
+- ``region``: X,Y,W,H in pixels of the image or the grid's view.
+- ``shrink``: read so many times coarser.
+- ``mpp``, ``gsd``: the size of a pixel of an image that does not state its own.
+- ``turns``: flips and rotations of an image that are embedded.
 """
 
 from __future__ import annotations

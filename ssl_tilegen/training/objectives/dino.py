@@ -1,9 +1,9 @@
 """Self-distillation: a student predicts from a crop the output of its moving average, the teacher, for the whole tile.
 
 DINO (Caron et al. 2021, arXiv 2104.14294) on whole views; for vision transformers also iBOT (Zhou et al. 2022, arXiv
-2111.07832): the student does not see some patches of a global view and must predict the teacher's output for them. As
-in DINOv2 (Oquab et al. 2024, arXiv 2304.07193) the teacher's distributions are balanced over the batch by Sinkhorn-
-Knopp, and vectors are kept apart (KoLeo), so that they do not collapse.
+2111.07832): the student does not see some patches of a global view and must predict the teacher's output for them.
+Against collapse, as in DINOv2 (Oquab et al. 2024, arXiv 2304.07193): Sinkhorn-Knopp balances the teacher's
+distributions over the batch, and vectors are kept apart (KoLeo).
 """
 
 from __future__ import annotations
@@ -63,9 +63,17 @@ class SelfDistilled(Embedder):
     def forward(
         self, whole: Tensor, parts: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Global views (N, G, 3, S, S), local ones and masks (N, G, L) -> the student's logits (V, N, K) and the
-        teacher's (G, N, K) of the views, those of the masked patches (M, K) each (M is 0 without masks), and the
-        student's vectors (N, D) of the first views."""
+        """The logits of student and teacher, and the student's vectors.
+
+        Args:
+            whole: Global views (N, G, 3, S, S).
+            parts: Local views, if any.
+            mask: Masks (N, G, L), if any.
+
+        Returns:
+            The logits of the views: the student's (V, N, K) and the teacher's (G, N, K). Then those of the masked
+            patches (M, K), of both (M is 0 without masks). Then the student's vectors (N, D) of the first views.
+        """
         self._move_teacher()
         flat = _channels_last(whole.transpose(0, 1).flatten(0, 1))
         hidden = None if mask is None else mask.transpose(0, 1).flatten(0, 1)

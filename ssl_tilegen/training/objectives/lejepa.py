@@ -1,8 +1,8 @@
 """LeJEPA's loss (Balestriero & LeCun 2025, arXiv 2511.08544): views agree, and embeddings follow an isotropic Gaussian.
 
-Views of one tile agree with the mean of its global views, and the embeddings of a batch are tested along random
-directions by the Epps-Pulley statistic (SIGReg). It needs no teacher, no queue and no prototypes, and gives embeddings
-that are centred and of even spread, which suits the condition of a diffusion model and the samples of a prior.
+Views of one tile agree with the mean of its global views. The embeddings of a batch are tested along random directions
+by the Epps-Pulley statistic (SIGReg). It needs no teacher, no queue and no prototypes. Its embeddings are centred and
+of even spread: good conditions for a diffusion model, and easy to sample for a prior.
 """
 
 from __future__ import annotations

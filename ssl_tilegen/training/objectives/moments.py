@@ -12,8 +12,8 @@ _FLOOR = 0.01
 def moment_difference(made: Tensor, real: Tensor) -> Tensor:
     """How far latents (N, C, h, w) differ in the mean and the deviation of blocks, per item: (N,).
 
-    The mean over channels and blocks of the difference of the means, in deviations of the real block, plus the
-    difference of the logarithms of the deviations. Squared errors draw deviations below those of real latents, and an
+    The mean over channels and blocks of two terms: the difference of the means, in deviations of the real block, and
+    that of the logarithms of the deviations. Squared errors draw deviations below those of real latents, and an
     adversarial loss may leave a constant pattern; both show here.
     """
     block = min(_BLOCK_LAT, *made.shape[2:])

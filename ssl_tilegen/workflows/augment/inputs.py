@@ -57,12 +57,12 @@ class Originals(NamedTuple):
 
 
 def read_originals(source: Path, level: str, progress: Progress, *, sampled: bool = False) -> Originals:
-    """The images of a folder of class folders or of a CSV (path, label, optional group and split), each decoded once
-    (only opened where it is large). ``level``: 'patch', 'image', or 'auto', which calls patches what has at most
-    1024 px on each side. ``sampled``: the user says the resolution of large images, so theirs need not be known.
+    """The images of a folder of class folders, or of a CSV (path, label, optional group and split). Each is decoded
+    once; large ones are only opened. ``level``: 'patch', 'image', or 'auto', which calls patches what has at most 1024
+    px on each side. ``sampled``: the user says the resolution of large images, so theirs need not be known.
 
-    InputError for an empty folder or class, a single class, lines without a label, a group in two splits, or where no
-    image can be read.
+    InputError for an empty folder or class, a single class, lines without a label, or a group in two splits; and where
+    no image can be read.
     """
     if source.is_dir():
         _check_folder(source)

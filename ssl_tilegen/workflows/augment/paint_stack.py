@@ -1,7 +1,7 @@
 """Many small images of one size painted together: one stack of canvases, one network call for all of them.
 
 An image comes out as ``synthesis.paint`` would make it alone (up to the rounding of the chip): its noise is addressed
-by its own seed and its place in itself, so it depends neither on its neighbours in the stack nor on their number.
+by its own seed and its place in itself. So it depends neither on its neighbours in the stack nor on their number.
 """
 
 from __future__ import annotations

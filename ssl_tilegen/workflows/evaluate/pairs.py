@@ -48,8 +48,8 @@ class Matches(NamedTuple):
 
 
 def matched_images(real: ImageSet, synthetic: ImageSet) -> Matches:
-    """Synthetic -> real: by ``source`` of the synthetic folder's manifest, else by equal names (a ``-synthetic`` at the
-    end does not count), else the two images where each set has one. Sizes must agree."""
+    """Synthetic -> real: by ``source`` of the synthetic folder's manifest, else by equal names, else the two images
+    where each set has one. A ``-synthetic`` at the end of a name does not count. Sizes must agree."""
     sources: dict[str, str] = {}
     if len(real.images) == len(synthetic.images) == 1:
         pairs = [(synthetic.images[0], real.images[0])]

@@ -52,8 +52,8 @@ class EvaluateReport:
 @dataclass
 class Evidence:
     """The data behind the scores, for plots and the gallery. By encoder: ``features`` of each set, ``copies``,
-    ``nearest`` (distance and index of the nearest real vector to each synthetic one), ``apart`` (distance of each real
-    vector to the nearest one of another group)."""
+    ``nearest`` and ``apart``. ``nearest``: distance and index of the nearest real vector to each synthetic one.
+    ``apart``: distance of each real vector to the nearest one of another group."""
 
     features: dict[str, dict[str, Features]] = field(default_factory=dict)
     pairs: list[PairScore] = field(default_factory=list)

@@ -1,7 +1,8 @@
 """Painting a job: canvas, pixels, file. What a stopped run left is gone on with.
 
-A resumed run finds its latents in ``latents.state`` (``diffusion.sampler_state``), the rows that are in the file
-(``io.pyramid``) and those that other processes left (`row_store`), all in the unfinished output's folder.
+A resumed run finds three stores in the unfinished output's folder: its latents in ``latents.state``
+(``diffusion.sampler_state``), the rows that are in the file (``io.pyramid``), and those that other processes left
+(`row_store`).
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
 
 
 def _layout(placement: Placement, is_sampled: bool) -> str:
-    """How closely the layout is followed unless asked otherwise: free where what the cells show no longer has about
-    its own size, loose where a prior sampled it, which knows what lies somewhere better than where exactly."""
+    """How closely the layout is followed unless asked otherwise. Free where things in the cells no longer have about
+    their own size. Loose where a prior sampled it: it knows what lies somewhere better than where exactly."""
     if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
         return "free"
     return "loose" if is_sampled else "exact"
