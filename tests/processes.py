@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,13 @@ def _act(facts: dict[str, str], heard: Path, call: Callable[..., object], words:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port that nobody listens on. The system gives those from 32768 on to connections as it likes, so that another
+    test may have one by the time that a process wants it; none of those is taken."""
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 100):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def wait_until(ready: Callable[[], bool], process: Any, heard: Path, limit_s: float = 120) -> None:

@@ -166,7 +166,7 @@ def test_a_terminated_run_says_so_and_is_continued(bundle: Path, tmp_path: Path)
     assert process.stderr
     process.stderr.readline()  # the first progress
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 143 and "SIGTERM" in err and "Traceback" not in err
     assert unfinished_grid(tmp_path / "a.zarr").exists()
     assert code_of(*words) == 0 and is_complete(tmp_path / "a.zarr")

@@ -154,7 +154,7 @@ def test_a_killed_process_goes_on(sets: Path, tmp_path: Path) -> None:
     first.join()
     assert list(out.glob("q.html.part/*/0.npz")) and not (out / "q.html").exists()
     again = command(heard, words)
-    again.join(120)
+    again.join(300)
     assert again.exitcode == 0, heard.read_text()
     assert sorted(p.name for p in out.iterdir()) == ["q.html", "q.html.json"]
 

@@ -51,7 +51,7 @@ def started(world: Path, out: Path, *more: str):
 def finished(world: Path, out: Path, *more: str) -> float:
     """Seconds that a run to the end painted and developed."""
     job = started(world, out, *more)
-    job.join(120)
+    job.join(300)
     assert job.exitcode == 0, said(out, 0)
     report = json.loads(said(out, 0).splitlines()[-1])
     return report["paint_s"] + report["develop_s"]
@@ -78,7 +78,7 @@ def test_killed_again_and_again(suffix: str, more: tuple[str, ...], world: Path,
             time.sleep(float(rng.uniform(0, 0.4 * seconds)))
         if job.is_alive():
             os.kill(job.pid, (signal.SIGKILL, signal.SIGTERM)[number % 2])
-        job.join(60)
+        job.join(300)
         exits.append(job.exitcode)
         if job.exitcode == 0:
             break

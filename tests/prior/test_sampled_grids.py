@@ -24,7 +24,8 @@ from ssl_tilegen.workflows.generate.placement import Placement
 from ssl_tilegen.workflows.generate.run import generate
 from ssl_tilegen.workflows.generate.sampling import LOOSE_ABOVE, sampling
 from tests.bundles import prior_bundle
-from tests.generate.test_generate_ranks import act, finish, free_port
+from tests.generate.test_generate_ranks import act, finish
+from tests.processes import free_port
 
 torch.set_num_threads(1)
 HOW = PriorSampling(steps=4, guidance=2.0)

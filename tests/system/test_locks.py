@@ -248,7 +248,7 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
         "mark, me = Path(sys.argv[1]), Path(sys.argv[2])\nme.touch()\n"
         "while len(list(me.parent.glob('ready*'))) < 3: time.sleep(0.01)\n"
         "end = time.time() + 1\nn = 0\n"
-        "while time.time() < end:\n"
+        "while time.time() < end or n < 2:\n"
         "    try:\n"
         "        with lock(mark) as held:\n"
         "            mark.open('x').close(); time.sleep(0.002); mark.unlink(); n += 1; leave(held)\n"
@@ -258,4 +258,4 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
     jobs = [program(body, tmp_path / "g", tmp_path / f"ready{number}") for number in range(3)]
     results = [job.communicate() for job in jobs]
     assert all(job.returncode == 0 for job in jobs), results
-    assert sum(int(out) for out, _ in results) > 3
+    assert all(int(out) > 1 for out, _ in results)

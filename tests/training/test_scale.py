@@ -212,7 +212,7 @@ def started(config: Path, out: Path, steps: int = 400) -> Any:
 def test_a_signal_saves_and_ends_with_143(config, tmp_path, number):
     run = started(config, tmp_path / "x")
     os.kill(run.pid, number)
-    run.join(120)
+    run.join(300)
     assert run.exitcode == 143 and "the same command continues" in config.with_suffix(".log").read_text()
     folder = tmp_path / "x" / "autoencoder"
     assert len(runs.losses(folder)) == load_step(folder)
@@ -234,7 +234,7 @@ def test_a_process_that_loses_the_other_ends_with_one_line(config, tmp_path, kil
     (lost, _), (other, said) = runs_of_two[killed], runs_of_two[1 - killed]
     wait_until((tmp_path / "x" / "autoencoder" / "checkpoint").exists, other, said, 300)
     lost.kill()
-    other.join(120)
+    other.join(300)
     assert other.exitcode == 1 and "another process of this run is gone" in said.read_text().splitlines()[-1]
     done = load_step(tmp_path / "x" / "autoencoder")
     trained(config, tmp_path / "x" / "autoencoder", f"run.steps={done + 1}")
@@ -246,7 +246,7 @@ def test_what_the_first_process_refuses_ends_them_all(config, tmp_path):
     (tmp_path / "x" / "autoencoder" / "thesis.docx").touch()
     (first, why), (second, said) = two_commands(config, tmp_path / "x")
     for process in (first, second):
-        process.join(120)
+        process.join(300)
     assert first.exitcode == 1 and "not made by this program" in why.read_text()
     assert second.exitcode == 1 and "another process of this run is gone" in said.read_text().splitlines()[-1]
 
