@@ -1,6 +1,7 @@
 """Model bundles: one folder in diffusers layout with all it takes to embed and to generate."""
 
 from ssl_tilegen.bundle.components import save_component, save_prior, weight_files
+from ssl_tilegen.bundle.find import BUILT_IN, find_bundle
 from ssl_tilegen.bundle.info import (
     SCHEDULER,
     BundleInfo,
@@ -13,7 +14,7 @@ from ssl_tilegen.bundle.info import (
     update_info,
     write_info,
 )
-from ssl_tilegen.bundle.model_bundle import BUILT_IN, ModelBundle, find_bundle
+from ssl_tilegen.bundle.model_bundle import ModelBundle
 
 __all__ = [
     "BUILT_IN",

@@ -212,3 +212,13 @@ def update_info(folder: Path, *, scheduler: dict[str, Any] | None = None, **chan
     known = folder / "scheduler" / "scheduler_config.json"
     write_info(folder, info, scheduler or (read_json(known) if known.is_file() else SCHEDULER))
     return info
+
+
+def check_prior(module: Any, info: PriorInfo, dim: int, place: Path) -> None:
+    """FormatError where the facts of a prior, from the file ``place``, are not of its network. ``dim``: embeddings'."""
+    found = (len(module.mean) - 1, len(module.condition_mean), len(module.anchors))
+    stated = (dim, info.condition_dim, len(info.labels))
+    names = ("numbers of an embedding", "numbers of a condition", "labels")
+    for name, own, said in zip(names, found, stated, strict=True):
+        if own != said:
+            raise FormatError(f"{place}: says {said} {name}, the network has {own}; the bundle is broken")

@@ -10,7 +10,6 @@ import hashlib
 import json
 from contextlib import nullcontext
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.bundle.components import filled, load_component
-from ssl_tilegen.bundle.hub import cached_or_fetched, is_hub_name
-from ssl_tilegen.bundle.info import read_info, read_json, read_prior_info
+from ssl_tilegen.bundle.find import find_bundle
+from ssl_tilegen.bundle.info import check_prior, read_info, read_json, read_prior_info
 from ssl_tilegen.diffusion.coarse_latents import LocalCondition
 from ssl_tilegen.diffusion.conditioning import Conditioning, ConditioningSpec, FieldConditioning, TokenConditioning
-from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window, cover
 from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.nets import build_encoder
@@ -32,7 +30,6 @@ from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.device import fast_dtype
 from ssl_tilegen.system.hashing import sha256_of_folder
 
-BUILT_IN = ("tiny",)
 _PIECE_LAT = 128
 _ENCODER_HALO_LAT = 8  # of autoencoders that do not say theirs
 
@@ -114,20 +111,9 @@ class ModelBundle:
     def prior(self) -> Any:
         """Samples grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
         module: Any = load_component(self.folder / "prior").eval().requires_grad_(False)
-        self._check_prior(module)
+        if self.prior_info:
+            check_prior(module, self.prior_info, self.info.encoder.dim, self.folder / "prior" / "prior.json")
         return module.to(self.device)
-
-    def _check_prior(self, module: Any) -> None:
-        """FormatError where the prior's facts are not of its network."""
-        info, place = self.prior_info, self.folder / "prior" / "prior.json"
-        if info is None:
-            return
-        found = (len(module.mean) - 1, len(module.condition_mean), len(module.anchors))
-        stated = (self.info.encoder.dim, info.condition_dim, len(info.labels))
-        names = ("numbers of an embedding", "numbers of a condition", "labels")
-        for name, own, said in zip(names, found, stated, strict=True):
-            if own != said:
-                raise FormatError(f"{place}: says {said} {name}, the network has {own}; the bundle is broken")
 
     @cached_property
     def prior_info(self) -> PriorInfo | None:
@@ -219,7 +205,16 @@ class ModelBundle:
         return self.info.prediction_type
 
     def predict(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        """Raw prediction (N, C, h, w) for noisy latents at times t; no condition = unconditional."""
+        """The denoiser's raw prediction, whatever it was trained to predict.
+
+        Args:
+            x: Noisy latents (N, C, h, w).
+            t: Times (N,), as the scheduler counts them.
+            cond: Conditions of these latents, as `conditioning` samples them; None for the unconditional prediction.
+
+        Returns:
+            The prediction (N, C, h, w) in float32.
+        """
         if self.conditioning.is_field:
             with self._autocast():
                 return predict(self.denoiser, x, t, cond).float()
@@ -229,7 +224,14 @@ class ModelBundle:
         return raw.float()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents (N, C, h, w) -> pixels (N, 3, factor h, factor w) in about [-1, 1]."""
+        """Decode normalised latents.
+
+        Args:
+            latents: Latents (N, C, h, w), as the denoiser paints them.
+
+        Returns:
+            Pixels (N, 3, factor h, factor w) in about [-1, 1].
+        """
         mean, scale = self._statistics
         return self.decode_raw(latents.to(self.device) / scale + mean)
 
@@ -243,7 +245,7 @@ class ModelBundle:
 
     @torch.no_grad()
     def encode_raw(self, rgb: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3), sides multiples of ``factor`` -> raw latents (C, H/8, W/8) float32, piece by exact piece."""
+        """As `encode`, but latents as the autoencoder gives them, in float32. Piece by piece, without seams."""
         size = Size(rgb.shape[0] // self.factor, rgb.shape[1] // self.factor)
         halo, whole = self.encoder_halo_lat, Window.of(size)
         out = np.empty((self.latent_channels, size.rows, size.cols), np.float32)
@@ -259,13 +261,27 @@ class ModelBundle:
         return out
 
     def encode(self, rgb: np.ndarray) -> Tensor:
-        """uint8 (H, W, 3) -> normalised latents (C, H/8, W/8) on the CPU."""
+        """Encode an image.
+
+        Args:
+            rgb: Pixels, uint8 (H, W, 3), whose sides are multiples of ``factor``.
+
+        Returns:
+            Normalised latents (C, H / factor, W / factor) on the CPU.
+        """
         mean, scale = (s.cpu()[0] for s in self._statistics)
         return (torch.from_numpy(self.encode_raw(rgb)) - mean) * scale
 
     def encode_window(self, view: RasterView, window: Window) -> Tensor:
-        """Normalised latents (C, rows, cols) of a window (in latents) of ``view``, on the CPU: as those of the whole
-        image, which is mirrored beyond its edges."""
+        """Encode a window of an image as a part of the whole; beyond its edges the image is mirrored.
+
+        Args:
+            view: The image at the bundle's resolution.
+            window: The window, in latents.
+
+        Returns:
+            Normalised latents (C, rows, cols) on the CPU.
+        """
         around = window.grown(self.encoder_halo_lat)
         return self.encode(view.read_mirrored(around.scaled(self.factor)).rgb)[:, *window.within(around).slices]
 
@@ -279,21 +295,3 @@ class ModelBundle:
     def _autocast(self, *, exact: bool = False) -> Any:
         kind = None if exact else fast_dtype(self.device)
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
-
-
-def find_bundle(name: str | Path) -> Path:
-    """The folder of a bundle: a built-in name, a path, or ``hf-hub:ORG/NAME[@REVISION]`` (cached, else fetched). Raises
-    InputError where there is none."""
-    if str(name) in BUILT_IN:
-        packaged = Path(str(resources.files("ssl_tilegen"))) / "models" / str(name)
-        checkout = Path(str(resources.files("ssl_tilegen"))).parent / "models" / str(name)
-        return packaged if packaged.is_dir() else checkout
-    if is_hub_name(name):
-        return cached_or_fetched(str(name))
-    folder = Path(name)
-    if not (folder / "bundle.json").is_file():
-        raise InputError(
-            f"{name}: not a model bundle (no bundle.json); use a bundle's folder or {', '.join(BUILT_IN)}, or make one "
-            "of a published model with `models import`"
-        )
-    return folder

@@ -52,6 +52,9 @@ def train(
         report: Called with one dict per log line or message.
         stop: Asked after every step. Once it says yes, the state is saved and the bundle gets the weights so far.
             An encoder's last steps are taken at the end of its run only.
+
+    Returns:
+        The names of the stage, and of the folders of its run and of the bundle.
     """
     settings = load_stage_settings(stage, config, overrides or [])
     kind: Any = resolve_name(STAGES[stage].implementation)

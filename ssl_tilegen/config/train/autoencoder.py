@@ -10,7 +10,7 @@ from ssl_tilegen.config.train.common import DataSettings, RunSettings, StageSett
 
 
 class AutoencoderSettings(StageSettings):
-    """Train an autoencoder: ours, or AutoencoderKL or VQModel of diffusers (``net._class_name``)."""
+    """Train an autoencoder: ours, or AutoencoderKL or VQModel of diffusers (`net._class_name`)."""
 
     renamed: ClassVar = {
         **StageSettings.renamed,

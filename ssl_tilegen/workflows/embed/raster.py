@@ -68,6 +68,9 @@ def embed_raster(
         restart: Start over.
         overwrite: Replace a finished grid.
 
+    Returns:
+        Whether the grid is finished (other processes may have shards to do), its facts, and counts of cells and tiles.
+
     Raises:
         InputError: No cell can be read, or the source was changed meanwhile.
         OutputError: The grid exists or cannot be written.

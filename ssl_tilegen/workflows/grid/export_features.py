@@ -23,7 +23,20 @@ from ssl_tilegen.workflows.grid.patches import MAGNIFICATION_MPP
 
 
 def export_grid(source: Path, out: Path | None = None, *, overwrite: bool = False) -> ExchangeReport:
-    """Write the cells of a grid that are ok, as .h5 (default: beside it) or .npz."""
+    """Write the cells of a grid that are ok.
+
+    Args:
+        source: The grid.
+        out: The file, ``.h5`` or ``.npz``; by default ``.h5`` beside the grid.
+        overwrite: Replace a finished file.
+
+    Returns:
+        How many features were written.
+
+    Raises:
+        FormatError: The grid is unfinished or damaged.
+        OutputError: The file exists or cannot be written.
+    """
     out = require_name(out or require_name(source).with_suffix(".h5"))
     written = Output(out, marks.features)
     check_paths([Input(source, "the grid")], [written], overwrite=overwrite)

@@ -50,11 +50,24 @@ def import_features(
     encoder: str | None = None,
     overwrite: bool = False,
 ) -> ExchangeReport:
-    """Make a grid of a file of features.
+    """Make a grid of a file of features. Cells without a patch are background.
 
-    ``mpp`` or ``gsd`` is the size of a pixel of the patches, as the encoder saw them; else the file says it, or
-    ``image`` (the slide they were taken from) does. ``tile``: a patch's side in those pixels, where the file does not
-    say it. Cells without a patch are background.
+    Args:
+        source: ``.h5`` of TRIDENT or CLAM, or ``.npz``.
+        out: The grid; by default beside ``source``.
+        image: The slide that the features were taken from.
+        mpp: Micrometres per pixel of the patches, as the encoder saw them; by default the file's or the slide's.
+        gsd: The same in metres.
+        tile: A patch's side in those pixels, where the file does not say it.
+        encoder: Name of the encoder, for the record.
+        overwrite: Replace a finished grid.
+
+    Returns:
+        How many features were placed, how far they moved, and how many were left out.
+
+    Raises:
+        InputError: The file does not say how its patches lie, or they do not fit the image.
+        OutputError: The grid exists or cannot be written.
     """
     out = require_name(out or require_name(source).with_suffix(".zarr"))
     read = [Input(source, "the file of features"), *([Input(image, "--image")] if image else [])]

@@ -28,7 +28,21 @@ def describe_grid(path: Path) -> dict[str, Any]:
 
 
 def preview_grid(path: Path, image: str | None = None, out: Path | None = None, *, overwrite: bool = False) -> Path:
-    """The image of a grid as PNG, beside the image it was made from if that is given."""
+    """Write a grid as a PNG.
+
+    Args:
+        path: The grid.
+        image: The image that it was made from, to be shown beside it.
+        out: The PNG; by default beside the grid.
+        overwrite: Replace a preview.
+
+    Returns:
+        The PNG.
+
+    Raises:
+        InputError: ``image`` is not the one that the grid was made from.
+        OutputError: The PNG exists or cannot be written.
+    """
     out = require_name(out or require_name(path).with_name(path.name.removesuffix(".zarr") + PREVIEW))
     written = Output(out, marks.preview("grid preview", path.name))
     check_paths(_inputs(path, image), [written], overwrite=overwrite)
