@@ -18,7 +18,7 @@ from ssl_tilegen.nets import build_component
 from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside
 from ssl_tilegen.system.hashing import sha256_of_folder
-from ssl_tilegen.system.marks import foreign_in
+from ssl_tilegen.system.metadata import foreign_in
 
 SHARD = "14MB"
 _NAMES = r"config\.json|prior\.json|.+\.safetensors|.+\.safetensors\.index\.json"

@@ -30,7 +30,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.pyramid_builder import Cascade
 from ssl_tilegen.io.writers.format import Format, ImageSpec
 from ssl_tilegen.io.writers.registry import check_format, mark_of
-from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system import atomic, marks, work_folder
 from ssl_tilegen.system.locks import Held, lock
 from ssl_tilegen.system.outputs import Output, check_output, check_paths
 
@@ -74,8 +74,8 @@ def open_writer(
         part = unfinished_image(path)
         atomic.sweep(path.parent, path.name)
         if restart:
-            marks.remove_work(part, PART_NAMES)
-        marks.open_work(part, PART_NAMES)
+            work_folder.remove_work(part, PART_NAMES)
+        work_folder.open_work(part, PART_NAMES)
         return PyramidWriter(path, part, spec, kind(path, part, spec), held, stack.pop_all(), overwrite=overwrite)
 
 
@@ -84,7 +84,7 @@ def outputs_of(path: Path, option: str = "-o") -> list[Output]:
     return [
         Output(path, mark_of(path), option),
         Output(sidecar_of(path), marks.sidecar, option, "side"),
-        Output(unfinished_image(path), marks.work(PART_NAMES), option, "work"),
+        Output(unfinished_image(path), work_folder.work(PART_NAMES), option, "work"),
     ]
 
 
@@ -188,7 +188,7 @@ class PyramidWriter:
             self._format.finish(target)
             self._format.close()
             self._publish(target)
-        marks.remove_work(self._part, PART_NAMES)
+        work_folder.remove_work(self._part, PART_NAMES)
 
     def _publish(self, target: Path) -> None:
         """Give the whole image its name, and the facts beside it theirs; both or none."""

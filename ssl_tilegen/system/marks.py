@@ -9,22 +9,30 @@ import csv
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_tilegen import __version__
-from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system.atomic import is_temporary, remove, write_json
+from ssl_tilegen.system.atomic import is_temporary
 from ssl_tilegen.system.hashing import sha256, sha256_of_file, sha256_of_json
+from ssl_tilegen.system.listing import LISTINGS, not_named_in
+from ssl_tilegen.system.metadata import (
+    MOST_JSON_BYTES,
+    OURS,
+    csv_head_of,
+    foreign_in,
+    head_of,
+    json_of,
+    png_texts_of,
+    software_of,
+    text_of,
+)
 
 Mark = Callable[[Path], str | None]
 """The missing mark of an existing path, in words that follow "it has"; None for an output of this program."""
 
 SOFTWARE = f"ssl-tilegen {__version__}"
-WORK_FILE = ".ssl-tilegen.json"
-_OURS = "ssl-tilegen"
 _ZARR_NAMES = re.compile(r"zarr\.json|c|\d+")
 _SIGNATURE = re.compile(
     r"(# |<!-- )written by ssl-tilegen \S+: sha256 (?P<own>[0-9a-f]{64})"
@@ -34,7 +42,6 @@ PAGE_SHA256 = "0" * 64
 """What stands in a page until its hash is known."""
 _PAGE_SHA256 = re.compile(r'name="content-sha256" content="([0-9a-f]{64})"')
 _CONTENT, _OTHER_CONTENT = "content_sha256", "other content than was written"
-_MOST_JSON_BYTES, _MOST_TEXT_BYTES = 256 << 20, 16 << 20
 _BUNDLE_NAMES = re.compile(
     r"bundle\.json|model_index\.json|CARD\.md|training/[a-z]+\.json|scheduler/scheduler_config\.json|"
     r"(encoder|autoencoder|denoiser|conditioner|prior)/((config|prior)\.json|[^/]+\.safetensors(\.index\.json)?)"
@@ -45,14 +52,14 @@ def image(path: Path) -> str | None:
     """A picture or pyramid: ``Software`` of its metadata, or the group's attribute ``ssl_tilegen``."""
     if path.is_dir():
         return _zarr(path, "ssl_tilegen", r"\d+")
-    name = _software_of(path)
-    return None if name.startswith(_OURS) else "no 'Software: ssl-tilegen' in its metadata"
+    name = software_of(path)
+    return None if name.startswith(OURS) else "no 'Software: ssl-tilegen' in its metadata"
 
 
 def augmented(path: Path) -> str | None:
     """The folder that `augment` makes: its ``augment.json``, nothing that its ``manifest.csv`` does not name, and every
     file as it was written (of earlier versions: as large)."""
-    facts = _json(path / "augment.json") if path.is_dir() else None
+    facts = json_of(path / "augment.json") if path.is_dir() else None
     if not (isinstance(facts, dict) and facts.get("synthetic") is True and "key" in facts):
         return "no augment.json with 'synthetic: true'"
     try:
@@ -61,47 +68,11 @@ def augmented(path: Path) -> str | None:
     except (OSError, ValueError, KeyError, csv.Error):
         return "no manifest.csv"
     named |= {f"{name}.json" for name in named} | {"augment.json", "manifest.csv"}
-    strange = _not_named(path, named)
+    strange = not_named_in(path, named)
     if strange:
         return f"'{strange}' in it, which its manifest.csv does not name"
-    as_written = all(facts[key] == known(path) for key, known in _LISTINGS.items() if facts.get(key))
+    as_written = all(facts[key] == known(path) for key, known in LISTINGS.items() if facts.get(key))
     return None if as_written else "other files than were written"
-
-
-def content_sha256(folder: Path) -> str:
-    """A hash of the names and contents of all files in the folder of `augment`, but for ``augment.json``, which has it;
-    links count by where they lead."""
-    return _listing_sha256(folder, lambda file: str(file.readlink()) if file.is_symlink() else sha256_of_file(file))
-
-
-def _sizes_sha256(folder: Path) -> str:
-    """The same of names and sizes, which earlier versions kept."""
-    return _listing_sha256(folder, lambda file: file.lstat().st_size)
-
-
-_LISTINGS: dict[str, Callable[[Path], str]] = {"files_sha256": _sizes_sha256, "content_sha256": content_sha256}
-
-
-def _listing_sha256(folder: Path, of: Callable[[Path], object]) -> str:
-    found = []
-    for place, folders, files in os.walk(folder):
-        links = [name for name in folders if Path(place, name).is_symlink()]
-        for each in (Path(place, name) for name in (*files, *links) if not is_temporary(name)):
-            found.append(f"{each.relative_to(folder).as_posix()}\t{of(each)}")
-    return sha256(os.fsencode("\n".join(sorted(line for line in found if not line.startswith("augment.json\t")))))
-
-
-def _not_named(folder: Path, named: set[str]) -> str | None:
-    """The first file in a folder, from its root on, that is not named and lies in no folder that is."""
-    for place, folders, files in os.walk(folder):
-        within = os.path.relpath(place, folder)
-        inside = {name: name if within == "." else f"{within}/{name}" for name in (*folders, *files)}
-        links = {name for name in folders if Path(place, name).is_symlink()}
-        for name in (*files, *links):
-            if inside[name] not in named and not is_temporary(name):
-                return inside[name]
-        folders[:] = [name for name in folders if inside[name] not in named and name not in links]
-    return None
 
 
 def preview(command: str, of: str) -> Mark:
@@ -109,7 +80,7 @@ def preview(command: str, of: str) -> Mark:
 
     def mark(path: Path) -> str | None:
         missing = image(path)
-        if missing or _png_texts(path).get("Title") == preview_title(command, of):
+        if missing or png_texts_of(path).get("Title") == preview_title(command, of):
             return missing
         return f"another title than '{preview_title(command, of)}'"
 
@@ -128,26 +99,26 @@ def grid(path: Path) -> str | None:
 
 def scene(path: Path) -> str | None:
     """A map of labels and texts that was written with its legend."""
-    return image(path) or (None if "Legend" in _png_texts(path) else "no text 'Legend' in it")
+    return image(path) or (None if "Legend" in png_texts_of(path) else "no text 'Legend' in it")
 
 
 def sidecar(path: Path) -> str | None:
     """``NAME.json`` beside an image."""
-    facts = _json(path)
+    facts = json_of(path)
     is_ours = isinstance(facts, dict) and facts.get("synthetic") is True and {"file", "provenance"} <= facts.keys()
     return _edited(facts) if is_ours else "no 'synthetic: true' with file and provenance"
 
 
 def report_json(path: Path) -> str | None:
     """The JSON of a report of `evaluate`."""
-    facts = _json(path)
-    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS) and "figures" in facts
+    facts = json_of(path)
+    is_ours = isinstance(facts, dict) and str(facts.get("software", "")).startswith(OURS) and "figures" in facts
     return _edited(facts) if is_ours else "no 'software: ssl-tilegen' with figures"
 
 
 def report_html(path: Path) -> str | None:
     """The page of a report of `evaluate`, not edited since."""
-    head = _head(path)
+    head = head_of(path)
     if b'content="ssl-tilegen' not in head:
         return "no 'generator: ssl-tilegen' in its head"
     known = _PAGE_SHA256.search(head.decode(errors="replace"))
@@ -176,7 +147,7 @@ def _edited(facts: dict[str, Any]) -> str | None:
 def _page_sha256(path: Path, known: str) -> str:
     """The hash of a page; empty where it cannot be read, or is too large to be ours."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= _MOST_JSON_BYTES else b""
+        content = path.read_bytes() if path.stat().st_size <= MOST_JSON_BYTES else b""
     except OSError:
         return ""
     return sha256(content.replace(known.encode(), PAGE_SHA256.encode(), 1))
@@ -188,11 +159,11 @@ def table(columns: Sequence[str]) -> Mark:
     def mark(path: Path) -> str | None:
         missing = f"no columns {', '.join(columns[:3])}, ..."
         if path.suffix.lower() == ".json":
-            rows = _json(path)
+            rows = json_of(path)
             rows = rows if isinstance(rows, list) else []
             is_ours = bool(rows) and all(isinstance(row, dict) and set(row) == set(columns) for row in rows)
         else:
-            is_ours = _csv_head(path) == list(columns)
+            is_ours = csv_head_of(path) == list(columns)
         return None if is_ours else missing
 
     return mark
@@ -200,7 +171,7 @@ def table(columns: Sequence[str]) -> Mark:
 
 def geojson(path: Path) -> str | None:
     """Outlines as `embed` wrote them, not edited since."""
-    tree = _json(path)
+    tree = json_of(path)
     own = tree.get("ssl_tilegen") if isinstance(tree, dict) else None
     if not isinstance(own, dict):
         return "no 'ssl_tilegen' in it"
@@ -225,64 +196,9 @@ def features(path: Path) -> str | None:
 
             with h5py.File(path, "r") as file:
                 facts = dict(file["coords"].attrs)
-        return None if str(facts.get("software", "")).startswith(_OURS) else "no 'software: ssl-tilegen'"
+        return None if str(facts.get("software", "")).startswith(OURS) else "no 'software: ssl-tilegen'"
     except Exception:  # whatever a foreign file does to a reader
         return "no features with 'software: ssl-tilegen'"
-
-
-def work(known: str = ".*") -> Mark:
-    """The folder of an unfinished run: it holds `WORK_FILE` and what is ``known`` (a regular expression of names), or
-    nothing at all."""
-
-    def mark(path: Path) -> str | None:
-        if not path.is_dir() or path.is_symlink():
-            return f"no {WORK_FILE}: it is no folder"
-        if all(is_temporary(entry.name) for entry in path.iterdir()):
-            return None
-        odd = odd_in(path)
-        if odd:
-            return f"'{odd}' in it, which is no plain file of its own"
-        facts = _json(path / WORK_FILE)
-        if not (isinstance(facts, dict) and str(facts.get("software", "")).startswith(_OURS)):
-            return f"no {WORK_FILE} in it"
-        strange = foreign_in(path, f"{re.escape(WORK_FILE)}|{known}")
-        return f"'{strange}' in it, which is no part of it" if strange else None
-
-    return mark
-
-
-def open_work(path: Path, known: str = ".*") -> None:
-    """Make the folder of an unfinished run, and sign it. OutputError where a foreign one is there."""
-    missing = work(known)(path) if os.path.lexists(path) else None
-    if missing:
-        raise OutputError(f"{path}: was not made by this program (it has {missing}); it is left as it is: move it away")
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / WORK_FILE).exists():
-        write_json(path / WORK_FILE, {"software": SOFTWARE, "what": "an unfinished run; the same command continues it"})
-
-
-def remove_work(path: Path, known: str = ".*") -> None:
-    """Remove the folder of an unfinished run with all that is ``known`` in it; what is foreign stays, and the folder
-    with it."""
-    if not path.is_dir() or path.is_symlink() or not (path / WORK_FILE).exists():
-        return
-    if not foreign_in(path, f"{re.escape(WORK_FILE)}|{known}"):
-        remove(path)  # as a whole: half of a run could not be continued
-        return
-    pattern = re.compile(known)
-    for entry in list(path.iterdir()):
-        if entry.name != WORK_FILE and (pattern.fullmatch(entry.name) or is_temporary(entry.name)):
-            remove(entry)
-    if [entry.name for entry in path.iterdir()] == [WORK_FILE]:
-        remove(path)
-
-
-def run(path: Path) -> str | None:
-    """The folder of one stage of `train`: signed, or of an earlier version, which kept its settings and no sign."""
-    facts = _json(path / "settings.json") if path.is_dir() and not path.is_symlink() else None
-    if isinstance(facts, dict) and isinstance(facts.get("run"), dict):
-        return None
-    return work()(path)
 
 
 def bundle(path: Path) -> str | None:
@@ -290,7 +206,7 @@ def bundle(path: Path) -> str | None:
     folder."""
     if path.is_dir() and not any(path.iterdir()):
         return None
-    facts = _json(path / "bundle.json") if path.is_dir() and not path.is_symlink() else None
+    facts = json_of(path / "bundle.json") if path.is_dir() and not path.is_symlink() else None
     if not (isinstance(facts, dict) and {"name", "encoder"} <= facts.keys()):
         return "no bundle.json of a model bundle"
     for place, folders, files in os.walk(path):
@@ -305,7 +221,7 @@ def bundle(path: Path) -> str | None:
 
 def signed_text(path: Path) -> str | None:
     """A text file that ends in the line of `text_signature`, not edited since."""
-    body, _, last = _text(path).rstrip("\n").rpartition("\n")
+    body, _, last = text_of(path).rstrip("\n").rpartition("\n")
     match = _SIGNATURE.fullmatch(last)
     if not match:
         return "no signature of this program in its last line"
@@ -316,7 +232,7 @@ def beside_signed(text: Path) -> Mark:
     """A file that was written together with a signed text, and not edited since."""
 
     def mark(path: Path) -> str | None:
-        match = _SIGNATURE.fullmatch(_text(text).rstrip("\n").rpartition("\n")[2])
+        match = _SIGNATURE.fullmatch(text_of(text).rstrip("\n").rpartition("\n")[2])
         same = match is not None and match["beside"] == sha256_of_file(path) if path.is_file() else False
         return None if same else f"another content than was written with {text.name}"
 
@@ -340,7 +256,7 @@ def legend_of(picture: Path) -> Mark:
 
     def mark(path: Path) -> str | None:
         try:
-            same = _png_texts(picture).get("Legend") == sha256_of_file(path)
+            same = png_texts_of(picture).get("Legend") == sha256_of_file(path)
         except OSError:
             same = False
         return None if same else f"another content than was written with {picture.name}"
@@ -350,7 +266,7 @@ def legend_of(picture: Path) -> Mark:
 
 def lock(path: Path) -> str | None:
     """A lock: who holds it."""
-    facts = _json(path)
+    facts = json_of(path)
     is_ours = isinstance(facts, dict) and {"host", "pid", "since"} <= facts.keys()
     return None if is_ours or (path.is_file() and not path.stat().st_size) else "no holder of a lock"
 
@@ -360,25 +276,9 @@ def never(path: Path) -> str | None:
     return "no mark that lets it be replaced"
 
 
-def foreign_in(folder: Path, known: str) -> str | None:
-    """The first name in a folder that is none of ``known`` (a regular expression), nor a temporary file of ours."""
-    pattern = re.compile(known)
-    names = sorted(entry.name for entry in os.scandir(folder))
-    return next((name for name in names if not pattern.fullmatch(name) and not is_temporary(name)), None)
-
-
-def odd_in(folder: Path) -> str | None:
-    """The first name in a folder of what must not be opened: a link, a file that has a second name, a pipe."""
-    for entry in sorted(folder.iterdir()):
-        facts = entry.lstat()
-        if not (stat.S_ISDIR(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1)):
-            return entry.name
-    return None
-
-
 def _zarr(path: Path, key: str, members: str, value: str | None = None) -> str | None:
     """A Zarr v3 group with an attribute, which holds arrays called ``members`` and nothing else at all."""
-    group = _json(path / "zarr.json") if path.is_dir() else None
+    group = json_of(path / "zarr.json") if path.is_dir() else None
     attributes = group.get("attributes") if isinstance(group, dict) else None
     found = attributes.get(key) if isinstance(attributes, dict) else None
     if found is None or (value is not None and found != value):
@@ -392,78 +292,3 @@ def _zarr(path: Path, key: str, members: str, value: str | None = None) -> str |
             if not _ZARR_NAMES.fullmatch(name) and not is_temporary(name) and not name.endswith(".partial"):
                 return f"'{Path(place, name).relative_to(path)}' in it, which is no part of it"
     return None
-
-
-def _software_of(path: Path) -> str:
-    """The program that made an image, by its metadata; empty where nothing can be read."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        return _tiff_software(path) if start[:2] in (b"II", b"MM") else _pillow_software(path)
-    except Exception:  # whatever a foreign file does to a reader
-        return ""
-
-
-def _tiff_software(path: Path) -> str:
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        tag = file.pages.first.tags.get(305)
-    return str(tag.value) if tag is not None else ""
-
-
-def _pillow_software(path: Path) -> str:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        facts = dict(image.info)
-    if "Software" in facts:
-        return str(facts["Software"])
-    comment = facts.get("comment", b"")
-    told = json.loads(comment if isinstance(comment, (bytes, str)) else b"")
-    return _OURS if isinstance(told, dict) and told.get("synthetic") is True else ""
-
-
-def _png_texts(path: Path) -> dict[Any, Any]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return dict(image.info)
-    except Exception:  # whatever a foreign file does to a reader
-        return {}
-
-
-def _json(path: Path) -> Any:
-    """The content of a JSON file; None where there is none, or one too large to be ours."""
-    try:
-        if not path.is_file() or path.stat().st_size > _MOST_JSON_BYTES:
-            return None
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _text(path: Path) -> str:
-    """A text file; empty where there is none, or one too large to be ours."""
-    try:
-        is_small = path.is_file() and path.stat().st_size <= _MOST_TEXT_BYTES
-        return path.read_text(encoding="utf-8") if is_small else ""
-    except (OSError, ValueError):
-        return ""
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(4096)
-    except OSError:
-        return b""
-
-
-def _csv_head(path: Path) -> list[str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return next(csv.reader(file), [])
-    except (OSError, ValueError, csv.Error):
-        return []

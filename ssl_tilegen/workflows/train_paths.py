@@ -16,8 +16,8 @@ from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system import marks
 from ssl_tilegen.system.atomic import is_temporary, sweep
 from ssl_tilegen.system.locks import lock, lock_file
-from ssl_tilegen.system.marks import foreign_in
 from ssl_tilegen.system.marks import lock as lock_mark
+from ssl_tilegen.system.metadata import foreign_in
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.training.checkpoint import FILES
 from ssl_tilegen.training.init_config import init_config, table_of

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ssl_tilegen.errors import InputError, OutputError, TilegenError
-from ssl_tilegen.system import marks
+from ssl_tilegen.system import marks, work_folder
 from ssl_tilegen.system.outputs import Input, Output, check_paths
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_file_is_refused_at_once(make: Callable[[Path], None], place:
 @pytest.mark.parametrize(
     "mark",
     [marks.image, marks.grid, marks.sidecar, marks.report_json, marks.report_html, marks.geojson, marks.features,
-     marks.work(), marks.table(("a", "b", "c"))],
+     work_folder.work(), marks.table(("a", "b", "c"))],
 )  # fmt: skip
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"[" * 10**6, b"II*\0garbage", b"\x89PNG\r\n\x1a\n", b"\xff"])
 @pytest.mark.parametrize("suffix", [".png", ".json", ".h5", ".npz", ".csv"])
@@ -168,7 +168,7 @@ def test_a_text_that_was_edited_lacks_its_mark(mark: marks.Mark, text: str, old:
     assert mark(path) is None
 
 
-@pytest.mark.parametrize("mark", [marks.image, marks.grid, marks.work()])
+@pytest.mark.parametrize("mark", [marks.image, marks.grid, work_folder.work()])
 def test_a_foreign_folder_lacks_every_mark(mark: marks.Mark, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')

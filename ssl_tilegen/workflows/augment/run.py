@@ -17,7 +17,7 @@ from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.encoders.bundle_encoder import encoder_of
 from ssl_tilegen.errors import BudgetError, OutputError, ResolutionError
 from ssl_tilegen.geometry import Size
-from ssl_tilegen.system import marks
+from ssl_tilegen.system import marks, work_folder
 from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside, writing
 from ssl_tilegen.system.device import pick_device, tune_allocator
 from ssl_tilegen.system.launch import worker_shard
@@ -88,7 +88,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
 
 def _check_paths(inputs: Sequence[Input], out: Path, shard: Shard) -> None:
     """Errors of one line where the output would meet an input, or something foreign is in its way."""
-    part = Output(run_folder(out), marks.work(PART_NAMES), role="work")
+    part = Output(run_folder(out), work_folder.work(PART_NAMES), role="work")
     own_lock = Output(lock_file(out, shard), marks.lock, role="work")
     refuse_meetings(inputs, [Output(out, marks.augmented), part, own_lock])
     check_output(part)

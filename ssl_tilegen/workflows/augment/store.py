@@ -15,7 +15,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ssl_tilegen.errors import FormatError, OutputError
-from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system import atomic, marks, work_folder
+from ssl_tilegen.system.listing import content_sha256
 from ssl_tilegen.system.outputs import Output, check_output
 
 FACTS = "augment.json"
@@ -44,8 +45,8 @@ class Store:
         plan = self.part / "plan.json"
         try:
             if restart:
-                marks.remove_work(self.part, PART_NAMES)
-            marks.open_work(self.part, PART_NAMES)
+                work_folder.remove_work(self.part, PART_NAMES)
+            work_folder.open_work(self.part, PART_NAMES)
             if plan.exists() and _key_of(plan) != key:
                 raise OutputError(
                     f"{self.part}: an unfinished run with other settings or images; finish that one, or start over "
@@ -83,14 +84,14 @@ class Store:
         for file in drop:
             atomic.remove(self.folder / file)
             atomic.remove(self.folder / f"{file}.json")
-        atomic.write_json(self.folder / FACTS, facts | {"content_sha256": marks.content_sha256(self.folder)})
+        atomic.write_json(self.folder / FACTS, facts | {"content_sha256": content_sha256(self.folder)})
         check_output(Output(self.out, marks.augmented), overwrite=overwrite)
         atomic.publish_folder(self.folder, self.out, replace=overwrite, mark=marks.augmented)
         self.discard()
 
     def discard(self) -> None:
         """Remove the unfinished output."""
-        marks.remove_work(self.part, PART_NAMES)
+        work_folder.remove_work(self.part, PART_NAMES)
 
 
 def run_folder(out: Path) -> Path:

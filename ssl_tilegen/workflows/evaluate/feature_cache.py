@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system import atomic, marks
+from ssl_tilegen.system import atomic, work_folder
 
 PART_NAMES = r"[0-9a-f]{32}"
 
@@ -39,7 +39,7 @@ class CachedArrays:
         if self._folder:
             path = self._folder / f"{len(self._index)}.npz"
             try:
-                marks.open_work(self._folder.parent, PART_NAMES)
+                work_folder.open_work(self._folder.parent, PART_NAMES)
                 arrays: dict[str, Any] = {f"v{i}": vectors[name] for i, name in enumerate(self._names)}
                 with atomic.writing(path) as part:
                     np.savez(part, index=index, **arrays)
@@ -92,4 +92,4 @@ class FeatureCache:
     def clear(self) -> None:
         """Nothing is needed any more."""
         if self.folder:
-            marks.remove_work(self.folder, PART_NAMES)
+            work_folder.remove_work(self.folder, PART_NAMES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system import marks
+from ssl_tilegen.system import marks, work_folder
 from ssl_tilegen.system.locks import lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.workflows.evaluate.feature_cache import PART_NAMES
@@ -53,7 +53,7 @@ def _outputs(settings: EvaluateSettings) -> Iterator[Output]:
     if settings.report and settings.json_path:
         yield Output(settings.report, marks.report_html, "--report")
         yield Output(settings.json_path, marks.report_json, "--report-json")
-        yield Output(cache_folder(settings.report), marks.work(PART_NAMES), "--report", "work")
+        yield Output(cache_folder(settings.report), work_folder.work(PART_NAMES), "--report", "work")
         yield Output(lock_file(settings.report), marks.lock, "--report", "work")
         if settings.report_json:
             yield Output(lock_file(settings.report_json), marks.lock, "--report-json", "work")
