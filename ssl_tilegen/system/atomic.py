@@ -16,21 +16,19 @@ is what is being replaced. Those of a process that is gone are litter; ``sweep``
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ssl_tilegen.errors import OutputError
+from ssl_tilegen.system.processes import host_key, process_lives
 
 NAME_BYTES = 255
 _MARK = re.compile(r"\.(?P<name>.+)\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-\d+\.(?P<kind>tmp|old)(?:\.[A-Za-z0-9]+)?")
@@ -165,7 +163,7 @@ def _refuse_taken(place: Path, *, replace: bool, mark: Callable[[Path], str | No
 def temporary_beside(path: Path, kind: str = "tmp") -> Path:
     """A name that no other call gives, beside ``path`` and with its last suffix, within the limits of file systems."""
     suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ""
-    end = f".{_host()}-{os.getpid()}-{next(_counter)}.{kind}{suffix}"
+    end = f".{host_key()}-{os.getpid()}-{next(_counter)}.{kind}{suffix}"
     stem = os.fsdecode(os.fsencode(path.name)[: NAME_BYTES - len(end) - 1])
     return path.with_name(f".{stem}{end}")
 
@@ -276,31 +274,9 @@ def _is_of(found: str, names: Sequence[str]) -> bool:
 
 def _is_litter(entry: Path, host: str, pid: int) -> bool:
     """Whether nobody is at work on a temporary file: its process is gone, or (of another machine) it is a day old."""
-    if host != _host():
+    if host != host_key():
         try:
             return time.time() - entry.lstat().st_mtime > _OLD_S
         except OSError:
             return False
     return pid != os.getpid() and not process_lives(pid)
-
-
-def process_lives(pid: int) -> bool:
-    """Whether a process of this machine has that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
-@lru_cache(maxsize=1)
-def _host() -> str:
-    """Eight hex digits of this machine, its boot and its namespace of process numbers."""
-    facts = [socket.gethostname()]
-    with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
-    with suppress(OSError):
-        facts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:8]

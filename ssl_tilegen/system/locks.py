@@ -37,7 +37,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system.atomic import process_lives, temporary_beside
+from ssl_tilegen.system.atomic import temporary_beside
+from ssl_tilegen.system.processes import process_lives
 
 try:
     import fcntl
