@@ -24,21 +24,18 @@ import json
 import os
 import random
 import re
-import secrets
-import socket
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system.atomic import temporary_beside
-from ssl_tilegen.system.processes import process_lives
+from ssl_tilegen.system.lock_owner import RECORD_BYTES, Owner, owner_of, signer_of
 
 try:
     import fcntl
@@ -48,47 +45,12 @@ except ImportError:  # Windows
 BEAT_S, STALE_S = 20.0, 300.0
 _TRIES = 6
 _REFUSED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-_RECORD_BYTES = 4096
 _FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 Shard = tuple[int, int]
 
 
 class Busy(OutputError):
     """Another job that is still alive writes this output."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a lock. ``boot`` tells machines (and starts of one) apart, ``space`` the namespaces of process numbers
-    (containers), ``began`` processes of one number; ``token`` is of this one holding."""
-
-    host: str
-    pid: int
-    space: str
-    began: str
-    since: str
-    boot: str = ""
-    token: str = ""
-
-    @classmethod
-    def me(cls) -> Owner:
-        """This process."""
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        return cls(socket.gethostname(), os.getpid(), _space(), _birth(os.getpid()), now, _boot(), secrets.token_hex(8))
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this is a process of this machine since its last start."""
-        return bool(self.boot) and self.boot == _boot()
-
-    def is_gone(self) -> bool:
-        """Whether this machine can tell that the process is gone, or is another one of the same number."""
-        if not self.is_here or self.space != _space():
-            return False
-        with suppress(OSError):
-            os.kill(self.pid, 0)
-            return _birth(self.pid) != self.began
-        return not process_lives(self.pid)
 
 
 @dataclass
@@ -105,7 +67,7 @@ class Held:
         """Whether the name still is the file that was locked, with this holder's signature."""
         try:
             here, own = self.file.lstat(), os.fstat(self.descriptor)
-            return (here.st_dev, here.st_ino) == (own.st_dev, own.st_ino) and _signed(self.descriptor) == self.owner
+            return (here.st_dev, here.st_ino) == (own.st_dev, own.st_ino) and signer_of(self.descriptor) == self.owner
         except OSError:
             return False
 
@@ -317,12 +279,12 @@ def _is_at(file: Path, descriptor: int) -> bool:
 def _may_be_taken(file: Path, descriptor: int) -> bool:
     """Whether a file that is flocked here is nobody's: fresh, of this machine (whose kernel has freed it), or of
     another one that does not touch it any more. OutputError where it is no lock of ours."""
-    text = os.pread(descriptor, _RECORD_BYTES, 0)
+    text = os.pread(descriptor, RECORD_BYTES, 0)
     if not text and _knows_links(file.parent):
         raise _foreign(file)
     if not text.strip(b"\0"):  # never signed: as a crash leaves it where there are no links
         return True
-    owner = _signed(descriptor)
+    owner = signer_of(descriptor)
     if owner is None:
         raise _foreign(file)
     return owner.is_here or _is_old(file)
@@ -330,7 +292,7 @@ def _may_be_taken(file: Path, descriptor: int) -> bool:
 
 def _acquire_by_name(file: Path) -> Held | None:
     """Without flock: whoever makes the file has the lock. A stale one is cleared by one process at a time."""
-    owner, is_empty = _owner(file), file.exists() and not file.stat().st_size
+    owner, is_empty = owner_of(file), file.exists() and not file.stat().st_size
     if file.exists() and owner is None and (not is_empty or _knows_links(file.parent)):
         raise _foreign(file)
     if is_empty and not _is_old(file):
@@ -340,11 +302,11 @@ def _acquire_by_name(file: Path) -> Held | None:
     guard = file.with_name(f"{file.name}.taking")
     held = _made(guard)
     if held is None:
-        if _owner(guard) and _is_old(guard):
+        if owner_of(guard) and _is_old(guard):
             guard.unlink(missing_ok=True)
         return None
     try:
-        if _owner(file) == owner:
+        if owner_of(file) == owner:
             file.unlink(missing_ok=True)
         return _made(file)
     finally:
@@ -379,27 +341,8 @@ def _is_old(file: Path) -> bool:
         return not file.exists()
 
 
-def _signed(descriptor: int) -> Owner | None:
-    """Who signed an open lock file; None where it is no lock of ours."""
-    return _parsed(os.pread(descriptor, _RECORD_BYTES, 0))
-
-
-def _owner(file: Path) -> Owner | None:
-    try:
-        return _parsed(file.read_bytes()[:_RECORD_BYTES]) if file.is_file() else None
-    except OSError:
-        return None
-
-
-def _parsed(text: bytes) -> Owner | None:
-    try:
-        return Owner(**json.loads(text))
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
 def _who(file: Path) -> str:
-    owner = _owner(file)
+    owner = owner_of(file)
     return f"being written by process {owner.pid} on {owner.host} since {owner.since}" if owner else "being written"
 
 
@@ -432,28 +375,3 @@ def _beat(held: Held, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         if not held.beat():
             return
-
-
-def _read_or_empty(read: Callable[[], str]) -> str:
-    try:
-        return read().strip()
-    except OSError:
-        return ""
-
-
-@lru_cache(maxsize=1)
-def _boot() -> str:
-    """The start of this machine's kernel; its name where that is not told."""
-    return _read_or_empty(Path("/proc/sys/kernel/random/boot_id").read_text) or socket.gethostname()
-
-
-def _space() -> str:
-    return _read_or_empty(lambda: str(Path("/proc/self/ns/pid").readlink()))
-
-
-def _birth(pid: int) -> str:
-    """When a process was started, in the kernel's own count; empty where that is not told."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""

@@ -16,7 +16,8 @@ import pytest
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import locks
-from ssl_tilegen.system.locks import STALE_S, Busy, Owner, lock, lock_file
+from ssl_tilegen.system.lock_owner import Owner
+from ssl_tilegen.system.locks import STALE_S, Busy, lock, lock_file
 
 GONE = 2**22 + 5
 FOREIGN: dict[str, Any] = {"boot": "of another machine", "host": "elsewhere"}
