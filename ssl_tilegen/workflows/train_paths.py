@@ -14,7 +14,7 @@ from ssl_tilegen.bundle.components import component_mark
 from ssl_tilegen.errors import Interrupted
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system import marks
-from ssl_tilegen.system.atomic import is_temporary, sweep
+from ssl_tilegen.system.atomic import is_temporary, remove, sweep
 from ssl_tilegen.system.locks import lock, lock_file
 from ssl_tilegen.system.marks import lock as lock_mark
 from ssl_tilegen.system.metadata import foreign_in
@@ -55,6 +55,7 @@ def write_config(
     inputs = [Input(images, "--images", whole=False), *model_inputs(bundle, "--from")]
     check_paths(inputs, outputs, overwrite=overwrite)
     with lock(out, option="--out"):
+        sweep(out.parent, out.name, *([table_of(out).name] if stage == "prior" else []))
 
         def before() -> None:
             check_paths(inputs, [each for each in outputs if each.role != "work"], overwrite=overwrite)
@@ -119,10 +120,16 @@ def tidied(folder: Path) -> Iterator[None]:
 
 
 def clear_run(run_folder: Path) -> None:
-    """Remove a run that is to start over. OutputError where its folder holds foreign files."""
-    if run_folder.exists():
-        check_output(Output(run_folder, run_mark, "--out", "work"))
-        shutil.rmtree(run_folder)
+    """Remove a run that is to start over. OutputError where its folder holds foreign files. A link to a folder stays,
+    which is emptied: first of what goes on with a run, last of what says that it is one."""
+    if not run_folder.exists():
+        return
+    check_output(Output(run_folder, run_mark, "--out", "work"))
+    if not run_folder.is_symlink():
+        remove(run_folder)
+        return
+    for entry in sorted(run_folder.iterdir(), key=lambda entry: entry.name == SETTINGS_FILE):
+        remove(entry)
 
 
 def run_mark(folder: Path) -> str | None:

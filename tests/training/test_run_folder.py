@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_tilegen.system.locks import Busy, lock
-from ssl_tilegen.workflows.train_paths import locked_run, tidied
+from ssl_tilegen.workflows.train_paths import clear_run, locked_run, tidied
 
 
 def _begin(run: Path) -> None:
@@ -39,6 +39,15 @@ def test_a_run_that_has_begun_in_earnest_keeps_its_folder(name: str, tmp_path: P
         (tmp_path / "encoder" / name).touch()
         raise OSError("disk")
     assert (tmp_path / "encoder" / name).exists()
+
+
+def test_a_run_behind_a_link_starts_over_in_the_folder_that_the_link_names(tmp_path: Path) -> None:
+    _begin(tmp_path / "disk" / "run")
+    (tmp_path / "disk" / "run" / "settings.json").write_text('{"run": {"steps": 1}}')
+    (tmp_path / "disk" / "run" / "log.jsonl").touch()
+    (tmp_path / "encoder").symlink_to("disk/run")
+    clear_run(tmp_path / "encoder")
+    assert (tmp_path / "encoder").is_symlink() and not list((tmp_path / "disk" / "run").iterdir())
 
 
 def test_a_lock_outlives_a_folder_that_is_taken_away_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

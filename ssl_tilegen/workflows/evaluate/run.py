@@ -91,6 +91,7 @@ def _held(settings: EvaluateSettings) -> Iterator[tuple[FeatureCache, Held | Non
         held = stack.enter_context(lock(path, option="--report"))
         if settings.report_json:  # another job may have another page and the same JSON
             stack.enter_context(lock(settings.report_json, option="--report-json"))
+            sweep(settings.report_json.parent, settings.report_json.name)
         check_again(settings)  # a job that had the lock may have come to its end
         sweep(path.parent, path.name)
         yield FeatureCache(cache_folder(path), restart=settings.restart), held
