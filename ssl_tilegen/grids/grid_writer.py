@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import zarr
 
-from ssl_tilegen.errors import OutputError
+from ssl_tilegen.errors import OutputError, TilegenError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids.embedding_grid import EmbeddingGrid
 from ssl_tilegen.grids.shard_windows import shards
@@ -81,8 +81,27 @@ class GridWriter:
             return None
         for leftover in self._part.rglob("*.partial"):  # of a writer that was killed
             leftover.unlink(missing_ok=True)
+        atomic.flush_tree(self._part)  # takes a while: before the look at what is in it
+        self.refuse_foreign()
         atomic.publish_folder(self._part, self.path, replace=overwrite, mark=marks.grid)
         return EmbeddingGrid.open(self.path)
+
+    def refuse_foreign(self) -> None:
+        """OutputError where the unfinished grid was moved, replaced or mixed with other files."""
+        if self._part.is_symlink() or not self._part.is_dir():
+            raise OutputError(f"{self._part}: was moved away or replaced while it was written; run it again")
+        _refuse_foreign(self._part)
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """Errors of the body that come of a folder which is this grid's no more are told as that."""
+        try:
+            yield
+        except (TilegenError, MemoryError):
+            raise
+        except Exception:
+            self.refuse_foreign()
+            raise
 
     def discard(self) -> None:
         """Remove the unfinished grid."""
@@ -102,11 +121,12 @@ def write_grid(
     _refuse_work_on_another(unfinished_grid(Path(path)), spec)
     writer = EmbeddingGrid.create(path, spec, restart=True)
     try:
-        for index, window in enumerate(writer.shards):
-            rows, cols = window.slices
-            writer.write_shard(index, GridData(*(a[rows, cols] for a in (data.embedding, data.valid, data.tissue))))
-        before()
-        grid = writer.finish(overwrite=overwrite)
+        with writer.own():
+            for index, window in enumerate(writer.shards):
+                rows, cols = window.slices
+                writer.write_shard(index, GridData(*(a[rows, cols] for a in (data.embedding, data.valid, data.tissue))))
+            before()
+            grid = writer.finish(overwrite=overwrite)
     except Busy:  # what is there may be the other job's
         raise
     except BaseException:  # nobody goes on with it

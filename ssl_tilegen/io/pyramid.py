@@ -240,6 +240,11 @@ def _output_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{path}: cannot be written ({reason}); mend that or choose another place with -o") from error
+    except (KeyError, ValueError) as error:
+        part = unfinished_image(path)
+        if not part.is_symlink() and marks.work(PART_NAMES)(part) is None:
+            raise
+        raise OutputError(f"{part}: was moved away or replaced while it was written; run it again") from error
 
 
 def _load_state(file: Path, path: Path) -> dict[str, np.ndarray] | None:

@@ -134,6 +134,9 @@ def publish_folder(
     try:
         _refuse_taken(aside, replace=replace, mark=mark, shown=path)
         part.rename(path)
+        if path.is_symlink():  # somebody has put it in the place of the folder
+            path.rename(part)
+            raise OutputError(f"{part}: is a link, where this program had a folder; move it away, and run it again")
     except FileNotFoundError:  # another process was first: what is aside is the new folder
         if os.path.lexists(aside):
             aside.rename(path)
@@ -200,6 +203,9 @@ def remove(path: Path) -> None:
                 path.rename(doomed)
             except OSError:
                 doomed = path
+        if doomed.is_symlink():  # somebody has put it in the folder's place meanwhile
+            doomed.rename(path)
+            return
         shutil.rmtree(doomed, ignore_errors=True)
     else:
         with suppress(FileNotFoundError, NotADirectoryError):

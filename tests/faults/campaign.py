@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
+import pickle
 import re
 import select
 import shutil
@@ -23,7 +23,7 @@ import pytest
 from tests import processes
 from tests.faults.case import Case, words
 from tests.faults.inject import CHANGES, USER_TEXT, Fault, appeared, steps_of, waiting
-from tests.faults.pieces import Copy, put_all
+from tests.faults.pieces import Copy, State, came, put_all, state_of
 from tests.faults.server import End, Job, serve
 from tests.faults.world import COMMANDS, UNFINISHED, build_files, build_traps
 
@@ -35,7 +35,6 @@ _TRACES = re.compile(
 )
 _NOISE = re.compile(r"\s|.*Warning\b|.*\bwarn\(|None$")
 _LITTER = ("*.part", "*.partial", "*.lock", "*.tmp", "*.new", "*.bak")
-State = dict[str, tuple[Any, ...]]
 
 
 class Campaign:
@@ -115,9 +114,11 @@ class Campaign:
                 jobs[0] = replace(jobs[0], idle_s=150)
             ends = self._ask(jobs)
             found = [wrong for number, end in enumerate(ends) for wrong in wrongs_of_end(case, end, root / f"{number}")]
-            found += wrongs_of_files(
-                case, before, state_of(place), done=any(end.code == 0 for end in ends), place=place
-            )
+            if case.meanwhile:
+                before |= pickle.loads(came(place).read_bytes())
+            between = case.fault is not None and case.fault.what == "WAITS"  # the first may keep what it goes on with
+            done = ends[0].code == 0 if between else any(end.code == 0 for end in ends)
+            found += wrongs_of_files(case, before, state_of(place), done=done, place=place)
             if case.beside and all(end.code for end in ends):
                 found.append("none of the two came to its end")
             if case.again:
@@ -333,23 +334,3 @@ _WHOLE: dict[str, Callable[[Path], object]] = {
     ".npz": _archive,
     ".h5": _features,
 }
-
-
-def state_of(folder: Path) -> State:
-    """Every file, folder and link below a folder with its content."""
-    found: State = {}
-    for at, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(at) / name
-            key = str(path.relative_to(folder))
-            if path.is_symlink():
-                found[key] = ("link", str(path.readlink()))
-            elif path.is_dir():
-                found[key] = ("folder",)
-            elif path.is_file():
-                stat = path.stat()
-                content = path.read_bytes() if stat.st_size < 1 << 24 else b""
-                found[key] = ("file", stat.st_size, content)
-            else:
-                found[key] = ("other",)
-    return found

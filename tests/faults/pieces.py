@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tests.faults.inject import USER_TEXT
+
+State = dict[str, tuple[Any, ...]]
 
 
 class Piece(Protocol):
@@ -20,9 +24,39 @@ class Piece(Protocol):
 
 
 def put_all(pieces: Sequence[Piece], root: Path, world: Path) -> None:
-    """Put all pieces into ``root``, one after the other."""
+    """Put all pieces into ``root``, one after the other, where nothing is in their way; what came by it is written to
+    the file `came`."""
+    before = state_of(root)
     for piece in pieces:
-        piece.put(root, world)
+        with suppress(OSError):
+            piece.put(root, world)
+    fresh = {path: found for path, found in state_of(root).items() if before.get(path) != found}
+    came(root).write_bytes(pickle.dumps(fresh))
+
+
+def came(root: Path) -> Path:
+    """The record, beside the folder ``root``, of what a user put there while a command ran."""
+    return root.with_name(f"{root.name}.came")
+
+
+def state_of(folder: Path) -> State:
+    """Every file, folder and link below a folder with its content."""
+    found: State = {}
+    for at, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(at) / name
+            key = str(path.relative_to(folder))
+            if path.is_symlink():
+                found[key] = ("link", str(path.readlink()))
+            elif path.is_dir():
+                found[key] = ("folder",)
+            elif path.is_file():
+                stat = path.stat()
+                content = path.read_bytes() if stat.st_size < 1 << 24 else b""
+                found[key] = ("file", stat.st_size, content)
+            else:
+                found[key] = ("other",)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_tilegen.config.options import Strict
 
+_MOST_COUNT, _MOST_NUMBER = 1 << 40, 1e12
 
-class SourceSettings(Strict):
+
+class Bounded(Strict):
+    """Settings whose numbers are none that only a slip of the keyboard makes: at most 2^40, fractions at most 1e12."""
+
+    @field_validator("*")
+    @classmethod
+    def _not_huge(cls, value: Any) -> Any:
+        most = _MOST_COUNT if isinstance(value, int) else _MOST_NUMBER if isinstance(value, float) else math.inf
+        if isinstance(value, int | float) and abs(value) > most:
+            raise ValueError(f"is too large; give at most {most:g}")
+        return value
+
+
+class SourceSettings(Bounded):
     """One kind of training images: files that share a resolution and a weight."""
 
     paths: list[str]
@@ -45,7 +60,7 @@ class SourceSettings(Strict):
         return self
 
 
-class DataSettings(Strict):
+class DataSettings(Bounded):
     """Where training windows come from."""
 
     sources: list[SourceSettings]
@@ -65,7 +80,7 @@ class DataSettings(Strict):
     others are read window by window."""
 
 
-class RunSettings(Strict):
+class RunSettings(Bounded):
     """The optimiser and the run."""
 
     steps: int = Field(ge=0)
@@ -125,7 +140,7 @@ class RunSettings(Strict):
         return self.sharding == "fsdp" or os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
 
 
-class StageSettings(Strict):
+class StageSettings(Bounded):
     """Options of a stage; every stage has a run."""
 
     bundle_keys: ClassVar[tuple[str, ...]] = ("bundle", "start_from", "feature_bundle")

@@ -54,21 +54,21 @@ class EncoderSettings(StageSettings):
     """Length of the embedding: the most reproducible directions of the features, and the layout after them."""
     layout_dim: int = Field(64, ge=0)
     """How many numbers of the embedding are a coarse image of the tile; 0: none, the features are the embedding."""
-    layout_px: int = Field(16, gt=0)
+    layout_px: int = Field(16, gt=0, le=1024)
     """Side of that image in pixels, before its principal components are taken."""
-    fit_tiles: int = Field(12_000, gt=1)
+    fit_tiles: int = Field(12_000, gt=1, le=10_000_000)
     """Pairs of tiles that the embedding's two parts are fitted to after training."""
-    global_views: int = Field(2, ge=2)
+    global_views: int = Field(2, ge=2, le=64)
     """Large crops of a tile that are compared."""
-    local_views: int = Field(4, ge=0)
+    local_views: int = Field(4, ge=0, le=256)
     """Small crops of a tile that are compared with the large ones."""
-    local_px: int = Field(32, gt=0)
+    local_px: int = Field(32, gt=0, le=4096)
     """Side in pixels that small crops are resized to."""
     global_scale: tuple[float, float] = (0.65, 1.0)
     """Smallest and largest side of a large crop, as a share of the tile."""
     local_scale: tuple[float, float] = (0.35, 0.6)
     """Smallest and largest side of a small crop, as a share of the tile."""
-    jitter: float = Field(0.06, ge=0)
+    jitter: float = Field(0.06, ge=0, le=10)
     """Largest change of brightness, contrast and colour balance between the views."""
     gaussian_weight: float = Field(0.05, gt=0)
     """lejepa: weight of the isotropic Gaussian regulariser (Balestriero & LeCun 2025)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,15 +79,16 @@ def embed_raster(
     tissue = TissueMap.of(view, rules.threads, regions)
     spec = spec_of(view, encoder, tissue.background, stride_px=stride_px, bands=bands)
     writer = EmbeddingGrid.create(out, spec, restart=restart and held.alone, heal=held.alone)
-    pending = [index for index in writer.pending() if index % shard[1] == shard[0]]
-    with _tidied(writer, held):
-        for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
-            writer.write_shard(index, cells)
-    _refuse_changed(view, spec)
-    tiles, counts = sum(writer.shards[index].size.area for index in pending), writer.counts()
-    _refuse_unreadable(view, writer, counts)
-    held.check()
-    return Embedded(writer.finish(overwrite=overwrite), spec, tissue, counts, tiles)
+    with writer.own():
+        pending = [index for index in writer.pending() if index % shard[1] == shard[0]]
+        with _tidied(writer, held):
+            for index, cells in encode_shards(view, spec.lattice, pending, encoder, tissue, rules, progress):
+                writer.write_shard(index, cells)
+        _refuse_changed(view, spec)
+        tiles, counts = sum(writer.shards[index].size.area for index in pending), writer.counts()
+        _refuse_unreadable(view, writer, counts)
+        held.check()
+        return Embedded(writer.finish(overwrite=overwrite), spec, tissue, counts, tiles)
 
 
 @contextmanager
@@ -98,8 +99,9 @@ def _tidied(writer: GridWriter, held: Held) -> Iterator[None]:
     except Interrupted:
         raise
     except Exception:
-        if held.alone and held.is_mine() and len(writer.pending()) == len(writer.shards):
-            writer.discard()
+        with suppress(KeyError):  # where the folder is another one by now
+            if held.alone and held.is_mine() and len(writer.pending()) == len(writer.shards):
+                writer.discard()
         raise
 
 

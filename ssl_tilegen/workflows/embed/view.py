@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ssl_tilegen.encoders.base import Encoder
+from ssl_tilegen.errors import InputError, TilegenError
 from ssl_tilegen.geometry import Lattice, Resolution
 from ssl_tilegen.grids import EncoderFacts, GridSpec, SourceFacts
 from ssl_tilegen.io.raster import open_raster
@@ -33,8 +35,25 @@ def open_view(
     none, ``asked`` is the size of its pixels; without that it is a ResolutionError. ``bands`` and ``scale``: see
     `open_raster`.
     """
+    before = _identity(image)
     with open_raster(image, mpp=mpp, gsd=gsd, bands=bands, scale=scale, if_unknown=asked) as raster:
-        yield view_at(raster, (not raster.assumed and asked) or _preferred(raster.resolution, encoder))
+        try:
+            yield view_at(raster, (not raster.assumed and asked) or _preferred(raster.resolution, encoder))
+        except (TilegenError, MemoryError):
+            raise
+        except Exception as error:
+            if _identity(image) == before:
+                raise
+            raise InputError(f"{image}: was changed while it was read; run the same command again") from error
+
+
+def _identity(image: str | Source) -> tuple[int, ...]:
+    """By which a file is known from another one of its name; () of what is none."""
+    try:
+        facts = Path(str(image)).stat()
+    except (OSError, ValueError):
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def _preferred(own: Resolution | None, encoder: Encoder) -> Resolution:

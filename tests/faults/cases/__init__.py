@@ -11,14 +11,25 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.faults.case import Case
-from tests.faults.cases import hostile, inputs, output_ends, outputs, shared, steps, stories, surroundings, values
+from tests.faults.cases import (
+    between,
+    hostile,
+    inputs,
+    output_ends,
+    outputs,
+    shared,
+    steps,
+    stories,
+    surroundings,
+    values,
+)
 
 LONG = os.environ.get("SSL_TILEGEN_FAULTS") == "long"
-FAMILIES = (outputs, inputs, values, hostile, output_ends, surroundings, stories, shared, steps)
-CHECKED = (outputs, inputs, values, output_ends, shared, steps)  # the families of the default table
+FAMILIES = (outputs, inputs, values, hostile, output_ends, surroundings, stories, shared, between, steps)
+CHECKED = (outputs, inputs, values, output_ends, shared, between, steps)  # the families of the default table
 EVERY = {
     "value": 6, "wrong": 4, "input": 4, "name": 4, "step": 25, "kill": 12, "geojson": 3, "around": 3,
-    "disk": 12, "replace": 12, "flushed": 3,
+    "disk": 12, "replace": 12, "flushed": 3, "between": 20,
     "together": 2, "again": 2, "class": 2, "table": 2, "store": 2, "state": 2, "image": 2, "stdout": 2,
     "toml": 2, "term": 12, "memory": 2,
 }  # fmt: skip

@@ -98,7 +98,8 @@ def cases() -> Iterator[Case]:
             cpu_s=30,
         )
     for number, key in enumerate(("run.steps=x", "run.steps", "=", "nothing=1", "run.steps=-1", "run.batch=1e9", "net='x'", "data.sources=[]", "run.lr=nan", "run.steps=[", "a.b.c.d=1", "run.steps=\"a\nb\"",
-                                  "data.sources=[{paths=['none*.png'],mpp=0.5}]", "window_px=7", "window_px=1000000000", "net.encoder_width=1000000000", "run.save_every=0", "start_from='nothing'", "net._class_name='os.system'")):  # fmt: skip
+                                  "data.sources=[{paths=['none*.png'],mpp=0.5}]", "window_px=7", "window_px=1000000000", "net.encoder_width=1000000000", "run.save_every=0", "start_from='nothing'", "net._class_name='os.system'",
+                                  f"run.seed={10**30}", f"run.batch={10**30}", "run.lr=1e308")):  # fmt: skip
         yield Case(
             "around",
             f"train-set-{number}",
@@ -107,6 +108,9 @@ def cases() -> Iterator[Case]:
             REFUSED,
             cpu_s=30,
         )
+    for number, key in enumerate(("layout_px=10000000000", "fit_tiles=10000000000", "global_views=10000000000", "local_views=10000000000", "local_px=10000000000", "jitter=1e308")):  # fmt: skip
+        line = words("train encoder --config train/encoder.toml --device cpu --out o")
+        yield Case("around", f"train-encoder-set-{number}", (*line, "--set", key), (TRAIN,), REFUSED, cpu_s=30)
     for number, line in enumerate(("--pretrained x", "--encoder nothing --weights w.bin", "--encoder resnet18")):
         yield Case(
             "around",
