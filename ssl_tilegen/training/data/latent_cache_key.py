@@ -48,12 +48,13 @@ def _earlier_key(images: Sequence[TrainingImage], bundle: ModelBundle, settings:
     """The key up to version 0.1.0, of which ``role``, ``domain`` and ``memory_mib`` were always a part."""
     sources = settings.data.sources
     grids = [(image, sources[image.source].grids) for image in images]
-    excluded = {"sources": {"__all__": {"paths", "exclude", "weight"}}, "flat_keep": True, "group": True,
-                "validation_share": True}  # fmt: skip
+    of_sources = {"__all__": {"paths", "exclude", "weight"}}
+    options = settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
+                                                "validation_share": True})  # fmt: skip
     facts = [
         [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in images],
         [_state(paired_grid_path(image, pattern) / "zarr.json") for image, pattern in grids if pattern],
-        settings.data.model_dump(exclude=excluded),  # type: ignore[arg-type]
+        options,
         [settings.offsets, settings.run.seed, encoder_key(bundle), bundle.component_hash("autoencoder")],
     ]
     return _digest(facts)
