@@ -242,7 +242,7 @@ def _output_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written ({reason}); mend that or choose another place with -o") from error
     except (KeyError, ValueError) as error:
         part = unfinished_image(path)
-        if not part.is_symlink() and marks.work(PART_NAMES)(part) is None:
+        if not part.is_symlink() and work_folder.work(PART_NAMES)(part) is None:
             raise
         raise OutputError(f"{part}: was moved away or replaced while it was written; run it again") from error
 
