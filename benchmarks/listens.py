@@ -97,7 +97,7 @@ def drawn(kind: str, bundle: ModelBundle, options: argparse.Namespace) -> Iterat
 @torch.no_grad()
 def draw_many(prior: Any, condition: np.ndarray, how: PriorSampling, first_seed: int) -> np.ndarray:
     """What ``sample_prior`` does for one small grid, for many at once: conditions (N, C) -> (N, 3, 3, D)."""
-    side = prior.window or CELLS + 2 * BLEED
+    side = CELLS + 2 * BLEED
     before = (side - CELLS) // 2
     window = Window(-before, -before, side, side)
     x, previous = torch.stack([first_noise(prior, window, first_seed + k) for k in range(len(condition))]), None

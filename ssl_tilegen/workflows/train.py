@@ -19,7 +19,7 @@ from ssl_tilegen.training.distributed import Processes
 from ssl_tilegen.training.loop import flushed_denormals, train_stage
 from ssl_tilegen.training.run_metadata import changed_settings, keep_data, write_run_metadata
 from ssl_tilegen.training.stage import StageContext
-from ssl_tilegen.workflows.train_component import Place, check_replaced, keep_replaced
+from ssl_tilegen.workflows.train_component import BundlePart, check_replaced, keep_replaced
 from ssl_tilegen.workflows.train_paths import SETTINGS_FILE, check_bundle, check_run, clear_run, locked_run, tidied
 
 Report = Callable[[dict[str, Any]], None]
@@ -76,7 +76,7 @@ def _trained(
 ) -> dict[str, Any]:
     """Train in a folder that this run holds; see `train`. An older run is cleared once the data are good."""
     stage, processes = context.run_folder.name, context.processes
-    place = Place(stage, context.run_folder, context.bundle_folder)
+    place = BundlePart(stage, context.run_folder, context.bundle_folder)
     if processes.is_first and not restart and check_replaced(place, settings) == "keep":
         context.say(f"{place.component} is a painter that was trained from this denoiser: it stays as it is")
     data = kind.load_data(settings, context)
@@ -102,7 +102,7 @@ def _trained(
     return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
 
 
-def _open_run(place: Place, settings: Any, data: Any, report: Report) -> None:
+def _open_run(place: BundlePart, settings: Any, data: Any, report: Report) -> None:
     """Make the run's folder and record its settings and data; report how they differ from those it was begun with."""
     folder = place.run_folder
     recorded = folder / SETTINGS_FILE

@@ -22,7 +22,7 @@ REPLACES_FILE = "replaces.json"
 _KEY = "weights_sha256"
 
 
-class Place(NamedTuple):
+class BundlePart(NamedTuple):
     """A run of ``stage``, and the bundle that its result goes into."""
 
     stage: str
@@ -35,12 +35,12 @@ class Place(NamedTuple):
         return self.bundle_folder / component_of(self.stage)
 
 
-def keep_replaced(place: Place) -> None:
+def keep_replaced(place: BundlePart) -> None:
     """Write into the run's folder which weights the bundle has as the run begins."""
     write_json(place.run_folder / REPLACES_FILE, {_KEY: weights_sha256(place.component)})
 
 
-def check_replaced(place: Place, settings: Any) -> Literal["export", "keep"]:
+def check_replaced(place: BundlePart, settings: Any) -> Literal["export", "keep"]:
     """Whether the run may put its result into the bundle; ``keep``: a painter was trained from it since, which stays.
 
     Raises:
@@ -60,7 +60,7 @@ def check_replaced(place: Place, settings: Any) -> Literal["export", "keep"]:
     return "export"
 
 
-def _refusal(place: Place, why: str) -> OutputError:
+def _refusal(place: BundlePart, why: str) -> OutputError:
     return OutputError(
         f"{place.component}: {why}; give --restart to train anew and replace it, move it away, or choose another --out"
     )
@@ -73,7 +73,7 @@ def _began_with(run_folder: Path) -> str | None:
         return None
 
 
-def _is_inherited(place: Place) -> bool:
+def _is_inherited(place: BundlePart) -> bool:
     """Whether the component still is the copy of another bundle's."""
     if not (place.bundle_folder / "bundle.json").is_file():
         return False
@@ -81,7 +81,7 @@ def _is_inherited(place: Place) -> bool:
     return origin is not None and origin.sha256 == sha256_of_folder(place.component)
 
 
-def _is_pretrained(place: Place, settings: Any) -> bool:
+def _is_pretrained(place: BundlePart, settings: Any) -> bool:
     """Whether the component is the published encoder that the run takes."""
     name = getattr(settings, "pretrained", None)
     return bool(name) and _pretrained_name(place.component) in (name, Path(str(name).removeprefix("local-dir:")).name)
@@ -91,7 +91,7 @@ def _pretrained_name(component: Path) -> object:
     return read_json(component / "config.json").get("pretrained")
 
 
-def _starts_from_it(place: Place, settings: Any) -> bool:
+def _starts_from_it(place: BundlePart, settings: Any) -> bool:
     """Whether a painter starts from the very denoiser that it is to replace."""
     name = settings.start_from or settings.bundle
     source = find_bundle(name) if name else place.bundle_folder
