@@ -120,7 +120,7 @@ def borders(job: PaintJob, *images: np.ndarray) -> dict[str, Any]:
 def piece(job: PaintJob, rgb: np.ndarray) -> np.ndarray:
     """The piece of the image with the most border in it, at full size."""
     blank, side = border_lines(job)
-    edge = np.zeros(blank.shape)
+    edge: np.ndarray = np.zeros(blank.shape)
     edge[1:] += blank[1:] != blank[:-1]
     edge[:, 1:] += blank[:, 1:] != blank[:, :-1]
     count = _PIECE_PX // side

@@ -204,7 +204,8 @@ def draw(
     files = {p: sorted(data.glob(p)) for p in patterns}
     weight = np.array(list(patterns.values())) / sum(patterns.values())
     images: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
-    rgb, group = [], []
+    rgb: list[np.ndarray] = []
+    group: list[Any] = []
     while len(rgb) < count:
         own = files[list(patterns)[rng.choice(len(patterns), p=weight)]]
         path = own[rng.integers(len(own))]

@@ -79,7 +79,7 @@ def compare(slide: Path, settings: EmbedSettings, rounds: int, in_turn: bool) ->
 
         def encode(count: int = cells) -> None:
             with EncoderPool(encoder) as pool:
-                for future in [pool.submit(batch) for _ in range(0, count, encoder.batch)]:
+                for future in [pool.submit(list(batch)) for _ in range(0, count, encoder.batch)]:
                     future.result()
 
         def encode_in_turn() -> None:

@@ -52,7 +52,7 @@ def main() -> None:
                           "share": round(inside / report["seconds"], 3),
                           "share_of_making": round(inside / (report["paint_s"] + report["develop_s"]), 3)}),
               flush=True)  # fmt: skip
-        if options.profile:
+        if isinstance(profile, cProfile.Profile):
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
 
 

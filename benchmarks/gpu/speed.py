@@ -87,7 +87,8 @@ def paper(device: torch.device, rehearse: bool) -> list[dict[str, Any]]:
         sample_size=side, in_channels=3, out_channels=3, block_out_channels=widths, layers_per_block=2,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * crossed),
         up_block_types=(*["CrossAttnUpBlock2D"] * crossed, "UpBlock2D"), cross_attention_dim=512, attention_head_dim=8,
-    ).to(device).eval().requires_grad_(False)  # fmt: skip
+    )  # fmt: skip
+    net = net.to(device).eval().requires_grad_(False)
     millions = round(sum(p.numel() for p in net.parameters()) / 1e6, 1)
     rows = []
     for name, kind in PRECISIONS.items():
