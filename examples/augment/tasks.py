@@ -22,6 +22,9 @@ class Item(NamedTuple):
     group: str
 
 
+Parts = tuple[list[Item], list[Item], list[Item]]  # to train on, held out, to test on
+
+
 def digest(items: Sequence[Item]) -> str:
     """A mark that says which images these are."""
     return hashlib.sha256("\n".join(str(item) for item in items).encode()).hexdigest()[:8]
@@ -112,7 +115,7 @@ def green(data: Path, out: Path, pool: int) -> Task:
     places = [(r, c) for r, c in places if r % 128 <= 64 and c % 128 <= 64 and not bare[r : r + 64, c : c + 64].any()]
     values = np.array([index[r : r + 64, c : c + 64].mean() for r, c in places])
     low, high = np.quantile(values, (1 / 3, 2 / 3))
-    parts: tuple[list[Item], ...] = ([], [], [])
+    parts: Parts = ([], [], [])
     for (r, c), value in zip(places, values, strict=True):
         if value < low or value > high:
             label, row, col = "green" if value > high else "bare", r // 128, c // 128
@@ -135,7 +138,7 @@ def built(data: Path, out: Path, pool: int) -> Task:
     """OpenAerialMap: roofs or none? Windows of 192 px labelled by eye (built.csv: roofs cover a sixth or more; or there
     is none: trees, open ground, or both; windows between are left out). Groups are blocks of two by two windows; parts
     are strips of ground that do not touch; `oam_area3` is a town that nothing was ever trained on."""
-    parts: tuple[list[Item], ...] = ([], [], [])
+    parts: Parts = ([], [], [])
     with Path(__file__).with_name("built.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for each in rows:
