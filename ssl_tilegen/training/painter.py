@@ -32,6 +32,7 @@ from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
 from ssl_tilegen.training.denoiser import DenoiserStage
+from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.stage import StageContext
@@ -39,6 +40,7 @@ from ssl_tilegen.training.stage import StageContext
 _UPDATE = "renoise"
 _TILE_STEP_PX = 8
 _COLOUR_BLOCK_PX = 8
+_FRECHET_LEVELS = 2  # of the backbone's stages, the last ones
 _CALL = 8  # windows of a validation that are painted at once
 
 
@@ -57,7 +59,7 @@ class PainterStage(DenoiserStage):
         torch.manual_seed(s.run.seed)
         self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights)
         discriminator = ProjectedDiscriminator(self.backbone.channels, self._mean, self._spread, s.discriminator_width)
-        self.module = PainterPair(self.module, discriminator)
+        self.module = PainterPair(self.module, discriminator, self._frechet())
 
     @classmethod
     def completed(cls, settings: PainterSettings, bundle: ModelBundle) -> PainterSettings:
@@ -68,6 +70,12 @@ class PainterStage(DenoiserStage):
     def weighted(cls, scenes: list[LatentScene], data: Corpus, settings: PainterSettings) -> list[LatentScene]:
         """The scenes, their chances balanced over the domains as ``domain_balance`` asks."""
         return balanced(scenes, data, settings.domain_balance)
+
+    def _frechet(self) -> FrechetObjective | None:
+        if not self.settings.frechet_weight:
+            return None
+        groups = 1 + max(scene.group for scene in self.scenes)
+        return FrechetObjective(self.backbone.channels[-_FRECHET_LEVELS:], groups, self.settings.frechet_horizon)
 
     @property
     def _margin(self) -> int:
@@ -126,11 +134,15 @@ class PainterStage(DenoiserStage):
             "moments": moment_difference(painted, clean).mean(),
             "discriminator": of_discriminator,
         }
+        if module.frechet is not None:
+            levels = slice(-_FRECHET_LEVELS, None)
+            parts["frechet"] = module.frechet(made[levels], real[levels], batch["group"])
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
         weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
                    "consistency": s.consistency_weight, "colour": s.colour_weight, "moments": s.moment_weight,
+                   "frechet": s.frechet_weight,
                    "adversarial": counts * s.adversarial_weight}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -253,13 +265,13 @@ class PainterStage(DenoiserStage):
 
 
 class PainterPair(nn.Module):
-    """A painter and its discriminator, trained as one; ``batches`` seen so far."""
+    """A painter and its discriminator, trained as one, and what else is kept of a run; ``batches`` seen so far."""
 
     batches: Tensor
 
-    def __init__(self, network: nn.Module, discriminator: nn.Module) -> None:
+    def __init__(self, network: nn.Module, discriminator: nn.Module, frechet: FrechetObjective | None) -> None:
         super().__init__()
-        self.network, self.discriminator = network, discriminator
+        self.network, self.discriminator, self.frechet = network, discriminator, frechet
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
 

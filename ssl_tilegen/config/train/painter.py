@@ -96,6 +96,12 @@ class PainterSettings(WindowSettings):
     """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
     strength of real images, and weakens patterns that repeat from latent to latent."""
 
+    frechet_weight: float = Field(0.0, ge=0)
+    """Weight of the Frechet distance of painted to real windows, by the pooled features of the last two stages of the
+    backbone, in units of the real variance, per domain."""
+    frechet_horizon: int = Field(1000, gt=0)
+    """Windows of a domain over which its means and covariances are averaged."""
+
     def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         """With the path of a file of weights."""
         weights = self.backbone_weights

@@ -59,7 +59,7 @@ class SceneOrigin(NamedTuple):
 class LatentScene:
     """An image under one element of D4: raw ``latents`` (C, h, w) float16, ``dull`` and ``valid`` (h, w) bool, grids.
 
-    ``chance`` is its share of the windows.
+    ``chance`` is its share of the windows, ``group`` the number of its domain.
     """
 
     latents: np.ndarray
@@ -68,6 +68,7 @@ class LatentScene:
     grids: list[Grid]
     origin: SceneOrigin
     chance: float = 0.0
+    group: int = 0
 
 
 def scenes_of(
@@ -98,13 +99,20 @@ def scenes_of(
         raise InputError(f"no training image is as large as a cell ({tile} px) at its resolution")
     if left_out:
         progress(f"{left_out} of {count} images are smaller than a cell, or show nothing, and are left out")
-    return _with_chances(scenes, corpus.chances)
+    return _with_chances(scenes, corpus)
 
 
-def _with_chances(scenes: Sequence[LatentScene], chances: np.ndarray) -> list[LatentScene]:
-    """Each with its share of its image's chance."""
+def _with_chances(scenes: Sequence[LatentScene], corpus: Corpus) -> list[LatentScene]:
+    """Each with its share of its image's chance, and the number of its image's domain."""
     parts = Counter(scene.origin.image for scene in scenes)
-    return [replace(s, chance=float(chances[s.origin.image]) / parts[s.origin.image]) for s in scenes]
+    domains = [source.domain for source in corpus.settings.sources]
+    known = sorted(set(domains))
+    found = []
+    for scene in scenes:
+        image = scene.origin.image
+        group = known.index(domains[corpus.images[image].source])
+        found.append(replace(scene, chance=float(corpus.chances[image]) / parts[image], group=group))
+    return found
 
 
 class _SceneBuilder:

@@ -88,7 +88,8 @@ class TrainingWindows:
             condition = (dropped(known) if chance < s.drop else known).numpy()
         t = stage.draw_time(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
-        return {"clean": clean, "field": condition, "noise": noise, "t": t}, (scene, window)
+        item = {"clean": clean, "field": condition, "noise": noise, "t": t, "group": np.array(scene.group)}
+        return item, (scene, window)
 
 
 def _landed(window: Window, corner_px: Any, factor: int, quantum: int) -> Window:

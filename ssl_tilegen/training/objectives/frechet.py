@@ -1,0 +1,86 @@
+"""The Frechet distance of painted to real windows as a loss, by moving averages of the moments of their features.
+
+A batch is too small for a covariance. Averages over the last thousand windows or so are not, and the newest batch gives
+them a gradient. It shows the painter what no single window can: that its windows together vary less than real ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ssl_tilegen.training.distributed import gathered
+
+_COMPONENTS = 64
+_ENOUGH = 128  # windows of a group before its distance counts
+
+
+class FrechetObjective(nn.Module):
+    """Pooled features of painted and real windows -> their distance, and moving averages of their moments.
+
+    Each level of features and each group (such as H&E, aerial) has its own averages, over about ``horizon`` windows. A
+    distance is taken in the 64 leading principal components of the real windows and divided by the variance there.
+    """
+
+    keep_together = True
+    seen: Tensor
+
+    def __init__(self, channels: Sequence[int], groups: int, horizon: int) -> None:
+        super().__init__()
+        self.levels, self.horizon = len(channels), horizon
+        self.register_buffer("seen", torch.zeros(groups))
+        for level, count in enumerate(channels):
+            self.register_buffer(f"mean{level}", torch.zeros(groups, 2, count))
+            self.register_buffer(f"square{level}", torch.zeros(groups, 2, count, count))
+
+    def forward(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
+        """Feature maps [(N, C_k, h_k, w_k)] and the group of each window (N,) -> the mean distance, and with it the
+        gradient that all windows of the averages would have, were they these. In training the averages move on."""
+        with torch.autocast(group.device.type, enabled=False):  # covariances need all their digits
+            return self._distance(made, real, group)
+
+    def _distance(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
+        pooled = [tuple(gathered(maps.float().mean((2, 3))) for maps in pair) for pair in zip(made, real, strict=True)]
+        group = gathered(group)
+        total = pooled[0][0].new_zeros(())
+        for number in group.unique().tolist():
+            own = group == number
+            count = int(own.sum())
+            before = float(self.seen[number])
+            share = max(1 - (1 - 1 / self.horizon) ** count, count / (before + count))
+            for level, pair in enumerate(pooled):
+                moments = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
+                if before >= _ENOUGH:
+                    distance = relative_distance(*moments[0], *moments[1])
+                    strong = distance + (1 / share - 1) * (distance - distance.detach())
+                    total = total + strong * count / len(group) / self.levels
+            if self.training:
+                self.seen[number] += count
+        return total
+
+    def _moved(self, level: int, group: int, side: int, features: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """The mean and the covariance with these features counted in; kept, in training."""
+        means, squares = (getattr(self, f"{name}{level}")[group, side] for name in ("mean", "square"))
+        mean = means.lerp(features.mean(0), share)
+        square = squares.lerp(features.T @ features / len(features), share)
+        if self.training:
+            means.copy_(mean.detach())
+            squares.copy_(square.detach())
+        return mean, square - torch.outer(mean, mean)
+
+
+def relative_distance(mean: Tensor, covariance: Tensor, real_mean: Tensor, real_covariance: Tensor) -> Tensor:
+    """The squared Frechet distance of two Gaussians (means (C,), covariances (C, C)) in the leading principal
+    components of the real one, in units of its variance there: 0 for the same."""
+    with torch.no_grad():
+        values, basis = torch.linalg.eigh(real_covariance)
+        values, basis = values[-_COMPONENTS:].clamp(min=0), basis[:, -_COMPONENTS:]
+        root = values.sqrt()
+    seen = basis.T @ covariance @ basis
+    cross = torch.linalg.eigvalsh(root[:, None] * seen * root)
+    floor = (values[-1].square() * 1e-8).clamp(min=1e-20)
+    of_means = ((mean - real_mean) @ basis).square().sum()
+    of_spread = seen.trace() + values.sum() - 2 * cross.clamp(min=floor).sqrt().sum()
+    return (of_means + of_spread) / values.sum().clamp(min=1e-12)
