@@ -6,6 +6,7 @@ installs where no model hub is reached. timm's ``tf_efficientnet_lite*`` are the
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,14 +28,16 @@ _PACKAGED = {f"efficientnet-lite{variant}": variant for variant in SCALES}
 class Backbone(nn.Module):
     """A frozen network: images (N, 3, H, W) in [-1, 1] -> feature maps [(N, C_k, h_k, w_k)] after some of its stages.
 
-    ``channels`` are the C_k. Images are normalised as the network was trained to see them.
+    ``channels`` are the C_k. Images are normalised as the network was trained to see them. ``head`` is what the network
+    itself does with its last map before it pools it (an EfficientNet's last convolution), or nothing.
     """
 
     gain: Tensor
     shift: Tensor
 
-    def __init__(self, net: Any, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, net: Any, mean: Sequence[float], std: Sequence[float], head: nn.Module | None = None) -> None:
         super().__init__()
+        self.head = fold_normalisation((head or nn.Identity()).eval())
         self.net = fold_normalisation(_without_tail(net).eval())
         self.channels: list[int] = list(net.feature_info.channels())
         of_mean, of_std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (mean, std))
@@ -61,7 +64,7 @@ def pooled_stages(arch: str, **arch_args: Any) -> PooledMaps:
     return PooledMaps(net, net.feature_info.channels())
 
 
-def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained") -> Backbone:
+def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained", *, head: bool = False) -> Backbone:
     """A backbone by name.
 
     Args:
@@ -69,6 +72,7 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
         stages: Indices of its stages (timm's ``out_indices``), from the finest.
         weights: ``pretrained`` (of the package, or from timm's hub), ``random``, or a file: .safetensors, or a .pth of
             plain tensors.
+        head: Whether to load its ``head``, too. Networks without one, and pyramids without the last stage, get none.
 
     Raises:
         SettingError: The name or a stage is unknown.
@@ -83,6 +87,7 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
     from_hub = weights == "pretrained" and not packaged
     try:
         net: Any = timm.create_model(arch, features_only=True, out_indices=tuple(stages), pretrained=from_hub)
+        whole: Any = timm.create_model(arch, num_classes=0, pretrained=from_hub) if head else None
     except (AssertionError, IndexError, KeyError, AttributeError):
         raise SettingError(f"backbone_stages {list(stages)}: {name} has no such stages") from None
     except Exception as error:  # a hub that is not reached raises errors of several libraries
@@ -91,11 +96,20 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained")
             "use efficientnet-lite0, whose weights are a package, or give backbone_weights"
         ) from None
     config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
-    if packaged and weights == "pretrained":
-        fill_packaged(net, name)
-    elif weights not in ("random", "pretrained"):
-        fill_backbone(net, arch, Path(weights))
-    return Backbone(net, config.mean if config else (0.5,) * 3, config.std if config else (0.5,) * 3)
+    for part in (net, whole) if head else (net,):
+        if packaged and weights == "pretrained":
+            fill_packaged(part, name)
+        elif weights not in ("random", "pretrained"):
+            fill_backbone(part, arch, Path(weights))
+    last = _head_of(whole, net.feature_info.channels()[-1]) if head else None
+    return Backbone(net, config.mean if config else (0.5,) * 3, config.std if config else (0.5,) * 3, last)
+
+
+def _head_of(whole: Any, channels: int) -> nn.Module | None:
+    """What an EfficientNet does with its last map (of ``channels``) before it pools it."""
+    head = [(name, part) for name, part in whole.named_children() if name in ("conv_head", "bn2")]
+    fits = len(head) == 2 and head[0][1].in_channels == channels
+    return nn.Sequential(OrderedDict(head)) if fits else None
 
 
 def fill_packaged(net: nn.Module, name: str) -> None:

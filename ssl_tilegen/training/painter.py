@@ -40,7 +40,6 @@ from ssl_tilegen.training.stage import StageContext
 _UPDATE = "renoise"
 _TILE_STEP_PX = 8
 _COLOUR_BLOCK_PX = 8
-_FRECHET_LEVELS = 2  # of the backbone's stages, the last ones
 _CALL = 8  # windows of a validation that are painted at once
 
 
@@ -57,7 +56,8 @@ class PainterStage(DenoiserStage):
             raise SettingError(f"window_lat = {s.window_lat}: its {self._side_px} px hold no tile of {encoder.tile_px} "
                                "px; enlarge it or set consistency_weight = 0")  # fmt: skip
         torch.manual_seed(s.run.seed)
-        self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights)
+        self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights,
+                                      head=bool(s.frechet_weight))  # fmt: skip
         discriminator = ProjectedDiscriminator(self.backbone.channels, self._mean, self._spread, s.discriminator_width)
         self.module = PainterPair(self.module, discriminator, self._frechet())
 
@@ -74,8 +74,14 @@ class PainterStage(DenoiserStage):
     def _frechet(self) -> FrechetObjective | None:
         if not self.settings.frechet_weight:
             return None
+        with torch.no_grad():
+            channels = [maps.shape[1] for maps in self._levels(self.backbone(torch.zeros(1, 3, 64, 64)))]
         groups = 1 + max(scene.group for scene in self.scenes)
-        return FrechetObjective(self.backbone.channels[-_FRECHET_LEVELS:], groups, self.settings.frechet_horizon)
+        return FrechetObjective(channels, groups, self.settings.frechet_horizon)
+
+    def _levels(self, maps: list[Tensor]) -> list[Tensor]:
+        """The features whose distribution counts: the last stage but one, and the last as the backbone pools it."""
+        return [*maps[-2:-1], self.backbone.head(maps[-1])]
 
     @property
     def _margin(self) -> int:
@@ -135,8 +141,7 @@ class PainterStage(DenoiserStage):
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
-            levels = slice(-_FRECHET_LEVELS, None)
-            parts["frechet"] = module.frechet(made[levels], real[levels], batch["group"])
+            parts["frechet"] = module.frechet(self._levels(made), self._levels(real), batch["group"])
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)

@@ -18,8 +18,10 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.training.data.batches import collate
+from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.objectives.targets import Target
@@ -88,7 +90,7 @@ def test_a_new_network_may_start_from_what_fits_of_another_bundle(base, bundle, 
 
 def test_a_stopped_run_ends_in_the_weights_of_one_that_was_not(base, bundle, tmp_path):
     """Both networks, both optimisers and their averages."""
-    config = configured(base, bundle)
+    config = configured(base, bundle, PAINTER + "frechet_weight = 0.5\nfrechet_horizon = 4\n")
     for out, when in (("whole", 9), ("parts", 2), ("parts", 9)):
         asked = itertools.count(1)
         stop = lambda when=when, asked=asked: next(asked) >= when  # noqa: E731
@@ -164,10 +166,56 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
     assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
 
 
+def windows(count: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
+    """Feature maps (N, 6, 1, 1) of windows whose channels go together."""
+    draw = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(count, 6, generator=draw) @ torch.linspace(-1, 1, 36).view(6, 6)
+    return (spread * mixed + 0.1 * torch.randn(count, 6, generator=draw) + shift)[:, :, None, None]
+
+
+def test_the_relative_distance_is_frechet_s_over_the_real_variance():
+    real, made = (windows(500, seed, *how).flatten(1).double() for seed, how in ((0, ()), (1, (0.5, 0.3))))
+    moments = [part for x in (made, real) for part in (x.mean(0), x.T.cov())]
+    variance = float(real.var(0).sum())
+    assert float(relative_distance(*moments)) == pytest.approx(frechet_distance(made, real) / variance, rel=1e-3)
+    assert float(relative_distance(*moments[2:], *moments[2:])) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_frechet_objective_brings_windows_to_the_mean_and_the_spread_of_real_ones():
+    """From batches of eight, far too few for a covariance."""
+    objective = FrechetObjective([6], 1, 100).train()
+    shift, spread = torch.nn.Parameter(torch.zeros(6, 1, 1)), torch.nn.Parameter(torch.tensor(1.0))
+    optimiser = torch.optim.SGD([shift, spread], 0.05)
+    group = torch.zeros(8, dtype=torch.long)
+    for step in range(400):
+        made = spread * windows(8, 2 * step, 0.5) + shift
+        loss = objective([made], [windows(8, 2 * step + 1, 1.0, 0.4)], group)
+        optimiser.zero_grad()
+        if loss.requires_grad:
+            loss.backward()
+            optimiser.step()
+    assert spread.item() == pytest.approx(2, abs=0.3) and shift.mean().item() == pytest.approx(0.4, abs=0.15)
+
+
+def test_groups_have_their_own_averages_which_stand_still_outside_training():
+    objective = FrechetObjective([6], 2, 100).train()
+    group = torch.tensor([0, 0, 0, 1])
+    for step in range(60):
+        real = windows(4, step) + 3.0 * group[:, None, None, None]
+        objective([real], [real], group)
+    assert objective.seen.tolist() == [180, 60]
+    assert (objective.mean0[1] - objective.mean0[0]).mean() == pytest.approx(3, abs=0.5)
+    kept = objective.mean0.clone()
+    alike = objective.eval()([real], [real], group)
+    assert torch.equal(objective.mean0, kept) and float(alike) == pytest.approx(0, abs=1e-3)
+    assert float(objective([real + 1], [real], group)) > float(alike)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp"])
 def test_two_processes_reach_the_losses_of_one(base, bundle, tmp_path, sharding):
-    config = configured(base, bundle, PAINTER, f"painter-{sharding}")
+    frechet = "frechet_weight = 0.5\nfrechet_horizon = 4\n"
+    config = configured(base, bundle, PAINTER + frechet, f"painter-{sharding}")
     config.write_text(config.read_text().replace("[run]\n", f'[run]\nsharding = "{sharding}"\n'))
     together(tmp_path / "two", config)
     runs.main(tmp_path / "one", [config])

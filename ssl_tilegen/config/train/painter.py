@@ -97,8 +97,8 @@ class PainterSettings(WindowSettings):
     strength of real images, and weakens patterns that repeat from latent to latent."""
 
     frechet_weight: float = Field(0.0, ge=0)
-    """Weight of the Frechet distance of painted to real windows, by the pooled features of the last two stages of the
-    backbone, in units of the real variance, per domain."""
+    """Weight of the Frechet distance of painted to real windows by the backbone's pooled features (of the last but one
+    of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain."""
     frechet_horizon: int = Field(1000, gt=0)
     """Windows of a domain over which its means and covariances are averaged."""
 

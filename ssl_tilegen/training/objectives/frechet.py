@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from ssl_tilegen.training.distributed import gathered
 
 _COMPONENTS = 64
-_ENOUGH = 128  # windows of a group before its distance counts
+_ENOUGH = 128  # windows of a group before its distance counts; fewer where the horizon is shorter
+_MADE, _REAL = 0, 1
 
 
 class FrechetObjective(nn.Module):
     """Pooled features of painted and real windows -> their distance, and moving averages of their moments.
 
     Each level of features and each group (such as H&E, aerial) has its own averages, over about ``horizon`` windows. A
-    distance is taken in the 64 leading principal components of the real windows and divided by the variance there.
+    distance is taken in the 64 leading principal components of the real windows and divided by the variance there. The
+    components follow the averages by one orthogonal iteration per batch.
     """
 
     keep_together = True
@@ -34,6 +36,7 @@ class FrechetObjective(nn.Module):
         for level, count in enumerate(channels):
             self.register_buffer(f"mean{level}", torch.zeros(groups, 2, count))
             self.register_buffer(f"square{level}", torch.zeros(groups, 2, count, count))
+            self.register_buffer(f"basis{level}", torch.eye(count)[:, :_COMPONENTS].repeat(groups, 1, 1))
 
     def forward(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
         """Feature maps [(N, C_k, h_k, w_k)] and the group of each window (N,) -> the mean distance, and with it the
@@ -42,18 +45,19 @@ class FrechetObjective(nn.Module):
             return self._distance(made, real, group)
 
     def _distance(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
-        pooled = [tuple(gathered(maps.float().mean((2, 3))) for maps in pair) for pair in zip(made, real, strict=True)]
+        pooled = [[gathered(maps.float().mean((2, 3))) for maps in pair] for pair in zip(made, real, strict=True)]
         group = gathered(group)
-        total = pooled[0][0].new_zeros(())
+        total = pooled[0][_MADE].new_zeros(())
         for number in group.unique().tolist():
             own = group == number
-            count = int(own.sum())
-            before = float(self.seen[number])
+            count, before = int(own.sum()), float(self.seen[number])
             share = max(1 - (1 - 1 / self.horizon) ** count, count / (before + count))
             for level, pair in enumerate(pooled):
-                moments = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
-                if before >= _ENOUGH:
-                    distance = relative_distance(*moments[0], *moments[1])
+                sides = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
+                basis = self._turned(level, number, sides[_REAL][1])
+                if before >= min(_ENOUGH, self.horizon):
+                    moments = [part for mean, square in sides for part in _projected(mean, square, basis)]
+                    distance = relative_distance(*moments)
                     strong = distance + (1 / share - 1) * (distance - distance.detach())
                     total = total + strong * count / len(group) / self.levels
             if self.training:
@@ -61,26 +65,40 @@ class FrechetObjective(nn.Module):
         return total
 
     def _moved(self, level: int, group: int, side: int, features: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """The mean and the covariance with these features counted in; kept, in training."""
+        """The mean and the mean outer product with these features counted in; kept, in training."""
         means, squares = (getattr(self, f"{name}{level}")[group, side] for name in ("mean", "square"))
         mean = means.lerp(features.mean(0), share)
         square = squares.lerp(features.T @ features / len(features), share)
         if self.training:
             means.copy_(mean.detach())
             squares.copy_(square.detach())
-        return mean, square - torch.outer(mean, mean)
+        return mean, square
+
+    @torch.no_grad()
+    def _turned(self, level: int, group: int, square: Tensor) -> Tensor:
+        """The basis (C, 64) of the components, turned towards those of the real windows; kept, in training."""
+        kept = getattr(self, f"basis{level}")[group]
+        mean = getattr(self, f"mean{level}")[group, _REAL]
+        basis = torch.linalg.qr(square @ kept - torch.outer(mean, mean @ kept))[0]
+        if self.training:
+            kept.copy_(basis)
+        return basis
+
+
+def _projected(mean: Tensor, square: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean and the covariance within a basis."""
+    within = mean @ basis
+    return within, basis.T @ square @ basis - torch.outer(within, within)
 
 
 def relative_distance(mean: Tensor, covariance: Tensor, real_mean: Tensor, real_covariance: Tensor) -> Tensor:
-    """The squared Frechet distance of two Gaussians (means (C,), covariances (C, C)) in the leading principal
-    components of the real one, in units of its variance there: 0 for the same."""
+    """The squared Frechet distance of two Gaussians (means (C,), covariances (C, C)), in units of the variance of the
+    real one: 0 for the same."""
     with torch.no_grad():
         values, basis = torch.linalg.eigh(real_covariance)
-        values, basis = values[-_COMPONENTS:].clamp(min=0), basis[:, -_COMPONENTS:]
-        root = values.sqrt()
-    seen = basis.T @ covariance @ basis
-    cross = torch.linalg.eigvalsh(root[:, None] * seen * root)
+        values = values.clamp(min=0)
+        root = (basis * values.sqrt()) @ basis.T
+    cross = torch.linalg.eigvalsh(root @ covariance @ root)
     floor = (values[-1].square() * 1e-8).clamp(min=1e-20)
-    of_means = ((mean - real_mean) @ basis).square().sum()
-    of_spread = seen.trace() + values.sum() - 2 * cross.clamp(min=floor).sqrt().sum()
-    return (of_means + of_spread) / values.sum().clamp(min=1e-12)
+    of_spread = covariance.trace() + values.sum() - 2 * cross.clamp(min=floor).sqrt().sum()
+    return ((mean - real_mean).square().sum() + of_spread) / values.sum().clamp(min=1e-12)
