@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ssl_tilegen.errors import OutputError
-from ssl_tilegen.system import locks
+from ssl_tilegen.system import held_lock, locks
 from ssl_tilegen.system.lock_owner import Owner
 from ssl_tilegen.system.locks import STALE_S, Busy, lock, lock_file
 
@@ -27,7 +27,7 @@ FOREIGN: dict[str, Any] = {"boot": "of another machine", "host": "elsewhere"}
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of locking: the second as on file systems that refuse flock."""
     if request.param == "no flock":
-        monkeypatch.setattr(locks, "fcntl", Refusing)
+        monkeypatch.setattr(held_lock, "fcntl", Refusing)
     return str(request.param)
 
 
@@ -235,12 +235,12 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
     """Each that is in makes a file that must not be there; with ``stale`` each leaves a lock of a process that is
     gone, which all others then want to clear."""
     refuse = (
-        "import ssl_tilegen.system.locks as own\n"
+        "import ssl_tilegen.system.held_lock as own\n"
         "own._flocked = lambda descriptor: None\n" if kind == "no flock" else ""
     )  # fmt: skip
     leave = (
         "import json, os\nfrom dataclasses import asdict, replace\n"
-        "from ssl_tilegen.system.locks import Owner, lock_file\n"
+        "from ssl_tilegen.system.lock_owner import Owner\nfrom ssl_tilegen.system.locks import lock_file\n"
         "def leave(held):\n"
         f"    os.pwrite(held.descriptor, json.dumps(asdict(replace(held.owner, pid={GONE}))).encode(), 0)\n"
         if stale else "def leave(held): pass\n"
