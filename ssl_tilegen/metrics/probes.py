@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from scipy.stats import rankdata
 
 from ssl_tilegen.metrics.distances import distances
 
@@ -94,8 +93,19 @@ def scores(probabilities: np.ndarray, labels: np.ndarray) -> Scores:
     right = probabilities.argmax(1) == labels
     present = np.unique(labels)
     recalls = [float(right[labels == c].mean()) for c in present]
-    areas = [_auc(probabilities[:, c], labels == c) for c in present] if len(present) > 1 else [float("nan")]
-    return Scores(float(right.mean()), float(np.mean(recalls)), float(np.mean(areas)))
+    area = areas(probabilities, labels, np.ones((1, len(labels)), int))[0]
+    return Scores(float(right.mean()), float(np.mean(recalls)), float(area))
+
+
+def areas(probabilities: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(R,) areas under the ROC curve, averaged over classes, of (M, C) about labels (M,) with image m counted
+    ``counts[r, m]`` times. Classes that are counted 0 times have no say; NaN where fewer than two remain."""
+    classes = np.unique(labels)
+    each = np.stack([_auc(probabilities[:, c], labels == c, counts) for c in classes], axis=1)
+    present = np.stack([counts[:, labels == c].any(axis=1) for c in classes], axis=1)
+    enough = present.sum(1) > 1
+    return np.array([own[there].mean() if some else np.nan for own, there, some in
+                     zip(each, present, enough, strict=True)])  # fmt: skip
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -105,10 +115,16 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     return table
 
 
-def _auc(score: np.ndarray, positive: np.ndarray) -> float:
-    n = int(positive.sum())
-    ranks = rankdata(score)[positive].sum()
-    return float((ranks - n * (n + 1) / 2) / (n * (len(score) - n)))
+def _auc(score: np.ndarray, positive: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(R,): the share of pairs of a positive and another item whose scores rise, ties by half; NaN without pairs."""
+    order = np.argsort(score)
+    ranked, wanted, counts = score[order], positive[order], counts[:, order]
+    others = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts * ~wanted, axis=1)], axis=1)
+    below, up_to = (np.searchsorted(ranked, ranked[wanted], side) for side in ("left", "right"))
+    own = counts[:, wanted]
+    pairs = (own * (others[:, below] + others[:, up_to])).sum(1) / 2  # whole and half numbers: exact
+    with np.errstate(invalid="ignore"):
+        return pairs / (own.sum(1) * others[:, -1])
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssl_tilegen.metrics.probes import confusion, pick_groups, scores
+from ssl_tilegen.metrics.probes import areas, confusion, pick_groups
 from ssl_tilegen.metrics.resampling import Interval
 
 _SLOW_ROUNDS = 100
@@ -80,8 +80,8 @@ class Outcome:
         """The score (R, S) of every seed, with the test groups counted ``weights`` (R, G) times."""
         said = self.probabilities[arm]
         if name == "auc":
-            rows = [np.repeat(np.arange(len(member)), w[member]) for w in weights]
-            return np.array([[scores(p[index], self.labels[index]).auc for p in said] for index in rows])
+            counts = weights[:, member]
+            return np.stack([areas(p, self.labels, counts) for p in said], axis=1)
         labels, right = np.unique(self.labels, return_inverse=True)[1], said.argmax(2) == self.labels
         shape = (int(labels.max()) + 1, weights.shape[1])
         sizes = np.zeros(shape)

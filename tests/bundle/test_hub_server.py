@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,25 +12,8 @@ from ssl_tilegen.bundle import ModelBundle, update_info
 from tests.bundle.fake_hub import FakeHub, Repository
 from tests.bundle.importers.sources import lid_folder, pixcell_folder
 from tests.bundle.importers.states import PixCell
+from tests.bundle.shell import Shell
 from tests.bundles import painting_bundle
-
-
-@dataclass
-class Shell:
-    """A user's shell: ``home`` holds the cache of huggingface_hub; every command is a process of its own."""
-
-    home: Path
-    url: str
-    token: str = FakeHub.TOKEN
-
-    def __call__(self, *words: object, ok: bool = True, **more: str) -> str:
-        """What a command says, on stdout or, where it fails, on stderr."""
-        own = {"HF_HOME": str(self.home), "HF_ENDPOINT": self.url, "HF_TOKEN": self.token, "HF_HUB_DISABLE_XET": "1",
-               "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_OFFLINE": "0"}  # fmt: skip
-        run = [sys.executable, "-m", "ssl_tilegen", *map(str, words)]
-        done = subprocess.run(run, env=os.environ | own | more, capture_output=True, text=True, check=False)
-        assert (done.returncode == 0) == ok, done.stderr
-        return done.stdout if ok else done.stderr
 
 
 @pytest.fixture(scope="module")

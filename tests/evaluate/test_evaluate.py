@@ -252,9 +252,10 @@ def test_labels_from_a_csv(sets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_image_level_by_attention(tmp_path: Path) -> None:
-    for part, seed in (("real", 0), ("synthetic", 50), ("test", 100)):
-        for label, colour in (("left", -15.0), ("right", 15.0)):
-            fill(tmp_path / part / label, seed + (label == "right"), fields=5, copies=1, colour=colour, side=128)
+    for part, seed, fields in (("real", 0, 3), ("synthetic", 50, 3), ("test", 100, 5)):
+        for label, colour in (("left", -20.0), ("right", 20.0)):
+            own = seed + (label == "right")
+            fill(tmp_path / part / label, own, fields=fields, copies=1, colour=colour, side=128)
     report = run(task=tmp_path, window=32, task_models=("mil",), seeds=2)
     assert report.task.image_level
     rows = {row.arm: row for row in report.task.rows}

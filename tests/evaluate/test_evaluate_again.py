@@ -31,12 +31,15 @@ from ssl_tilegen.workflows.evaluate.windows import places
 from tests.evaluate.test_evaluate import SIDE, by_name, fill
 from tests.processes import command, wait_until
 
+FIELDS, KEPT_AT = 36, 64  # fields of a set, of two windows each; windows after which vectors are kept
+WINDOWS = 2 * FIELDS
+
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sets")
-    fill(root / "a", 1, fields=75)
-    fill(root / "b", 2, fields=75)
+    fill(root / "a", 1, fields=FIELDS)
+    fill(root / "b", 2, fields=FIELDS)
     return root
 
 
@@ -70,11 +73,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_stopped_run_goes_on(sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(settings(sets, tmp_path, report=None))
     with pytest.raises(Interrupted, match=r"q\.html\.part.*goes on"):
-        evaluate(settings(sets, tmp_path), stop_at("describe synthetic", 64))
+        evaluate(settings(sets, tmp_path), stop_at("describe synthetic", KEPT_AT))
     assert not (tmp_path / "q.html").exists() and (tmp_path / "q.html.part").is_dir()
     seen = counted(monkeypatch)
     again = evaluate(settings(sets, tmp_path))
-    assert sum(seen) == 150 - 64  # 150 windows a set; all real ones and 64 others were there
+    assert sum(seen) == WINDOWS - KEPT_AT  # all real ones and the first of the others were there
     assert [f.value for f in again.scores] == [f.value for f in whole.scores]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q.html", "q.html.json"]
 
@@ -90,10 +93,10 @@ def test_restart_and_changed_files_are_seen_anew(sets: Path, tmp_path: Path, mon
         seen.clear()
         return total
 
-    assert windows_seen() == 300 and windows_seen() == 0
-    assert windows_seen(restart=True) == 300
+    assert windows_seen() == 2 * WINDOWS and windows_seen() == 0
+    assert windows_seen(restart=True) == 2 * WINDOWS
     shutil.copy(mine / "a" / "g01_0.png", mine / "a" / "g00_0.png")
-    assert windows_seen() == 150
+    assert windows_seen() == WINDOWS
 
 
 def test_a_run_that_stopped_before_anything_was_kept_does_not_say_so(
@@ -106,7 +109,7 @@ def test_a_run_that_stopped_before_anything_was_kept_does_not_say_so(
         patch.setattr("ssl_tilegen.workflows.evaluate.features.describe_windows", stop)
         evaluate(settings(sets, tmp_path))
     with pytest.raises(Interrupted, match="vectors so far are kept in"):
-        evaluate(settings(sets, tmp_path), stop_at("describe real", 64))
+        evaluate(settings(sets, tmp_path), stop_at("describe real", KEPT_AT))
 
 
 def test_a_report_that_cannot_be_written_names_its_option(sets: Path, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_damaged_vectors_are_made_again(sets: Path, tmp_path: Path, monkeypatch:
         file.write_bytes(file.read_bytes()[:100])
     seen = counted(monkeypatch)
     evaluate(settings(sets, tmp_path))
-    assert sum(seen) == 2 * (150 - 64)
+    assert sum(seen) == 2 * (WINDOWS - KEPT_AT)
 
 
 @pytest.mark.slow
@@ -200,7 +203,7 @@ def _keeps(learner: Any) -> bool:
 def test_the_training_set_is_no_held_out_set(sets: Path, tmp_path: Path) -> None:
     report = evaluate(settings(sets, tmp_path, report=None, train=sets / "a", metrics=("copy",)))
     assert not by_name(report)
-    assert any("150 of 150 real windows are training windows too" in line for line in report.warnings)
+    assert any(f"{WINDOWS} of {WINDOWS} real windows are training windows too" in line for line in report.warnings)
     fill(tmp_path / "mixed", 7, fields=30)
     for path in sorted((sets / "a").iterdir())[:10]:
         shutil.copy(path, tmp_path / "mixed" / f"x{path.name}")
@@ -228,8 +231,9 @@ def test_canonical_inception_by_path(sets: Path, tmp_path: Path) -> None:
         network = theirs.FeatureExtractorInceptionV3("x", ["2048"])
     torch.save(network.state_dict(), weights)
     few = {"real": fill(tmp_path / "r", 1, fields=8), "synthetic": fill(tmp_path / "s", 2, fields=8, blur=4.0)}
-    report = evaluate(settings(sets, tmp_path, report=None, encoder=("inception",), weights=weights, rounds=2, **few))
-    assert by_name(report)["fd"].dim == 2048 and by_name(report)["fd"].value > 0
+    how = {"report": None, "encoder": ("inception",), "metrics": ("kid",), "rounds": 2}
+    report = evaluate(settings(sets, tmp_path, weights=weights, **how, **few))
+    assert by_name(report)["kid"].dim == 2048 and np.isfinite(by_name(report)["kid"].value)
     from ssl_tilegen.encoders.inception import InceptionEncoder
 
     tiles = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
@@ -253,11 +257,11 @@ def test_inception_without_its_weights_is_one_line(
 
 @pytest.mark.slow
 def test_clip_image_tower_by_path(sets: Path, tmp_path: Path) -> None:
-    name = "vit_base_patch32_clip_224"
+    name = "vit_xsmall_patch16_clip_224"
     torch.save(timm.create_model(name, num_classes=0).state_dict(), tmp_path / "clip.pth")
     few = {"real": fill(tmp_path / "r", 1, fields=8), "synthetic": fill(tmp_path / "s", 2, fields=8)}
-    how = {"report": None, "encoder": (f"{name}.openai",), "rounds": 2}
+    how = {"report": None, "encoder": (f"{name}.tinyclip_yfcc15m",), "rounds": 2}
     report = evaluate(settings(sets, tmp_path, weights=tmp_path / "clip.pth", **how, **few))
-    assert by_name(report)["fd"].dim == 768
+    assert by_name(report)["fd"].dim == 256
     with pytest.raises(InputError, match="no such file"):
         evaluate(settings(sets, tmp_path, weights=tmp_path / "none.pth", **how, **few))

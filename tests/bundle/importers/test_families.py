@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.bundle.importers import Imported, ImportOptions, recognise
+from ssl_tilegen.cli import main
 from ssl_tilegen.errors import FormatError, InputError, SettingError
 from ssl_tilegen.nets import build_component
 from tests.bundle.importers import reference
@@ -35,6 +34,7 @@ from tests.bundle.importers.states import (
     unet_shapes,
     zoomldm,
 )
+from tests.processes import forked
 
 TOLERANCE = 1e-4
 NET, VQ, ZOOM = UNet(), Vq(), Zoom()
@@ -287,18 +287,16 @@ def test_an_import_at_full_width_takes_less_memory_than_its_weights(
 ) -> None:
     state, source = full_lid
     nbytes = sum(value.numel() * value.element_size() for value in state.values())
-    words = ["models", "import", str(source), "-o", str(tmp_path / "bundle")]
-    done = subprocess.run([sys.executable, "-c", TOLD_PEAK, *words], capture_output=True, text=True, check=True)
-    peak = re.search(r"VmHWM:\s+(\d+) kB", done.stderr)
-    assert peak and int(peak[1]) * 1024 < 1.3 * nbytes
+    heard = tmp_path / "heard.log"
+    process = forked(heard, _import_and_tell_peak, source, tmp_path / "bundle")
+    process.join(300)
+    peak = re.search(r"VmHWM:\s+(\d+) kB", heard.read_text())
+    assert process.exitcode == 0 and peak and int(peak[1]) * 1024 < 1.3 * nbytes, heard.read_text()
 
 
-TOLD_PEAK = """
-import pathlib, runpy, sys
-sys.argv[0] = "ssl-tilegen"
-try:
-    runpy.run_module("ssl_tilegen", run_name="__main__")
-finally:
-    print(pathlib.Path("/proc/self/status").read_text(), file=sys.stderr)
-"""
-"""The command line, which tells its own peak: that of wait4 counts the process that started it, too."""
+def _import_and_tell_peak(source: Path, out: Path) -> None:
+    """The process's own peak, which holds the libraries too."""
+    try:
+        main(["models", "import", str(source), "-o", str(out)])
+    finally:
+        print(Path("/proc/self/status").read_text())
