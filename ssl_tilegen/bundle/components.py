@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from ssl_tilegen.bundle.info import read_json
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets import build_component
+from ssl_tilegen.nets.hollow import without_values
 from ssl_tilegen.prior.spec import PriorInfo
 from ssl_tilegen.system.atomic import publish_folder, remove, temporary_beside
 from ssl_tilegen.system.hashing import sha256_of_folder
@@ -98,7 +98,7 @@ def _check_shapes(build: Callable[[], nn.Module], files: list[Path]) -> None:
         with safe_open(path, "pt") as file:
             found |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     try:
-        with torch.device("meta"):
+        with without_values():
             wanted = {name: list(tensor.shape) for name, tensor in build().state_dict().items()}
     except NotImplementedError:  # of a network that computes something while it is built
         return

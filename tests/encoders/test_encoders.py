@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 
 from ssl_tilegen.encoders.base import IMAGENET, Encoder
 from ssl_tilegen.encoders.card import EncoderCard
@@ -19,6 +20,7 @@ from ssl_tilegen.encoders.registry import CARDS, ENCODERS
 from ssl_tilegen.encoders.threaded import EncoderPool
 from ssl_tilegen.encoders.timm_encoder import build, load_strictly, load_timm_encoder, rebuild, recipe_of
 from ssl_tilegen.errors import FormatError, InputError, SettingError
+from ssl_tilegen.nets.hollow import without_values
 from ssl_tilegen.system.device import fast_dtype
 
 ARGS: dict[str, Any] = {"img_size": 64, "patch_size": 16, "depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -82,9 +84,11 @@ def test_weights_from_a_file_equal_those_of_the_folder(encoder: NetworkEncoder, 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_registered_architecture_can_be_built(card: EncoderCard) -> None:
-    with torch.device("meta"):
-        module = build(card)
-        features = module.forward_features(torch.empty(1, 3, card.tile_px, card.tile_px))  # type: ignore[operator]
+    with without_values():
+        module: Any = build(card)
+        if isinstance(module, VisionTransformer):
+            module.blocks = module.blocks[:1]  # which are alike
+        features = module.forward_features(torch.empty(1, 3, card.tile_px, card.tile_px))
     assert features.shape[-1] * len(card.pooling.split("+")) == card.dim
 
 

@@ -245,7 +245,7 @@ def wrongs_of_files(case: Case, before: State, after: State, *, done: bool, plac
     for path in fresh:
         stuck = case.fault is not None and case.fault.step == "unlink"
         allowed = _is_any(path, case.leaves) and (not done or stuck)
-        if not allowed and any(fnmatch.fnmatch(part, "*") and _is_litter(part) for part in path.split("/")):
+        if not allowed and any(_is_litter(part) for part in path.split("/")):
             found.append(f"litter: {path!r}")
         elif (
             not allowed
@@ -255,13 +255,6 @@ def wrongs_of_files(case: Case, before: State, after: State, *, done: bool, plac
         ):
             found.append(f"half: {path!r}: {wrong}")
     return found
-
-
-def _can_go_on(case: Case, path: str) -> bool:
-    """Whether a path is unfinished work that the same command takes up again."""
-    return case.command[:1] in (("embed",), ("generate",), ("augment",), ("evaluate",)) and any(
-        part.endswith(".part") and not part.startswith(".") for part in path.split("/")
-    )
 
 
 def _is_litter(name: str) -> bool:

@@ -213,17 +213,6 @@ class Socket:
 
 
 @dataclass(frozen=True)
-class Mode:
-    """Rights of something that is there already; as root they are no hindrance unless the case drops root."""
-
-    name: str
-    mode: int = 0o555
-
-    def put(self, root: Path, world: Path) -> None:
-        (root / self.name).chmod(self.mode)
-
-
-@dataclass(frozen=True)
 class Edit:
     """A JSON file that is there already, with values changed: ``key`` is a path of names and indices with dots."""
 

@@ -28,12 +28,17 @@ from typing import Any
 from tests.faults.inject import Fault, ended, inject
 
 LIBRARIES = (
+    "diffusers.models.autoencoders.autoencoder_kl",
     "h5py",
+    "imagecodecs",
     "openslide",
     "rasterio.features",
+    "rich.console",
     "scipy.ndimage",
+    "skimage.metrics",
     "tifffile",
     "timm",
+    "torch.utils.serialization.config",
     "zarr",
     "PIL.PngImagePlugin",
 )
@@ -112,17 +117,25 @@ def _warm() -> None:
     from PIL import Image
     from pydantic import BaseModel
 
+    from ssl_tilegen.cli.app import app
+
     Image.init()
     typer.main.get_command = functools.cache(typer.main.get_command)
-    for module in [module for name, module in sys.modules.items() if name.startswith("ssl_tilegen.cli")]:
-        app = getattr(module, "app", None)
-        if isinstance(app, typer.Typer):
-            typer.main.get_command(app)
+    _warm_options(typer.main.get_command(app))
     kinds = list(BaseModel.__subclasses__())
     for kind in kinds:
         kinds += kind.__subclasses__()
         if kind.__module__.startswith("ssl_tilegen"):
             kind.model_rebuild()
+
+
+def _warm_options(command: Any) -> None:
+    """The converters of the options of a command, or of all commands of a group."""
+    for option in command.params:
+        if hasattr(option, "get_runtime_param"):
+            option.get_runtime_param()
+    for own in getattr(command, "commands", {}).values():
+        _warm_options(own)
 
 
 def _answer(jobs: Sequence[Job], line: Connection) -> list[End]:

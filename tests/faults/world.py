@@ -18,13 +18,13 @@ from PIL import Image
 
 TRAIN = """window_px = 32
 [net]
+_class_name = "AutoencoderKL"
 latent_channels = 4
-fine_width = 8
-encoder_width = 8
-decoder_width = 8
-encoder_blocks = 1
-decoder_blocks = 1
-decoder_fine_blocks = 1
+block_out_channels = [8, 8]
+down_block_types = ["DownEncoderBlock2D", "DownEncoderBlock2D"]
+up_block_types = ["UpDecoderBlock2D", "UpDecoderBlock2D"]
+norm_num_groups = 4
+mid_block_add_attention = false
 [run]
 steps = 2
 batch = 2

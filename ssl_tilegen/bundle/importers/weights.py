@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_tilegen.bundle.importers.mapped import DTYPES, release_pages
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets import build_component
+from ssl_tilegen.nets.hollow import without_values
 
 _PIECE, _RELEASE = 16 << 20, 64 << 20
 _SHOWN = 3
@@ -92,7 +93,7 @@ class Component:
 
         Raises FormatError with the first that does not.
         """
-        with torch.device("meta"):
+        with without_values():
             wanted = {key: tuple(value.shape) for key, value in build_component(self.config).state_dict().items()}
         given = {key: tuple(value.shape) for key, value in self.weights.items()}
         for key, shape in wanted.items():

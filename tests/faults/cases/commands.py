@@ -16,7 +16,6 @@ AUGMENT = f"augment classes --steps 1 {MODEL}"
 EVALUATE = (
     f"evaluate --real sets/real --synthetic sets/synthetic --encoder texture --rounds 2 --metrics fd -k 2 {MODEL}"
 )
-TASKLESS = EVALUATE
 PREVIEW, EXPORT, IMPORT = "grid preview g.zarr", "grid export g.zarr", "grid import f.npz"
 PUBLISHED = "models import published"
 TRAINING = "train autoencoder --config train/autoencoder.toml --device cpu"

@@ -29,7 +29,6 @@ GRID_KEYS = ("tile_px", "stride_px", "size_px", "factor", "resolution", "backgro
              "source.size_px", "spatial:transform", "format", "kind", "encoder.id")  # fmt: skip
 PRIOR_KEYS = ("labels", "stride_px", "sampling.steps", "vector_dim", "encoder_sha256", "text")
 CONFIG_KEYS = ("arch", "arch_args", "arch_args.patch_size", "arch_args.depth", "dim", "tile_px")
-NOT_A_NUMBER = "NaN"
 
 
 def cases() -> Iterator[Case]:

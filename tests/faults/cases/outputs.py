@@ -31,7 +31,6 @@ from tests.faults.cases.commands import (
 from tests.faults.pieces import Copy, File, Folder, Link
 
 HARMLESS = ("train-images", "train-parent", "embed-out-dir-store")  # what is made has other names
-FORCES = ("", "--overwrite", "--restart", "--overwrite --restart")
 # an input as an output: name -> (command, what is there)
 SELF = {
     "embed-file": (f"{EMBED} -o in.tif", (SLIDE,)),
