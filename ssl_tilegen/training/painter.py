@@ -77,7 +77,7 @@ class PainterStage(DenoiserStage):
         with torch.no_grad():
             channels = [maps.shape[1] for maps in self._levels(self.backbone(torch.zeros(1, 3, 64, 64)))]
         groups = 1 + max(scene.group for scene in self.scenes)
-        return FrechetObjective(channels, groups, self.settings.frechet_horizon)
+        return FrechetObjective(channels, len(self._content(self._mean)), groups, self.settings.frechet_horizon)
 
     def _levels(self, maps: list[Tensor]) -> list[Tensor]:
         """The features whose distribution counts: the last stage but one, and the last as the backbone pools it."""
@@ -141,7 +141,7 @@ class PainterStage(DenoiserStage):
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
-            parts["frechet"] = module.frechet(self._levels(made), self._levels(real), batch["group"])
+            parts["frechet"] = module.frechet(self._levels(made), self._levels(real), self._told(field), batch["group"])
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
@@ -158,6 +158,17 @@ class PainterStage(DenoiserStage):
             return condition[:, : self.bundle.info.encoder.dim]
         side = round(condition.shape[1] ** 0.5)
         return condition.transpose(1, 2).unflatten(2, (side, side))
+
+    def _content(self, embedding: Tensor) -> Tensor:
+        """The part of an embedding (D, ...) that is not layout."""
+        info = self.bundle.info.encoder
+        return embedding[: info.dim - info.layout_dim]
+
+    def _told(self, field: Tensor) -> Tensor:
+        """The mean content of each condition, in deviations (N, C); zero where it is not given."""
+        mean, spread = (self._content(part).to(field.device) for part in (self._mean, self._spread))
+        content = self._map(field)[:, : len(mean)].mean((2, 3))
+        return ((content - mean) / spread).nan_to_num(0.0)
 
     @torch.no_grad()
     def _beneath(self, network: Any, batch: Batch) -> Tensor:

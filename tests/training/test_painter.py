@@ -167,15 +167,22 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
     assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
 
 
-def windows(count: int, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
-    """Feature maps (N, 6, 1, 1) of windows whose channels go together."""
+def windows(told: torch.Tensor, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
+    """Feature maps (N, 6, 1, 1) of windows: much that the condition (N, 2) tells, and a rest whose channels go
+    together."""
     draw = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(count, 6, generator=draw) @ torch.linspace(-1, 1, 36).view(6, 6)
-    return (spread * mixed + 0.1 * torch.randn(count, 6, generator=draw) + shift)[:, :, None, None]
+    rest = torch.randn(len(told), 6, generator=draw) @ torch.linspace(-1, 1, 36).view(6, 6)
+    rest = rest + 0.1 * torch.randn(len(told), 6, generator=draw)
+    return (5 * told @ torch.linspace(-1, 2, 12).view(2, 6) + spread * rest + shift)[:, :, None, None]
+
+
+def conditions(count: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_relative_distance_is_frechet_s_over_the_real_variance():
-    real, made = (windows(500, seed, *how).flatten(1).double() for seed, how in ((0, ()), (1, (0.5, 0.3))))
+    nothing = torch.zeros(500, 2)
+    real, made = (windows(nothing, seed, *how).flatten(1).double() for seed, how in ((0, ()), (1, (0.5, 0.3))))
     moments = [part for x in (made, real) for part in (x.mean(0), x.T.cov())]
     variance = float(real.var(0).sum())
     assert float(relative_distance(*moments)) == pytest.approx(frechet_distance(made, real) / variance, rel=1e-3)
@@ -183,33 +190,48 @@ def test_the_relative_distance_is_frechet_s_over_the_real_variance():
 
 
 def test_the_frechet_objective_brings_windows_to_the_mean_and_the_spread_of_real_ones():
-    """From batches of eight, far too few for a covariance."""
-    objective = FrechetObjective([6], 1, 100).train()
+    """From batches of eight, far too few for a covariance, and beside much more variance that the condition tells."""
+    objective = FrechetObjective([6], 2, 1, 100).train()
     shift, spread = torch.nn.Parameter(torch.zeros(6, 1, 1)), torch.nn.Parameter(torch.tensor(1.0))
     optimiser = torch.optim.SGD([shift, spread], 0.05)
     group = torch.zeros(8, dtype=torch.long)
     for step in range(400):
-        made = spread * windows(8, 2 * step, 0.5) + shift
-        loss = objective([made], [windows(8, 2 * step + 1, 1.0, 0.4)], group)
+        told = conditions(8, step)
+        between = windows(told, 0, 0.0)
+        made = between + spread * windows(0 * told, 2 * step, 0.5) + shift
+        loss = objective([made], [windows(told, 2 * step + 1, 1.0, 0.4)], told, group)
         optimiser.zero_grad()
         if loss.requires_grad:
             loss.backward()
             optimiser.step()
-    assert spread.item() == pytest.approx(2, abs=0.3) and shift.mean().item() == pytest.approx(0.4, abs=0.15)
+    assert spread.item() == pytest.approx(2, abs=0.4) and shift.mean().item() == pytest.approx(0.4, abs=0.15)
+
+
+def test_only_what_the_condition_does_not_tell_counts():
+    """Half the variance that the condition does not tell is the same distance, however much the condition tells."""
+    found = []
+    for strength in (0.0, 1.0):
+        objective = FrechetObjective([6], 2, 1, 10**6).train()
+        for step in range(60):
+            told = conditions(16, step)
+            made, real = (windows(strength * told, 2 * step + side, spread) for side, spread in ((0, 0.5), (1, 1.0)))
+            last = objective([made], [real], told, torch.zeros(16, dtype=torch.long))
+        found.append(float(last))
+    assert found[0] == pytest.approx(0.25, abs=0.06) and found[1] == pytest.approx(found[0], abs=0.02)
 
 
 def test_groups_have_their_own_averages_which_stand_still_outside_training():
-    objective = FrechetObjective([6], 2, 100).train()
-    group = torch.tensor([0, 0, 0, 1])
+    objective = FrechetObjective([6], 2, 2, 100).train()
+    group, told = torch.tensor([0, 0, 0, 1]), torch.zeros(4, 2)
     for step in range(60):
-        real = windows(4, step) + 3.0 * group[:, None, None, None]
-        objective([real], [real], group)
+        real = windows(told, step) + 3.0 * group[:, None, None, None]
+        objective([real], [real], told, group)
     assert objective.seen.tolist() == [180, 60]
-    assert (objective.mean0[1] - objective.mean0[0]).mean() == pytest.approx(3, abs=0.5)
+    assert (objective.mean0[1] - objective.mean0[0])[:, :6].mean() == pytest.approx(3, abs=0.5)
     kept = objective.mean0.clone()
-    alike = objective.eval()([real], [real], group)
+    alike = objective.eval()([real], [real], told, group)
     assert torch.equal(objective.mean0, kept) and float(alike) == pytest.approx(0, abs=1e-3)
-    assert float(objective([real + 1], [real], group)) > float(alike)
+    assert float(objective([real + 1], [real], told, group)) > float(alike)
 
 
 @pytest.mark.slow

@@ -98,7 +98,8 @@ class PainterSettings(WindowSettings):
 
     frechet_weight: float = Field(0.0, ge=0)
     """Weight of the Frechet distance of painted to real windows by the backbone's pooled features (of the last but one
-    of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain."""
+    of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain. Of
+    the features only that part counts which the content of the condition does not tell linearly."""
     frechet_horizon: int = Field(1000, gt=0)
     """Windows of a domain over which its means and covariances are averaged."""
 

@@ -2,6 +2,8 @@
 
 A batch is too small for a covariance. Averages over the last thousand windows or so are not, and the newest batch gives
 them a gradient. It shows the painter what no single window can: that its windows together vary less than real ones do.
+Most of the variance of features is between kinds of ground or tissue, which the condition tells. What counts is the
+rest: the features less their linear regression on the condition, as it is for real windows.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from ssl_tilegen.training.distributed import gathered
 
 _COMPONENTS = 64
 _ENOUGH = 128  # windows of a group before its distance counts; fewer where the horizon is shorter
+_RIDGE = 0.01  # of the regression
 _MADE, _REAL = 0, 1
 
 
@@ -22,30 +25,41 @@ class FrechetObjective(nn.Module):
     """Pooled features of painted and real windows -> their distance, and moving averages of their moments.
 
     Each level of features and each group (such as H&E, aerial) has its own averages, over about ``horizon`` windows. A
-    distance is taken in the 64 leading principal components of the real windows and divided by the variance there. The
-    components follow the averages by one orthogonal iteration per batch.
+    distance is taken in the 64 leading principal components of what the condition (``told`` numbers) does not tell of
+    real windows, and divided by the variance there. The components follow the averages by one orthogonal iteration per
+    batch.
     """
 
     keep_together = True
     seen: Tensor
 
-    def __init__(self, channels: Sequence[int], groups: int, horizon: int) -> None:
+    def __init__(self, channels: Sequence[int], told: int, groups: int, horizon: int) -> None:
         super().__init__()
         self.levels, self.horizon = len(channels), horizon
         self.register_buffer("seen", torch.zeros(groups))
         for level, count in enumerate(channels):
-            self.register_buffer(f"mean{level}", torch.zeros(groups, 2, count))
-            self.register_buffer(f"square{level}", torch.zeros(groups, 2, count, count))
+            self.register_buffer(f"mean{level}", torch.zeros(groups, 2, count + told))
+            self.register_buffer(f"square{level}", torch.zeros(groups, 2, count + told, count + told))
             self.register_buffer(f"basis{level}", torch.eye(count)[:, :_COMPONENTS].repeat(groups, 1, 1))
 
-    def forward(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
-        """Feature maps [(N, C_k, h_k, w_k)] and the group of each window (N,) -> the mean distance, and with it the
-        gradient that all windows of the averages would have, were they these. In training the averages move on."""
-        with torch.autocast(group.device.type, enabled=False):  # covariances need all their digits
-            return self._distance(made, real, group)
+    def forward(self, made: Sequence[Tensor], real: Sequence[Tensor], told: Tensor, group: Tensor) -> Tensor:
+        """The distance, a mean over levels and windows.
 
-    def _distance(self, made: Sequence[Tensor], real: Sequence[Tensor], group: Tensor) -> Tensor:
-        pooled = [[gathered(maps.float().mean((2, 3))) for maps in pair] for pair in zip(made, real, strict=True)]
+        Its gradient is the one that all windows of the averages would have, were they these. In training the averages
+        move on.
+
+        Args:
+            made: Feature maps [(N, C_k, h_k, w_k)] of painted windows.
+            real: Those of the real windows of the same conditions.
+            told: Their conditions (N, D), at a scale of one.
+            group: The group of each (N,).
+        """
+        with torch.autocast(group.device.type, enabled=False):  # covariances need all their digits
+            return self._distance(made, real, told.float(), group)
+
+    def _distance(self, made: Sequence[Tensor], real: Sequence[Tensor], told: Tensor, group: Tensor) -> Tensor:
+        pairs = zip(made, real, strict=True)
+        pooled = [[gathered(torch.cat([maps.float().mean((2, 3)), told], 1)) for maps in pair] for pair in pairs]
         group = gathered(group)
         total = pooled[0][_MADE].new_zeros(())
         for number in group.unique().tolist():
@@ -54,7 +68,7 @@ class FrechetObjective(nn.Module):
             share = max(1 - (1 - 1 / self.horizon) ** count, count / (before + count))
             for level, pair in enumerate(pooled):
                 sides = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
-                basis = self._turned(level, number, sides[_REAL][1])
+                basis = self._turned(level, number, *sides[_REAL])
                 if before >= min(_ENOUGH, self.horizon):
                     moments = [part for mean, square in sides for part in _projected(mean, square, basis)]
                     distance = relative_distance(*moments)
@@ -75,14 +89,18 @@ class FrechetObjective(nn.Module):
         return mean, square
 
     @torch.no_grad()
-    def _turned(self, level: int, group: int, square: Tensor) -> Tensor:
-        """The basis (C, 64) of the components, turned towards those of the real windows; kept, in training."""
+    def _turned(self, level: int, group: int, mean: Tensor, square: Tensor) -> Tensor:
+        """The map (C + D, 64) of features and condition to the components of what the condition does not tell. They
+        are turned towards those of the real windows, of these moments; kept, in training."""
         kept = getattr(self, f"basis{level}")[group]
-        mean = getattr(self, f"mean{level}")[group, _REAL]
-        basis = torch.linalg.qr(square @ kept - torch.outer(mean, mean @ kept))[0]
+        covariance, count = square - torch.outer(mean, mean), len(kept)
+        of_condition = covariance[count:, count:] + _RIDGE * torch.eye(len(covariance) - count, device=kept.device)
+        slope = torch.linalg.solve(of_condition, covariance[count:, :count])
+        turned = covariance[:count, :count] @ kept - covariance[:count, count:] @ (slope @ kept)
+        basis = torch.linalg.qr(turned)[0]
         if self.training:
             kept.copy_(basis)
-        return basis
+        return torch.cat([basis, -slope @ basis])
 
 
 def _projected(mean: Tensor, square: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
