@@ -115,7 +115,7 @@ class LinearStartAutoencoder(ConfigurableNetwork):
         flat = blocks.flatten(1).double()
         inward, outward = analysis.weight[:kept].double().flatten(1), synthesis.weight[:, :kept].double().flatten(1)
         restored = outward @ inward
-        left = flat - flat @ restored.T
+        left = flat - flat @ restored.T if kept else flat
         mean = left.mean(0)
         variance, vectors = torch.linalg.eigh(torch.cov((left - mean).T))
         order = variance.argsort(descending=True)[: self.latent_channels - kept]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError, TilegenError
-from ssl_tilegen.system.device import fast_dtype
+from ssl_tilegen.system.device import fast_dtype, seed_all
 from ssl_tilegen.training.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from ssl_tilegen.training.data.batches import Batch, Batches
 from ssl_tilegen.training.distributed import Processes
@@ -101,7 +101,7 @@ class TrainingStepper:
 
     def step(self, step: int, parts: list[Batch], out: Path, stop: Callable[[], bool]) -> tuple[dict[str, float], bool]:
         """The values of the step, averaged over all processes, and whether any process was asked to stop."""
-        torch.manual_seed(self.run.seed * 1_000_003 + step)
+        seed_all(self.run.seed * 1_000_003 + step, self.team.device)
         _set_rate(self.optimiser, self.run.lr * rate(step, self.run))
         totals: dict[str, Tensor] = {}
         for number, part in enumerate(parts):

@@ -21,23 +21,26 @@ STUDY = Path(__file__).parents[2] / "examples" / "augment"
 MODULES = ("tasks", "learners", "report", "study")
 
 
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+@pytest.fixture(scope="module")
+def modules() -> Iterator[dict[str, ModuleType]]:
     """The scripts as modules, as they import each other, and gone afterwards."""
-    monkeypatch.syspath_prepend(str(STUDY))
-    import learners
-    import study
-    import tasks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STUDY))
+        import learners
+        import study
+        import tasks
 
-    yield {"tasks": tasks, "learners": learners, "study": study}
+        yield {"tasks": tasks, "learners": learners, "study": study}
     for name in MODULES:
         sys.modules.pop(name, None)
 
 
-@pytest.fixture
-def rasters(tmp_path: Path) -> Path:
-    """Rasters of the sizes that built.csv speaks of, each pixel saying where it is: row and column of its window."""
-    folder = tmp_path / "data" / "rasters"
+@pytest.fixture(scope="module")
+def built(modules: dict[str, ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The task `built` of rasters of the sizes that built.csv speaks of, each pixel saying where it is: row and column
+    of its window."""
+    root = tmp_path_factory.mktemp("built")
+    folder = root / "data" / "rasters"
     folder.mkdir(parents=True)
     extent: dict[str, tuple[int, int]] = {}
     for row in labels():
@@ -49,7 +52,7 @@ def rasters(tmp_path: Path) -> Path:
         where = rasterio.transform.from_origin(500, 700, 1, 1)
         with rasterio.open(folder / name, "w", driver="GTiff", compress="deflate", transform=where, **shape) as file:
             file.write(np.stack([y, x, y * 0]).astype(np.uint8))
-    return tmp_path / "data"
+    return modules["tasks"].TASKS["built"](root / "data", root, 60)
 
 
 def labels() -> list[dict[str, str]]:
@@ -63,10 +66,9 @@ def test_labels_are_written_once_and_are_known() -> None:
     assert {row["label"] for row in rows} == {"built", "open", "trees", "mixed"}
 
 
-def test_windows_are_those_of_the_table(modules: dict[str, ModuleType], rasters: Path, tmp_path: Path) -> None:
-    task = modules["tasks"].TASKS["built"](rasters, tmp_path, 60)
+def test_windows_are_those_of_the_table(built: Any) -> None:
     known = {(Path(row["file"]).stem, row["row"], row["col"]): row["label"] for row in labels()}
-    for item in (*task.train, *task.held, *task.test):
+    for item in (*built.train, *built.held, *built.test):
         stem, place = item.path.stem.rsplit("_", 1)
         row, col = place.split("-")
         assert (known[stem, row, col] == "built") == (item.label == "built")
@@ -75,17 +77,18 @@ def test_windows_are_those_of_the_table(modules: dict[str, ModuleType], rasters:
         assert (pixels[..., 0] == int(row)).all() and (pixels[..., 1] == int(col)).all()
 
 
-def test_parts_and_groups_share_no_ground(modules: dict[str, ModuleType], rasters: Path, tmp_path: Path) -> None:
+def test_parts_and_groups_share_no_ground(built: Any) -> None:
     """Windows of two parts are never neighbours, not even by a corner; nothing of the town is trained on."""
-    task = modules["tasks"].TASKS["built"](rasters, tmp_path, 60)
-    parts = [[(*item.path.stem.rsplit("_", 1), item) for item in part] for part in (task.train, task.held, task.test)]
+    parts = [
+        [(*item.path.stem.rsplit("_", 1), item) for item in part] for part in (built.train, built.held, built.test)
+    ]
     places = [{(stem, *map(int, place.split("-"))) for stem, place, _ in part} for part in parts]
     for one, other in ((0, 1), (0, 2), (1, 2)):
         near = {(s, r + i, c + j) for s, r, c in places[one] for i in (-1, 0, 1) for j in (-1, 0, 1)}
         assert not near & places[other]
     assert {stem for stem, _, _ in places[0] | places[1]}.isdisjoint({"oam_area3"})
-    assert len({item.group for item in task.test}) >= 25 and task.block > 1
-    for part in (task.train, task.held, task.test):
+    assert len({item.group for item in built.test}) >= 25 and built.block > 1
+    for part in own:
         assert {item.label for item in part} == {"built", "empty"}
 
 

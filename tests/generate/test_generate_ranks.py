@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributed.run import main as torchrun
 
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.io.pyramid import unfinished_image
 from ssl_tilegen.workflows.embed.run import embed
 from tests.bundles import painting_bundle
-from tests.processes import free_port
+from tests.processes import forked, free_port
 
 torch.set_num_threads(1)
 SIDE_PX = 640
@@ -159,8 +159,12 @@ def test_more_processes_than_rows_are_refused_by_all(world: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_torchrun_itself(world: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    done = subprocess.run([*launch, "ssl_tilegen", *words(world, tmp_path / "a.ome.tif")], capture_output=True,
-                          text=True, timeout=600)  # fmt: skip
-    assert done.returncode == 0 and json.loads(done.stdout)["status"] == "done", done.stderr
+    heard, logs = tmp_path / "heard.log", tmp_path / "logs"
+    launch = ["--standalone", "--nproc-per-node", "2", "--log-dir", logs, "--redirects", "1", "-m", "ssl_tilegen"]
+    agent = forked(heard, torchrun, [str(word) for word in (*launch, *words(world, tmp_path / "a.ome.tif"))])
+    agent.join(600)
+    told = [path.read_text() for path in logs.rglob("stdout.log")]
+    assert agent.exitcode == 0 and len(told) == 2, heard.read_text()
+    [report] = filter(None, told)
+    assert json.loads(report)["status"] == "done"
     assert (tmp_path / "a.ome.tif").is_file()
