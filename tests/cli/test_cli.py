@@ -18,6 +18,7 @@ from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import is_complete, unfinished_grid
+from tests import processes
 from tests.bundles import encoder_bundle
 
 
@@ -54,16 +55,18 @@ def test_help_loads_nothing_heavy() -> None:
 def test_embed_and_generate_load_nothing_that_they_do_not_need(tmp_path: Path) -> None:
     """Of an image that is no stained slide, with the built-in bundle, from a grid that covers all of its image."""
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)).save(tmp_path / "a.png")
-    for words in (["embed", "a.png", "--gsd", "0.1"], ["generate", "--grid", "a.zarr", "--steps", "1", "-o", "b.png"]):
-        program = (
-            f"import sys, runpy; sys.argv = {['ssl-tilegen', *words]!r}\n"
-            "try: runpy.run_module('ssl_tilegen', run_name='__main__')\n"
-            "except SystemExit as end: assert not end.code\n"
-            "heavy = {'timm', 'diffusers', 'transformers', 'accelerate', 'torchvision', 'torch._dynamo', 'scipy',"
-            " 'skimage', 'rasterio', 'huggingface_hub', 'sympy'} & set(sys.modules)\n"
-            "assert not heavy, heavy"
-        )
-        subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True, text=True)
+    program = (
+        "import sys, runpy\n"
+        "for words in ('embed a.png --gsd 0.1', 'generate --grid a.zarr --steps 1 -o b.png'):\n"
+        "    sys.argv = ['ssl-tilegen', *words.split()]\n"
+        "    try: runpy.run_module('ssl_tilegen', run_name='__main__')\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "    heavy = {'timm', 'diffusers', 'transformers', 'accelerate', 'torchvision', 'torch._dynamo', 'scipy',"
+        " 'skimage', 'rasterio', 'huggingface_hub', 'sympy'} & set(sys.modules)\n"
+        "    assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "b.png").is_file()
 
 
 @pytest.mark.parametrize(
@@ -160,13 +163,14 @@ def test_values_are_parsed_alike_from_options_and_files() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_terminated_run_says_so_and_is_continued(bundle: Path, tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (800, 800, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (640, 640, 3), np.uint8)).save(tmp_path / "a.png")
     words = ["embed", str(tmp_path / "a.png"), "--gsd", "0.15", "--stride", "16", "--model", str(bundle)]
-    process = subprocess.Popen([sys.executable, "-m", "ssl_tilegen", *words], stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    process.stderr.readline()  # the first progress
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 143 and "SIGTERM" in err and "Traceback" not in err
+    heard = tmp_path / "heard.log"
+    process = processes.command(heard, words)
+    processes.wait_until(lambda: heard.exists() and "\n" in heard.read_text(), process, heard)  # the first progress
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(300)
+    said = heard.read_text()
+    assert process.exitcode == 143 and "SIGTERM" in said and "Traceback" not in said
     assert unfinished_grid(tmp_path / "a.zarr").exists()
     assert code_of(*words) == 0 and is_complete(tmp_path / "a.zarr")

@@ -41,10 +41,10 @@ def slow_merge(x: Canvas, field, corners: list[tuple[int, int]], weight: np.ndar
     """One window at a time, a canvas of weights, one division at the end."""
     top, left = x.window.row, x.window.col
     sums, weights = np.zeros(x.data.shape), np.zeros(x.data.shape[1:])
-    for row, col in corners:
+    vectors = field.vectors([(row + SIDE / 2, col + SIDE / 2) for row, col in corners])
+    for (row, col), cond in zip(corners, vectors, strict=True):
         place = (slice(row - top, row - top + SIDE), slice(col - left, col - left + SIDE))
-        cond = field.vectors([(row + SIDE / 2, col + SIDE / 2)])
-        sums[:, *place] += weight * bent(x.data[None, :, *place], cond, STEP)[0].double().numpy()
+        sums[:, *place] += weight * bent(x.data[None, :, *place], cond[None], STEP)[0].double().numpy()
         weights[place] += weight
     assert (weights > 0).all(), "a place was left undenoised"
     return sums / weights

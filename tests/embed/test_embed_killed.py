@@ -26,7 +26,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return raster(tmp_path_factory.mktemp("source") / "a.tif", 900, 1500)
+    return raster(tmp_path_factory.mktemp("source") / "a.tif", 600, 1000)
 
 
 @pytest.fixture(scope="module")
