@@ -1,5 +1,5 @@
-"""Processes of their own for tests, forked from a server that has torch imported: doing that anew would take most of
-their time. The server runs nothing, so it has no threads that a fork would lose."""
+"""Processes of their own for tests, forked from a server that has torch and other libraries imported: doing that anew
+would take most of their time. The server runs nothing, so it has no threads that a fork would lose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ import torch
 from ssl_tilegen.cli import main
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["tests.processes", "tests.training.runs", "ssl_tilegen.workflows.train"])
+LIBRARIES = ("diffusers.models.modeling_utils", "h5py", "openslide", "rasterio.features", "scipy.ndimage",
+             "scipy.stats", "skimage.metrics", "tifffile", "timm", "zarr")  # fmt: skip
+STAGES = ("encoder", "autoencoder", "denoiser")
+_SERVER.set_forkserver_preload(["tests.processes", "tests.training.runs", "ssl_tilegen.workflows.train", *LIBRARIES,
+                                *(f"ssl_tilegen.training.{stage}" for stage in STAGES)])  # fmt: skip
 
 
 def forked(heard: Path, call: Callable[..., object], *words: Any, **variables: object) -> Any:
