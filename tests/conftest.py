@@ -18,16 +18,17 @@ from tests.temporary import write_into_memory
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; the processes that tests start inherit it
 MOST_WORKERS = 4
 SECONDS = {
-    "faults/test_faults.py": 120, "training/test_scale.py": 90, "training/test_imported.py": 65,
-    "training/test_choices.py": 45, "bundle/importers/test_families.py": 40, "generate/test_generate.py": 39,
-    "training/test_painter.py": 36, "cli/test_cli.py": 33, "evaluate/test_evaluate_again.py": 32,
-    "generate/test_generate_ranks.py": 30, "io/test_foreign_readers.py": 29, "embed/test_embed_killed.py": 29,
-    "evaluate/test_evaluate.py": 27, "generate/test_imported.py": 25, "training/test_loop.py": 23,
-    "diffusion/test_tiled_denoise.py": 23, "io/test_readers.py": 21, "io/test_writers.py": 21,
-    "bundle/test_hub_server.py": 21, "encoders/test_encoders.py": 10, "augment/test_augment.py": 19,
-    "prior/test_prior.py": 17, "training/test_data_faults.py": 17, "training/test_sharding.py": 16,
-    "training/test_data.py": 15, "embed/test_embed.py": 12, "io/test_output_formats.py": 11,
+    "faults/test_faults.py": 120, "training/test_scale.py": 75, "training/test_imported.py": 60,
+    "training/test_choices.py": 45, "bundle/importers/test_families.py": 40, "generate/test_generate.py": 38,
+    "training/test_painter.py": 36, "test_end_to_end.py": 31, "generate/test_generate_ranks.py": 30,
+    "io/test_foreign_readers.py": 29, "evaluate/test_evaluate_again.py": 28, "evaluate/test_evaluate.py": 27,
+    "generate/test_imported.py": 25, "training/test_loop.py": 22, "io/test_writers.py": 21,
+    "embed/test_embed_killed.py": 18, "prior/test_prior.py": 17, "training/test_data_faults.py": 17,
+    "training/test_sharding.py": 16, "test_readme.py": 16, "io/test_readers.py": 16, "training/test_data.py": 14,
+    "augment/test_augment.py": 14, "diffusion/test_tiled_denoise.py": 11, "encoders/test_encoders.py": 10,
     "generate/test_generate_killed.py": 10, "examples/test_study_tasks.py": 9, "training/test_replaces.py": 9,
+    "bundle/test_hub_server.py": 9, "diffusion/test_synthesis.py": 9, "embed/test_embed.py": 9, "cli/test_cli.py": 8,
+    "io/test_output_formats.py": 8, "diffusion/test_recipes.py": 8, "training/test_init.py": 7,
 }  # fmt: skip
 """Processor time of the files that take longest."""
 pytest_plugins = ["tests.faults.summary"]
