@@ -317,9 +317,8 @@ class PixCell:
         }
 
 
-FULL_PIXCELL = PixCell(dim=1536, heads=16, head=72, depth=4, channels=16, side=16)
-"""Of full width; fewer of its 28 blocks, which are alike, and fewer latents than the 128 x 128 of PixCell-1024, on
-which no weight depends."""
+FULL_PIXCELL = PixCell(dim=1536, heads=16, head=72, depth=28, channels=16, side=16)
+"""Of full width; fewer latents than the 128 x 128 of PixCell-1024, on which no weight depends."""
 
 
 def pixcell_shapes(net: PixCell) -> Shapes:
