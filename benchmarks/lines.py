@@ -41,7 +41,7 @@ def lines(rgb: np.ndarray) -> dict[int, float]:
     ]
     if not parts:
         raise SystemExit(f"error: an image of {grey.shape[1]} x {grey.shape[0]} px; give {SIDE} px or more")
-    power = sum(np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2 for part in parts)
+    power = np.mean([np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2 for part in parts], axis=0)
     sides = [side[:, : SIDE // 4].mean(1) for side in (power, power.T)]
     return {period: float(np.mean([_peak(side, SIDE // period) for side in sides])) for period in PERIODS}
 
