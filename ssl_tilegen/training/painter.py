@@ -8,6 +8,7 @@ discriminator that sees the condition, by features of a frozen pretrained networ
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +70,7 @@ class PainterStage(DenoiserStage):
     @classmethod
     def weighted(cls, scenes: list[LatentScene], data: Corpus, settings: PainterSettings) -> list[LatentScene]:
         """The scenes, their chances balanced over the domains as ``domain_balance`` asks."""
-        return balanced(scenes, data, settings.domain_balance)
+        return balanced(scenes, settings.domain_balance)
 
     def _frechet(self) -> FrechetObjective | None:
         if not self.settings.frechet_weight:
@@ -291,13 +292,12 @@ class PainterPair(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
 
-def balanced(scenes: list[LatentScene], corpus: Corpus, balance: float) -> list[LatentScene]:
+def balanced(scenes: list[LatentScene], balance: float) -> list[LatentScene]:
     """The scenes with their chances changed so that every domain's share is its own to the power 1 - ``balance``."""
-    sources = corpus.settings.sources
-    domains = [sources[corpus.images[scene.origin.image].source].domain for scene in scenes]
-    shares = {name: sum(s.chance for s, own in zip(scenes, domains, strict=True) if own == name) for name in domains}
-    return [replace(scene, chance=scene.chance * shares[domain] ** -balance if shares[domain] else 0.0)
-            for scene, domain in zip(scenes, domains, strict=True)]  # fmt: skip
+    shares: dict[int, float] = defaultdict(float)
+    for scene in scenes:
+        shares[scene.group] += scene.chance
+    return [replace(s, chance=s.chance * shares[s.group] ** -balance if shares[s.group] else 0.0) for s in scenes]
 
 
 def _works_with_others() -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from torch import nn
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
-from ssl_tilegen.config.train import DataSettings, PainterSettings, SourceSettings, load_stage_settings
+from ssl_tilegen.config.train import PainterSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets.backbones import load_backbone
@@ -319,12 +319,9 @@ def test_the_discriminator_tells_images_that_do_not_fit_their_condition():
 
 
 def test_domains_are_drawn_more_evenly_where_asked():
-    sources = [SourceSettings(paths=["x"], domain=name) for name in ("he", "aerial")]
-    images = [SimpleNamespace(source=number) for number in (0, 1)]
-    corpus = SimpleNamespace(settings=DataSettings(sources=sources), images=images)
-    scenes = [runs.scene(picture, chance) for picture, chance in ((0, 0.5), (0, 0.4), (1, 0.1))]
+    scenes = [replace(runs.scene(0, chance), group=group) for group, chance in ((0, 0.5), (0, 0.4), (1, 0.1))]
     for balance, share in ((0.0, 0.1), (0.5, 0.25), (1.0, 0.5)):
-        chances = [scene.chance for scene in balanced(scenes, corpus, balance)]
+        chances = [scene.chance for scene in balanced(scenes, balance)]
         assert chances[2] / sum(chances) == pytest.approx(share) and chances[0] / chances[1] == pytest.approx(5 / 4)
 
 
