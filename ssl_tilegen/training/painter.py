@@ -36,6 +36,7 @@ from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
+from ssl_tilegen.training.objectives.repetition import repetition_difference
 from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
@@ -109,7 +110,8 @@ class PainterStage(DenoiserStage):
         return module
 
     def item(self, rng: np.random.Generator) -> Item:
-        """``calls``: how many network calls made the input; ``before``: the noise that each of them began with."""
+        """``calls``: how many network calls made the input; ``before``: the noise that each of them began with;
+        ``shift``: where in the first latent the backbone's view starts (px)."""
         s, spare = self.settings, max(0, self._side_px - self.bundle.info.encoder.tile_px)
         item = super().item(rng) | {"corner": rng.integers(spare // _TILE_STEP_PX + 1, size=2) * _TILE_STEP_PX}
         kind, most = rng.random(), len(s.times) - 1
@@ -117,7 +119,8 @@ class PainterStage(DenoiserStage):
         first = kind < s.first_share or (kind > 1 - s.own_share and not most)
         fraction = s.times[calls] if calls else 1.0 if first else s.least_time + (1 - s.least_time) * rng.random()
         before = rng.standard_normal((most, *item["clean"].shape), np.float32)
-        return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before}
+        shift = rng.integers(self.bundle.factor, size=2)
+        return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before, "shift": shift}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted losses of painter and discriminator together, and each part without its weight."""
@@ -129,8 +132,8 @@ class PainterStage(DenoiserStage):
         image = self._decoded(painted)
         with torch.no_grad():
             wanted = self._decoded(clean)
-            real = self._features(wanted)
-        made = self._features(image)
+            real = self._features(wanted, batch["shift"])
+        made = self._features(image, batch["shift"])
         adversarial, of_discriminator = adversarial_losses(module.discriminator, made, real, self._map(field))
         parts = {
             "square": self._square(painted, clean, batch),
@@ -139,6 +142,7 @@ class PainterStage(DenoiserStage):
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
             "colour": self._colour(image, wanted, field),
             "moments": moment_difference(painted, clean).mean(),
+            "repetition": repetition_difference(image, wanted, self.bundle.factor).mean(),
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
@@ -148,7 +152,7 @@ class PainterStage(DenoiserStage):
             module.batches.add_(1)
         weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
                    "consistency": s.consistency_weight, "colour": s.colour_weight, "moments": s.moment_weight,
-                   "frechet": s.frechet_weight,
+                   "repetition": s.repetition_weight, "frechet": s.frechet_weight,
                    "adversarial": counts * s.adversarial_weight}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -203,8 +207,11 @@ class PainterStage(DenoiserStage):
         image = self.bundle.autoencoder.decode(raw)
         return getattr(image, "sample", image).clamp(-1.1, 1.1)
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        return self.backbone.to(image.device)(image)
+    def _features(self, image: Tensor, shifts: Tensor) -> list[Tensor]:
+        """The backbone's features of a view that starts anywhere within a latent. If its strides always met those of
+        the decoder, a pattern that repeats from latent to latent could raise its features."""
+        side = self._side_px - self.bundle.factor
+        return self.backbone.to(image.device)(_parts(image, shifts, side))
 
     def _consistency(self, image: Tensor, wanted: Tensor, field: Tensor, corners: Tensor) -> Tensor:
         """1 - the cosine of the encoder on a tile of each image to that of the real one: content and layout each, as
@@ -231,9 +238,7 @@ class PainterStage(DenoiserStage):
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
-        side = self.bundle.info.encoder.tile_px
-        tiles = torch.stack([image[:, row : row + side, col : col + side]
-                             for image, (row, col) in zip(images, corners.tolist(), strict=True)])  # fmt: skip
+        tiles = _parts(images, corners, self.bundle.info.encoder.tile_px)
         return self._encoder.vectors(tiles * 0.5 + 0.5)
 
     @cached_property
@@ -298,6 +303,12 @@ def balanced(scenes: list[LatentScene], balance: float) -> list[LatentScene]:
     for scene in scenes:
         shares[scene.group] += scene.chance
     return [replace(s, chance=s.chance * shares[s.group] ** -balance if shares[s.group] else 0.0) for s in scenes]
+
+
+def _parts(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """The part (3, side, side) of each image (N, 3, H, W) that starts at its corner (N, 2)."""
+    return torch.stack([image[:, row : row + side, col : col + side]
+                        for image, (row, col) in zip(images, corners.tolist(), strict=True)])  # fmt: skip
 
 
 def _works_with_others() -> bool:
