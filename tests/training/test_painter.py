@@ -25,6 +25,7 @@ from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
+from ssl_tilegen.training.objectives.repetition import repetition_difference
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.painter import balanced
 from ssl_tilegen.workflows.embed.run import embed
@@ -165,6 +166,31 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
     assert (moment_difference(0.7 * real, real) > 0.3).all()  # log 0.7 is -0.36
     assert moment_difference(real + 0.2, real) == pytest.approx([0.2, 0.2], rel=0.1)
     assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
+
+
+def test_a_pattern_that_repeats_counts_most_on_even_ground():
+    draw = torch.Generator().manual_seed(0)
+    pattern = (0.05 * torch.randn(1, 3, 8, 8, generator=draw)).repeat(1, 1, 9, 8)
+    even, texture = torch.zeros(1, 3, 72, 64), 0.3 * torch.randn(1, 3, 72, 64, generator=draw)
+    assert float(repetition_difference(texture, texture, 8)) == 0
+    assert float(repetition_difference(even + 0.5, even, 8)) == pytest.approx(0, abs=1e-6)  # a colour is no pattern
+    found = [float(repetition_difference(real + pattern, real, 8)) for real in (even, texture)]
+    assert found[0] > 5 and found[0] > 100 * found[1]
+    other = 0.3 * torch.randn(1, 3, 72, 64, generator=draw)
+    assert float(repetition_difference(other, texture, 8)) == pytest.approx(2 / 16, rel=0.2)
+
+
+def test_the_backbone_s_view_starts_anywhere_within_a_latent(base, bundle):
+    stage = prepared(base, bundle)
+    draws = np.random.default_rng(0)
+    shifts = np.array([stage.item(draws)["shift"] for _ in range(200)])
+    assert (shifts.min(), shifts.max()) == (0, stage.bundle.factor - 1)
+    side = stage.settings.window_lat * stage.bundle.factor
+    image = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    left = side - stage.bundle.factor
+    wanted = stage.backbone(torch.stack([image[0, :, 1 : 1 + left, 2 : 2 + left], image[1, :, :left, 5 : 5 + left]]))
+    for found, maps in zip(stage._features(image, torch.tensor([[1, 2], [0, 5]])), wanted, strict=True):
+        assert torch.equal(found, maps)
 
 
 def windows(told: torch.Tensor, seed: int, spread: float = 1.0, shift: float = 0.0) -> torch.Tensor:
