@@ -40,7 +40,6 @@ from ssl_tilegen.training.objectives.repetition import repetition_difference
 from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
-_TILE_STEP_PX = 8
 _COLOUR_BLOCK_PX = 8
 _CALL = 8  # windows of a validation that are painted at once
 
@@ -113,7 +112,7 @@ class PainterStage(DenoiserStage):
         """``calls``: how many network calls made the input; ``before``: the noise that each of them began with;
         ``shift``: where in the first latent the backbone's view starts (px)."""
         s, spare = self.settings, max(0, self._side_px - self.bundle.info.encoder.tile_px)
-        item = super().item(rng) | {"corner": rng.integers(spare // _TILE_STEP_PX + 1, size=2) * _TILE_STEP_PX}
+        item = super().item(rng) | {"corner": rng.integers(spare + 1, size=2)}
         kind, most = rng.random(), len(s.times) - 1
         calls = int(rng.integers(1, most + 1)) if most and kind > 1 - s.own_share else 0
         first = kind < s.first_share or (kind > 1 - s.own_share and not most)
