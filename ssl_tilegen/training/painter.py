@@ -41,6 +41,7 @@ from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
 _COLOUR_BLOCK_PX = 8
+_EVEN = 0.05  # the deviation, in images of [-1, 1], at which a block counts half: about 6 of 255 grey levels
 _CALL = 8  # windows of a validation that are painted at once
 
 
@@ -230,10 +231,13 @@ class PainterStage(DenoiserStage):
         return torch.stack(costs).mean()
 
     def _colour(self, image: Tensor, wanted: Tensor, field: Tensor) -> Tensor:
-        """Mean absolute difference of the images averaged over blocks, where the condition tells the layout."""
+        """Mean absolute difference of the images averaged over blocks, where the condition tells the layout. Even
+        blocks count most: there the eye sees a tint that texture hides."""
         known = ~self._map(field)[:, self.bundle.info.encoder.dim - 1].isnan().flatten(1).all(1)
-        coarse = nn.functional.avg_pool2d(image - wanted, _COLOUR_BLOCK_PX)
-        return _mean_where(coarse.abs().mean((1, 2, 3)), known)
+        block = nn.AvgPool2d(_COLOUR_BLOCK_PX)
+        spread = (block(wanted.square()) - block(wanted).square()).clamp(min=0).mean(1, keepdim=True).sqrt()
+        even = _EVEN / (_EVEN + spread)
+        return _mean_where((even * block(image - wanted)).abs().mean((1, 2, 3)), known)
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""

@@ -153,10 +153,12 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     batch = collate([stage.item(np.random.default_rng(i)) for i in range(4)], torch.device("cpu"))
     field, dim = batch["field"].nan_to_num(0.0), stage.bundle.info.encoder.dim
     field[0, :dim], field[1, dim - 1] = torch.nan, torch.nan  # nothing told, and no layout told
-    wanted = torch.rand(4, 3, 64, 64)
+    wanted = torch.zeros(4, 3, 64, 64)
+    textured = wanted + 0.05 * torch.tensor([1.0, -1.0]).repeat(32)
     checked = wanted + torch.tensor([0.3, -0.3]).repeat(32)  # no colour of a block is another
     assert stage._colour(wanted + 0.2, wanted, field) == pytest.approx(0.2 * 2 / 4, abs=1e-6)
     assert stage._colour(checked, wanted, field) == pytest.approx(0, abs=1e-6)
+    assert stage._colour(textured + 0.2, textured, field) == pytest.approx(0.1 * 2 / 4, abs=1e-6)  # less even
 
 
 def test_moments_ask_how_strong_detail_is_and_not_where():

@@ -91,7 +91,7 @@ class PainterSettings(WindowSettings):
     is part of the condition. Needs a window as large as a tile."""
     colour_weight: float = Field(1.0, ge=0)
     """Weight of the mean absolute difference of the painted and the real image, averaged over blocks of 8 px, where the
-    layout is told: it keeps the colours of pale and even ground."""
+    layout is told. Blocks count the more, the more even they are: it keeps the colours of pale and even ground."""
     moment_weight: float = Field(0.3, ge=0)
     """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
     strength of real images, and weakens patterns that repeat from latent to latent."""
