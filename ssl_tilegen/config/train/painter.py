@@ -89,7 +89,7 @@ class PainterSettings(WindowSettings):
     consistency_weight: float = Field(0.1, ge=0)
     """Weight of 1 - cosine of the bundle's encoder on a painted tile to that of the real tile; layout counts where it
     is part of the condition. Needs a window as large as a tile."""
-    colour_weight: float = Field(1.0, ge=0)
+    colour_weight: float = Field(2.0, ge=0)
     """Weight of the mean absolute difference of the painted and the real image, averaged over blocks of 8 px, where the
     layout is told. Blocks count the more, the more even they are: it keeps the colours of pale and even ground."""
     moment_weight: float = Field(0.3, ge=0)
