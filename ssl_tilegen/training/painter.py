@@ -36,7 +36,7 @@ from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
-from ssl_tilegen.training.objectives.repetition import repetition_difference
+from ssl_tilegen.training.objectives.repetition import profile_difference, repetition_difference
 from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
@@ -142,7 +142,7 @@ class PainterStage(DenoiserStage):
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
             "colour": self._colour(image, wanted, field),
             "moments": moment_difference(painted, clean).mean(),
-            "repetition": repetition_difference(image, wanted, self.bundle.factor).mean(),
+            "repetition": self._repetition(image, wanted),
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
@@ -238,6 +238,10 @@ class PainterStage(DenoiserStage):
         spread = (block(wanted.square()) - block(wanted).square()).clamp(min=0).mean(1, keepdim=True).sqrt()
         even = _EVEN / (_EVEN + spread)
         return _mean_where((even * block(image - wanted)).abs().mean((1, 2, 3)), known)
+
+    def _repetition(self, image: Tensor, wanted: Tensor) -> Tensor:
+        costs = [cost(image, wanted, self.bundle.factor) for cost in (repetition_difference, profile_difference)]
+        return torch.stack(costs).sum(0).mean()
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""

@@ -25,7 +25,7 @@ from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
-from ssl_tilegen.training.objectives.repetition import repetition_difference
+from ssl_tilegen.training.objectives.repetition import profile_difference, repetition_difference
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.training.painter import balanced
 from ssl_tilegen.workflows.embed.run import embed
@@ -180,6 +180,17 @@ def test_a_pattern_that_repeats_counts_most_on_even_ground():
     assert found[0] > 5 and found[0] > 100 * found[1]
     other = 0.3 * torch.randn(1, 3, 72, 64, generator=draw)
     assert float(repetition_difference(other, texture, 8)) == pytest.approx(2 / 16, rel=0.2)
+
+
+def test_blocks_whose_seams_show_have_a_profile_of_their_own():
+    draw = torch.Generator().manual_seed(0)
+    real, other = (0.3 * torch.randn(2, 3, 128, 128, generator=draw) for _ in range(2))
+    seams = real + 0.3 * torch.randn(2, 3, 16, 128, generator=draw).repeat_interleave(8, 2)  # no two blocks alike
+    assert profile_difference(real, real, 8) == pytest.approx([0, 0])
+    assert profile_difference(0.7 * real, real, 8) == pytest.approx([0, 0], abs=1e-4)  # it asks where, not how much
+    between, shown = profile_difference(other, real, 8).mean(), profile_difference(seams, real, 8).mean()
+    assert shown > 20 * between
+    assert profile_difference(seams.mT, real.mT, 8).mean() == pytest.approx(float(shown), rel=1e-4)
 
 
 def test_the_backbone_s_view_starts_anywhere_within_a_latent(base, bundle):

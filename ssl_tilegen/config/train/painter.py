@@ -95,9 +95,10 @@ class PainterSettings(WindowSettings):
     moment_weight: float = Field(0.3, ge=0)
     """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
     strength of real images, and weakens patterns that repeat from latent to latent."""
-    repetition_weight: float = Field(0.3, ge=0)
-    """Weight of what repeats from latent to latent in painted images and not in real ones, in units of the texture
-    there: it takes a weave off even ground."""
+    repetition_weight: float = Field(2.0, ge=0)
+    """Weight of what repeats from latent to latent in painted images and not in real ones: of a pattern, in units of
+    the texture there, and of places within latents where neighbouring pixels differ more or less than in real ones.
+    It takes a weave off even ground."""
     frechet_weight: float = Field(0.4, ge=0)
     """Weight of the Frechet distance of painted to real windows by the backbone's pooled features (of the last but one
     of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain. Of
