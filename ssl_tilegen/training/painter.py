@@ -42,6 +42,7 @@ from ssl_tilegen.training.stage import StageContext
 _UPDATE = "renoise"
 _COLOUR_BLOCK_PX = 8
 _EVEN = 0.05  # the deviation, in images of [-1, 1], at which a block counts half: about 6 of 255 grey levels
+_SHIFT_LAT = 2
 _CALL = 8  # windows of a validation that are painted at once
 
 
@@ -111,7 +112,7 @@ class PainterStage(DenoiserStage):
 
     def item(self, rng: np.random.Generator) -> Item:
         """``calls``: how many network calls made the input; ``before``: the noise that each of them began with;
-        ``shift``: where in the first latent the backbone's view starts (px)."""
+        ``shift``: where in the first latents the backbone's view starts (px)."""
         s, spare = self.settings, max(0, self._side_px - self.bundle.info.encoder.tile_px)
         item = super().item(rng) | {"corner": rng.integers(spare + 1, size=2)}
         kind, most = rng.random(), len(s.times) - 1
@@ -119,7 +120,7 @@ class PainterStage(DenoiserStage):
         first = kind < s.first_share or (kind > 1 - s.own_share and not most)
         fraction = s.times[calls] if calls else 1.0 if first else s.least_time + (1 - s.least_time) * rng.random()
         before = rng.standard_normal((most, *item["clean"].shape), np.float32)
-        shift = rng.integers(self.bundle.factor, size=2)
+        shift = rng.integers(self._shift_px, size=2)
         return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before, "shift": shift}
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -208,10 +209,14 @@ class PainterStage(DenoiserStage):
         return getattr(image, "sample", image).clamp(-1.1, 1.1)
 
     def _features(self, image: Tensor, shifts: Tensor) -> list[Tensor]:
-        """The backbone's features of a view that starts anywhere within a latent. If its strides always met those of
-        the decoder, a pattern that repeats from latent to latent could raise its features."""
-        side = self._side_px - self.bundle.factor
-        return self.backbone.to(image.device)(_parts(image, shifts, side))
+        """The backbone's features of a view that starts anywhere within the first latents. If its strides always met
+        those of decoder and painter, a pattern that repeats from latent to latent could raise its features."""
+        return self.backbone.to(image.device)(_parts(image, shifts, self._side_px - self._shift_px))
+
+    @property
+    def _shift_px(self) -> int:
+        """How far the backbone's view may be shifted: two latents, or less where the window is small."""
+        return min(_SHIFT_LAT * self.bundle.factor, self._side_px // 4)
 
     def _consistency(self, image: Tensor, wanted: Tensor, field: Tensor, corners: Tensor) -> Tensor:
         """1 - the cosine of the encoder on a tile of each image to that of the real one: content and layout each, as
@@ -240,8 +245,8 @@ class PainterStage(DenoiserStage):
         return _mean_where((even * block(image - wanted)).abs().mean((1, 2, 3)), known)
 
     def _repetition(self, image: Tensor, wanted: Tensor) -> Tensor:
-        costs = [cost(image, wanted, self.bundle.factor) for cost in (repetition_difference, profile_difference)]
-        return torch.stack(costs).sum(0).mean()
+        px = self.bundle.factor
+        return (repetition_difference(image, wanted, px) + profile_difference(image, wanted, 2 * px)).mean()
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""

@@ -170,16 +170,19 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
     assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
 
 
-def test_a_pattern_that_repeats_counts_most_on_even_ground():
+@pytest.mark.parametrize("period", [8, 16, 32])
+def test_a_pattern_that_repeats_counts_most_on_even_ground(period):
     draw = torch.Generator().manual_seed(0)
-    pattern = (0.05 * torch.randn(1, 3, 8, 8, generator=draw)).repeat(1, 1, 9, 8)
-    even, texture = torch.zeros(1, 3, 72, 64), 0.3 * torch.randn(1, 3, 72, 64, generator=draw)
+    repeats = 128 // period
+    pattern = (0.05 * torch.randn(1, 3, period, period, generator=draw)).repeat(1, 1, repeats, repeats)
+    even, texture = torch.zeros(1, 3, 128, 128), 0.3 * torch.randn(1, 3, 128, 128, generator=draw)
     assert float(repetition_difference(texture, texture, 8)) == 0
     assert float(repetition_difference(even + 0.5, even, 8)) == pytest.approx(0, abs=1e-6)  # a colour is no pattern
     found = [float(repetition_difference(real + pattern, real, 8)) for real in (even, texture)]
-    assert found[0] > 5 and found[0] > 100 * found[1]
-    other = 0.3 * torch.randn(1, 3, 72, 64, generator=draw)
+    assert found[0] > 2 and found[0] > 100 * found[1]
+    other = 0.3 * torch.randn(1, 3, 128, 128, generator=draw)
     assert float(repetition_difference(other, texture, 8)) == pytest.approx(2 / 16, rel=0.2)
+    assert float(repetition_difference(other[..., :70, :50], texture[..., :70, :50], 8)) < 0.3
 
 
 def test_blocks_whose_seams_show_have_a_profile_of_their_own():
@@ -193,14 +196,14 @@ def test_blocks_whose_seams_show_have_a_profile_of_their_own():
     assert profile_difference(seams.mT, real.mT, 8).mean() == pytest.approx(float(shown), rel=1e-4)
 
 
-def test_the_backbone_s_view_starts_anywhere_within_a_latent(base, bundle):
+def test_the_backbone_s_view_starts_anywhere_within_the_first_latents(base, bundle):
     stage = prepared(base, bundle)
     draws = np.random.default_rng(0)
     shifts = np.array([stage.item(draws)["shift"] for _ in range(200)])
-    assert (shifts.min(), shifts.max()) == (0, stage.bundle.factor - 1)
     side = stage.settings.window_lat * stage.bundle.factor
+    assert (shifts.min(), shifts.max()) == (0, stage._shift_px - 1)
     image = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    left = side - stage.bundle.factor
+    left = side - stage._shift_px
     wanted = stage.backbone(torch.stack([image[0, :, 1 : 1 + left, 2 : 2 + left], image[1, :, :left, 5 : 5 + left]]))
     for found, maps in zip(stage._features(image, torch.tensor([[1, 2], [0, 5]])), wanted, strict=True):
         assert torch.equal(found, maps)

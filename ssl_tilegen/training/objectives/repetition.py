@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_LATENTS = 4  # side of the areas within which a pattern counts as repeated
+_REPEATS = 4  # the fewest along a side at which a period is looked at
+_PERIODS = 3  # that are looked at: each twice the one before
 _FLOOR = 3e-4  # of the variance, in images of [-1, 1]: a deviation of about 2 of 255 grey levels
+_MOST = 3.0  # deviations
 _STEP = 4e-3  # added to differences of neighbouring pixels: half of a grey level
 
 
 def repetition_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
-    """How strong a pattern of ``period`` px is in made images (N, 3, H, W) and not in real ones, per item: (N,).
+    """How strong a pattern is in made images (N, 3, H, W) and not in real ones, per item: (N,). It repeats every
+    ``period`` px, or twice or four times as many.
 
-    In each area of 4 x 4 periods the difference of the images is averaged over the periods, place by place. The
-    variance of what is left is divided by that of the real image within periods: on even ground the eye sees a weave
-    that texture would hide. The mean over areas and colours. About 2 / 16 where the two have unlike textures and no
-    such pattern, 0 where they are the same.
+    (A U-Net has such longer periods, too: a pattern that changes its sign from latent to latent.) The difference of the
+    images is divided by their deviation (the larger one) within ``period`` px: on even ground the eye sees a weave that
+    texture would hide. It is averaged over the repeats, place by place. The mean square, times the repeats by 16,
+    counts: about 2 / 16 where the two have unlike textures and no pattern, 0 where they are the same.
     """
-    side = min(_LATENTS, made.shape[2] // period, made.shape[3] // period)
-    difference, wanted = (_periods(image.float(), period, side) for image in (made - real, real))
-    repeated = difference.mean((3, 6))
-    pattern = (repeated - repeated.mean((3, 5), keepdim=True)).square().mean((3, 5))
-    texture = (wanted - wanted.mean((4, 7), keepdim=True)).square().mean((3, 4, 6, 7))
-    return (pattern / (texture + _FLOOR)).mean((1, 2, 3))
+    rows, cols = (length // period * period for length in made.shape[2:])
+    made, real = (image[:, :, :rows, :cols].float() for image in (made, real))
+    deviation = torch.maximum(*(_deviation(image.detach(), period) for image in (made, real)))
+    difference = (made - real) / nn.functional.interpolate(deviation, scale_factor=period)
+    difference = difference.clamp(-_MOST, _MOST)  # something that is not where it should be is no pattern
+    longer = [period * 2**double for double in range(_PERIODS)]
+    periods = [p for p in longer if min(rows, cols) >= p * _REPEATS] or longer[:1]
+    return torch.stack([_repeated(difference, p) for p in periods]).mean(0)
+
+
+def _deviation(image: Tensor, period: int) -> Tensor:
+    """Of the blocks of ``period`` px, over all colours (N, 1, h, w)."""
+    mean, square = (nn.functional.avg_pool2d(part, period) for part in (image, image.square()))
+    return ((square - mean.square()).clamp(min=0).mean(1, keepdim=True) + _FLOOR).sqrt()
+
+
+def _repeated(difference: Tensor, period: int) -> Tensor:
+    """The mean square of what repeats, times the number of repeats by 16 (N,)."""
+    rows, cols = (length // period for length in difference.shape[2:])
+    whole = difference[:, :, : rows * period, : cols * period]
+    pattern = whole.unflatten(3, (cols, period)).unflatten(2, (rows, period)).mean((2, 4))
+    return (pattern - pattern.mean((2, 3), keepdim=True)).square().mean((1, 2, 3)) * (rows * cols / 16)
 
 
 def profile_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
@@ -44,10 +63,3 @@ def _profile(image: Tensor, axis: int, order: int, period: int) -> Tensor:
     differences = image.diff(order, axis).abs().mean((1, 5 - axis)) + _STEP
     whole = differences[:, : differences.shape[1] // period * period].unflatten(1, (-1, period)).mean(1)
     return (whole / whole.mean(1, keepdim=True)).log()
-
-
-def _periods(image: Tensor, period: int, side: int) -> Tensor:
-    """(N, 3, H, W) -> (N, 3, areas, side, period, areas, side, period), without what is left over."""
-    rows, cols = (length // (period * side) for length in image.shape[2:])
-    whole = image[:, :, : rows * side * period, : cols * side * period]
-    return whole.unflatten(3, (cols, side, period)).unflatten(2, (rows, side, period))
