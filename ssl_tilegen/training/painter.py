@@ -8,8 +8,6 @@ discriminator that sees the condition, by features of a frozen pretrained networ
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,19 +27,20 @@ from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
+from ssl_tilegen.training.data.balance import balanced
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
+from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, parts_at
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
-from ssl_tilegen.training.objectives.repetition import profile_difference, repetition_difference
+from ssl_tilegen.training.objectives.repetition import repetition_difference
+from ssl_tilegen.training.painter_pair import PainterPair
 from ssl_tilegen.training.stage import StageContext
 
 _UPDATE = "renoise"
-_COLOUR_BLOCK_PX = 8
-_EVEN = 0.05  # the deviation, in images of [-1, 1], at which a block counts half: about 6 of 255 grey levels
 _SHIFT_LAT = 2
 _CALL = 8  # windows of a validation that are painted at once
 
@@ -138,12 +137,12 @@ class PainterStage(DenoiserStage):
         adversarial, of_discriminator = adversarial_losses(module.discriminator, made, real, self._map(field))
         parts = {
             "square": self._square(painted, clean, batch),
-            "features": torch.stack([_difference(a, b) for a, b in zip(made, real, strict=True)]).mean(),
+            "features": feature_difference(made, real),
             "adversarial": adversarial,
             "consistency": self._consistency(image, wanted, field, batch["corner"]),
             "colour": self._colour(image, wanted, field),
             "moments": moment_difference(painted, clean).mean(),
-            "repetition": self._repetition(image, wanted),
+            "repetition": repetition_difference(image, wanted, self.bundle.factor).mean(),
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
@@ -211,11 +210,11 @@ class PainterStage(DenoiserStage):
     def _features(self, image: Tensor, shifts: Tensor) -> list[Tensor]:
         """The backbone's features of a view that starts anywhere within the first latents. If its strides always met
         those of decoder and painter, a pattern that repeats from latent to latent could raise its features."""
-        return self.backbone.to(image.device)(_parts(image, shifts, self._side_px - self._shift_px))
+        return self.backbone.to(image.device)(parts_at(image, shifts, self._side_px - self._shift_px))
 
     @property
     def _shift_px(self) -> int:
-        """How far the backbone's view may be shifted: two latents, or less where the window is small."""
+        """How far the backbone's view may be shifted: by two latents, or less where the window is small."""
         return min(_SHIFT_LAT * self.bundle.factor, self._side_px // 4)
 
     def _consistency(self, image: Tensor, wanted: Tensor, field: Tensor, corners: Tensor) -> Tensor:
@@ -236,22 +235,13 @@ class PainterStage(DenoiserStage):
         return torch.stack(costs).mean()
 
     def _colour(self, image: Tensor, wanted: Tensor, field: Tensor) -> Tensor:
-        """Mean absolute difference of the images averaged over blocks, where the condition tells the layout. Even
-        blocks count most: there the eye sees a tint that texture hides."""
+        """`colour_difference` where the condition tells the layout."""
         known = ~self._map(field)[:, self.bundle.info.encoder.dim - 1].isnan().flatten(1).all(1)
-        block = nn.AvgPool2d(_COLOUR_BLOCK_PX)
-        spread = (block(wanted.square()) - block(wanted).square()).clamp(min=0).mean(1, keepdim=True).sqrt()
-        even = _EVEN / (_EVEN + spread)
-        return _mean_where((even * block(image - wanted)).abs().mean((1, 2, 3)), known)
-
-    def _repetition(self, image: Tensor, wanted: Tensor) -> Tensor:
-        px = self.bundle.factor
-        return (repetition_difference(image, wanted, px) + profile_difference(image, wanted, 2 * px)).mean()
+        return _mean_where(colour_difference(image, wanted), known)
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
-        tiles = _parts(images, corners, self.bundle.info.encoder.tile_px)
-        return self._encoder.vectors(tiles * 0.5 + 0.5)
+        return self._encoder.vectors(parts_at(images, corners, self.bundle.info.encoder.tile_px) * 0.5 + 0.5)
 
     @cached_property
     def _encoder(self) -> NetworkEncoder:
@@ -298,39 +288,9 @@ class PainterStage(DenoiserStage):
         )
 
 
-class PainterPair(nn.Module):
-    """A painter and its discriminator, trained as one, and what else is kept of a run; ``batches`` seen so far."""
-
-    batches: Tensor
-
-    def __init__(self, network: nn.Module, discriminator: nn.Module, frechet: FrechetObjective | None) -> None:
-        super().__init__()
-        self.network, self.discriminator, self.frechet = network, discriminator, frechet
-        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
-
-
-def balanced(scenes: list[LatentScene], balance: float) -> list[LatentScene]:
-    """The scenes with their chances changed so that every domain's share is its own to the power 1 - ``balance``."""
-    shares: dict[int, float] = defaultdict(float)
-    for scene in scenes:
-        shares[scene.group] += scene.chance
-    return [replace(s, chance=s.chance * shares[s.group] ** -balance if shares[s.group] else 0.0) for s in scenes]
-
-
-def _parts(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """The part (3, side, side) of each image (N, 3, H, W) that starts at its corner (N, 2)."""
-    return torch.stack([image[:, row : row + side, col : col + side]
-                        for image, (row, col) in zip(images, corners.tolist(), strict=True)])  # fmt: skip
-
-
 def _works_with_others() -> bool:
     """Whether there are other processes: where weights are sharded, all must call the network equally often."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of feature maps, in units of the mean deviation of the channels of ``b``."""
-    return (a - b).float().abs().mean() / b.float().std((0, 2, 3)).mean().clamp(min=1e-3)
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

@@ -21,13 +21,13 @@ from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
+from ssl_tilegen.training.data.balance import balanced
 from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
-from ssl_tilegen.training.objectives.repetition import profile_difference, repetition_difference
+from ssl_tilegen.training.objectives.repetition import pattern_difference, profile_difference
 from ssl_tilegen.training.objectives.targets import Target
-from ssl_tilegen.training.painter import balanced
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.generate.run import generate
 from ssl_tilegen.workflows.train import train
@@ -176,13 +176,13 @@ def test_a_pattern_that_repeats_counts_most_on_even_ground(period):
     repeats = 128 // period
     pattern = (0.05 * torch.randn(1, 3, period, period, generator=draw)).repeat(1, 1, repeats, repeats)
     even, texture = torch.zeros(1, 3, 128, 128), 0.3 * torch.randn(1, 3, 128, 128, generator=draw)
-    assert float(repetition_difference(texture, texture, 8)) == 0
-    assert float(repetition_difference(even + 0.5, even, 8)) == pytest.approx(0, abs=1e-6)  # a colour is no pattern
-    found = [float(repetition_difference(real + pattern, real, 8)) for real in (even, texture)]
+    assert float(pattern_difference(texture, texture, 8)) == 0
+    assert float(pattern_difference(even + 0.5, even, 8)) == pytest.approx(0, abs=1e-6)  # a colour is no pattern
+    found = [float(pattern_difference(real + pattern, real, 8)) for real in (even, texture)]
     assert found[0] > 0.8 and found[0] > 20 * found[1]
     other = 0.3 * torch.randn(1, 3, 128, 128, generator=draw)
-    assert float(repetition_difference(other, texture, 8)) == pytest.approx(2 / 16, rel=0.2)
-    assert float(repetition_difference(other[..., :70, :50], texture[..., :70, :50], 8)) < 0.3
+    assert float(pattern_difference(other, texture, 8)) == pytest.approx(2 / 16, rel=0.2)
+    assert float(pattern_difference(other[..., :70, :50], texture[..., :70, :50], 8)) < 0.3
 
 
 def test_blocks_whose_seams_show_have_a_profile_of_their_own():

@@ -13,6 +13,12 @@ _STEP = 4e-3  # added to differences of neighbouring pixels: half of a grey leve
 
 
 def repetition_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
+    """How unlike made images (N, 3, H, W) are to real ones in what repeats every ``period`` px or multiples of it: per
+    item (N,) the sum of `pattern_difference` and, at twice the period, `profile_difference`."""
+    return pattern_difference(made, real, period) + profile_difference(made, real, 2 * period)
+
+
+def pattern_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
     """How strong a pattern is in made images (N, 3, H, W) and not in real ones, per item: (N,). It repeats every
     ``period`` px, or twice or four times as many.
 
