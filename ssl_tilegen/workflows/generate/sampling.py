@@ -12,7 +12,7 @@ from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.workflows.generate.placement import Placement
 
-LOOSE_ABOVE = 0.85
+LOOSE_ABOVE = 0.5
 """A loose layout is given while the noise is at least this part of the network's input."""
 _EDGE_LAT = 8
 _TRUE_TO_SCALE = 1.25
