@@ -78,11 +78,12 @@ def test_a_folder_without_results_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("failing", ["lung", "sites"])
 def test_where_one_process_fails_the_other_is_stopped(tmp_path: Path, failing: str) -> None:
-    """With a program in the place of python that fails at once, or works for long."""
+    """With a program in the place of python that works for long, or fails once the other one works."""
     python = tmp_path / "python"
     python.write_text(
-        f'#!/usr/bin/env bash\n[[ " $* " == *" {failing} "* ]] && exit 3\n'
-        f'sleep 60 & echo $! > "{tmp_path}/working"; wait; touch "{tmp_path}/whole"\n'
+        f'#!/usr/bin/env bash\nworking="{tmp_path}/working"\n'
+        f'[[ " $* " == *" {failing} "* ]] && {{ until [[ -s "$working" ]]; do sleep 0.05; done; exit 3; }}\n'
+        f'sleep 60 & echo $! > "$working"; wait; touch "{tmp_path}/whole"\n'
     )
     python.chmod(0o755)
     path, began = f"{tmp_path}{os.pathsep}{os.environ['PATH']}", time.monotonic()
