@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -26,6 +27,7 @@ class GridWriter:
     def __init__(self, path: Path, part: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._part, self._group = path, spec, part, group
         self.shards: Sequence[Window] = shards(spec.shape)
+        self._identity = _identity(part)
 
     @classmethod
     def start(cls, path: Path, spec: GridSpec, *, restart: bool = False, heal: bool = False) -> GridWriter:
@@ -55,7 +57,24 @@ class GridWriter:
 
     def pending(self) -> list[int]:
         """Indices of the shards that are not yet written, in order."""
-        return [int(index) for index in np.flatnonzero(np.asarray(array_of(self._group, "done")[:]) == 0)]
+        done = self._read(lambda group: np.asarray(array_of(group, "done")[:]))
+        return [int(index) for index in np.flatnonzero(done == 0)]
+
+    def is_published(self) -> bool:
+        """Whether another writer has given this very grid its name."""
+        return self._identity is not None and _identity(self.path) == self._identity
+
+    def _read(self, of: Callable[[zarr.Group], Any]) -> Any:
+        """What is read of the group: under its final name where another writer gave it that meanwhile."""
+        try:
+            found = of(self._group)
+        except Exception:
+            if not self.is_published():
+                raise
+        else:
+            if not self.is_published():
+                return found
+        return of(load_group(self.path)[0])
 
     def write_shard(self, index: int, data: GridData) -> None:
         """Store the cells of shard ``index`` and then flag it. The data are those of the window ``shards[index]``."""
@@ -70,7 +89,7 @@ class GridWriter:
 
     def counts(self) -> dict[str, int]:
         """How many cells there are of each validity, by lower-case name."""
-        return counts_of(self._group)
+        return self._read(counts_of)
 
     def finish(self, *, overwrite: bool = False) -> EmbeddingGrid | None:
         """Give the grid its name if every shard is there, else return None (other writers are still at work).
@@ -79,11 +98,15 @@ class GridWriter:
         """
         if self.pending():
             return None
-        for leftover in self._part.rglob("*.partial"):  # of a writer that was killed
-            leftover.unlink(missing_ok=True)
-        atomic.flush_tree(self._part)  # takes a while: before the look at what is in it
-        self.refuse_foreign()
-        atomic.publish_folder(self._part, self.path, replace=overwrite, mark=marks.grid)
+        try:
+            for leftover in self._part.rglob("*.partial"):  # of a writer that was killed
+                leftover.unlink(missing_ok=True)
+            atomic.flush_tree(self._part)  # takes a while: before the look at what is in it
+            self.refuse_foreign()
+            atomic.publish_folder(self._part, self.path, replace=overwrite, mark=marks.grid)
+        except (OSError, TilegenError):
+            if not self.is_published():
+                raise
         return EmbeddingGrid.open(self.path)
 
     def refuse_foreign(self) -> None:
@@ -135,6 +158,15 @@ def write_grid(
         raise
     assert grid is not None
     return grid
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What stays the same of a folder when it is renamed; None where there is none."""
+    try:
+        facts = folder.lstat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _create(part: Path, spec: GridSpec) -> None:

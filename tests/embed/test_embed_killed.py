@@ -95,3 +95,17 @@ def test_shares_of_two_processes_make_one_grid(
     assert [job.exitcode for job in jobs] == [0, 0]
     same(EmbeddingGrid.open(out).read(), undisturbed.read())
     assert [path.name for path in out.parent.iterdir()] == ["g.zarr"]
+
+
+def test_a_writer_is_told_that_another_one_finished_the_grid(
+    source: Path, bundle: Path, undisturbed: EmbeddingGrid, out: Path
+) -> None:
+    """Two that store their last shards at once: the first one gives the grid its name, the second one finds it there."""
+    first, second = (EmbeddingGrid.create(out, undisturbed.spec) for _ in range(2))
+    for index, window in enumerate(first.shards):
+        (first if index % 2 else second).write_shard(index, undisturbed.read(window))
+    assert not second.is_published() and first.finish() is not None
+    assert second.is_published() and second.pending() == [] and second.counts() == first.counts()
+    found = second.finish()
+    assert found is not None
+    same(found.read(), undisturbed.read())

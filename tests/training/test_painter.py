@@ -26,7 +26,7 @@ from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, relative_distance
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
-from ssl_tilegen.training.objectives.repetition import pattern_difference, profile_difference
+from ssl_tilegen.training.objectives.repetition import pattern_difference, profile_difference, repetition_difference
 from ssl_tilegen.training.objectives.targets import Target
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.generate.run import generate
@@ -194,6 +194,7 @@ def test_blocks_whose_seams_show_have_a_profile_of_their_own():
     between, shown = profile_difference(other, real, 8).mean(), profile_difference(seams, real, 8).mean()
     assert shown > 20 * between
     assert profile_difference(seams.mT, real.mT, 8).mean() == pytest.approx(float(shown), rel=1e-4)
+    assert repetition_difference(seams[..., :16, :16], real[..., :16, :16], 8).isfinite().all()  # two latents
 
 
 def test_the_backbone_s_view_starts_anywhere_within_the_first_latents(base, bundle):

@@ -14,8 +14,9 @@ _STEP = 4e-3  # added to differences of neighbouring pixels: half of a grey leve
 
 def repetition_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
     """How unlike made images (N, 3, H, W) are to real ones in what repeats every ``period`` px or multiples of it: per
-    item (N,) the sum of `pattern_difference` and, at twice the period, `profile_difference`."""
-    return pattern_difference(made, real, period) + profile_difference(made, real, 2 * period)
+    item (N,) the sum of `pattern_difference` and, at twice the period where there is room, `profile_difference`."""
+    longer = 2 * period if min(made.shape[2:]) > 2 * period + 1 else period
+    return pattern_difference(made, real, period) + profile_difference(made, real, longer)
 
 
 def pattern_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
