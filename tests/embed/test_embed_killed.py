@@ -100,7 +100,7 @@ def test_shares_of_two_processes_make_one_grid(
 def test_a_writer_is_told_that_another_one_finished_the_grid(
     source: Path, bundle: Path, undisturbed: EmbeddingGrid, out: Path
 ) -> None:
-    """Two that store their last shards at once: the first one gives the grid its name, the second one finds it there."""
+    """Two that store their last shards at once: the first one gives the grid its name, the second finds it there."""
     first, second = (EmbeddingGrid.create(out, undisturbed.spec) for _ in range(2))
     for index, window in enumerate(first.shards):
         (first if index % 2 else second).write_shard(index, undisturbed.read(window))
