@@ -21,7 +21,7 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids.shard_windows import shards
 from ssl_tilegen.grids.spec import GridData, GridSpec, Validity
-from ssl_tilegen.grids.store import array_of, counts_of, files_of, first_line, load_group, unfinished_grid
+from ssl_tilegen.grids.store import array_of, counts_of, files_of, first_line, identity_of, load_group, unfinished_grid
 
 if TYPE_CHECKING:
     from ssl_tilegen.grids.grid_writer import GridWriter
@@ -38,7 +38,7 @@ class EmbeddingGrid:
 
     def __init__(self, path: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._group = path, spec, group
-        self._identity = _identity(path)
+        self._identity = identity_of(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> EmbeddingGrid:
@@ -56,7 +56,7 @@ class EmbeddingGrid:
         path = Path(path)
         if not path.exists():
             raise FormatError(_missing(path))
-        identity = _identity(path)
+        identity = identity_of(path)
         group, spec = load_group(path)
         if not np.asarray(array_of(group, "done")[:]).all():
             raise FormatError(f"{path}: the grid is unfinished; run the same embed command again to complete it")
@@ -128,7 +128,7 @@ class EmbeddingGrid:
         return found
 
     def _refuse_replaced(self) -> None:
-        if _identity(self.path) != self._identity:
+        if identity_of(self.path) != self._identity:
             raise InputError(f"{self.path}: was replaced or removed while it was read; run the same command again")
 
     def read_codes(self) -> GridData:
@@ -177,15 +177,6 @@ def is_complete(path: Path) -> bool:
     except FormatError:
         return False
     return not grid.lost_shards()
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    """By which a grid is known from another one of its name; () where there is none."""
-    try:
-        facts = (path / "zarr.json").stat()
-    except OSError:
-        return ()
-    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
 
 
 def _has_bytes(path: Path) -> bool:

@@ -16,7 +16,7 @@ from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids.embedding_grid import EmbeddingGrid
 from ssl_tilegen.grids.shard_windows import shards
 from ssl_tilegen.grids.spec import PRIOR_SAMPLED, GridData, GridSpec
-from ssl_tilegen.grids.store import array_of, counts_of, files_of, load_group, make_arrays, unfinished_grid
+from ssl_tilegen.grids.store import array_of, counts_of, files_of, identity_of, load_group, make_arrays, unfinished_grid
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.locks import Busy
 
@@ -27,7 +27,7 @@ class GridWriter:
     def __init__(self, path: Path, part: Path, group: zarr.Group, spec: GridSpec) -> None:
         self.path, self.spec, self._part, self._group = path, spec, part, group
         self.shards: Sequence[Window] = shards(spec.shape)
-        self._identity = _identity(part)
+        self._identity = identity_of(part)
 
     @classmethod
     def start(cls, path: Path, spec: GridSpec, *, restart: bool = False, heal: bool = False) -> GridWriter:
@@ -62,7 +62,7 @@ class GridWriter:
 
     def is_published(self) -> bool:
         """Whether another writer has given this very grid its name."""
-        return self._identity is not None and _identity(self.path) == self._identity
+        return self._identity == identity_of(self.path) != ()
 
     def _read(self, of: Callable[[zarr.Group], Any]) -> Any:
         """What is read of the group: under its final name where another writer gave it that meanwhile."""
@@ -158,15 +158,6 @@ def write_grid(
         raise
     assert grid is not None
     return grid
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """What stays the same of a folder when it is renamed; None where there is none."""
-    try:
-        facts = folder.lstat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
 
 
 def _create(part: Path, spec: GridSpec) -> None:

@@ -114,6 +114,16 @@ def counts_of(group: zarr.Group) -> dict[str, int]:
     return {code.name.lower(): int(codes[code]) for code in Validity}
 
 
+def identity_of(grid: Path) -> tuple[int, ...]:
+    """By which a grid is known from another one of its name, and known again when it is renamed; () where there is
+    none."""
+    try:
+        facts = (grid / "zarr.json").stat()
+    except OSError:
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_mtime_ns
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.training.objectives.moments import block_moments
+
 _BLOCK_PX = 8
 _EVEN = 0.05  # the deviation, in images of [-1, 1], at which a block counts half: about 6 of 255 grey levels
 
@@ -14,10 +16,9 @@ _EVEN = 0.05  # the deviation, in images of [-1, 1], at which a block counts hal
 def colour_difference(made: Tensor, real: Tensor) -> Tensor:
     """Mean absolute difference of images (N, 3, H, W) averaged over blocks of 8 px, per item: (N,). Even blocks count
     most: there the eye sees a tint that texture hides."""
-    block = nn.AvgPool2d(_BLOCK_PX)
-    spread = (block(real.square()) - block(real).square()).clamp(min=0).mean(1, keepdim=True).sqrt()
+    spread = block_moments(real, _BLOCK_PX)[1].mean(1, keepdim=True).sqrt()
     even = _EVEN / (_EVEN + spread)
-    return (even * block(made - real)).abs().mean((1, 2, 3))
+    return (even * nn.functional.avg_pool2d(made - real, _BLOCK_PX)).abs().mean((1, 2, 3))
 
 
 def feature_difference(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:

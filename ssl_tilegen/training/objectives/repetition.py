@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.training.objectives.moments import block_moments
+
 _REPEATS = 4  # the fewest along a side at which a period is looked at
 _PERIODS = 3  # that are looked at: each twice the one before
 _FLOOR = 3e-4  # of the variance, in images of [-1, 1]: a deviation of about 2 of 255 grey levels
@@ -40,8 +42,7 @@ def pattern_difference(made: Tensor, real: Tensor, period: int) -> Tensor:
 
 def _deviation(image: Tensor, period: int) -> Tensor:
     """Of the blocks of ``period`` px, over all colours (N, 1, h, w)."""
-    mean, square = (nn.functional.avg_pool2d(part, period) for part in (image, image.square()))
-    return ((square - mean.square()).clamp(min=0).mean(1, keepdim=True) + _FLOOR).sqrt()
+    return (block_moments(image, period)[1].mean(1, keepdim=True) + _FLOOR).sqrt()
 
 
 def _repeated(difference: Tensor, period: int) -> Tensor:
