@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
 from ssl_tilegen.nets.layers import ChannelNorm, Modulated, Recomputable, modulated, silu_, zeroed
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
+from ssl_tilegen.nets.widening import widened_levels
 
 _LEVELS = 3
 
@@ -85,8 +86,11 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
     def widened(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of a network for fewer latent channels in the shapes of this one: those channels come first, the
-        weights of the others are zero."""
+        """The weights of a network with fewer latent channels, or narrower levels, in the shapes of this one. Their
+        latent channels come first, the weights of the others are zero. A wider network computes the same."""
+        return widened_levels(self._with_all_latents(weights), self.state_dict())
+
+    def _with_all_latents(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         known, channels = len(weights.get("latent_std", self.latent_std)), len(self.latent_std)
         if known >= channels or ("sketch.bias" in weights) != bool(self.sketch_side):
             return weights
