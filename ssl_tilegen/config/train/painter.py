@@ -100,9 +100,9 @@ class PainterSettings(WindowSettings):
     the texture there, and of places within latents where neighbouring pixels differ more or less than in real ones.
     It takes a weave off even ground."""
     frechet_weight: float = Field(0.4, ge=0)
-    """Weight of the Frechet distance of painted to real windows by the backbone's pooled features (of the last but one
-    of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per domain. Of
-    the features only that part counts which the content of the condition does not tell linearly."""
+    """Weight of the conditional Frechet distance of painted to real windows by the backbone's pooled features (of the
+    last but one of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per
+    domain. The condition is the mean content of a window."""
     frechet_horizon: int = Field(1000, gt=0)
     """Windows of a domain over which its means and covariances are averaged."""
 

@@ -1,9 +1,10 @@
-"""The Frechet distance of painted to real windows as a loss, by moving averages of the moments of their features.
+"""The conditional Frechet distance of painted to real windows as a loss, by moving averages of feature moments.
 
 A batch is too small for a covariance. Averages over the last thousand windows or so are not, and the newest batch gives
-them a gradient. It shows the painter what no single window can: that its windows together vary less than real ones do.
-Most of the variance of features is between kinds of ground or tissue, which the condition tells. What counts is the
-rest: the features less their linear regression on the condition, as it is for real windows.
+them a gradient. It shows the painter what no single window can: that its windows together vary less than real ones do,
+or follow the condition less. The distance is that of Soloveitchik et al. 2021 (arXiv 2103.11521), of three parts: the
+means differ; the linear regressions of the features on the condition differ; what the condition does not tell varies
+differently.
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ from ssl_tilegen.training.distributed import gathered
 
 _COMPONENTS = 64
 _ENOUGH = 128  # windows of a group before its distance counts; fewer where the horizon is shorter
-_RIDGE = 0.01  # of the regression
+_RIDGE = 0.03  # of the regression
 _MADE, _REAL = 0, 1
 
 
 class FrechetObjective(nn.Module):
     """Pooled features of painted and real windows -> their distance, and moving averages of their moments.
 
-    Each level of features and each group (such as H&E, aerial) has its own averages, over about ``horizon`` windows. A
-    distance is taken in the 64 leading principal components of what the condition (``told`` numbers) does not tell of
-    real windows, and divided by the variance there. The components follow the averages by one orthogonal iteration per
-    batch.
+    Each level of features and each group (such as H&E, aerial) has its own averages, over about ``horizon`` windows.
+    What the condition (``told`` numbers) does not tell counts in the 64 leading principal components of real windows.
+    They follow the averages by one orthogonal iteration per batch.
     """
 
     keep_together = True
@@ -70,8 +70,7 @@ class FrechetObjective(nn.Module):
                 sides = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
                 basis = self._turned(level, number, *sides[_REAL])
                 if before >= min(_ENOUGH, self.horizon):
-                    moments = [part for mean, square in sides for part in _projected(mean, square, basis)]
-                    distance = relative_distance(*moments)
+                    distance = conditional_distance(*sides, basis)
                     strong = distance + (1 / share - 1) * (distance - distance.detach())
                     total = total + strong * count / len(group) / self.levels
             if self.training:
@@ -90,33 +89,56 @@ class FrechetObjective(nn.Module):
 
     @torch.no_grad()
     def _turned(self, level: int, group: int, mean: Tensor, square: Tensor) -> Tensor:
-        """The map (C + D, 64) of features and condition to the components of what the condition does not tell. They
-        are turned towards those of the real windows, of these moments; kept, in training."""
+        """The components (C, 64) of features that count, turned towards those of what the condition does not tell of
+        the real windows, of these moments; kept, in training."""
         kept = getattr(self, f"basis{level}")[group]
         covariance, count = square - torch.outer(mean, mean), len(kept)
-        of_condition = covariance[count:, count:] + _RIDGE * torch.eye(len(covariance) - count, device=kept.device)
-        slope = torch.linalg.solve(of_condition, covariance[count:, :count])
-        turned = covariance[:count, :count] @ kept - covariance[:count, count:] @ (slope @ kept)
+        of_both, of_condition = covariance[count:, :count], _ridged(covariance[count:, count:])
+        turned = covariance[:count, :count] @ kept - of_both.T @ torch.linalg.solve(of_condition, of_both @ kept)
         basis = torch.linalg.qr(turned)[0]
         if self.training:
             kept.copy_(basis)
-        return torch.cat([basis, -slope @ basis])
+        return basis
 
 
-def _projected(mean: Tensor, square: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean and the covariance within a basis."""
-    within = mean @ basis
-    return within, basis.T @ square @ basis - torch.outer(within, within)
+Moments = tuple[Tensor, Tensor]
+"""The mean (C + D,) and the mean outer product (C + D, C + D) of C features with the D numbers of the condition."""
 
 
-def relative_distance(mean: Tensor, covariance: Tensor, real_mean: Tensor, real_covariance: Tensor) -> Tensor:
-    """The squared Frechet distance of two Gaussians (means (C,), covariances (C, C)), in units of the variance of the
-    real one: 0 for the same."""
+def conditional_distance(made: Moments, real: Moments, basis: Tensor) -> Tensor:
+    """The squared conditional Frechet distance in units of the variance of the real features: 0 for the same.
+
+    Both have the same conditions. ``basis`` (C, K): the components in which the remainders are compared.
+    """
+    count = len(basis)
+    mean, real_mean = made[0][:count], real[0][:count]
+    covariance, real_covariance = (square - torch.outer(centre, centre) for centre, square in (made, real))
+    of_condition = _ridged(real_covariance[count:, count:])
+    told, real_told = covariance[count:, :count], real_covariance[count:, :count]
+    slopes, real_slopes = (torch.linalg.solve(of_condition, part) for part in (told, real_told))
+    of_slopes = ((told - real_told) * (slopes - real_slopes)).sum()
+    left = _left(covariance[:count, :count], told @ basis, slopes @ basis, basis)
+    real_left = _left(real_covariance[:count, :count], real_told @ basis, real_slopes @ basis, basis).detach()
+    variance = (real_told * real_slopes).sum() + real_left.trace()
+    distance = (mean - real_mean).square().sum() + of_slopes + distance_of_spreads(left, real_left)
+    return distance / variance.detach().clamp(min=1e-12)
+
+
+def _left(covariance: Tensor, told: Tensor, slopes: Tensor, basis: Tensor) -> Tensor:
+    """The covariance (K, K), within the basis, of what the condition does not tell."""
+    return basis.T @ covariance @ basis - told.T @ slopes
+
+
+def _ridged(covariance: Tensor) -> Tensor:
+    return covariance + _RIDGE * torch.eye(len(covariance), device=covariance.device)
+
+
+def distance_of_spreads(covariance: Tensor, real_covariance: Tensor) -> Tensor:
+    """The squared Frechet distance of two Gaussians of one mean and these covariances (C, C)."""
     with torch.no_grad():
         values, basis = torch.linalg.eigh(real_covariance)
         values = values.clamp(min=0)
         root = (basis * values.sqrt()) @ basis.T
     cross = torch.linalg.eigvalsh(root @ covariance @ root)
     floor = (values[-1].square() * 1e-8).clamp(min=1e-20)
-    of_spread = covariance.trace() + values.sum() - 2 * cross.clamp(min=floor).sqrt().sum()
-    return ((mean - real_mean).square().sum() + of_spread) / values.sum().clamp(min=1e-12)
+    return covariance.trace() + values.sum() - 2 * cross.clamp(min=floor).sqrt().sum()
