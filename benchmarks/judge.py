@@ -7,6 +7,7 @@ One JSON line per set of images and network. ``halves`` is the Frechet distance 
 those of EfficientNet-Lite, of the variants given. ``painted`` is the distance of one half painted to the other half
 real, the mean of both ways; ``autoencoder`` is the same for the autoencoder alone. Painted H&E tiles are saved as JPEG
 as the real ones were. ``first``, ``cosine``: the painted 64 px cells among all real ones by the bundle's own encoder.
+``spread``: the variance of the painted and of the autoencoded tiles' features in these components, the real one being 1.
 ``chroma``: the 99.5th percentile of CIELAB chroma, real and painted.
 """
 
@@ -74,7 +75,7 @@ class Judge:
         tensors = (torch.from_numpy(batch).movedim(-1, 1).float() / 127.5 - 1 for batch in batches)
         return np.concatenate([self.net(batch)[0].mean((2, 3)).double().numpy() for batch in tensors])
 
-    def compared(self, real: Images, half: np.ndarray, painted: Images, through: Images) -> dict[str, float]:
+    def compared(self, real: Images, half: np.ndarray, painted: Images, through: Images) -> dict[str, Any]:
         """The distances of the module's docstring."""
         features = self.features(real)
         mean = features.mean(0)
@@ -87,7 +88,9 @@ class Judge:
             return float(np.mean([frechet_distance(one, other) for one, other in ways]))
 
         distances = {"halves": across(sets[0]), "painted": across(sets[1]), "autoencoder": across(sets[2])}
-        return {name: round(value, 2) for name, value in distances.items()}
+        variance, *others = (float(f.var(0).sum()) for f in sets)
+        spread = [round(other / variance, 2) for other in others]
+        return {name: round(value, 2) for name, value in distances.items()} | {"spread": spread}
 
 
 def lung(data: Path) -> tuple[Images, np.ndarray]:

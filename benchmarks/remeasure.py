@@ -5,9 +5,10 @@ a script prints is in FOLDER/NAME.log. ``--full`` takes the counts that were pub
 log is whole is not done again, so the same command goes on after a stop. ``--plan`` prints the commands alone. Ends
 with a table of wall and processor seconds.
 
-The figures: judge (distances in ImageNet features, sheets), quality (round trips, PSNR), class_check, probes (encoder),
-listens (labels and wordings), bars (copying), texts (the six images), merges and recipes (examples/benchmarks.md),
-startup, ranks (many processes), background (its cost, its borders), share (what painting spends its time on).
+The figures: judge (distances in ImageNet features, sheets), lines (patterns at the period of latents), quality (round
+trips, PSNR), class_check, probes (encoder), listens (labels and wordings), bars (copying), texts (the six images),
+merges and recipes (examples/benchmarks.md), startup, ranks (many processes), background (its cost, its borders), share
+(what painting spends its time on).
 """
 
 from __future__ import annotations
@@ -24,7 +25,18 @@ from pathlib import Path
 STEPS: dict[str, tuple[str, str, str]] = {
     "embed": ("-m ssl_tilegen embed {area3} -o {out}/area3.zarr --model {bundle} --overwrite", "", ""),
     "embed-slide": ("-m ssl_tilegen embed {cmu} -o {out}/cmu.zarr --model {bundle} --overwrite", "", ""),
-    "judge": ("-m benchmarks.judge --data {data} --bundle {bundle} --sheet {out}/pairs", "--only he", ""),
+    "judge": ("-m benchmarks.judge --data {data} --bundle {bundle} --sheet {out}/pairs", "--only he", "--variant 1 2"),
+    "painted": (
+        "-m ssl_tilegen generate --grid {out}/area3.zarr -o {out}/area3.png --model {bundle} --overwrite",
+        "--region 0,0,512,512",
+        "",
+    ),
+    "painted-slide": (
+        "-m ssl_tilegen generate --grid {out}/cmu.zarr -o {out}/cmu.png --model {bundle} --overwrite",
+        "--region 832,960,512,512",
+        "",
+    ),
+    "lines": ("-m benchmarks.lines {out}/area3.png {out}/cmu.png", "", ""),
     "quality": ("-m benchmarks.quality --data {data} --bundle {bundle} --out {out}/quality", "--every 16", "--every 8"),
     "class_check": ("-m benchmarks.class_check --data {data} --bundle {bundle}", "--tiles 105", ""),
     "probes": ("-m benchmarks.probes --data {data} --bundle {bundle} --out {out}/crops", "--draws 4", ""),
@@ -37,7 +49,7 @@ STEPS: dict[str, tuple[str, str, str]] = {
         "-m benchmarks.listens --data {data} --bundle {bundle} --features {out}/listens --level image "
         "--out {out}/listens",
         "--count 24",
-        "",
+        "--count 60",
     ),
     "bars": ("-m benchmarks.bars --data {data} --bundle {bundle} --out {out}/bars", "--count 150", ""),
     "texts": ("", "1024", "4096"),
