@@ -78,7 +78,7 @@ class PainterStage(DenoiserStage):
             return None
         with torch.no_grad():
             channels = [maps.shape[1] for maps in self._levels(self.backbone(torch.zeros(1, 3, 64, 64)))]
-        groups = 1 + max(scene.group for scene in self.scenes)
+        groups = 2 * (1 + max(scene.group for scene in self.scenes))
         return FrechetObjective(channels, len(self._content(self._mean)), groups, self.settings.frechet_horizon)
 
     def _levels(self, maps: list[Tensor]) -> list[Tensor]:
@@ -146,7 +146,8 @@ class PainterStage(DenoiserStage):
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
-            parts["frechet"] = module.frechet(self._levels(made), self._levels(real), self._told(field), batch["group"])
+            group = 2 * batch["group"] + (batch["calls"] > 0)  # what follows from its own work is judged by itself
+            parts["frechet"] = module.frechet(self._levels(made), self._levels(real), self._told(field), group)
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
         if module.training:
             module.batches.add_(1)
