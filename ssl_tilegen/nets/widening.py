@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_WRITERS = ("stem", "shrink", "grow", "join", "conv_out", "modulate")
-"""Layers that write into the main path, or shift what was read of it."""
+_WRITERS = {"stem", "shrink", "grow", "join", "conv_out", "modulate"}
+"""Layers that write into the main path, or scale and shift what was read of it."""
+_OTHERS = {"conv_in", "norm", "norm_out", "out"}
+"""Layers that read it."""
 
 
 @torch.no_grad()
@@ -22,12 +24,13 @@ def widened_levels(weights: Mapping[str, Tensor], initial: Mapping[str, Tensor])
 
     Tensors that one of the two lacks (blocks of a deeper network), and those that are no wider, stay as they are.
     """
-    return {name: _placed(name, theirs, initial[name]) if _is_wider(theirs, initial.get(name)) else theirs
+    return {name: _placed(name, theirs, initial[name]) if _is_wider(name, theirs, initial.get(name)) else theirs
             for name, theirs in weights.items()}  # fmt: skip
 
 
-def _is_wider(theirs: Tensor, own: Tensor | None) -> bool:
-    if own is None or own.ndim != theirs.ndim or own.shape == theirs.shape:
+def _is_wider(name: str, theirs: Tensor, own: Tensor | None) -> bool:
+    on_path = (_WRITERS | _OTHERS).intersection(name.split("."))
+    if own is None or not on_path or own.ndim != theirs.ndim or own.shape == theirs.shape:
         return False
     return all(ours >= other for ours, other in zip(own.shape, theirs.shape, strict=True))
 
@@ -39,7 +42,7 @@ def _placed(name: str, theirs: Tensor, own: Tensor) -> Tensor:
         wide = own * (len(theirs) / len(own)) ** 0.5
         wide[rows] = theirs * (len(theirs) / len(own)) ** 0.5
         return wide
-    wide = torch.zeros_like(own) if any(layer in layers for layer in _WRITERS) else own.clone()
+    wide = torch.zeros_like(own) if _WRITERS.intersection(layers) else own.clone()
     if theirs.ndim == 1:
         wide[rows] = theirs
         return wide
