@@ -6,9 +6,11 @@ One JSON line per set of images and network. ``halves`` is the Frechet distance 
 (of other fields where the files say which), in 64 principal components of the pooled features of all. The features are
 those of EfficientNet-Lite, of the variants given. ``painted`` is the distance of one half painted to the other half
 real, the mean of both ways; ``autoencoder`` is the same for the autoencoder alone. Painted H&E tiles are saved as JPEG
-as the real ones were. ``first``, ``cosine``: the painted 64 px cells among all real ones by the bundle's own encoder.
-``spread``: the variance of the painted and of the autoencoded tiles' features in these components, the real one being 1.
-``chroma``: the 99.5th percentile of CIELAB chroma, real and painted.
+as the real ones were. Where tiles overlap, halves share pixels, so that no picture made anew can come as near to one:
+``apart`` has halves, painted and autoencoder for the ``apart_n`` tiles that share none. ``spread``: the variance of the
+painted and of the autoencoded tiles' features in these components, the real one being 1. ``first``, ``cosine``: the
+painted 64 px cells among all real ones by the bundle's own encoder. ``chroma``: the 99.5th percentile of CIELAB chroma,
+real and painted.
 """
 
 from __future__ import annotations
@@ -48,13 +50,13 @@ def main() -> None:
     given = parser.parse_args()
     bundle, judges = ModelBundle.load(given.bundle), {variant: Judge(variant) for variant in given.variant}
     for name in given.only:
-        real, half = {"he": lung, "more": other_organs, "aerial": town}[name](given.data)
+        real, half, apart = {"he": lung, "more": other_organs, "aerial": town}[name](given.data)
         painted = paint_tiles(bundle, real)
         through = [autoencoded(bundle, tile) for tile in real]
         saved = saved_as_jpeg if name == "he" else (lambda image: image)
         found = own_cells(bundle, real, painted)
         for variant, judge in judges.items():
-            facts = judge.compared(real, half, [saved(i) for i in painted], [saved(i) for i in through])
+            facts = judge.compared(real, half, apart, [saved(i) for i in painted], [saved(i) for i in through])
             print(json.dumps({"set": name, "n": len(real), "network": variant} | facts | found), flush=True)
         if given.sheet:
             save_pairs(given.sheet / f"{name}.png", real, painted)
@@ -75,28 +77,38 @@ class Judge:
         tensors = (torch.from_numpy(batch).movedim(-1, 1).float() / 127.5 - 1 for batch in batches)
         return np.concatenate([self.net(batch)[0].mean((2, 3)).double().numpy() for batch in tensors])
 
-    def compared(self, real: Images, half: np.ndarray, painted: Images, through: Images) -> dict[str, Any]:
-        """The distances of the module's docstring."""
+    def compared(
+        self, real: Images, half: np.ndarray, apart: np.ndarray, painted: Images, through: Images
+    ) -> dict[str, Any]:
+        """The figures of the module's docstring; ``half`` and ``apart`` are 0 or 1, or -1 for tiles left out."""
         features = self.features(real)
         mean = features.mean(0)
         basis = np.linalg.eigh(np.cov((features - mean).T))[1][:, ::-1][:, :COMPONENTS]
         sets = [(f - mean) @ basis for f in (features, self.features(painted), self.features(through))]
-        first, second = half == 0, half == 1
 
-        def across(made: np.ndarray) -> float:
+        def across(made: np.ndarray, half: np.ndarray) -> float:
+            first, second = half == 0, half == 1
             ways = ((made[a], sets[0][b]) for a, b in ((first, second), (second, first)))
-            return float(np.mean([frechet_distance(one, other) for one, other in ways]))
+            return round(float(np.mean([frechet_distance(one, other) for one, other in ways])), 2)
 
-        distances = {"halves": across(sets[0]), "painted": across(sets[1]), "autoencoder": across(sets[2])}
+        names = ("halves", "painted", "autoencoder")
         variance, *others = (float(f.var(0).sum()) for f in sets)
-        spread = [round(other / variance, 2) for other in others]
-        return {name: round(value, 2) for name, value in distances.items()} | {"spread": spread}
+        return {name: across(made, half) for name, made in zip(names, sets, strict=True)} | {
+            "apart": [across(made, apart) for made in sets],
+            "apart_n": int((apart >= 0).sum()),
+            "spread": [round(other / variance, 2) for other in others],
+        }
 
 
-def lung(data: Path) -> tuple[Images, np.ndarray]:
+Tiles = tuple[Images, np.ndarray, np.ndarray]
+"""Tiles, the half of each (0 or 1), and the half among tiles that share no pixels (-1: not among these)."""
+
+
+def lung(data: Path) -> Tiles:
     """The first tiles of every field of view of the held-out lung tiles; fields alternate between the halves."""
     found = lung_files(data)
-    return [np.asarray(Image.open(p).convert("RGB")) for _, p in found], np.array([n % 2 for n, _ in found])
+    half = np.array([n % 2 for n, _ in found])
+    return [np.asarray(Image.open(p).convert("RGB")) for _, p in found], half, half
 
 
 def lung_files(data: Path) -> list[tuple[int, Path]]:
@@ -109,14 +121,14 @@ def lung_files(data: Path) -> list[tuple[int, Path]]:
     return [(number, path) for _, number, path in ordered]
 
 
-def other_organs(data: Path) -> tuple[Images, np.ndarray]:
+def other_organs(data: Path) -> Tiles:
     """Crops of held-out images of other organs and stains, at about 0.5 um/px."""
     folder = data / "tiles/more/val"
     files = [(path, 2 if path.parent.name == "025um" else 1) for path in sorted(folder.glob("*/*.png"))]
     return _crops(_shrunk(path, factor) for path, factor in files)
 
 
-def town(data: Path) -> tuple[Images, np.ndarray]:
+def town(data: Path) -> Tiles:
     """Crops of a town seen from the air that was never trained on."""
     from ssl_tilegen.io.raster import open_raster
 
@@ -130,17 +142,20 @@ def _shrunk(path: Path, factor: int) -> np.ndarray:
     return np.asarray(image.resize(size, Image.Resampling.BOX) if factor > 1 else image)
 
 
-def _crops(images: Any) -> tuple[Images, np.ndarray]:
-    """Overlapping crops that show anything; neighbours alternate between the halves."""
-    found, half = [], []
-    for image in images:
+def _crops(images: Any) -> Tiles:
+    """Overlapping crops that show anything; neighbours alternate between the halves. So do those that are apart."""
+    found, half, apart = [], [], []
+    for number, image in enumerate(images):
         step = 112 if min(image.shape[:2]) > 1024 else 72
+        every = -(-TILE_PX // step)
         for row, col in _places(image.shape[:2], step):
-            crop = np.ascontiguousarray(image[row : row + TILE_PX, col : col + TILE_PX])
+            crop, steps = np.ascontiguousarray(image[row : row + TILE_PX, col : col + TILE_PX]), (row + col) // step
             if crop.std() > 6:
                 found.append(crop)
-                half.append((row // step + col // step) % 2)
-    return found, np.array(half)
+                half.append(steps % 2)
+                is_apart = row // step % every == 0 and col // step % every == 0
+                apart.append((steps // every + number) % 2 if is_apart else -1)
+    return found, np.array(half), np.array(apart)
 
 
 def _places(shape: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,8 @@
 """The weights of a narrower `FieldUNet` in the shapes of a wider one, which computes the same (Chen et al. 2016).
 
 New channels of the main path begin as zero: the weights that write them are zero, those that read them keep their
-random values, so that both learn. Within a residual block it is the other way round. The root-mean-square norms are over
-more channels then, of which the new ones are zero; their gains make up for it.
+random values, so that both learn. Within a residual block it is the other way round. The root-mean-square norms are
+over more channels then, of which the new ones are zero; their gains make up for it.
 """
 
 from __future__ import annotations

@@ -227,7 +227,9 @@ def test_the_distance_of_spreads_is_frechet_s_of_one_mean():
     nothing = torch.zeros(500, 2)
     real, made = (windows(nothing, seed, *how).flatten(1).double() for seed, how in ((0, ()), (1, (0.5, 0.3))))
     real, made = real - real.mean(0), made - made.mean(0)
-    assert float(distance_of_spreads(made.T.cov(), real.T.cov())) == pytest.approx(frechet_distance(made, real), rel=1e-3)
+    assert float(distance_of_spreads(made.T.cov(), real.T.cov())) == pytest.approx(
+        frechet_distance(made, real), rel=1e-3
+    )
     assert float(distance_of_spreads(real.T.cov(), real.T.cov())) == pytest.approx(0, abs=1e-4)
 
 
@@ -237,7 +239,10 @@ def test_the_conditional_distance_has_three_parts(shift, slope, spread):
     told, rest = torch.randn(2, 40_000, 6, generator=torch.Generator().manual_seed(0)).double()
     told[:, 2:] = 0
     real, made = told + rest, shift + slope * told + spread * rest
-    moments = [(joint.mean(0), joint.T @ joint / len(joint)) for joint in (torch.cat([x, told[:, :2]], 1) for x in (made, real))]
+    moments = [
+        (joint.mean(0), joint.T @ joint / len(joint))
+        for joint in (torch.cat([x, told[:, :2]], 1) for x in (made, real))
+    ]
     expected = 6 * shift**2 + 2 * (1 - slope) ** 2 + 6 * (1 - spread) ** 2
     assert float(conditional_distance(*moments, torch.eye(6).double())) == pytest.approx(expected / 8, abs=0.02)
 
