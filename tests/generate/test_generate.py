@@ -439,3 +439,19 @@ def test_the_command_line(world: World, tmp_path: Path, capsys: pytest.CaptureFi
         if code == 0:
             report = json.loads(out)
             assert report["status"] == "done" and report["size"] == [128, 128] and out.count("\n") == 1
+
+
+@pytest.mark.parametrize(("kind", "options", "is_said"), [
+    ("picture", {"size": "448x384"}, True),
+    ("picture", {"size": "448x384", "layout": "free"}, False),
+    ("picture", {"size": "220x140"}, False),
+    ("map", {"size": "1000x600"}, False),
+])  # fmt: skip
+def test_what_is_stretched_with_the_grid_is_said_where_no_scale_tells_it(
+    kind: str, options: dict, is_said: bool, world: World, tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.zarr"
+    source = world.folder / {"picture": "picture.png", "map": "map.tif"}[kind]
+    embed([source], EmbedSettings(model="tiny", out=grid, **({"mpp": 0.5} if kind == "picture" else {})))
+    report = run(world, kind, tmp_path / "a.png", grid=grid, model="tiny", dry_run=True, **options)
+    assert any("--layout free" in remark for remark in report.remarks) == is_said

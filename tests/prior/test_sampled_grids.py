@@ -115,7 +115,7 @@ def test_two_processes_sample_and_paint_what_one_does(bundle, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_sampled_grids_are_painted_with_a_loose_layout_by_default(bundle):
+def test_sampled_and_stretched_grids_are_painted_with_a_loose_layout_by_default(bundle):
     model, size = ModelBundle.load(bundle), Size(256, 256)
 
     def layout(placed: Placement, is_sampled: bool, **options) -> tuple[bool, float]:
@@ -126,4 +126,6 @@ def test_sampled_grids_are_painted_with_a_loose_layout_by_default(bundle):
     assert layout(whole, True) == layout(whole, False, layout="loose") == (True, LOOSE_ABOVE)
     assert layout(whole, False) == layout(whole, True, layout="exact") == (True, 0.0)
     stretched = Placement("stretch", size, Window.of(size), (2.0, 2.0))
-    assert layout(stretched, True)[0] is layout(whole, True, layout="free")[0] is False
+    assert layout(stretched, True) == layout(stretched, False) == (True, LOOSE_ABOVE)
+    assert layout(stretched, False, layout="exact") == (True, 0.0)
+    assert layout(stretched, True, layout="free")[0] is layout(whole, True, layout="free")[0] is False

@@ -20,7 +20,8 @@ class WindowSettings(StageSettings):
     """Bundle whose encoder and autoencoder are used; left out: the one that the other stages made in ``--out``."""
     start_from: str | None = None
     """Bundle whose denoiser's weights are the start (warm start). What is left out of ``[net]``, ``window_lat``,
-    ``target`` and ``scheduler`` is taken from it too."""
+    ``target`` and ``scheduler`` is taken from it too. Where ``[net]`` asks for larger ``widths`` or more blocks, a
+    local network begins as the one it starts from."""
     start_statistics: bool = True
     """With ``start_from``: take the statistics of latents and embeddings from the bundle too, where it has the same
     autoencoder (and encoder); false: measure them on the images."""

@@ -40,7 +40,8 @@ class PainterSettings(WindowSettings):
     """Bundle whose denoiser is fine-tuned, with its encoder and autoencoder; left out: the one in ``--out``."""
     start_from: str | None = None
     """Another bundle whose denoiser is the start; left out: that of ``bundle``. What is left out of ``[net]``,
-    ``window_lat``, ``target`` and ``scheduler`` is taken from it, too."""
+    ``window_lat``, ``target`` and ``scheduler`` is taken from it, too. Where ``[net]`` asks for larger ``widths`` or
+    more blocks, the local network begins as the one it starts from."""
     window_lat: int = Field(24, gt=0)
     """Side of the training window in latents; left out: that of the denoiser it starts from."""
     margin_lat: int = Field(0, ge=0)
@@ -99,12 +100,13 @@ class PainterSettings(WindowSettings):
     """Weight of what repeats from latent to latent in painted images and not in real ones: of a pattern, in units of
     the texture there, and of places within latents where neighbouring pixels differ more or less than in real ones.
     It takes a weave off even ground."""
-    frechet_weight: float = Field(0.4, ge=0)
+    frechet_weight: float = Field(8.0, ge=0)
     """Weight of the conditional Frechet distance of painted to real windows by the backbone's pooled features (of the
     last but one of ``backbone_stages``, and of what its head makes of the last), in units of the real variance, per
     domain. The condition is the mean content of a window."""
-    frechet_horizon: int = Field(1000, gt=0)
-    """Windows of a domain over which its means and covariances are averaged."""
+    frechet_horizon: int = Field(2500, gt=0)
+    """Windows of a domain over which its means and covariances are averaged; those that the painter made of its own
+    work have averages of their own."""
 
     def _anchored_tables(self, folder: Path) -> dict[str, Any]:
         """With the path of a file of weights."""

@@ -133,7 +133,7 @@ def paint_job_of(
         background=background_latent(bundle, grid.spec.background) if field.blank.any() else None,
         how=how,
         image=_image(grid.spec, placement, facts, inpainting, sharded=sharded),
-        remarks=tuple(_remarks(grid.spec, bundle)),
+        remarks=(*_remarks(grid.spec, bundle), *_remarks_on_scale(placement, grid.spec, bundle, how)),
         inpainting=inpainting,
     )
 
@@ -241,6 +241,16 @@ def _image(
         compression="deflate" if inpainting else None,
         sharded=sharded,
     )
+
+
+def _remarks_on_scale(placement: Placement, spec: GridSpec, bundle: ModelBundle, how: SynthesisSettings) -> list[str]:
+    """A remark where the layout within cells is stretched, and nothing in the output says so."""
+    on_ground = placement.transform(spec) is not None
+    if placement.is_true_to_scale or on_ground or not (how.layout and bundle.info.encoder.layout_dim):
+        return []
+    down, across = placement.stretch
+    return [f"note: what lies in the cells is stretched, too, by {across:.3g} x {down:.3g}; --layout free lets the "
+            "model place things of their own size, less clearly"]  # fmt: skip
 
 
 def _remarks(spec: GridSpec, bundle: ModelBundle) -> list[str]:

@@ -14,6 +14,7 @@ from ssl_tilegen.grids.spec import GridData, GridSpec, Validity
 from ssl_tilegen.io.writers.format import Affine6
 
 Fit = Literal["whole", "crop", "stretch"]
+_TRUE_TO_SCALE = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Placement:
     canvas: Size
     window: Window
     stretch: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def is_true_to_scale(self) -> bool:
+        """Whether things in the cells keep about their own size."""
+        return all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in self.stretch)
 
     def window_lat(self, factor: int) -> Window:
         """The latents of ``factor`` px that cover the window."""

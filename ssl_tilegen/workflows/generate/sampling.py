@@ -15,7 +15,6 @@ from ssl_tilegen.workflows.generate.placement import Placement
 LOOSE_ABOVE = 0.5
 """A loose layout is given while the noise is at least this part of the network's input."""
 _EDGE_LAT = 8
-_TRUE_TO_SCALE = 1.25
 _CALL_LAT = {"cpu": 300_000, "cuda": 1_500_000}
 
 
@@ -95,11 +94,9 @@ def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
 
 
 def _layout(placement: Placement, is_sampled: bool) -> str:
-    """How closely the layout is followed unless asked otherwise. Free where things in the cells no longer have about
-    their own size. Loose where a prior sampled it: it knows what lies somewhere better than where exactly."""
-    if not all(1 / _TRUE_TO_SCALE <= ratio <= _TRUE_TO_SCALE for ratio in placement.stretch):
-        return "free"
-    return "loose" if is_sampled else "exact"
+    """How closely the layout is followed unless asked otherwise: exactly, but loosely where a prior sampled it, as that
+    knows what lies somewhere better than where exactly, and where it is stretched, as it is a blurred one then."""
+    return "loose" if is_sampled or not placement.is_true_to_scale else "exact"
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
