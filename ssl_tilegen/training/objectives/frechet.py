@@ -19,7 +19,6 @@ from ssl_tilegen.training.distributed import gathered
 _COMPONENTS = 64
 _ENOUGH = 128  # windows of a group before its distance counts; fewer where the horizon is shorter
 _RIDGE = 0.03  # of the regression
-_MADE, _REAL = 0, 1
 
 
 class FrechetObjective(nn.Module):
@@ -57,20 +56,22 @@ class FrechetObjective(nn.Module):
         with torch.autocast(group.device.type, enabled=False):  # covariances need all their digits
             return self._distance(made, real, told.float(), group)
 
-    def _distance(self, made: Sequence[Tensor], real: Sequence[Tensor], told: Tensor, group: Tensor) -> Tensor:
-        pairs = zip(made, real, strict=True)
+    def _distance(self, painted: Sequence[Tensor], actual: Sequence[Tensor], told: Tensor, group: Tensor) -> Tensor:
+        pairs = zip(painted, actual, strict=True)
         pooled = [[gathered(torch.cat([maps.float().mean((2, 3)), told], 1)) for maps in pair] for pair in pairs]
         group = gathered(group)
-        total = pooled[0][_MADE].new_zeros(())
+        total = pooled[0][0].new_zeros(())
         for number in group.unique().tolist():
             own = group == number
             count, before = int(own.sum()), float(self.seen[number])
             share = max(1 - (1 - 1 / self.horizon) ** count, count / (before + count))
             for level, pair in enumerate(pooled):
-                sides = [self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)]
-                basis = self._turned(level, number, *sides[_REAL])
+                made, real = (
+                    self._moved(level, number, side, features[own], share) for side, features in enumerate(pair)
+                )
+                basis = self._turned(level, number, *real)
                 if before >= min(_ENOUGH, self.horizon):
-                    distance = conditional_distance(*sides, basis)
+                    distance = conditional_distance(made, real, basis)
                     strong = distance + (1 / share - 1) * (distance - distance.detach())
                     total = total + strong * count / len(group) / self.levels
             if self.training:
