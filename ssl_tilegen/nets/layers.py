@@ -28,12 +28,10 @@ class ChannelNorm(nn.Module):
 
     def inverse_rms(self, x: Tensor) -> Tensor:
         """The factor of each position of (N, C, H, W) before the gain: (N, 1, H, W)."""
-        # in float32: in bfloat16 it is slower, and other for other sizes
         if torch.is_grad_enabled():
             power = x.square().mean(1, keepdim=True, dtype=torch.float32)
-        else:  # one pass, without the squares in memory
-            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
-            power = norm.square_().div_(x.shape[1])
+        else:  # one pass, summed in float32, without the squares or a copy in float32 in memory
+            power = torch.linalg.vector_norm(x, dim=1, keepdim=True).float().square_().div_(x.shape[1])
         return power.add(1e-6).rsqrt().to(x.dtype)
 
 

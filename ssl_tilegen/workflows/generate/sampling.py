@@ -105,5 +105,6 @@ def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
     Where another run makes the neighbour, as many as the model sees, so that both runs see the same there. Else enough
     for the edges to look like the inside.
     """
-    least = max(_EDGE_LAT, bundle.decoder_halo_lat or 0)
-    return max(least, bundle.halo_lat or bundle.window_lat // 2) if neighbours else least
+    if not neighbours:
+        return _EDGE_LAT
+    return max(_EDGE_LAT, bundle.decoder_halo_lat or 0, bundle.halo_lat or bundle.window_lat // 2)
