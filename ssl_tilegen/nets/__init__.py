@@ -17,6 +17,7 @@ _OURS = {
     "FieldUNet": "field_unet",
     "WindowDiT": "window_dit",
     "GridPrior": "grid_prior",
+    "GridUNet": "grid_unet",
     "TokenConditioner": "conditioner",
     "GridConditioner": "conditioner",
 }

@@ -58,7 +58,7 @@ class GridPrior(CellNetwork):
         return self._blocks + 1
 
     def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
-        """See `PriorNetwork.remainder`."""
+        """See `CellNetwork.remainder`."""
         h = self.stem(x if inside is None else x * inside)
         modulation = self._modulation(t, condition)
         for block in self.body:

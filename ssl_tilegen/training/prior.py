@@ -33,10 +33,11 @@ from ssl_tilegen.training.stage import Stage, StageContext
 
 _SHOWN_CELLS, _SHOWN_STEPS, _SWATCH_PX = 6, 16, 16
 _LEAST_DEVIATION = 1e-3
+_FINEST = 4  # positions along a side of a cell at the finest level of GridUNet, by default
 
 
 class PriorStage(Stage):
-    """Trains GridPrior on the pieces of a table."""
+    """Trains a prior on the pieces of a table."""
 
     def __init__(
         self,
@@ -76,17 +77,29 @@ class PriorStage(Stage):
         save_prior(module, self.info.model_copy(update={"training": run}), context.bundle_folder)
 
     def _network(self) -> Any:
-        """GridPrior, with the arguments of ``[net]``."""
+        """The network that ``[net]`` asks for, with its arguments."""
+        encoder = self.bundle.info.encoder
+        name = self.settings.net.get("_class_name") or self._best_class()
+        if name not in ("GridPrior", "GridUNet"):
+            raise SettingError(f"[net] _class_name '{name}': no prior; use GridUNet or GridPrior")
         config: dict[str, Any] = {
-            "_class_name": "GridPrior", "dim": self.bundle.info.encoder.dim, "condition_dim": self.info.condition_dim,
+            "_class_name": name, "dim": encoder.dim, "condition_dim": self.info.condition_dim,
             "labels": len(self.info.labels),
-        } | self.settings.net  # fmt: skip
-        if config["_class_name"] != "GridPrior":
-            raise SettingError(f"[net] _class_name '{config['_class_name']}': no prior; use GridPrior")
+        }  # fmt: skip
+        if name == "GridUNet":
+            if not encoder.layout_dim:
+                raise SettingError(f"[net] _class_name 'GridUNet': vectors of {encoder.id} have no layout; use GridPrior")
+            config |= {"layout_dim": encoder.layout_dim, "layout_px": self.bundle.encoder.layout_px}
         try:
-            return build_component(config)
+            return build_component(config | self.settings.net)
         except FormatError as error:
             raise SettingError(f"[net]: {error}") from None
+
+    def _best_class(self) -> str:
+        """GridUNet for vectors with a layout part, unless ``[net]`` has arguments that only GridPrior takes."""
+        encoder, of_cells = self.bundle.info.encoder, {"width", "blocks", "expansion"}
+        fits = encoder.layout_dim and self.bundle.encoder.layout_px % _FINEST == 0
+        return "GridUNet" if fits and not of_cells & self.settings.net.keys() else "GridPrior"
 
     def _set_statistics(self) -> None:
         cells = np.concatenate([piece.cells[piece.state >= 0] for piece in self.pieces]).astype(np.float32)
@@ -98,6 +111,8 @@ class PriorStage(Stage):
             (net.mean, np.append(cells.mean(0), 0.0)), (net.scale, clean / deviation), (net.clean_std, clean),
         ):  # fmt: skip
             buffer.copy_(torch.from_numpy(values.astype(np.float32)))
+        if hasattr(net, "set_layout"):
+            net.set_layout(self.bundle.encoder.layout.weight)
         condition = np.stack([self._condition(row, wording=0) for row in self.rows])
         labels = self._parts["label"]
         mean, std = np.nan_to_num(np.nanmean(condition, 0)), np.nan_to_num(np.nanstd(condition, 0), nan=1.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
@@ -17,7 +18,9 @@ from ssl_tilegen.encoders import text as text_module
 from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid
+from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.grid_prior import GridPrior
+from ssl_tilegen.nets.grid_unet import GridUNet
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.scene import read_scene
 from ssl_tilegen.prior.spec import PriorSampling
@@ -322,8 +325,20 @@ def shaken_prior() -> GridPrior:
     return net
 
 
-def test_pieces_of_a_grid_equal_the_whole_and_a_grid_grows_in_place():
-    net, rng = shaken_prior(), np.random.default_rng(0)
+def shaken_unet() -> GridUNet:
+    torch.manual_seed(0)
+    net = GridUNet(6, 4, 4, 3, widths=(8, 16), down_blocks=(1, 1), up_blocks=(0,), hidden=8).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.2)
+        net.set_layout(torch.linalg.qr(torch.randn(48, 4)).Q.T)
+    return net
+
+
+@pytest.mark.parametrize("build", [shaken_prior, shaken_unet])
+def test_pieces_of_a_grid_equal_the_whole_and_a_grid_grows_in_place(build):
+    net, rng = build(), np.random.default_rng(0)
     condition = rng.standard_normal((3, 40, 50)).astype(np.float32)
     condition[:, :, 20:30] = np.nan
     how = PriorSampling(steps=3, guidance=2.0)
@@ -342,6 +357,33 @@ def test_a_window_of_its_own_equals_a_canvas_that_ends_there():
     masked = net(x, t, condition, inside)[..., 2:5, 3:7]
     alone = net(x[..., 2:5, 3:7], t, condition[..., 2:5, 3:7])
     assert torch.allclose(masked, alone, atol=1e-5)
+
+
+def test_a_unet_of_cells_sees_their_layout_parts_as_one_image():
+    """A basis vector comes out as its own image, beside it true to the encoder; and what it gives is in components."""
+    net = shaken_unet()
+    weight = torch.linalg.qr(torch.randn(48, 4)).Q.T * torch.tensor([[4.0], [2.0], [1.0], [0.5]])
+    net.scale[2:6] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    net.set_layout(weight)
+    layout = torch.randn(1, 4, 2, 3)
+    both = net._image(torch.cat([layout, layout * net.layout_gain[:, None, None]]))
+    white, true = (nn.functional.pixel_shuffle(part, 2) for part in both.chunk(2, 1))
+    assert white.shape == true.shape == (1, 3, 8, 12)
+    pinv = torch.linalg.pinv(weight)
+    wanted = pinv @ (layout[0, :, 1, 2] / net.scale[2:6])
+    cell = true[0, :, 4:8, 8:12].flatten()
+    assert torch.allclose(cell / cell.norm(), wanted / wanted.norm(), atol=1e-5)
+    back = net._components(nn.functional.pixel_unshuffle(white, 2))
+    assert torch.allclose(back, layout, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"layout_dim": 6}, {"layout_px": 3}, {"up_blocks": (1, 1)}])
+def test_a_unet_of_cells_that_cannot_be_is_refused(wrong):
+    config = {"_class_name": "GridUNet", "dim": 6, "layout_dim": 4, "layout_px": 4, "condition_dim": 3,
+              "widths": (8, 16), "down_blocks": (1, 1), "up_blocks": (1,)}  # fmt: skip
+    build_component(config)
+    with pytest.raises(FormatError, match="GridUNet"):
+        build_component(config | wrong)
 
 
 def test_grids_and_images_become_the_same_kind_of_piece(trained):
@@ -381,3 +423,16 @@ def test_cells_of_a_map_take_the_region_that_most_of_them_is_of(tmp_path):
     (tmp_path / "m.csv").write_text("colour,label\n#000000,a\n#ffffff,b\n")
     scene = read_scene(tmp_path / "m.png", Size(128, 128))
     assert scene.masks(Size(2, 2)).tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("net, wanted", [("", "GridUNet"), ("[net]\nwidth = 16\nblocks = 1", "GridPrior")])
+def test_vectors_with_a_layout_part_get_a_network_that_sees_inside_the_cells(tmp_path, net, wanted):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (9 * 64, 12 * 64, 3), np.uint8)).save(tmp_path / "a.png")
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "mpp"], ["a.png", "noise", "0.499"]])
+    run_lines = "[run]\nsteps = 2\nbatch = 2\nlr = 1e-3\n"
+    (tmp_path / "prior.toml").write_text(f'table = "table.csv"\ntext_encoder = "none"\nturns = 4\n{net}\n{run_lines}')
+    train("prior", tmp_path / "prior.toml", tmp_path / "run", device="cpu", overrides=["bundle=tiny"])
+    made = json.loads((tmp_path / "run/bundle/prior/config.json").read_text())
+    assert made["_class_name"] == wanted

@@ -18,6 +18,7 @@ from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.grid_prior import GridPrior
+from ssl_tilegen.nets.grid_unet import GridUNet
 from ssl_tilegen.prior.sampling import sample_prior
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.workflows.generate.placement import Placement
@@ -31,10 +32,18 @@ torch.set_num_threads(1)
 HOW = PriorSampling(steps=4, guidance=2.0)
 
 
-@pytest.fixture(scope="module")
-def net() -> GridPrior:
+NETS = {
+    "cells": lambda: GridPrior(6, 3, width=16, blocks=2, hidden=8),
+    "layout": lambda: GridUNet(6, 4, 4, 3, widths=(8, 16), down_blocks=(1, 1), up_blocks=(1,), hidden=8),
+}
+
+
+@pytest.fixture(scope="module", params=NETS)
+def net(request) -> GridPrior | GridUNet:
     torch.manual_seed(0)
-    net = GridPrior(6, 3, width=16, blocks=2, hidden=8)
+    net = NETS[request.param]()
+    if request.param == "layout":
+        net.set_layout(torch.linalg.qr(torch.randn(48, 4)).Q.T)
     with torch.no_grad():
         for parameter in net.parameters():
             if not parameter.any():

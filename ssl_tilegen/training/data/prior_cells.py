@@ -28,6 +28,7 @@ from ssl_tilegen.training.data.prior_table import PriorRow
 _BACKGROUND_SHRINK = 16
 _LEAST_TISSUE = 0.05
 _MOST_MISSING = 0.1
+_LARGE = 8  # cells along a side from which on one may be lost
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def pieces_of(
 
 def _fingerprint(rows: list[PriorRow], bundle: ModelBundle, turns: int, seed: int) -> str:
     names = [[str(r.path), r.shrink, r.mpp, r.gsd, str(r.region), r.turns] for r in rows]
-    facts = [names, turns, seed, encoder_key(bundle)]
+    facts = [_LARGE, names, turns, seed, encoder_key(bundle)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
@@ -158,12 +159,14 @@ def _piece(
     encoder: Encoder,
     rng: np.random.Generator,
 ) -> Piece:
-    """The whole cells of an image at a random offset of the lattice."""
+    """The whole cells of an image at a random offset of the lattice: any of a large image, of a small one such that it
+    loses no cell."""
     tile = encoder.tile_px
-    rows, cols = rgb.shape[0] // tile, rgb.shape[1] // tile
-    if not rows or not cols:
+    if min(rgb.shape[:2]) < tile:
         raise InputError(f"row {number + 1} of the table: smaller than a tile of {tile} px")
-    top, left = (int(rng.integers(n - cells * tile + 1)) for n, cells in zip(rgb.shape[:2], (rows, cols), strict=True))
+    free = [tile - 1 if length >= _LARGE * tile else length % tile for length in rgb.shape[:2]]
+    top, left = (int(rng.integers(most + 1)) for most in free)
+    rows, cols = (rgb.shape[0] - top) // tile, (rgb.shape[1] - left) // tile
     part = np.s_[top : top + rows * tile, left : left + cols * tile]
     vectors = embedded_grid(encoder, rgb[: top + rows * tile, : left + cols * tile], (top, left)).cells
     missing, tissue = (plane[part].reshape(rows, tile, cols, tile).mean((1, 3)) for plane in (~valid, shows))
