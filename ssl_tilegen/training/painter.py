@@ -1,9 +1,9 @@
 """Stage `painter`: a denoiser becomes a painter of few steps, by adversarial fine-tuning.
 
 One network call gives a clean estimate at any noise level; sampling adds fresh noise to it at the next level (as
-adversarial diffusion distillation, Sauer et al. 2023, and consistency models do). The estimate is decoded by the frozen
-decoder and compared with the decoded clean latents, so that the losses of the autoencoder tell nothing: by a projected
-discriminator that sees the condition, by features of a frozen pretrained network, and by the bundle's own encoder.
+adversarial diffusion distillation, Sauer et al. 2023, and consistency models do). The estimate is decoded and compared
+with the decoded clean latents, so that the losses of the autoencoder tell nothing: by a projected discriminator that
+sees the condition, by features of a frozen pretrained network, and by the bundle's own encoder.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ssl_tilegen.training.data.balance import balanced
 from ssl_tilegen.training.data.batches import Batch, Item, collate
 from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
+from ssl_tilegen.training.data.latent_windows import corner_of_tile
 from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, parts_at
@@ -53,15 +54,16 @@ class PainterStage(DenoiserStage):
     def __init__(self, settings: PainterSettings, *data: Any) -> None:
         super().__init__(settings, *data)
         s, encoder = self.settings, self.bundle.info.encoder
-        self._side_px = s.window_lat * self.bundle.factor - 2 * self._margin * self.bundle.factor
+        self._margin_px = self._margin * self.bundle.factor
+        self._side_px = s.window_lat * self.bundle.factor - 2 * self._margin_px
         if s.consistency_weight and self._side_px < encoder.tile_px:
             raise SettingError(f"window_lat = {s.window_lat}: its {self._side_px} px hold no tile of {encoder.tile_px} "
                                "px; enlarge it or set consistency_weight = 0")  # fmt: skip
         torch.manual_seed(s.run.seed)
-        self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights,
-                                      head=bool(s.frechet_weight))  # fmt: skip
-        discriminator = ProjectedDiscriminator(self.backbone.channels, self._mean, self._spread, s.discriminator_width)
-        self.module = PainterPair(self.module, discriminator, self._frechet())
+        heads = bool(s.frechet_weight)
+        self.backbone = load_backbone(s.backbone, s.backbone_stages, s.backbone_weights, head=heads)
+        judge = ProjectedDiscriminator(self.backbone.channels, self._mean, self._spread, s.discriminator_width)
+        self.module = PainterPair(self.module, judge, self._frechet())
 
     @classmethod
     def completed(cls, settings: PainterSettings, bundle: ModelBundle) -> PainterSettings:
@@ -110,10 +112,11 @@ class PainterStage(DenoiserStage):
         return module
 
     def item(self, rng: np.random.Generator) -> Item:
-        """``calls``: how many network calls made the input; ``before``: the noise that each of them began with;
-        ``shift``: where in the first latents the backbone's view starts (px)."""
-        s, spare = self.settings, max(0, self._side_px - self.bundle.info.encoder.tile_px)
-        item = super().item(rng) | {"corner": rng.integers(spare + 1, size=2)}
+        """``calls``: how many network calls made the input; ``before``: the noise each began with; ``shift``: where in
+        the first latents the backbone's view starts (px)."""
+        s, item = self.settings, super().item(rng)
+        spare = max(0, self._side_px - self.bundle.info.encoder.tile_px)
+        item["corner"] = corner_of_tile(item.pop("cells"), self._margin_px, spare, s.consistency_at_cells, rng)
         kind, most = rng.random(), len(s.times) - 1
         calls = int(rng.integers(1, most + 1)) if most and kind > 1 - s.own_share else 0
         first = kind < s.first_share or (kind > 1 - s.own_share and not most)
@@ -149,8 +152,7 @@ class PainterStage(DenoiserStage):
             group = 2 * batch["group"] + (batch["calls"] > 0)  # what follows from its own work is judged by itself
             parts["frechet"] = module.frechet(self._levels(made), self._levels(real), self._told(field), group)
         counts = float(int(module.batches) >= s.adversarial_from * s.run.accumulate)
-        if module.training:
-            module.batches.add_(1)
+        module.batches.add_(int(module.training))
         weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
                    "consistency": s.consistency_weight, "colour": s.colour_weight, "moments": s.moment_weight,
                    "repetition": s.repetition_weight, "frechet": s.frechet_weight,
@@ -273,20 +275,17 @@ class PainterStage(DenoiserStage):
             batch = collate(self._measured[first : first + _CALL], device)
             painted = self.paint(module.network, batch["noise"], batch["field"])
             image, wanted = self._decoded(painted), self._decoded(batch["clean"])
-            corners = torch.zeros(len(image), 2, dtype=torch.long)
+            first = (batch["cells"][:, :2] - self._margin_px) % batch["cells"][:, 2:]
+            corners = first.clamp(max=image.shape[-1] - self.bundle.info.encoder.tile_px)
             costs.append(float(self._consistency(image, wanted, batch["field"], corners)))
         return {"validation_consistency": round(float(np.mean(costs)), 6)}
 
     def export(self, module: Any, context: StageContext) -> None:
         """The painter as the bundle's denoiser, and the few steps in which it paints."""
         times = self.settings.times
+        sampling = Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0)
         save_component(module.network, context.bundle_folder / "denoiser")
-        update_info(
-            context.bundle_folder,
-            **self.facts(),
-            recipes={},  # of the denoiser that it was
-            sampling=Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0),
-        )
+        update_info(context.bundle_folder, **self.facts(), recipes={}, sampling=sampling)  # no recipe of before fits
 
 
 def _works_with_others() -> bool:

@@ -88,7 +88,7 @@ class PriorStage(Stage):
         }  # fmt: skip
         if name == "GridUNet":
             if not encoder.layout_dim:
-                raise SettingError(f"[net] _class_name 'GridUNet': vectors of {encoder.id} have no layout; use GridPrior")
+                raise SettingError(f"[net] _class_name 'GridUNet': {encoder.id} gives no layout part; use GridPrior")
             config |= {"layout_dim": encoder.layout_dim, "layout_px": self.bundle.encoder.layout_px}
         try:
             return build_component(config | self.settings.net)

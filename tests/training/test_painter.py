@@ -23,6 +23,7 @@ from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
 from ssl_tilegen.training.data.balance import balanced
 from ssl_tilegen.training.data.batches import collate
+from ssl_tilegen.training.data.latent_windows import corner_of_tile
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, conditional_distance, distance_of_spreads
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
@@ -159,6 +160,32 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     assert stage._colour(wanted + 0.2, wanted, field) == pytest.approx(0.2 * 2 / 4, abs=1e-6)
     assert stage._colour(checked, wanted, field) == pytest.approx(0, abs=1e-6)
     assert stage._colour(textured + 0.2, textured, field) == pytest.approx(0.1 * 2 / 4, abs=1e-6)  # less even
+
+
+@pytest.mark.parametrize("margin", [0, 16])
+def test_the_tile_that_is_compared_is_about_a_cell_of_the_condition_or_any(margin):
+    rng, cells, spare = np.random.default_rng(0), np.array([24, 40, 64]), 100
+    near = np.array([corner_of_tile(cells, margin, spare, 1.0, rng) for _ in range(200)])
+    rows, cols = {24 - margin, 88 - margin}, {40 - margin} | ({104 - margin} if margin else set())
+    for found, wanted in zip(near.T, (rows, cols), strict=True):
+        nearest = {min(wanted, key=lambda w: abs(w - at)) for at in found.tolist()}
+        assert nearest == wanted and all(min(abs(at - w) for w in wanted) <= 3 for at in found.tolist())
+        assert len({at % 8 for at in found.tolist()}) == 7  # at no fixed place within latents
+    anywhere = np.array([corner_of_tile(cells, margin, spare, 0.0, rng) for _ in range(2000)])
+    assert anywhere.min() == 0 and anywhere.max() == spare
+    assert (corner_of_tile(np.array([40, 40, 64]), 0, 8, 1.0, rng) <= 8).all()  # no whole cell is in sight
+
+
+def test_an_item_says_where_its_cells_begin(base, bundle):
+    stage, seen = prepared(base, bundle, []), set()
+    for seed in range(5):
+        item, (scene, window) = stage._windows.item_and_place(np.random.default_rng(seed))
+        row, col, stride = item["cells"]
+        corners = [[(c - s * 8) % stride for c, s in zip(grid.corner_px, (window.row, window.col), strict=True)]
+                   for grid in scene.grids]  # fmt: skip
+        assert [row, col] in corners and stride == stage.bundle.info.encoder.tile_px
+        seen.add((int(row), int(col)))
+    assert len(seen) > 1
 
 
 def test_moments_ask_how_strong_detail_is_and_not_where():

@@ -90,6 +90,8 @@ class PainterSettings(WindowSettings):
     consistency_weight: float = Field(0.1, ge=0)
     """Weight of 1 - cosine of the bundle's encoder on a painted tile to that of the real tile; layout counts where it
     is part of the condition. Needs a window as large as a tile."""
+    consistency_at_cells: float = Field(0.8, ge=0, le=1)
+    """How often that tile is about a cell of the condition, whose embedding is told, and not any tile between cells."""
     colour_weight: float = Field(2.0, ge=0)
     """Weight of the mean absolute difference of the painted and the real image, averaged over blocks of 8 px, where the
     layout is told. Blocks count the more, the more even they are: it keeps the colours of pale and even ground."""

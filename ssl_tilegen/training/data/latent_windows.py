@@ -16,10 +16,11 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.training.data.batches import Item
-from ssl_tilegen.training.data.latent_cache import LatentScene
+from ssl_tilegen.training.data.latent_cache import Grid, LatentScene
 from ssl_tilegen.training.data.window_sampler import WindowSampler
 
 _TRIES = 1000
+_BESIDE = 3
 
 
 class ConditionedStage(Protocol):
@@ -74,7 +75,8 @@ class TrainingWindows:
         raise InputError(f"no training image holds {window.rows} latents at whole cells: take larger images")
 
     def item_and_place(self, rng: np.random.Generator) -> tuple[Item, tuple[LatentScene, Window]]:
-        """A training item, and where it is from."""
+        """A training item, and where it is from. Its ``cells``: row and column (px, in the window) of the first cell
+        that begins in it, and the stride of the cells."""
         stage, s = self.stage, self.stage.settings
         index, window, of_grid = self._place(rng)
         scene = self.scenes[index]
@@ -88,11 +90,31 @@ class TrainingWindows:
             condition = (dropped(known) if chance < s.drop else known).numpy()
         t = stage.draw_time(rng)
         noise = rng.standard_normal(clean.shape, np.float32)
-        item = {"clean": clean, "field": condition, "noise": noise, "t": t, "group": np.array(scene.group)}
+        item = {"clean": clean, "field": condition, "noise": noise, "t": t, "group": np.array(scene.group),
+                "cells": self._cells(scene.grids[of_grid], window)}  # fmt: skip
         return item, (scene, window)
+
+    def _cells(self, grid: Grid, window: Window) -> np.ndarray:
+        factor, stride = self.stage.bundle.factor, round(grid.stride_px or self.stage.bundle.info.encoder.tile_px)
+        starts = (window.row * factor, window.col * factor)
+        return np.array([*(round(c - s) % stride for c, s in zip(grid.corner_px, starts, strict=True)), stride])
 
 
 def _landed(window: Window, corner_px: Any, factor: int, quantum: int) -> Window:
     """``window`` moved up and left to where a cell of the grid that begins at ``corner_px`` begins."""
     corner = [round(float(c) / factor) for c in corner_px]
     return window.shifted(-((window.row - corner[0]) % quantum), -((window.col - corner[1]) % quantum))
+
+
+def corner_of_tile(cells: np.ndarray, margin: int, spare: int, at_cell: float, rng: np.random.Generator) -> np.ndarray:
+    """Row and column (px) of a tile in the part of a window within ``margin``, at most ``spare``: with the chance
+    ``at_cell`` a cell of the condition (``cells`` of an item) but for 3 px, else anywhere.
+
+    A few pixels, for if tiles always began where latents do, a pattern of latents could please an encoder.
+    """
+    anywhere, wanted = rng.integers(spare + 1, size=2), rng.random() < at_cell
+    first, stride = (cells[:2] - margin) % cells[2], int(cells[2])
+    if not wanted or (first > spare).any():
+        return anywhere
+    corner = first + stride * rng.integers((spare - first) // stride + 1)
+    return (corner + rng.integers(-_BESIDE, _BESIDE + 1, size=2)).clip(0, spare)
