@@ -57,8 +57,10 @@ class GridPrior(CellNetwork):
         """Cells of context to each side that make a piece exact."""
         return self._blocks + 1
 
-    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
-        """See `CellNetwork.remainder`."""
+    def remainder(
+        self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None, joints: Tensor | None
+    ) -> Tensor:
+        """See `CellNetwork.remainder`. It is not told of joints."""
         h = self.stem(x if inside is None else x * inside)
         modulation = self._modulation(t, condition)
         for block in self.body:

@@ -27,7 +27,8 @@ class GridUNet(CellNetwork):
 
     ``layout_basis`` (L, 3 * layout_px ** 2) are the components as unit vectors, and ``layout_gain`` (L,) what turns
     the numbers that the network sees into true ones, at unit scale: see ``set_layout``. The network sees both images,
-    the whitened one, in which noise is white, and the true one, which goes on across the borders of cells.
+    the whitened one, in which noise is white, and the true one, which goes on across the borders of cells. It is told
+    of joints, so that it does not learn from small images laid side by side that what is seen ends at cells.
     """
 
     _supports_gradient_checkpointing = True
@@ -65,7 +66,7 @@ class GridUNet(CellNetwork):
         self.register_buffer("layout_basis", torch.zeros(layout_dim, 3 * layout_px**2))
         self.register_buffer("layout_gain", torch.ones(layout_dim))
         self._add_modulation(condition_dim, hidden, time_features)
-        self.stem = nn.Conv2d(6 * self._fold**2, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(6 * self._fold**2 + 1, widths[0], 3, padding=1)
         self.content_in = nn.Conv2d(channels - layout_dim, widths[-1], 1)
         self.down: Any = nn.ModuleList(_stack(w, n, hidden) for w, n in zip(widths, down_blocks, strict=True))
         self.up: Any = nn.ModuleList(_stack(w, n, hidden) for w, n in zip(widths[:-1], up_blocks, strict=True))
@@ -92,13 +93,16 @@ class GridUNet(CellNetwork):
         gain = 1 / (length * self.scale[self._content : -1])
         self.layout_gain.copy_(gain / gain.square().mean().sqrt())
 
-    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
+    def remainder(
+        self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None, joints: Tensor | None
+    ) -> Tensor:
         """See `CellNetwork.remainder`. What lies outside is zero where the network takes it in, and no longer known
         then: a window smaller than the reach need not equal a canvas that ends there."""
         x = x if inside is None else x * inside
         content, layout, validity = x.tensor_split([self._content, self._content + self._layout], 1)
         modulation = self._modulation(t, condition)
-        h = self.stem(self._image(torch.cat([layout, layout * self.layout_gain[:, None, None]])))
+        image = self._image(torch.cat([layout, layout * self.layout_gain[:, None, None]]))
+        h = self.stem(torch.cat([image, self._seams(joints, image)], 1))
         skips = []
         for level, blocks in enumerate(self.down):
             if level == len(self.down) - 1:
@@ -122,6 +126,18 @@ class GridUNet(CellNetwork):
         flat = nn.functional.conv2d(layouts, self.layout_basis.T[:, :, None, None])
         image = nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(flat, self._px), self._fold)
         return torch.cat(image.chunk(2), 1)
+
+    def _seams(self, joints: Tensor | None, image: Tensor) -> Tensor:
+        """1 at the positions of the finest level on both sides of a joint: (N, 1, H, W)."""
+        seams = torch.zeros_like(image[:, :1])
+        if joints is not None:
+            step = self._finest
+            for axis, joint in ((3, joints[:, :1]), (2, joints[:, 1:])):
+                lines = seams.transpose(3, axis)
+                edges = joint.transpose(3, axis).repeat_interleave(step, 2).to(seams.dtype)
+                lines[..., ::step] += edges
+                lines[..., step - 1 :: step][..., :-1] += edges[..., 1:]
+        return seams.clamp(max=1.0)
 
     def _components(self, folded: Tensor) -> Tensor:
         """A folded coarse image in components: (N, L, R, K)."""

@@ -47,19 +47,29 @@ class CellNetwork(Modulated, ConfigurableNetwork):
         """The inverse of ``normalised`` for (..., D + 1)."""
         return x / self.scale + self.mean
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor | None, inside: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Tensor | None,
+        inside: Tensor | None = None,
+        joints: Tensor | None = None,
+    ) -> Tensor:
         """Velocity noise - clean (N, D + 1, R, K) for noisy cells x, times t (N,) in [0, 1] and a condition or None.
 
         The condition is (N, C, R, K); numbers of it that are NaN are not known. ``inside`` (N, 1, R, K) is 0 where
-        there are no cells, as if beyond the edge, and 1 elsewhere; None: all are cells.
+        there are no cells, as if beyond the edge, and 1 elsewhere; None: all are cells. ``joints`` (N, 2, R, K) is 1
+        where the cell to the left, or above, does not belong beside it; None: all belong together.
         """
         time = t.float()[:, None, None, None]
         std = self.clean_std[:, None, None]
         spread = (1 - time) ** 2 * std**2 + time**2
-        remainder = self.remainder(x * spread.rsqrt(), t, self._condition(condition, x), inside)
+        remainder = self.remainder(x * spread.rsqrt(), t, self._condition(condition, x), inside, joints)
         return (time - (1 - time) * std**2) / spread * x + std * spread.rsqrt() * remainder
 
-    def remainder(self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None) -> Tensor:
+    def remainder(
+        self, x: Tensor, t: Tensor, condition: Tensor, inside: Tensor | None, joints: Tensor | None
+    ) -> Tensor:
         """The network's own output (N, D + 1, R, K), for cells of about unit variance.
 
         ``condition`` is (N, C, R, K), or (N, C, 1, 1) where all cells have the same.

@@ -143,21 +143,22 @@ class PriorStage(Stage):
         """A window of cells with its condition, noise and time."""
         s = self.settings
         first = self._draw(rng)
-        cells, state = self._window(first, rng)
-        condition = np.broadcast_to(
-            self._partly(first, rng)[:, None, None], (self.info.condition_dim, *state.shape)
-        ).copy()
+        window, side = self._window(first, rng), s.window_cells
+        told = self._partly(first, rng)[:, None, None]
+        condition = np.broadcast_to(told, (self.info.condition_dim, side, side)).copy()
         if rng.random() < s.borders:
             second = self._draw(rng, like=first)
-            (cells, state), other = shared((cells, state), self._window(second, rng), rng)
+            window, other = shared(window, self._window(second, rng), rng)
             condition[:, other] = self._partly(second, rng)[:, None]
         if rng.random() < s.drop:
             condition[:] = np.nan
         t = 1 / (1 + np.exp(-(s.time_mean + s.time_spread * rng.standard_normal())))
+        cells, state, joints = window
         x = np.concatenate([cells.astype(np.float32), np.where(state > 0, 1.0, -1.0)[..., None].astype(np.float32)], -1)
         return {
             "clean": np.ascontiguousarray(x.transpose(2, 0, 1)),
             "state": state[None].astype(np.float32),
+            "joints": joints.astype(np.float32),
             "condition": condition,
             "noise": rng.standard_normal((x.shape[-1], *state.shape), np.float32),
             "t": np.array(t, np.float32),
@@ -204,7 +205,7 @@ class PriorStage(Stage):
         clean = (batch["clean"] - self._column("mean", noise)) * self._column("scale", noise)
         clean = torch.where(state >= 0, clean, torch.cat([torch.zeros_like(clean[:, :-1]), clean[:, -1:]], 1))
         time = t[:, None, None, None]
-        velocity = module((1 - time) * clean + time * noise, t, batch["condition"], inside)
+        velocity = module((1 - time) * clean + time * noise, t, batch["condition"], inside, batch["joints"])
         error = (velocity.float() - (noise - clean)).square()
         of_cells = _mean(error[:, :-1], (state >= 0).to(noise.dtype))
         of_validity = _mean(error[:, -1:], inside)

@@ -303,15 +303,18 @@ def test_a_network_that_cannot_be_is_one_line(trained, tmp_path, net, message):
 
 def test_a_window_of_many_pieces_of_one_cell():
     piece = Piece(0, np.ones((1, 1, 2), np.float16), np.zeros((1, 1), np.int8))
-    cells, state = placed([(piece, row, col) for row in range(12) for col in range(12)], 12)
+    cells, state, joints = placed([(piece, row, col) for row in range(12) for col in range(12)], 12)
     assert cells.all() and not state.any()
+    assert joints[0, :, 1:].all() and joints[1, 1:].all() and not joints[0, :, 0].any() and not joints[1, 0].any()
 
 
 def test_two_sources_share_a_window():
     pieces = [Piece(0, np.full((2, 2, 2), value, np.float16), np.zeros((2, 2), np.int8)) for value in (1, 2)]
     one, two = ([(piece, row, col) for row in (0, 2) for col in (0, 2)] for piece in pieces)
     for seed in range(8):
-        (cells, _), other = shared(placed(one, 4), placed(two, 4), np.random.default_rng(seed))
+        (cells, _, joints), other = shared(placed(one, 4), placed(two, 4), np.random.default_rng(seed))
+        border = other[:, 1:] != other[:, :-1]  # its place is told by the conditions: it is no joint
+        assert not joints[0, :, 1:][border].any() and joints[0, :, 2][~border[:, 1]].all() and not joints[0, :, 1].any()
         assert 0 < other.sum() < 16 and (cells[other] == 2).all() and (cells[~other] == 1).all()
 
 
@@ -375,6 +378,17 @@ def test_a_unet_of_cells_sees_their_layout_parts_as_one_image():
     assert torch.allclose(cell / cell.norm(), wanted / wanted.norm(), atol=1e-5)
     back = net._components(nn.functional.pixel_unshuffle(white, 2))
     assert torch.allclose(back, layout, atol=1e-5)
+
+
+def test_a_unet_of_cells_is_told_where_pieces_meet():
+    net = shaken_unet()
+    joints = torch.zeros(1, 2, 2, 3)
+    joints[0, 0, 1, 2] = joints[0, 1, 1, 0] = 1  # left of a cell, and above another
+    seams = net._seams(joints, torch.zeros(1, 1, 4, 6))[0, 0]
+    assert seams.tolist() == [[0] * 6, [1, 1, 0, 0, 0, 0], [1, 1, 0, 1, 1, 0], [0, 0, 0, 1, 1, 0]]
+    x, t = torch.randn(1, 7, 2, 3), torch.tensor([0.5])
+    assert torch.equal(net(x, t, None), net(x, t, None, None, 0 * joints))
+    assert not torch.allclose(net(x, t, None), net(x, t, None, None, joints), atol=1e-3)
 
 
 @pytest.mark.parametrize("wrong", [{"layout_dim": 6}, {"layout_px": 3}, {"up_blocks": (1, 1)}])

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssl_tilegen.training.data.prior_cells import Piece
 from ssl_tilegen.training.data.prior_table import PriorRow
 
-Placed = tuple[np.ndarray, np.ndarray]
-"""Cells (S, S, D) of a window and their state (S, S), -2 where there are none."""
+
+class Placed(NamedTuple):
+    """A window: ``cells`` (S, S, D), their ``state`` (S, S), -2 where there are none, and ``joints`` (2, S, S) bool:
+    whether the cell to the left, or above, is of another piece that was laid beside it."""
+
+    cells: np.ndarray
+    state: np.ndarray
+    joints: np.ndarray
+
 
 
 class PieceSampler:
@@ -51,27 +58,38 @@ def cut(piece: Piece, side: int, rng: np.random.Generator) -> Placed:
     """A window of a piece that is at least as large."""
     row, col = (int(rng.integers(length - side + 1)) for length in piece.state.shape)
     part = np.s_[row : row + side, col : col + side]
-    return piece.cells[part], piece.state[part]
+    return Placed(piece.cells[part], piece.state[part], np.zeros((2, side, side), bool))
 
 
 def placed(pieces: list[tuple[Piece, int, int]], side: int) -> Placed:
     """Pieces at their rows and columns of a window, as far as they lie in it."""
     cells = np.zeros((side, side, pieces[0][0].cells.shape[-1]), np.float16)
-    state = np.full((side, side), -2, np.int8)
-    for piece, row, col in pieces:
+    state, owner = np.full((side, side), -2, np.int8), np.full((side, side), -1)
+    for number, (piece, row, col) in enumerate(pieces):
         rows, cols = piece.state.shape
         top, left = max(row, 0), max(col, 0)
         to, of = np.s_[top : row + rows, left : col + cols], np.s_[top - row :, left - col :]
         room = state[to].shape
         cells[to], state[to] = piece.cells[of][: room[0], : room[1]], piece.state[of][: room[0], : room[1]]
-    return cells, state
+        owner[to] = number
+    return Placed(cells, state, _steps(owner) & (owner >= 0))
 
 
 def shared(first: Placed, second: Placed, rng: np.random.Generator) -> tuple[Placed, np.ndarray]:
-    """A window of two sources, and which of its cells are of the second, bool."""
-    (cells, state), (others, of_others) = first, second
-    other = region(state.shape, rng) & (state > -2) & (of_others > -2)
-    return (np.where(other[..., None], others, cells), np.where(other, of_others, state)), other
+    """A window of two sources, and which of its cells are of the second, bool. The border between them is no joint:
+    the conditions tell where it is."""
+    other = region(first.state.shape, rng) & (first.state > -2) & (second.state > -2)
+    cells = np.where(other[..., None], second.cells, first.cells)
+    joints = np.where(other, second.joints, first.joints) & ~_steps(other)
+    return Placed(cells, np.where(other, second.state, first.state), joints), other
+
+
+def _steps(values: np.ndarray) -> np.ndarray:
+    """Where values (S, S) differ from those to their left, and from those above: (2, S, S) bool."""
+    steps = np.zeros((2, *values.shape), bool)
+    steps[0, :, 1:] = values[:, 1:] != values[:, :-1]
+    steps[1, 1:] = values[1:] != values[:-1]
+    return steps
 
 
 def region(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
