@@ -81,23 +81,23 @@ def tiles(data: Path) -> Iterator[dict[str, Any]]:
 
 def neon(data: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((data / "rasters/neon").glob("*.tif")):
-        yield {"path": path, "label": NEON[path.name[:4]], "group": path.stem, "domain": "aerial", "turns": 4,
+        yield {"path": path, "label": NEON[path.name[:4]], "group": path.stem, "domain": "aerial", "turns": 8,
                "measured": of_ground(pixels(path))}  # fmt: skip
 
 
 def rasters(data: Path) -> Iterator[dict[str, Any]]:
     for name, label in RASTERS.items():
-        yield from parts(data / "rasters" / name, {"label": label, "domain": "aerial", "turns": 3}, of_ground)
+        yield from parts(data / "rasters" / name, {"label": label, "domain": "aerial", "turns": 8}, of_ground)
 
 
 def photos(data: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((data / "photos").glob("*.JPG")):
-        yield from parts(path, {"label": "shore", "domain": "aerial", "gsd": 0.05, "shrink": 2, "turns": 2}, of_ground)
+        yield from parts(path, {"label": "shore", "domain": "aerial", "gsd": 0.05, "shrink": 2, "turns": 8}, of_ground)
 
 
 def slides(data: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((data / "slides").glob("*.svs")):
-        yield from parts(path, {"label": "skin", "domain": "he", "turns": 4}, of_tissue)
+        yield from parts(path, {"label": "skin", "domain": "he", "turns": 8}, of_tissue)
 
 
 def parts(path: Path, facts: dict[str, Any], measure: Any) -> Iterator[dict[str, Any]]:
