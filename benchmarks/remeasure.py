@@ -6,9 +6,9 @@ log is whole is not done again, so the same command goes on after a stop. ``--pl
 with a table of wall and processor seconds.
 
 The figures: judge (distances in ImageNet features, sheets), lines (patterns at the period of latents), quality (round
-trips, PSNR), class_check, probes (encoder), listens (labels and wordings), bars (copying), texts (the six images),
-merges and recipes (examples/benchmarks.md), startup, ranks (many processes), background (its cost, its borders), share
-(what painting spends its time on).
+trips, PSNR), class_check, probes (encoder), listens (labels and wordings), drawn (pictures from labels), bars
+(copying), texts (the six images), merges and recipes (examples/benchmarks.md), startup, ranks (many processes),
+background (its cost, its borders), share (what painting spends its time on).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ STEPS: dict[str, tuple[str, str, str]] = {
         "--count 24",
         "--count 60",
     ),
+    "drawn": ("-m benchmarks.drawn --data {data} --bundle {bundle} --out {out}/drawn", "--seeds 1", "--variant 1 2"),
     "bars": ("-m benchmarks.bars --data {data} --bundle {bundle} --out {out}/bars", "--count 150", ""),
     "texts": ("", "1024", "4096"),
     "merges": (
