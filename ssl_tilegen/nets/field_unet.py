@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
-from ssl_tilegen.nets.layers import ChannelNorm, Modulated, Recomputable, modulated, silu_, zeroed
+from ssl_tilegen.nets.field_block import FieldBlock
+from ssl_tilegen.nets.layers import ChannelNorm, Modulated, zeroed
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 from ssl_tilegen.nets.widening import widened_levels
 
@@ -157,42 +158,9 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         return self.out(self.act(self.norm_out(h)))
 
 
-class _FieldBlock(Recomputable):
-    """A residual block whose scale and shift are maps."""
-
-    def __init__(self, channels: int, hidden: int, level: int) -> None:
-        super().__init__()
-        self.finer = 2 ** (_LEVELS - 1 - level)
-        self.norm = ChannelNorm(channels)
-        self.modulate = zeroed(nn.Conv2d(hidden, 2 * channels, 1))
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_out = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
-        self.act = nn.SiLU()
-
-    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, C, H, W) and (N, hidden, H / finer, W / finer) -> (N, C, H, W)."""
-        if not torch.is_grad_enabled():
-            return self._in_place(x, modulation)
-        scale, shift = self._grown(self.modulate(modulation)).chunk(2, 1)
-        h = self.conv_in(self.act(modulated(self.norm(x), scale, shift)))
-        return x + self.conv_out(self.act(h))
-
-    def _in_place(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """The same for inference, with half the passes over memory: the gain joins the scale before that grows."""
-        scale, shift = self.modulate(modulation).to(x.dtype).chunk(2, 1)
-        scale = self._grown((1 + scale) * self.norm.gain.to(x.dtype)[:, None, None])
-        h = self._grown(shift).addcmul_(x * self.norm.inverse_rms(x), scale)
-        return self.conv_out(silu_(self.conv_in(silu_(h)))).add_(x)
-
-    def _grown(self, coarse: Tensor) -> Tensor:
-        """A map at the resolution of x; where that is its own already, itself."""
-        if self.finer == 1:
-            return coarse
-        return nn.functional.interpolate(coarse, scale_factor=self.finer, mode="bilinear", align_corners=False)
-
-
 def _stack(channels: int, blocks: int, hidden: int, level: int) -> nn.ModuleList:
-    return nn.ModuleList(_FieldBlock(channels, hidden, level) for _ in range(blocks))
+    finer = 2 ** (_LEVELS - 1 - level)
+    return nn.ModuleList(FieldBlock(channels, hidden, finer) for _ in range(blocks))
 
 
 def _grow(channels_in: int, channels_out: int) -> nn.Sequential:

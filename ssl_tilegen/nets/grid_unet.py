@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.nets.configurable import register_to_config
-from ssl_tilegen.nets.layers import ChannelNorm, Recomputable, modulated, zeroed
+from ssl_tilegen.nets.field_block import FieldBlock
+from ssl_tilegen.nets.layers import ChannelNorm, zeroed
 from ssl_tilegen.nets.prior_base import CellNetwork
 
 
@@ -68,8 +69,10 @@ class GridUNet(CellNetwork):
         self._add_modulation(condition_dim, hidden, time_features)
         self.stem = nn.Conv2d(6 * self._fold**2 + 1, widths[0], 3, padding=1)
         self.content_in = nn.Conv2d(channels - layout_dim, widths[-1], 1)
-        self.down: Any = nn.ModuleList(_stack(w, n, hidden) for w, n in zip(widths, down_blocks, strict=True))
-        self.up: Any = nn.ModuleList(_stack(w, n, hidden) for w, n in zip(widths[:-1], up_blocks, strict=True))
+        finer = [2 ** (levels - 1 - level) for level in range(levels)]
+        sizes = list(zip(widths, finer, strict=True))
+        self.down: Any = nn.ModuleList(_stack(w, n, hidden, f) for (w, f), n in zip(sizes, down_blocks, strict=True))
+        self.up: Any = nn.ModuleList(_stack(w, n, hidden, f) for (w, f), n in zip(sizes[:-1], up_blocks, strict=True))
         pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, 2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
@@ -145,26 +148,5 @@ class GridUNet(CellNetwork):
         return nn.functional.conv2d(flat, self.layout_basis[:, :, None, None])
 
 
-class _Block(Recomputable):
-    """Two 3 x 3 convolutions whose input is scaled and shifted by a map of cells."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.norm = ChannelNorm(width)
-        self.modulate = zeroed(nn.Conv2d(hidden, 2 * width, 1))
-        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = zeroed(nn.Conv2d(width, width, 3, padding=1))
-        self.act = nn.SiLU()
-
-    def compute(self, x: Tensor, modulation: Tensor) -> Tensor:  # type: ignore[override]
-        """(N, W, H, K) and (N, hidden, R, C), of as many cells or of one -> (N, W, H, K)."""
-        known = self.modulate(modulation)
-        if known.shape[-1] > 1 or known.shape[-2] > 1:
-            known = nn.functional.interpolate(known, size=x.shape[-2:], mode="nearest")
-        scale, shift = known.chunk(2, 1)
-        h = self.conv_in(self.act(modulated(self.norm(x), scale, shift)))
-        return x + self.conv_out(self.act(h))
-
-
-def _stack(width: int, blocks: int, hidden: int) -> nn.ModuleList:
-    return nn.ModuleList(_Block(width, hidden) for _ in range(blocks))
+def _stack(width: int, blocks: int, hidden: int, finer: int) -> nn.ModuleList:
+    return nn.ModuleList(FieldBlock(width, hidden, finer, "nearest") for _ in range(blocks))
