@@ -43,7 +43,7 @@ class TextFacts(_Frozen):
 class PriorSampling(_Frozen):
     """How grids are sampled unless something else is asked for."""
 
-    steps: int = Field(default=24, ge=1, le=_MOST)
+    steps: int = Field(default=16, ge=1, le=_MOST)
     update: str = Field(default="dpmpp_2m", max_length=_NAME)
     guidance: float = Field(default=1.5, ge=0, le=1000)
     guidance_interval: tuple[Share, Share] = (0.1, 0.9)
