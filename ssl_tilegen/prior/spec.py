@@ -45,7 +45,7 @@ class PriorSampling(_Frozen):
 
     steps: int = Field(default=16, ge=1, le=_MOST)
     update: str = Field(default="dpmpp_2m", max_length=_NAME)
-    guidance: float = Field(default=1.5, ge=0, le=1000)
+    guidance: float = Field(default=2.0, ge=0, le=1000)
     guidance_interval: tuple[Share, Share] = (0.1, 0.9)
 
 
