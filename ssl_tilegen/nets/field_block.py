@@ -45,4 +45,4 @@ class FieldBlock(Recomputable):
         if self.finer == 1 or coarse.shape[2:] == (1, 1):
             return coarse
         how = {"mode": "bilinear", "align_corners": False} if self.growth == "bilinear" else {"mode": "nearest"}
-        return nn.functional.interpolate(coarse, scale_factor=self.finer, **how)  # type: ignore[arg-type]
+        return nn.functional.interpolate(coarse, scale_factor=self.finer, **how)

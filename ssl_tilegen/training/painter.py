@@ -275,8 +275,8 @@ class PainterStage(DenoiserStage):
             batch = collate(self._measured[first : first + _CALL], device)
             painted = self.paint(module.network, batch["noise"], batch["field"])
             image, wanted = self._decoded(painted), self._decoded(batch["clean"])
-            first = (batch["cells"][:, :2] - self._margin_px) % batch["cells"][:, 2:]
-            corners = first.clamp(max=image.shape[-1] - self.bundle.info.encoder.tile_px)
+            cells = (batch["cells"][:, :2] - self._margin_px) % batch["cells"][:, 2:]
+            corners = cells.clamp(max=image.shape[-1] - self.bundle.info.encoder.tile_px)
             costs.append(float(self._consistency(image, wanted, batch["field"], corners)))
         return {"validation_consistency": round(float(np.mean(costs)), 6)}
 

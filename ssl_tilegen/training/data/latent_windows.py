@@ -16,7 +16,8 @@ from ssl_tilegen.diffusion.field import ConditionField
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.training.data.batches import Item
-from ssl_tilegen.training.data.latent_cache import Grid, LatentScene
+from ssl_tilegen.training.data.latent_cache import LatentScene
+from ssl_tilegen.training.data.paired_grids import Grid
 from ssl_tilegen.training.data.window_sampler import WindowSampler
 
 _TRIES = 1000

@@ -19,7 +19,6 @@ class Placed(NamedTuple):
     joints: np.ndarray
 
 
-
 class PieceSampler:
     """Draws pieces: a label by its share to the power ``balance``, then a group, then a piece of it."""
 
