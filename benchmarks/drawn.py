@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.judge import TILE_PX, Judge, saved_as_jpeg
+from benchmarks.judge import TILE_PX, Judge, lung_files, saved_as_jpeg
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.raster import open_raster
@@ -67,12 +67,9 @@ def say(label: str, variant: int, made: int, real: int, distance: float, halves:
 
 
 def lung(data: Path, folder: str) -> Tiles:
-    """One tile of each held-out field of view, then second ones; neighbours in the list are of other fields."""
-    fields: dict[str, list[Path]] = {}
-    for path in sorted((data / "tiles/he/val" / folder).glob("*.jpg")):
-        fields.setdefault(path.name.split("_")[0], []).append(path)
-    ordered = sorted((place, path) for field in fields.values() for place, path in enumerate(field))[:MOST]
-    return [np.asarray(Image.open(path).convert("RGB")) for _, path in ordered]
+    """The held-out tiles of a class that `benchmarks.judge` takes; neighbours in the list are of other fields."""
+    files = [path for _, path in lung_files(data) if path.parent.name == folder]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in files]
 
 
 def ground(folder: Path, pattern: str) -> Tiles:

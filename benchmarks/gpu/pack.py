@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--config", type=Path, default=Path("examples/train_tiny/painter.toml"))
     parser.add_argument("--model", default="tiny", help="bundle to train on, by the name it has there")
-    parser.add_argument("--mib", type=float, default=20)
+    parser.add_argument("--mib", type=float, default=16)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="A.B=VALUE")
     given = parser.parse_args()
     if given.out.exists():

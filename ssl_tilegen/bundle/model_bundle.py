@@ -109,7 +109,7 @@ class ModelBundle:
 
     @cached_property
     def prior(self) -> Any:
-        """Samples grids of embeddings: noisy cells, time, condition -> velocity (``nets.grid_prior``)."""
+        """Samples grids of embeddings: noisy cells, time, condition -> velocity (``nets.prior_base``)."""
         module: Any = load_component(self.folder / "prior").eval().requires_grad_(False)
         if self.prior_info:
             check_prior(module, self.prior_info, self.info.encoder.dim, self.folder / "prior" / "prior.json")

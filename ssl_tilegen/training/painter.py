@@ -115,8 +115,7 @@ class PainterStage(DenoiserStage):
         """``calls``: how many network calls made the input; ``before``: the noise each began with; ``shift``: where in
         the first latents the backbone's view starts (px)."""
         s, item = self.settings, super().item(rng)
-        spare = max(0, self._side_px - self.bundle.info.encoder.tile_px)
-        item["corner"] = corner_of_tile(item.pop("cells"), self._margin_px, spare, s.consistency_at_cells, rng)
+        item["corner"] = self._corner(item.pop("cells"), s.consistency_at_cells, rng)
         kind, most = rng.random(), len(s.times) - 1
         calls = int(rng.integers(1, most + 1)) if most and kind > 1 - s.own_share else 0
         first = kind < s.first_share or (kind > 1 - s.own_share and not most)
@@ -124,6 +123,10 @@ class PainterStage(DenoiserStage):
         before = rng.standard_normal((most, *item["clean"].shape), np.float32)
         shift = rng.integers(self._shift_px, size=2)
         return item | {"t": self.target.time_at(fraction), "calls": np.array(calls), "before": before, "shift": shift}
+
+    def _corner(self, cells: np.ndarray, at_cell: float, rng: np.random.Generator) -> np.ndarray:
+        spare = max(0, self._side_px - self.bundle.info.encoder.tile_px)
+        return corner_of_tile(cells, self._margin_px, spare, at_cell, rng)
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted losses of painter and discriminator together, and each part without its weight."""
@@ -270,14 +273,13 @@ class PainterStage(DenoiserStage):
         """How well windows of the validation images, painted from noise, keep to their conditions."""
         if not self._measured or not self.settings.consistency_weight:
             return {}
-        costs = []
+        costs, rng = [], np.random.default_rng(0)
         for first in range(0, len(self._measured), _CALL):
             batch = collate(self._measured[first : first + _CALL], device)
             painted = self.paint(module.network, batch["noise"], batch["field"])
             image, wanted = self._decoded(painted), self._decoded(batch["clean"])
-            cells = (batch["cells"][:, :2] - self._margin_px) % batch["cells"][:, 2:]
-            corners = cells.clamp(max=image.shape[-1] - self.bundle.info.encoder.tile_px)
-            costs.append(float(self._consistency(image, wanted, batch["field"], corners)))
+            corners = np.stack([self._corner(cells, 1.0, rng) for cells in batch["cells"].numpy(force=True)])
+            costs.append(float(self._consistency(image, wanted, batch["field"], torch.from_numpy(corners))))
         return {"validation_consistency": round(float(np.mean(costs)), 6)}
 
     def export(self, module: Any, context: StageContext) -> None:
