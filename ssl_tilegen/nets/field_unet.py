@@ -4,7 +4,8 @@ Nothing in it looks further than ``halo`` latents, and every normalisation is pe
 map (the embedding grid interpolated to every ``field_stride`` latents), not as one vector per window. So a canvas of
 any size is one big convolution: tiles with an exact halo, each place computed once, no windows to merge.
 
-It can also take coarse latents, a linear map of each cell's vector, beside the noisy latents.
+It can also take coarse latents, a linear map of each cell's vector, beside the noisy latents. They know the colour of
+a place better than any network that paints it, so the colours of the clean estimate can be drawn to theirs.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from ssl_tilegen.nets.configurable import ConfigurableNetwork, register_to_config
 from ssl_tilegen.nets.field_block import FieldBlock
 from ssl_tilegen.nets.layers import ChannelNorm, Modulated, zeroed
+from ssl_tilegen.nets.low_pass import REACH, low_frequencies
 from ssl_tilegen.nets.noise_schedule import NoiseLevels, preconditioning
 from ssl_tilegen.nets.widening import widened_levels
 
 _LEVELS = 3
+_LEAST_NOISE = 1e-3  # below it, x itself tells the colours
 
 
 class FieldUNet(Modulated, ConfigurableNetwork):
@@ -28,12 +31,17 @@ class FieldUNet(Modulated, ConfigurableNetwork):
     or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
 
     What it predicts has a best linear estimate given x alone; the network gives the remainder, at unit scale.
+
+    With ``colour_rounds``, the low frequencies (that many rounds of `nets.low_pass`) of the clean estimate's colours are
+    those of the coarse latents, where there are any (as iterative latent variable refinement does for whole images,
+    Choi et al. 2021). ``colour`` (3, C) tells the mean colour of a latent's pixels, but for a constant.
     """
 
     _supports_gradient_checkpointing = True
     condition_mean: Tensor
     condition_std: Tensor
     latent_std: Tensor
+    colour: Tensor
     edge_layers = ("stem", "out", "time_in", "condition_in")
 
     @register_to_config
@@ -49,16 +57,19 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         sketch_side: int = 0,
         prediction_type: str = "flow",
         scheduler: dict[str, Any] | None = None,
+        colour_rounds: int = 0,
     ) -> None:
         super().__init__()
         self._prediction = prediction_type
         self.levels = NoiseLevels(scheduler)
-        self.sketch_side = sketch_side
+        self.sketch_side, self.colour_rounds = sketch_side, colour_rounds if sketch_side else 0
         self._condition_dim = condition_dim
         self._reach = sum(2 * (d + u) * 2**i for i, (d, u) in enumerate(zip(down_blocks, (*up_blocks, 0), strict=True)))
         self.register_buffer("condition_mean", torch.zeros(condition_dim))
         self.register_buffer("condition_std", torch.ones(condition_dim))
         self.register_buffer("latent_std", torch.ones(latent_channels))
+        if self.colour_rounds:
+            self.register_buffer("colour", torch.eye(3, latent_channels))
         self.null = nn.Parameter(torch.zeros(condition_dim))
         self._add_modulation(condition_dim, hidden, time_features)
         # bundles store these as ``sketch`` and ``sketch_side``: the linear map that decodes cells to coarse latents
@@ -82,7 +93,7 @@ class FieldUNet(Modulated, ConfigurableNetwork):
     @property
     def halo(self) -> int:
         """Latents of context to each side that make a piece exact, a multiple of ``field_stride``."""
-        reach = self._reach + 2
+        reach = self._reach + 2 + REACH * self.colour_rounds
         edges = 2 * self.field_stride  # bilinear growth of the modulation, and rounding to the coarsest lattice
         return -(-(reach + edges) // self.field_stride) * self.field_stride
 
@@ -121,18 +132,31 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         keep, linear, gain = preconditioning(self._prediction, alpha, sigma, std)
         field, folded = (None, None) if condition is None else condition.tensor_split([self._condition_dim], 1)
         time = (sigma / (alpha + sigma)).flatten()
-        remainder = self._remainder(self._seen(x * keep, folded), self._modulation(time, self._field(field, x)))
-        return linear * x + gain * remainder
+        told = self.sketch_side and folded is not None
+        sketch = nn.functional.pixel_shuffle(folded, self.field_stride) if told else None
+        remainder = self._remainder(self._seen(x * keep, sketch), self._modulation(time, self._field(field, x)))
+        raw = linear * x + gain * remainder
+        return raw if sketch is None or not self.colour_rounds else self._coloured(raw, x, alpha, sigma, sketch)
 
-    def _seen(self, x: Tensor, folded: Tensor | None) -> Tensor:
+    def _seen(self, x: Tensor, sketch: Tensor | None) -> Tensor:
         """Scaled noisy latents, beside them the coarse latents and a mask of where there is one."""
         if not self.sketch_side:
             return x
-        if folded is None:
+        if sketch is None:
             return torch.cat([x, torch.zeros_like(x), torch.zeros_like(x[:, :1])], 1)
-        sketch = nn.functional.pixel_shuffle(folded, self.field_stride)
         known = ~sketch.isnan()
         return torch.cat([x, torch.where(known, sketch, 0.0), known[:, :1].to(x.dtype)], 1)
+
+    def _coloured(self, raw: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, sketch: Tensor) -> Tensor:
+        """The prediction whose clean estimate has the colours of the coarse latents, in low frequencies."""
+        with torch.autocast(x.device.type, enabled=False):
+            of_sketch = alpha if self._prediction == "epsilon" else 1.0
+            of_x = alpha if self._prediction == "v_prediction" else 1.0
+            lacking = of_sketch * sketch.float() - (of_x * x.float() - sigma * raw.float())
+            lacking = torch.where(sketch.isnan(), 0.0, lacking)
+            colours = low_frequencies(nn.functional.conv2d(lacking, self.colour[:, :, None, None]), self.colour_rounds)
+            back = self.colour.T @ torch.linalg.inv(self.colour @ self.colour.T)  # the least change of latents
+            return raw - nn.functional.conv2d(colours, back[:, :, None, None]) / sigma.clamp(min=_LEAST_NOISE)
 
     def _field(self, condition: Tensor | None, x: Tensor) -> Tensor:
         """The condition (N, D, h/4, w/4), standardised, with the learned vector where nothing is known."""

@@ -41,6 +41,7 @@ from ssl_tilegen.training.start import Start
 from ssl_tilegen.training.statistics import (
     condition_statistics,
     fitted_cell_decoder,
+    fitted_colour,
     latent_deviation,
     latent_statistics,
 )
@@ -172,6 +173,8 @@ class DenoiserStage(Stage):
             )
             self.module.sketch.weight.copy_(torch.from_numpy(weight))
             self.module.sketch.bias.copy_(torch.from_numpy(bias))
+        if self.module.colour_rounds:
+            self.module.colour.copy_(torch.from_numpy(fitted_colour(self.scenes, self.bundle, self.normalised)))
 
     def normalised(self, raw: np.ndarray) -> np.ndarray:
         """Raw latents (C, ...) as the network sees them."""

@@ -18,7 +18,7 @@ def network_config(settings: Any, bundle: ModelBundle, start: Start | None, targ
     cell_side = info.tile_px // bundle.factor if info.layout_dim else 0
     ours: dict[str, Any] = {"latent_channels": bundle.latent_channels, "condition_dim": info.dim}
     known: dict[str, dict[str, Any]] = {
-        "FieldUNet": {**ours, "sketch_side": cell_side},
+        "FieldUNet": {**ours, "sketch_side": cell_side, "colour_rounds": cell_side and settings.colour_rounds},
         "WindowDiT": {**ours, "sample_size": settings.window_lat},
     }
     follows = known.get(name) or _window_network(settings, bundle, start, theirs)

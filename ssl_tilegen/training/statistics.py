@@ -1,5 +1,5 @@
-"""Closed-form fits to the cached scenes before a denoiser trains: scales of the latents, the decoder of
-cells."""
+"""Closed-form fits to the cached scenes before a denoiser trains: scales of the latents, the decoder of cells, the
+colours of latents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.training.data.latent_cache import LatentScene
 
 STATISTICS_SCENES, _DECODER_SCENES = 400, 4000
-_CHANGED_LAT = 16
+_CROP_LAT, _CHANGED_CROPS, _COLOUR_EVERY = 16, 16, 4
 
 
 def some_of(scenes: list[LatentScene]) -> list[LatentScene]:
@@ -52,6 +52,19 @@ def fitted_cell_decoder(
     return np.ascontiguousarray(solution[:-1].T), solution[-1]
 
 
+def fitted_colour(
+    scenes: list[LatentScene], bundle: ModelBundle, normalised: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """The linear map (3, C), of least square error, from normalised latents to the mean colours in [-1, 1] of their
+    pixels, without its constant."""
+    raw = _crops(some_of(scenes)[::_COLOUR_EVERY])
+    images = bundle.decode_raw(raw.to(bundle.device)).cpu()
+    colours = torch.nn.functional.avg_pool2d(images, bundle.factor).movedim(1, -1).reshape(-1, 3).double()
+    latents = normalised(raw.movedim(1, 0).numpy()).reshape(raw.shape[1], -1).T.astype(np.float64)
+    told = torch.from_numpy(np.concatenate([latents, np.ones((len(latents), 1))], 1))
+    return np.ascontiguousarray(torch.linalg.lstsq(told, colours).solution[:-1].T.numpy(), np.float32)
+
+
 def _cells_and_images(scene: LatentScene, side: int, factor: int) -> tuple[np.ndarray, np.ndarray]:
     """Valid cells (n, D) of a scene's first grid and the raw latents (n, C, side, side) under them."""
     grid = scene.grids[0]
@@ -89,10 +102,7 @@ def latent_statistics(scenes: list[LatentScene], bundle: ModelBundle, gain: floa
 
 def _pixel_change(scenes: list[LatentScene], bundle: ModelBundle, deviation: np.ndarray) -> np.ndarray:
     """Root mean square change of the pixels per unit of each raw latent channel (C,)."""
-    side = min(_CHANGED_LAT, max(min(s.dull.shape) for s in scenes))
-    fits = [s for s in scenes if min(s.dull.shape) >= side][:16]
-    latents = torch.stack([torch.from_numpy(s.latents[:, :side, :side].astype(np.float32)) for s in fits])
-    latents = latents.to(bundle.device)
+    latents = _crops(scenes)[:_CHANGED_CROPS].to(bundle.device)
     plain, changes = bundle.decode_raw(latents), []
     noise = torch.randn(latents[:, 0].shape, generator=torch.Generator().manual_seed(0)).to(bundle.device)
     for channel, size in enumerate(0.3 * deviation):
@@ -100,3 +110,10 @@ def _pixel_change(scenes: list[LatentScene], bundle: ModelBundle, deviation: np.
         moved[:, channel] += float(size) * noise
         changes.append(float((bundle.decode_raw(moved) - plain).square().mean().sqrt() / size))
     return np.array(changes, np.float32)
+
+
+def _crops(scenes: list[LatentScene]) -> torch.Tensor:
+    """Raw latents (N, C, side, side) from the corners of all scenes that are large enough, in float32."""
+    side = min(_CROP_LAT, max(min(s.dull.shape) for s in scenes))
+    fits = [s for s in scenes if min(s.dull.shape) >= side]
+    return torch.stack([torch.from_numpy(s.latents[:, :side, :side].astype(np.float32)) for s in fits])
