@@ -32,9 +32,9 @@ class FieldUNet(Modulated, ConfigurableNetwork):
 
     What it predicts has a best linear estimate given x alone; the network gives the remainder, at unit scale.
 
-    With ``colour_rounds``, the low frequencies (that many rounds of `nets.low_pass`) of the clean estimate's colours are
-    those of the coarse latents, where there are any (as iterative latent variable refinement does for whole images,
-    Choi et al. 2021). ``colour`` (3, C) tells the mean colour of a latent's pixels, but for a constant.
+    With ``colour_rounds``, the low frequencies of the clean estimate's colours (after that many rounds of
+    `nets.low_pass`) are those of the coarse latents, where there are any, as in iterative latent variable refinement
+    (Choi et al. 2021). ``colour`` (3, C) tells the mean colour of a latent's pixels, but for a constant.
     """
 
     _supports_gradient_checkpointing = True
@@ -120,6 +120,13 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         """The images (..., C, side, side) that vectors (..., D) most likely are, in clean latents."""
         assert self.sketch is not None, "this network takes no coarse latents"
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
+
+    def decode_colours(self, vectors: Tensor) -> Tensor | None:
+        """The mean colours (..., 3, side, side) in [-1, 1], but for a constant, of the pixels of those latents; None
+        where the network does not know the colours of its latents."""
+        if not self.colour_rounds:
+            return None
+        return torch.einsum("kc,...cyx->...kyx", self.colour, self.decode_cells(vectors))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Raw prediction (N, C, h, w) for noisy latents x, times t (N,) as the scheduler counts, a condition or None.

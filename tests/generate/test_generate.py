@@ -260,6 +260,26 @@ def test_glass_is_free_and_looks_like_the_slide(kind: str, world: World, tmp_pat
     assert pixels_of(report.out)[200:400, 50:200].std() > 5
 
 
+def test_debris_on_glass_is_painted_and_costs_what_it_takes(tmp_path: Path) -> None:
+    """Too little for a cell of tissue, in one of 12 x 9 cells; by the built-in model, which knows its colours."""
+    clear = np.full((576, 768, 3), BACKGROUND, np.uint8)
+    with_debris = clear.copy()
+    with_debris[200:212, 210:245] = (120, 60, 130)
+    painted, latents = [], []
+    for name, pixels in (("clear", clear), ("debris", with_debris)):
+        source, grid = tmp_path / f"{name}.ome.tif", tmp_path / f"{name}.zarr"
+        pixels[500:, 600:] = np.random.default_rng(0).integers((120, 40, 120), (200, 120, 200), (76, 168, 3))
+        with open_writer(source, ImageSpec(Size(576, 768), Resolution(0.5, "um"))) as writer:
+            writer.write(pixels)
+        embed([source], EmbedSettings(out=grid))
+        assert EmbeddingGrid.open(grid).read().valid[3, 3] == Validity.BACKGROUND
+        report = generate(GenerateSettings(grid=grid, out=tmp_path / f"{name}.png", model="tiny", device="cpu"))
+        painted.append(pixels_of(report.out))
+        latents.append(report.network_latents)
+    assert painted[1][200:212, 210:245].mean() < painted[0][200:212, 210:245].mean() - 40
+    assert np.abs(painted[1][:60, :60] - BACKGROUND).max() < 5 and latents[0] < latents[1]
+
+
 def test_background_without_embeddings_is_filled_with_that_of_a_plain_tile(world: World, tmp_path: Path) -> None:
     cells = EmbeddingGrid.open(world.grid("tissue")).read()
     assert not cells.embedding[cells.valid == Validity.BACKGROUND].any()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ssl_tilegen.diffusion.parameterization import to_clean
+from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
 from ssl_tilegen.nets.field_unet import FieldUNet
+from ssl_tilegen.nets.low_pass import low_frequencies
 from ssl_tilegen.nets.tile_encoder import TileEncoder
 from ssl_tilegen.training.warm_start import fill_what_fits
 
@@ -104,9 +107,9 @@ def test_autoencoder_pieces_with_their_halo_equal_the_whole(side):
     assert torch.allclose(whole, piece[..., *kept.slices], atol=1e-4)
 
 
-@pytest.mark.parametrize("side", [0, 2])
-def test_denoiser_pieces_with_their_halo_equal_the_whole(side):
-    net = shaken(FieldUNet(**SMALL, sketch_side=side))
+@pytest.mark.parametrize("side, rounds", [(0, 0), (2, 0), (2, 3)])
+def test_denoiser_pieces_with_their_halo_equal_the_whole(side, rounds):
+    net = shaken(FieldUNet(**SMALL, sketch_side=side, colour_rounds=rounds))
     channels = 6 + (4 * net.field_stride**2 if side else 0)
     stride, halo = net.field_stride, net.halo
     assert halo % stride == 0
@@ -121,6 +124,50 @@ def test_denoiser_pieces_with_their_halo_equal_the_whole(side):
         expected = net(x, t, field)[..., *core.slices]
         piece = net(x[..., *around.slices], t, field[..., *coarse.slices])[..., *core.within(around).slices]
     assert torch.allclose(expected, piece, atol=1e-4)
+
+
+PREDICTIONS = {"flow": None, "epsilon": {"num_train_timesteps": 1000}, "v_prediction": {"num_train_timesteps": 1000}}
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_estimate_has_the_colours_of_the_coarse_latents_in_low_frequencies(prediction):
+    scheduler, rounds = PREDICTIONS[prediction], 2
+    kind = {**SMALL, "sketch_side": 2, "prediction_type": prediction, "scheduler": scheduler}
+    net = shaken(FieldUNet(**kind, colour_rounds=rounds))
+    net.colour.copy_(torch.randn(3, 4))
+    x, t = torch.randn(2, 4, 32, 32), torch.tensor([0.3, 0.9] if scheduler is None else [300, 900])
+    sketch = torch.randn(2, 4, 32, 32)
+    sketch[1] = torch.nan  # not told
+    condition = torch.cat([torch.randn(2, 6, 8, 8), torch.nn.functional.pixel_unshuffle(sketch, 4)], 1)
+    alpha, sigma = net.levels(t)
+    step = Step(0, float(t[0]), float(alpha[0]), float(sigma[0]), 1.0, 0.0)
+    with torch.no_grad():
+        told = to_clean(prediction)(net(x, t, condition)[:1], x[:1], step)
+        net.colour_rounds = 0
+        own = to_clean(prediction)(net(x, t, condition)[:1], x[:1], step)
+    colours = lambda latents: torch.einsum("kc,nchw->nkhw", net.colour, latents)  # noqa: E731
+    change, wanted = colours(told - own), low_frequencies(colours(sketch[:1] - own), rounds)
+    assert torch.allclose(change, wanted, atol=1e-4) and change.abs().mean() > 0.1
+    beside = torch.linalg.svd(net.colour).Vh[3:]  # what is no colour stays as the network made it
+    assert torch.allclose(torch.einsum("kc,nchw->nkhw", beside, told - own), torch.zeros(1), atol=1e-4)
+
+
+def test_without_a_layout_the_network_makes_its_own_colours():
+    net = shaken(FieldUNet(**SMALL, sketch_side=2, colour_rounds=2))
+    x, t, field = torch.randn(1, 4, 16, 16), torch.tensor([0.5]), torch.randn(1, 6, 4, 4)
+    unknown = torch.cat([field, torch.full((1, 64, 4, 4), torch.nan)], 1)
+    with torch.no_grad():
+        before, without = net(x, t, unknown), net(x, t, None)
+        net.colour_rounds = 0
+        assert torch.equal(before, net(x, t, unknown)) and torch.equal(without, net(x, t, None))
+
+
+@pytest.mark.parametrize("period, kept", [(4, 0.25), (8, 0.7286), (16, 0.9253)])
+def test_low_frequencies_pass(period, kept):
+    wave = torch.cos(2 * torch.pi * torch.arange(64.0) / period).expand(1, 1, 64, 64)
+    passed = low_frequencies(wave, 2)[..., 8:-8]
+    assert torch.allclose(passed, kept**2 * wave[..., 8:-8], atol=1e-3)
+    assert torch.allclose(low_frequencies(torch.ones(1, 1, 8, 8), 3), torch.ones(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [None, torch.bfloat16], ids=str)

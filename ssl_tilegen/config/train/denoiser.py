@@ -44,8 +44,8 @@ class WindowSettings(StageSettings):
     embedding_noise: float = Field(0.05, ge=0)
     """Gaussian noise on the embeddings, in units of their standard deviation."""
     colour_rounds: int = Field(0, ge=0)
-    """Rounds of smoothing below which the colours of the clean estimate are those that the layout tells; 0: it makes all
-    colours itself. It is meant for painters."""
+    """Rounds of smoothing below which the colours of the clean estimate are those that the layout tells; 0: the network
+    makes all colours itself. It is meant for painters."""
     offsets: int = Field(2, gt=0)
     """Lattice offsets per cached image at which cells are embedded: windows fall anywhere between the cells."""
     latent_gain: float = Field(0.5, ge=0, le=1)

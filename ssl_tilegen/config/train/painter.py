@@ -54,7 +54,7 @@ class PainterSettings(WindowSettings):
     """Gaussian noise on the embeddings, in units of their standard deviation."""
     colour_rounds: int = Field(4, ge=0)
     """Rounds of smoothing, of a standard deviation of one latent each, below which the colours of a painted image are
-    those that the layout tells (local networks whose embeddings have a layout part); 0: it paints all colours itself."""
+    those that the layout tells (local networks whose embeddings have a layout part); 0: it makes all colours itself."""
     domain_balance: float = Field(0.0, ge=0, le=1)
     """How evenly the domains are drawn: 0 by the weights of their sources, 1 all alike."""
     times: tuple[float, ...] = (1.0, 0.6, 0.3)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ssl_tilegen.bundle import ModelBundle
@@ -28,6 +29,10 @@ from ssl_tilegen.workflows.generate.provenance import provenance
 from ssl_tilegen.workflows.generate.sampling import sampling
 
 _CELL_BYTES, _VALUE_BYTES = 40, 14  # of a grid laid over a canvas: codes and distances, embeddings and their copies
+_GLASS_CONTRAST = (
+    20 / 127.5
+)  # between the 8 px blocks of a cell: glass of CMU-1 has 4 to 12 grey levels, debris over 24
+_DECODED = 8192  # cells at once
 _CALL_BYTES_PER_LATENT = 6_000  # FieldUNet in float32 on a CPU: 3,700 for widths 64, 192, 320
 
 
@@ -182,13 +187,16 @@ def _size_asked(spec: GridSpec) -> Size | None:
 def condition_field(
     spec: GridSpec, cells: GridData, bundle: ModelBundle, placement: Placement, *, codes_only: bool = False
 ) -> ConditionField:
-    """The grid laid over the canvas. Cells without pixels become their nearest cell's like, background or not."""
+    """The grid laid over the canvas. Cells without pixels become their nearest cell's like, background or not. Cells of
+    background whose layout shows something (debris, the rim of a tissue) count as tissue."""
     embedding = cells.embedding.astype(np.float32)
     background = cells.valid == Validity.BACKGROUND
-    bare = background & ~cells.embedding.any(axis=-1)  # `embed --tissue-only` left these out
-    if bare.any() and not codes_only:
-        embedding[bare] = _plain_embedding(bundle, spec)
     known = background | (cells.valid == Validity.OK)
+    bare = background & ~cells.embedding.any(axis=-1)  # `embed --tissue-only` left these out
+    if not codes_only:
+        if bare.any():
+            embedding[bare] = _plain_embedding(bundle, spec)
+        background &= ~_shows_something(bundle, embedding, background & ~bare)
     blank = fill_invalid(background[..., None].astype(np.float32), known)[..., 0] > 0
     lattice = spec.lattice
     return ConditionField.of_grid(
@@ -200,6 +208,18 @@ def condition_field(
         valid=known,
         blank=blank,
     )
+
+
+def _shows_something(bundle: ModelBundle, embedding: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Which of the cells that are ``asked`` (R, K) have a layout whose colours differ by more than those of glass."""
+    decode, shows = getattr(bundle.denoiser, "decode_colours", None), np.zeros(asked.shape, bool)
+    cells = np.argwhere(asked) if decode else asked[:0]
+    for some in (tuple(cells[i : i + _DECODED].T) for i in range(0, len(cells), _DECODED)):
+        colours = decode(torch.from_numpy(embedding[some]).to(bundle.device))
+        if colours is None:
+            break
+        shows[some] = ((colours.amax((-1, -2)) - colours.amin((-1, -2))).amax(-1) > _GLASS_CONTRAST).cpu().numpy()
+    return shows
 
 
 def _plain_embedding(bundle: ModelBundle, spec: GridSpec) -> np.ndarray:
