@@ -162,8 +162,13 @@ class FieldUNet(Modulated, ConfigurableNetwork):
             lacking = of_sketch * sketch.float() - (of_x * x.float() - sigma * raw.float())
             lacking = torch.where(sketch.isnan(), 0.0, lacking)
             colours = low_frequencies(nn.functional.conv2d(lacking, self.colour[:, :, None, None]), self.colour_rounds)
-            back = self.colour.T @ torch.linalg.inv(self.colour @ self.colour.T)  # the least change of latents
-            return raw - nn.functional.conv2d(colours, back[:, :, None, None]) / sigma.clamp(min=_LEAST_NOISE)
+            change = nn.functional.conv2d(colours, self._of_colours()[:, :, None, None])
+            return raw - change / sigma.clamp(min=_LEAST_NOISE)
+
+    def _of_colours(self) -> Tensor:
+        """(C, 3): the least change of latents that changes the colours of their pixels so."""
+        gram = self.colour @ self.colour.T
+        return self.colour.T @ torch.linalg.inv(gram + 1e-6 * gram.trace() * torch.eye(3, device=gram.device))
 
     def _field(self, condition: Tensor | None, x: Tensor) -> Tensor:
         """The condition (N, D, h/4, w/4), standardised, with the learned vector where nothing is known."""

@@ -162,6 +162,22 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     assert stage._colour(textured + 0.2, textured, field) == pytest.approx(0.1 * 2 / 4, abs=1e-6)  # less even
 
 
+@pytest.mark.parametrize("rounds", [4, 0])
+def test_a_painter_knows_the_colours_of_its_latents_unless_told_not_to(rounds, base, bundle):
+    stage = prepared(base, bundle, [] if rounds == 4 else ["colour_rounds=0"])
+    network = stage.module.network
+    assert network.colour_rounds == network.config.colour_rounds == rounds
+    if not rounds:
+        assert network.decode_colours(torch.zeros(1, 12)) is None
+        return
+    latents = torch.from_numpy(np.stack([scene.latents[:, :8, :8] for scene in stage.scenes]).astype(np.float32))
+    means = torch.nn.functional.avg_pool2d(stage.bundle.decode_raw(latents), stage.bundle.factor)
+    normalised = torch.from_numpy(stage.normalised(latents.movedim(1, 0).numpy())).movedim(1, 0)
+    told = torch.einsum("kc,nchw->nkhw", network.colour, normalised)
+    error = (told - means) - (told - means).mean((0, 2, 3), keepdim=True)
+    assert error.std() < 0.2 * means.std()
+
+
 @pytest.mark.parametrize("margin", [0, 16])
 def test_the_tile_that_is_compared_is_about_a_cell_of_the_condition_or_any(margin):
     rng, cells, spare = np.random.default_rng(0), np.array([24, 40, 64]), 100
