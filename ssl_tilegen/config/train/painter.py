@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -112,12 +110,6 @@ class PainterSettings(WindowSettings):
     frechet_horizon: int = Field(2500, gt=0)
     """Windows of a domain over which its means and covariances are averaged; those that the painter made of its own
     work have averages of their own."""
-
-    def _anchored_tables(self, folder: Path) -> dict[str, Any]:
-        """With the path of a file of weights."""
-        weights = self.backbone_weights
-        own = {} if weights in ("pretrained", "random") else {"backbone_weights": str(folder / weights)}
-        return super()._anchored_tables(folder) | own
 
     @field_validator("times")
     @classmethod
