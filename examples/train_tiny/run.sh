@@ -8,4 +8,5 @@ python "$here/prior_table.py" "$here/../../../shared/data" "$here/prior.csv"
 for stage in encoder autoencoder denoiser painter prior; do
     ssl-tilegen train "$stage" --config "$here/$stage.toml" --out "$out"
 done
-echo "The bundle is in $out/bundle"
+ssl-tilegen train autoencoder --config "$here/decoder.toml" --out "$out/detail" --set start_from="$out/bundle"
+echo "The bundle is in $out/detail/bundle"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
-from ssl_tilegen.config.train import DataSettings, DenoiserSettings, RunSettings
+from ssl_tilegen.config.train import DataSettings, DenoiserSettings, RunSettings, load_stage_settings
 from ssl_tilegen.diffusion.parameterization import to_clean
 from ssl_tilegen.diffusion.schedule import Step
 from ssl_tilegen.nets import build_component
@@ -153,6 +153,28 @@ def test_autoencoders_of_diffusers_train_with_features_and_critic_and_paint(base
     bundle = ModelBundle.load(tmp_path / "bundle")
     assert type(bundle.autoencoder).__name__ == kind and bundle.factor == 2
     assert painted(base, tmp_path).std() > 1
+
+
+def test_a_decoder_learns_from_a_backbone_and_latents_stay(base, tmp_path):
+    trained = base / "run" / "bundle"
+    features = (
+        'backbone = "test_efficientnet"\nbackbone_stages = [0, 2]\nbackbone_weights = "random"\nfeature_weight = 0.5\n'
+    )
+    text = f'start_from = "{trained}"\ntrain_only = "decoder"\nposterior_noise = 0\n{features}'
+    train("autoencoder", runs.write_config(base, "autoencoder", text, "detail"), tmp_path, device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["features"] > 0
+    before, after = ModelBundle.load(trained), ModelBundle.load(tmp_path / "bundle")
+    tile = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    assert torch.equal(before.encode(tile), after.encode(tile)) and after.has("denoiser")
+    assert not torch.equal(before.decode(before.encode(tile)[None]), after.decode(after.encode(tile)[None]))
+
+
+def test_a_file_of_weights_is_looked_for_beside_the_configuration(base):
+    config = runs.write_config(base, "autoencoder", 'backbone = "test_efficientnet"\nbackbone_weights = "w.pth"\n', "w")
+    assert load_stage_settings("autoencoder", config).anchored(base).backbone_weights == str(base / "w.pth")
+    kept = load_stage_settings("autoencoder", config, ["backbone_weights=random"]).anchored(base)
+    assert kept.backbone_weights == "random"
 
 
 def test_a_critic_and_its_maker_leave_each_other_s_weights_alone():
