@@ -27,6 +27,7 @@ from ssl_tilegen.training.objectives.reconstruction import (
     downscale,
     gradient_difference,
     latent_side,
+    opponent_colours,
     psnr,
     reconstruct,
 )
@@ -124,6 +125,8 @@ class AutoencoderStage(Stage):
         edge = gradient_difference(restored, image)
         weight = 1.0 if hasattr(network, "quantize") else s.kl_weight
         loss = pixel + s.gradient_weight * edge + weight * prior
+        if s.chroma_weight:
+            loss = loss + s.chroma_weight * gradient_difference(opponent_colours(restored), opponent_colours(image))
         if s.square_weight:
             loss = loss + s.square_weight * (restored - image).square().mean()
         parts = {"l1": pixel.detach(), "kl": prior.detach(), "psnr": psnr(restored, image).mean().detach()}

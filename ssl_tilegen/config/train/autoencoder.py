@@ -38,6 +38,9 @@ class AutoencoderSettings(StageSettings):
     """Weight of the mean squared error (as in PSNR) beside the absolute one."""
     gradient_weight: float = Field(0.5, ge=0)
     """Weight of the difference of the gradients."""
+    chroma_weight: float = Field(0.0, ge=0)
+    """Weight of the difference of the gradients of colour without lightness. Images that were saved as JPEG have little
+    fine colour; without this, a decoder that learns fine detail gives it fringes."""
     kl_weight: float = Field(1e-4, ge=0)
     """Weight of the divergence of the posterior from a normal distribution (not for VQModel)."""
     feature_bundle: str | None = None

@@ -66,6 +66,12 @@ def gradient_difference(a: Tensor, b: Tensor) -> Tensor:
     return error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
 
 
+def opponent_colours(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 2, H, W): red less green, and yellow less blue, which lightness leaves alone."""
+    red, green, blue = images.unbind(1)
+    return torch.stack([(red - green) / 2, (red + green) / 4 - blue / 2], 1)
+
+
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB per image, for (N, 3, H, W) in [-1, 1]."""
     return 10 * torch.log10(4 / (a.clamp(-1, 1) - b).square().flatten(1).mean(1).clamp(min=1e-10))
