@@ -160,7 +160,7 @@ def test_a_decoder_learns_from_a_backbone_and_latents_stay(base, tmp_path):
     features = (
         'backbone = "test_efficientnet"\nbackbone_stages = [0, 2]\nbackbone_weights = "random"\nfeature_weight = 0.5\n'
     )
-    text = f'start_from = "{trained}"\ntrain_only = "decoder"\nposterior_noise = 0\n{features}'
+    text = f'start_from = "{trained}"\ntrain_only = "decoder"\nposterior_noise = 0\nchroma_weight = 2\n{features}'
     train("autoencoder", runs.write_config(base, "autoencoder", text, "detail"), tmp_path, device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "autoencoder" / "log.jsonl").read_text().splitlines()]
     assert lines[0]["features"] > 0
@@ -168,6 +168,18 @@ def test_a_decoder_learns_from_a_backbone_and_latents_stay(base, tmp_path):
     tile = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     assert torch.equal(before.encode(tile), after.encode(tile)) and after.has("denoiser")
     assert not torch.equal(before.decode(before.encode(tile)[None]), after.decode(after.encode(tile)[None]))
+
+
+def test_fine_colour_costs_and_lightness_does_not():
+    from ssl_tilegen.training.objectives.reconstruction import gradient_difference, opponent_colours
+
+    even = torch.zeros(1, 3, 8, 8)
+    checked = torch.tensor([1.0, -1.0]).repeat(4).expand(1, 1, 8, 8)
+    grey, tinted = even + 0.1 * checked, even + 0.1 * checked * torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)
+    cost = lambda image: float(gradient_difference(opponent_colours(image), opponent_colours(even)))  # noqa: E731
+    assert cost(grey) == pytest.approx(0, abs=1e-6) and cost(tinted) == pytest.approx(
+        0.2 * (1 / 2 + 1 / 4) / 2, abs=1e-6
+    )
 
 
 def test_a_file_of_weights_is_looked_for_beside_the_configuration(base):
