@@ -163,16 +163,16 @@ def _places(shape: tuple[int, int], step: int) -> Iterator[tuple[int, int]]:
     return ((row, col) for row in rows for col in cols)
 
 
-def paint_tiles(bundle: ModelBundle, tiles: Images) -> Images:
+def paint_tiles(bundle: ModelBundle, tiles: Images, seed: int = 0) -> Images:
     """Tiles of one size painted from the cells over each (mirrored beyond its edge), by the bundle's own recipe; the
-    number of a tile is its seed."""
+    seed of a tile is its number after ``seed``."""
     own, size = bundle.info.sampling, Size(*tiles[0].shape[:2])
     how = SynthesisSettings(steps=own.steps, times=own.times, update=own.update, guidance=own.guidance,
                             guidance_interval=own.guidance_interval)  # fmt: skip
     painted: Images = []
     for first in range(0, len(tiles), STACK):
         fields = fields_of(bundle, tiles[first : first + STACK])
-        latents = paint_stack(bundle, fields, size, range(first, first + len(fields)), how)
+        latents = paint_stack(bundle, fields, size, range(seed + first, seed + first + len(fields)), how)
         painted += list(develop_stack(bundle, latents, size, how))
     return painted
 
