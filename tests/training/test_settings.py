@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Path:
     [
         ("run.stepz=4", "unknown key 'run.stepz'; do you mean 'run.steps'"),
         ("data.sources.0.path='x'", "unknown key 'data.sources.0.path'; do you mean 'data.sources.0.paths'"),
-        ("tile_px=64", "unknown key 'tile_px'; known are data, discriminator_from, "),
+        ("tile_px=64", "unknown key 'tile_px'; known are backbone, backbone_stages, "),
         ("data.wieght=1", "unknown key 'data.wieght'; known are brightness, flat_keep, "),
         ("run.steps=abc", "'run.steps': Input should be a valid integer"),
         ("run.steps.x=1", "--set run.steps.x: no such key"),
