@@ -139,8 +139,9 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         keep, linear, gain = preconditioning(self._prediction, alpha, sigma, std)
         field, folded = (None, None) if condition is None else condition.tensor_split([self._condition_dim], 1)
         time = (sigma / (alpha + sigma)).flatten()
-        told = self.sketch_side and folded is not None
-        sketch = nn.functional.pixel_shuffle(folded, self.field_stride) if told else None
+        sketch = None
+        if folded is not None and self.sketch_side:
+            sketch = nn.functional.pixel_shuffle(folded, self.field_stride)
         remainder = self._remainder(self._seen(x * keep, sketch), self._modulation(time, self._field(field, x)))
         raw = linear * x + gain * remainder
         return raw if sketch is None or not self.colour_rounds else self._coloured(raw, x, alpha, sigma, sketch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -212,7 +212,8 @@ def condition_field(
 
 def _shows_something(bundle: ModelBundle, embedding: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Which of the cells that are ``asked`` (R, K) have a layout whose colours differ by more than those of glass."""
-    decode, shows = getattr(bundle.denoiser, "decode_colours", None), np.zeros(asked.shape, bool)
+    decode: Any = getattr(bundle.denoiser, "decode_colours", None)
+    shows = np.zeros(asked.shape, bool)
     cells = np.argwhere(asked) if decode else asked[:0]
     for some in (tuple(cells[i : i + _DECODED].T) for i in range(0, len(cells), _DECODED)):
         colours = decode(torch.from_numpy(embedding[some]).to(bundle.device))
