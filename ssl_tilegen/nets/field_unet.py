@@ -69,7 +69,7 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         self.register_buffer("condition_std", torch.ones(condition_dim))
         self.register_buffer("latent_std", torch.ones(latent_channels))
         if self.colour_rounds:
-            self.register_buffer("colour", torch.eye(3, latent_channels))
+            self.register_buffer("colour", torch.zeros(3, latent_channels).fill_diagonal_(1.0))
         self.null = nn.Parameter(torch.zeros(condition_dim))
         self._add_modulation(condition_dim, hidden, time_features)
         # bundles store these as ``sketch`` and ``sketch_side``: the linear map that decodes cells to coarse latents
