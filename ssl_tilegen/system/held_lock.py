@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system.atomic import temporary_beside
-from ssl_tilegen.system.lock_owner import RECORD_BYTES, Owner, owner_of, signer_of
+from ssl_tilegen.system.lock_owner import RECORD_BYTES, Owner, owner_in, owner_of, record_of, signer_of
 
 try:
     import fcntl
@@ -214,10 +214,11 @@ def _may_be_taken(file: Path, descriptor: int) -> bool:
 
 def _acquire_by_name(file: Path) -> Held | None:
     """Without flock: whoever makes the file has the lock. A stale one is cleared by one process at a time."""
-    owner, is_empty = owner_of(file), file.exists() and not file.stat().st_size
-    if file.exists() and owner is None and (not is_empty or _knows_links(file.parent)):
+    text = record_of(file)  # read once: the next moment it may be another one's
+    owner = owner_in(text or b"")
+    if text is not None and owner is None and (text or _knows_links(file.parent)):
         raise _foreign(file)
-    if is_empty and not _is_old(file):
+    if text == b"" and not _is_old(file):
         return None  # being signed at this moment
     if owner is not None and not (owner.is_gone() or _is_old(file)):
         return None

@@ -54,18 +54,24 @@ class Owner:
 
 def signer_of(descriptor: int) -> Owner | None:
     """Who signed an open lock file; None where it is no lock of ours."""
-    return _parsed(os.pread(descriptor, RECORD_BYTES, 0))
+    return owner_in(os.pread(descriptor, RECORD_BYTES, 0))
 
 
 def owner_of(file: Path) -> Owner | None:
     """Who signed a lock file; None where it is no lock of ours, or is gone."""
+    return owner_in(record_of(file) or b"")
+
+
+def record_of(file: Path) -> bytes | None:
+    """What a lock file holds; None where there is no file."""
     try:
-        return _parsed(file.read_bytes()[:RECORD_BYTES]) if file.is_file() else None
+        return file.read_bytes()[:RECORD_BYTES] if file.is_file() else None
     except OSError:
         return None
 
 
-def _parsed(text: bytes) -> Owner | None:
+def owner_in(text: bytes) -> Owner | None:
+    """Who signed what a lock file holds; None where it is no lock of ours."""
     try:
         return Owner(**json.loads(text))
     except (ValueError, TypeError, RecursionError):

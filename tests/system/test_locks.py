@@ -242,7 +242,9 @@ def test_of_many_that_start_together_one_at_a_time_gets_in(kind: str, stale: boo
         "import json, os\nfrom dataclasses import asdict, replace\n"
         "from ssl_tilegen.system.lock_owner import Owner\nfrom ssl_tilegen.system.locks import lock_file\n"
         "def leave(held):\n"
-        f"    os.pwrite(held.descriptor, json.dumps(asdict(replace(held.owner, pid={GONE}))).encode(), 0)\n"
+        "    left = held.file.with_name(f'left{os.getpid()}')\n"
+        f"    left.write_text(json.dumps(asdict(replace(held.owner, pid={GONE}))))\n"
+        "    os.replace(left, held.file)\n"  # at once: nobody may read half of it
         if stale else "def leave(held): pass\n"
     )  # fmt: skip
     body = refuse + leave + (
