@@ -19,6 +19,7 @@ import torch
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
+from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster
@@ -40,7 +41,9 @@ def main() -> None:
     bundle = ModelBundle.load(options.bundle)
     tiles = sorted((options.data / "tiles/he/val").glob("*/*.jpg"))[:: options.every]
     say(figure="psnr he/val", n=len(tiles), db=round(float(np.mean([restored(bundle, read(t)) for t in tiles])), 2))
-    say(figure="psnr oam_area3", db=round(restored(bundle, read(options.data / "rasters/oam_area3.tif")), 2))
+    area = read(options.data / "rasters/oam_area3.tif")
+    say(figure="content of restored cells oam_area3", cosine=round(restored_content(bundle, area), 4))
+    say(figure="psnr oam_area3", db=round(restored(bundle, area), 2))
     round_trip(options.data / "slides/cmu-1-small-region.svs", ".ome.tif", options)
     round_trip(options.data / "rasters/oam_area3.tif", ".tif", options)
 
@@ -54,6 +57,24 @@ def read(path: Path) -> np.ndarray:
     with open_raster(path) as raster:
         rows, cols = raster.size.rows // 8 * 8, raster.size.cols // 8 * 8
         return raster.read(Window(0, 0, rows, cols)).rgb
+
+
+def squares(rgb: np.ndarray, side: int) -> np.ndarray:
+    """Mean colours of squares of ``side`` px."""
+    rows, cols = rgb.shape[0] // side, rgb.shape[1] // side
+    return rgb[: rows * side, : cols * side].reshape(rows, side, cols, side, 3).mean((1, 3))
+
+
+def restored_content(bundle: ModelBundle, rgb: np.ndarray) -> float:
+    """Mean cosine of the content of cells that only went through the autoencoder to that of their originals."""
+    info, rows, cols = bundle.info.encoder, *(length // bundle.info.encoder.tile_px for length in rgb.shape[:2])
+    pixels = bundle.decode(bundle.encode(rgb)[None])[0].clamp(-1, 1)
+    images = (rgb, ((pixels + 1) * 127.5).round().byte().movedim(0, -1).numpy())
+    places = [(r * info.tile_px, c * info.tile_px) for r in range(rows) for c in range(cols)]
+    one, other = (BundleEncoder(bundle).embed(np.stack([i[r : r + info.tile_px, c : c + info.tile_px]
+                                                        for r, c in places]))[:, : info.dim - info.layout_dim]
+                  for i in images)  # fmt: skip
+    return float(((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).mean())
 
 
 def restored(bundle: ModelBundle, rgb: np.ndarray) -> float:
@@ -82,6 +103,10 @@ def round_trip(source: Path, suffix: str, options: argparse.Namespace) -> None:
         say(figure=f"round trip {source.name}", cells=name, n=found.cells, cosine=round(found.cosine, 4),
             top1=round(found.top1, 4), top5=round(found.top5, 4), generate_s=round(seconds, 1))  # fmt: skip
     tile = EmbeddingGrid.open(grid).spec.lattice.tile
+    both = [squares(read(path).astype(np.float64), tile) for path in (source, image)]
+    rows, cols = (min(a, b) for a, b in zip(both[0].shape[:2], both[1].shape[:2], strict=True))
+    apart = both[1][:rows, :cols] - both[0][:rows, :cols]
+    say(figure=f"colours {source.name}", side_px=tile, grey_levels=round(float(np.sqrt((apart**2).mean())), 2))
     say(figure=f"seams {source.name}", lattice_px=tile, real=round(seam_score(read(source), tile), 3),
         generated=round(seam_score(read(image), tile), 3))  # fmt: skip
 

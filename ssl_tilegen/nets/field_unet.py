@@ -121,11 +121,9 @@ class FieldUNet(Modulated, ConfigurableNetwork):
         assert self.sketch is not None, "this network takes no coarse latents"
         return self.sketch(vectors).unflatten(-1, (-1, self.sketch_side, self.sketch_side))
 
-    def decode_colours(self, vectors: Tensor) -> Tensor | None:
-        """The mean colours (..., 3, side, side) in [-1, 1], but for a constant, of the pixels of those latents; None
-        where the network does not know the colours of its latents."""
-        if not self.colour_rounds:
-            return None
+    def decode_colours(self, vectors: Tensor) -> Tensor:
+        """The mean colours (..., 3, side, side) in [-1, 1], but for a constant, of the pixels of those latents; of a
+        network with ``colour_rounds``."""
         return torch.einsum("kc,...cyx->...kyx", self.colour, self.decode_cells(vectors))
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:

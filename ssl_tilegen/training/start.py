@@ -15,7 +15,8 @@ from ssl_tilegen.errors import SettingError
 from ssl_tilegen.training.warm_start import fill_what_fits, said_of_start
 
 _TARGETS = {"flow": "flow", "v_prediction": "v", "epsilon": "epsilon"}
-_STATISTICS = {"condition_mean": "encoder", "condition_std": "encoder", "latent_std": "autoencoder"}
+_STATISTICS = {"condition_mean": "encoder", "condition_std": "encoder", "latent_std": "autoencoder",
+               "colour": "autoencoder"}  # fmt: skip
 """Buffers that were measured on images, and the component whose output they describe."""
 _NOT_OF_THE_NET = ("_diffusers_version", "prediction_type", "scheduler")
 

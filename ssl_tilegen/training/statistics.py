@@ -58,7 +58,7 @@ def fitted_colour(
     """The linear map (3, C), of least square error, from normalised latents to the mean colours in [-1, 1] of their
     pixels, without its constant."""
     raw = _crops(some_of(scenes)[::_COLOUR_EVERY])
-    images = bundle.decode_raw(raw.to(bundle.device)).cpu()
+    images = torch.cat([bundle.decode_raw(part.to(bundle.device)).cpu() for part in raw.split(_CHANGED_CROPS)])
     colours = torch.nn.functional.avg_pool2d(images, bundle.factor).movedim(1, -1).reshape(-1, 3).double()
     latents = normalised(raw.movedim(1, 0).numpy()).reshape(raw.shape[1], -1).T.astype(np.float64)
     told = torch.from_numpy(np.concatenate([latents, np.ones((len(latents), 1))], 1))

@@ -168,7 +168,6 @@ def test_a_painter_knows_the_colours_of_its_latents_unless_told_not_to(rounds, b
     network = stage.module.network
     assert network.colour_rounds == network.config.colour_rounds == rounds
     if not rounds:
-        assert network.decode_colours(torch.zeros(1, 12)) is None
         return
     latents = torch.from_numpy(np.stack([scene.latents[:, :8, :8] for scene in stage.scenes]).astype(np.float32))
     means = torch.nn.functional.avg_pool2d(stage.bundle.decode_raw(latents), stage.bundle.factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,9 +29,8 @@ from ssl_tilegen.workflows.generate.provenance import provenance
 from ssl_tilegen.workflows.generate.sampling import sampling
 
 _CELL_BYTES, _VALUE_BYTES = 40, 14  # of a grid laid over a canvas: codes and distances, embeddings and their copies
-_GLASS_CONTRAST = (
-    20 / 127.5
-)  # between the 8 px blocks of a cell: glass of CMU-1 has 4 to 12 grey levels, debris over 24
+# between the 8 px blocks of a cell; on the glass of CMU-1 there are 4 to 12 grey levels, with debris more than 24
+_GLASS_CONTRAST = 20 / 127.5
 _DECODED = 8192  # cells at once
 _CALL_BYTES_PER_LATENT = 6_000  # FieldUNet in float32 on a CPU: 3,700 for widths 64, 192, 320
 
@@ -212,13 +211,11 @@ def condition_field(
 
 def _shows_something(bundle: ModelBundle, embedding: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Which of the cells that are ``asked`` (R, K) have a layout whose colours differ by more than those of glass."""
-    decode: Any = getattr(bundle.denoiser, "decode_colours", None)
-    shows = np.zeros(asked.shape, bool)
-    cells = np.argwhere(asked) if decode else asked[:0]
+    shows, cells = np.zeros(asked.shape, bool), np.argwhere(asked)
+    if not len(cells) or not getattr(bundle.denoiser, "colour_rounds", 0):
+        return shows
     for some in (tuple(cells[i : i + _DECODED].T) for i in range(0, len(cells), _DECODED)):
-        colours = decode(torch.from_numpy(embedding[some]).to(bundle.device))
-        if colours is None:
-            break
+        colours = bundle.denoiser.decode_colours(torch.from_numpy(embedding[some]).to(bundle.device))
         shows[some] = ((colours.amax((-1, -2)) - colours.amin((-1, -2))).amax(-1) > _GLASS_CONTRAST).cpu().numpy()
     return shows
 
