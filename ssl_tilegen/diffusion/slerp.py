@@ -22,7 +22,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     length = (1 - weight) * length_a + weight * length_b
     product = length_a * length_b
     of_a, of_b = _arc((a * b).sum(-1, dtype=torch.float64) / product.clamp_min(tiny), weight)
-    zero = product <= tiny
+    zero = torch.minimum(length_a, length_b) <= tiny**0.5  # its weight would be more than the dtype holds
     of_a = torch.where(zero, 1 - weight, of_a * length / length_a.clamp_min(tiny))
     of_b = torch.where(zero, weight, of_b * length / length_b.clamp_min(tiny))
     return of_a.to(a.dtype).unsqueeze(-1) * a + of_b.to(b.dtype).unsqueeze(-1) * b
