@@ -87,6 +87,19 @@ class GridUNet(CellNetwork):
         """Cells of context to each side that make a piece exact."""
         return self._halo
 
+    @property
+    def places(self) -> int:  # type: ignore[override]
+        """Places on each axis of a cell that ``masked`` tells apart: the pixels of its coarse image."""
+        return self._px
+
+    def masked(self, cells: Tensor, mask: Tensor) -> Tensor:
+        """See `CellNetwork.masked`. Of a mixture's coarse image each place is that of the cells whose it is."""
+        share, place = self._share(mask), slice(self._content, self._content + self._layout)
+        mixed, gain = cells * share, self.layout_gain[:, None, None]
+        image = self._coarse(cells[None, place] * gain) * mask
+        mixed[place] = self._in_components(image)[0] / gain
+        return torch.where(share == 1, cells, mixed)
+
     @torch.no_grad()
     def set_layout(self, weight: Tensor) -> None:
         """Take the components from the encoder's ``weight`` (L, 3 * layout_px ** 2), which maps a coarse image to
@@ -126,9 +139,17 @@ class GridUNet(CellNetwork):
 
     def _image(self, layouts: Tensor) -> Tensor:
         """Two sets of layout parts (2 N, L, R, K) as coarse images beside each other, folded to the finest level."""
-        flat = nn.functional.conv2d(layouts, self.layout_basis.T[:, :, None, None])
-        image = nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(flat, self._px), self._fold)
+        image = nn.functional.pixel_unshuffle(self._coarse(layouts), self._fold)
         return torch.cat(image.chunk(2), 1)
+
+    def _coarse(self, layouts: Tensor) -> Tensor:
+        """Layout parts (N, L, R, K) as one image (N, 3, R * layout_px, K * layout_px)."""
+        flat = nn.functional.conv2d(layouts, self.layout_basis.T[:, :, None, None])
+        return nn.functional.pixel_shuffle(flat, self._px)
+
+    def _in_components(self, image: Tensor) -> Tensor:
+        """The inverse: (N, L, R, K)."""
+        return nn.functional.conv2d(nn.functional.pixel_unshuffle(image, self._px), self.layout_basis[:, :, None, None])
 
     def _seams(self, joints: Tensor | None, image: Tensor) -> Tensor:
         """1 at the positions of the finest level on both sides of a joint: (N, 1, H, W)."""
@@ -144,8 +165,7 @@ class GridUNet(CellNetwork):
 
     def _components(self, folded: Tensor) -> Tensor:
         """A folded coarse image in components: (N, L, R, K)."""
-        flat = nn.functional.pixel_unshuffle(nn.functional.pixel_shuffle(folded, self._fold), self._px)
-        return nn.functional.conv2d(flat, self.layout_basis[:, :, None, None])
+        return self._in_components(nn.functional.pixel_shuffle(folded, self._fold))
 
 
 def _stack(width: int, blocks: int, hidden: int, finer: int) -> nn.ModuleList:

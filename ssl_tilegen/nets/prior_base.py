@@ -26,6 +26,8 @@ class CellNetwork(Modulated, ConfigurableNetwork):
     anchors: Tensor
     null: Any
     halo = 0
+    places = 8
+    """Places on each axis of a cell that ``masked`` tells apart."""
 
     def _add_statistics(self, dim: int, condition_dim: int, labels: int) -> int:
         """Buffers for cells and conditions; returns the number of channels of a cell."""
@@ -46,6 +48,15 @@ class CellNetwork(Modulated, ConfigurableNetwork):
     def restored(self, x: Tensor) -> Tensor:
         """The inverse of ``normalised`` for (..., D + 1)."""
         return x / self.scale + self.mean
+
+    def masked(self, cells: Tensor, mask: Tensor) -> Tensor:
+        """What normalised cells (D + 1, R, K) add to a mixture, of which ``mask`` (R * places, K * places) is theirs,
+        0 or 1 at every place: here their share, in a network that sees inside of cells the part of their image."""
+        return cells * self._share(mask)
+
+    def _share(self, mask: Tensor) -> Tensor:
+        """How much of each cell (1, R, K) a mask has."""
+        return nn.functional.avg_pool2d(mask[None], self.places)
 
     def forward(
         self,

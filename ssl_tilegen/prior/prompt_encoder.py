@@ -7,7 +7,6 @@ import numpy as np
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.encoders.text import TextEncoder
 from ssl_tilegen.errors import FormatError, InputError, SettingError
-from ssl_tilegen.geometry import Size
 from ssl_tilegen.io.npy_vectors import load_vector
 from ssl_tilegen.prior.scene import Region
 from ssl_tilegen.prior.spec import PriorInfo
@@ -36,14 +35,14 @@ class PromptEncoder:
             condition[info.parts["label"]] = info.one_hot(label)
         return condition, label
 
-    def scene(
-        self, regions: list[Region], masks: np.ndarray, condition: np.ndarray, label: str | None
-    ) -> tuple[np.ndarray, str | None]:
-        """Conditions (C, R, K) of the cells of a map; ``masks`` (R, K) has a region's index, -1 for the rest."""
-        cells = spread(condition, Size(*masks.shape))
-        for index, region in enumerate(regions):
+    def scene(self, regions: list[Region], rest: Region) -> tuple[np.ndarray, str | None]:
+        """The conditions of the regions of a map, and last that of the rest of it (N + 1, C); the label of the rest or
+        of the first region that has one."""
+        condition, label = self(rest)
+        conditions = []
+        for region in regions:
             part, name = self(region)
-            cells[:, masks == index] = part[:, None]
+            conditions.append(part)
             first = self._info.labels[label].domain if label else None
             if name and first and self._info.labels[name].domain != first:
                 raise SettingError(
@@ -51,7 +50,7 @@ class PromptEncoder:
                     "has one domain"
                 )
             label = label or name
-        return cells, label
+        return np.stack([*conditions, condition]), label
 
     def _text(self, text: str) -> np.ndarray:
         facts = self._info.text
@@ -88,8 +87,3 @@ def prior_of(bundle: ModelBundle) -> PriorInfo:
     if bundle.has("encoder") and bundle.component_hash("encoder") != info.encoder_sha256:
         raise FormatError(f"{bundle.info.name}: its prior was trained on grids of another encoder; train it again")
     return info
-
-
-def spread(condition: np.ndarray, cells: Size) -> np.ndarray:
-    """One condition (C,) for all cells: (C, R, K)."""
-    return np.broadcast_to(condition[:, None, None], (len(condition), cells.rows, cells.cols)).copy()

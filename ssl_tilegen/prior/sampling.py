@@ -30,7 +30,7 @@ from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.system.device import fast_dtype
 
 _CALL_CELLS = 16_384
-_BLEED_CELLS = 4
+BLEED_CELLS = 4
 _COHERENT_CELLS = 3
 """Means of the noise over twice as many cells and one, about what a prior was trained on at once, are alike all over a
 grid: all of it is of one slide."""
@@ -57,24 +57,45 @@ def sample_prior(
 ) -> SampledGrid:
     """A grid for the conditions ``condition`` (C, R, K), NaN where nothing is known, on the prior's device.
 
-    A few cells more are sampled on all sides and thrown away, so that edges look like the inside. Memory: two canvases
-    of D + 1 numbers per cell, and one call of ``call_cells``.
+    Memory: two canvases of D + 1 numbers per cell, and one call of ``call_cells``.
+    """
+    window = Window(0, 0, condition.shape[1], condition.shape[2])
+    return restored_grid(prior, sample_cells(prior, condition, window, sampling, seed, progress, call_cells))
+
+
+def restored_grid(prior: Any, cells: Tensor) -> SampledGrid:
+    """Normalised cells (D + 1, R, K) as embeddings and validity."""
+    found = prior.restored(cells.movedim(0, -1)).float().cpu().numpy()
+    return SampledGrid(found[..., :-1], found[..., -1] > 0)
+
+
+@torch.no_grad()
+def sample_cells(
+    prior: Any,
+    condition: np.ndarray,
+    core: Window,
+    sampling: PriorSampling,
+    seed: int,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+    call_cells: int = _CALL_CELLS,
+) -> Tensor:
+    """Normalised cells (D + 1, R, K) of one window of an endless grid. The condition is that of each of them (C, R, K),
+    or of all (C, 1, 1).
+
+    A few cells more are sampled on all sides and thrown away, so that edges look like the inside.
     """
     device = next(prior.parameters()).device
-    core = Window(0, 0, condition.shape[1], condition.shape[2])
-    window = core.grown(_BLEED_CELLS)
-    rows, cols = ((-start, end) for start, end in (
-        (window.row, window.row_end - core.row_end), (window.col, window.col_end - core.col_end)
-    ))  # fmt: skip
-    field = torch.from_numpy(np.pad(condition, [(0, 0), rows, cols], "edge")).to(device)
+    window, margin = core.grown(BLEED_CELLS), (BLEED_CELLS, BLEED_CELLS)
+    if condition.shape[1:] != (1, 1):
+        condition = np.pad(condition, [(0, 0), margin, margin], "edge")
+    field = torch.from_numpy(condition).to(device)
     canvas = Canvas(window, len(prior.mean), core=core, device=device)
     canvas[window].copy_(first_noise(prior, window, seed))
     denoise = _denoiser(prior, field, window, sampling, call_cells)
     schedule = Schedule.from_config(SCHEDULER, sampling.steps)
     noise = noise_at(canvas, GRID_SEEDS + seed)
     done = run(State(canvas), schedule, denoise, stepper_named(sampling.update), noise=noise, progress=progress)
-    cells = prior.restored(done[core].movedim(0, -1)).float().cpu().numpy()
-    return SampledGrid(cells[..., :-1], cells[..., -1] > 0)
+    return done[core]
 
 
 def first_noise(prior: Any, window: Window, seed: int) -> Tensor:
@@ -87,7 +108,7 @@ def _denoiser(prior: Any, field: Tensor, canvas: Window, sampling: PriorSampling
     clean_of = guided(clean_of_grid(prior), sampling.guidance, sampling.guidance_interval)
 
     def condition_of(part: Window) -> Tensor:
-        return field[:, *part.within(canvas).slices]
+        return field if field.shape[1:] == (1, 1) else field[:, *part.within(canvas).slices]
 
     return LocalTiledDenoiser(clean_of, condition_of, canvas, halo=prior.halo, align=1, budget=call_cells)
 

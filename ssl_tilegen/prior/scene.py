@@ -45,20 +45,17 @@ class Scene:
     regions: list[Region]
     index: np.ndarray
 
-    def masks(self, cells: Size) -> np.ndarray:
-        """The region of each cell (R, K): the one that most of the cell's part of the map is of."""
-        height, width = self.index.shape
-        rows, cols = _edges(height, cells.rows), _edges(width, cells.cols)
-        shares = [self._share(region, rows, cols) for region in range(-1, len(self.regions))]
-        return np.argmax(shares, 0) - 1
+    def at(self, rows_px: np.ndarray, cols_px: np.ndarray) -> np.ndarray:
+        """The region at places of the image, in pixels of it, of any one shape; beyond the edge, that at the edge.
 
-    def _share(self, region: int, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        """How much of each cell is of a region."""
-        table = np.zeros((self.index.shape[0] + 1, self.index.shape[1] + 1))
-        table[1:, 1:] = (self.index == region).cumsum(0).cumsum(1)
-        top, bottom, left, right = rows[:, 0], rows[:, 1], cols[:, 0], cols[:, 1]
-        above = table[np.ix_(top, right)] - table[np.ix_(top, left)]
-        return table[np.ix_(bottom, right)] - table[np.ix_(bottom, left)] - above
+        Between the pixels of a map each counts by its nearness, so that the corners of large ones are cut.
+        """
+        near = [_nearest_two(place, extent, count) for place, extent, count in (
+            (rows_px, self.size.rows, self.index.shape[0]), (cols_px, self.size.cols, self.index.shape[1])
+        )]  # fmt: skip
+        corners = [(self.index[row, col], down * across) for row, down in near[0] for col, across in near[1]]
+        scores = [sum(weight * (of == region) for of, weight in corners) for region, _ in corners]
+        return np.choose(np.argmax(scores, 0), [region for region, _ in corners])
 
 
 def read_scene(path: Path, size: Size | None) -> Scene:
@@ -185,8 +182,9 @@ def _points(item: Any) -> list[tuple[float, float]]:
     return [point for part in item for point in _points(part)]
 
 
-def _edges(length: int, count: int) -> np.ndarray:
-    """First and last pixel of each of ``count`` parts of a length, at least one each: (count, 2)."""
-    edges = np.linspace(0, length, count + 1)
-    first = np.minimum(np.floor(edges[:-1]).astype(int), length - 1)
-    return np.stack([first, np.maximum(np.round(edges[1:]).astype(int), first + 1)], 1)
+def _nearest_two(places: np.ndarray, extent: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two of ``count`` pixels over an extent that lie nearest to places in it, and how near, adding to 1."""
+    where = places / extent * count - 0.5
+    first = np.floor(where).astype(int)
+    part = where - first
+    return [((first + step).clip(0, count - 1), near) for step, near in ((0, 1 - part), (1, part))]

@@ -430,15 +430,6 @@ def test_a_broken_table_names_its_line(tmp_path):
             read_table(table)
 
 
-def test_cells_of_a_map_take_the_region_that_most_of_them_is_of(tmp_path):
-    image = np.zeros((10, 10, 3), np.uint8)
-    image[:, 7:] = 255
-    Image.fromarray(image).save(tmp_path / "m.png")
-    (tmp_path / "m.csv").write_text("colour,label\n#000000,a\n#ffffff,b\n")
-    scene = read_scene(tmp_path / "m.png", Size(128, 128))
-    assert scene.masks(Size(2, 2)).tolist() == [[0, 1], [0, 1]]
-
-
 @pytest.mark.parametrize("net, wanted", [("", "GridUNet"), ("[net]\nwidth = 16\nblocks = 1", "GridPrior")])
 def test_vectors_with_a_layout_part_get_a_network_that_sees_inside_the_cells(tmp_path, net, wanted):
     rng = np.random.default_rng(0)

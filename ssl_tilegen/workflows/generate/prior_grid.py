@@ -6,17 +6,18 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.errors import Interrupted, OutputError, SettingError, TilegenError
-from ssl_tilegen.geometry import Lattice, Size
+from ssl_tilegen.geometry import Lattice, Size, Window
 from ssl_tilegen.grids import (
     PRIOR_SAMPLED,
     EmbeddingGrid,
@@ -29,8 +30,9 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
-from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of, spread
-from ssl_tilegen.prior.sampling import sample_prior
+from ssl_tilegen.prior.composition import SceneMap, distinct, sample_scene
+from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
+from ssl_tilegen.prior.sampling import SampledGrid, restored_grid, sample_cells
 from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
@@ -47,23 +49,25 @@ from ssl_tilegen.workflows.generate.paths import check_run, hidden_grid, scene_b
 DEFAULT_PX = 1024
 _NAME_CHARS = 40
 _PATIENCE_S = 3600
-_COPIES = 4  # of the conditions of all cells, while a grid is drawn
+_MAP_PX, _MAP_SIDE = 4, 4096  # pixels of the image to one of the map of a prompt, and the longest side of it
+_COPIES = 6  # of a grid of float32, while it is drawn
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request to the prior: the lattice, the label whose domain it is of, and the condition of every cell (C, R, K).
+    """A request to the prior: the lattice, the label whose domain it is of, and the different conditions (N, C).
 
-    ``scene``: where the parts of a prompt with relations lie; ``remarks`` say how it was read."""
+    ``scene`` and ``of_region`` say where each is meant (None: everywhere); ``remarks`` say how the prompt was read."""
 
     lattice: Lattice
     label: str
-    condition: np.ndarray
+    conditions: np.ndarray
     words: str
     sampling: PriorSampling
     seed: int
     size: Size
     scene: Scene | None = None
+    of_region: np.ndarray = field(default_factory=lambda: np.zeros(1, int))
     remarks: tuple[str, ...] = ()
 
     @property
@@ -71,7 +75,9 @@ class Request:
         """16 hex digits of all that the grid depends on, beside the prior."""
         facts = [self.seed, self.sampling.model_dump(), self.label, str(self.lattice)]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        digest.update(np.nan_to_num(self.condition, nan=-1e9).round(4).tobytes())
+        digest.update(np.nan_to_num(self.conditions, nan=-1e9).round(4).tobytes())
+        if self.scene is not None:
+            digest.update(self.of_region.astype(np.int64)[self.scene.index].tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -116,27 +122,23 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     info = prior_of(bundle)
     prompt_encoder = PromptEncoder(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
-    condition, label = prompt_encoder(base)
+    conditions, label = prompt_encoder.scene([], base)
     scene, remarks = _scene(settings, info, prompt_encoder)
     size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
     check_pixels(size.rows, size.cols, "--size" if settings.size else "the scene")
     cells = size.ceil_div(info.stride_px)
     if not settings.dry_run:
-        check_memory(_COPIES * condition.nbytes * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
-    condition_cells = spread(condition, Size(1, 1) if settings.dry_run else cells)
+        bytes_a_cell = 4 * _COPIES * (bundle.info.encoder.dim + 1)
+        check_memory(bytes_a_cell * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
     if scene is not None:
-        if settings.scene is None:
-            condition, label = prompt_encoder(Region(settings.label))
-        masks = scene.masks(cells)
-        masks = np.unique(masks)[None] if settings.dry_run else masks
-        condition_cells, label = prompt_encoder.scene(scene.regions, masks, condition, label)
+        rest = base if settings.scene else Region(settings.label)
+        conditions, label = prompt_encoder.scene(scene.regions, rest)
+    conditions, of_region = distinct(conditions)
     if label is None:
         raise SettingError("nothing says what to sample: give --label, --text, --vector or --scene")
     lattice = Lattice(Size(cells.rows * info.stride_px, cells.cols * info.stride_px), info.stride_px, info.stride_px)
-    kept = scene if settings.scene is None else None
-    return Request(
-        lattice, label, condition_cells, _words(settings), _sampling(settings, info), settings.seed, size, kept, remarks
-    )
+    how = _sampling(settings, info)
+    return Request(lattice, label, conditions, _words(settings), how, settings.seed, size, scene, of_region, remarks)
 
 
 def _scene(
@@ -156,7 +158,8 @@ def _scene(
     if len({info.labels[label].domain for label in labels}) > 1:
         return None, (f"note: the text is read as one: {' and '.join(dict.fromkeys(labels))} are of two domains",)
     size = settings.size or Size(DEFAULT_PX, DEFAULT_PX)
-    index = parts_map(tree, size.ceil_div(info.stride_px), settings.seed)
+    finest = min(1 / _MAP_PX, _MAP_SIDE / max(size.rows, size.cols))
+    index = parts_map(tree, size.scaled(finest), settings.seed)
     return Scene(size, regions, index), (f"note: the text is read as {tree}",)
 
 
@@ -176,7 +179,7 @@ def _make_grid(
             raise OutputError(f"--save-grid {path}: exists; give another name or --overwrite")
     cells = _sample_cells(request, bundle, progress)
     check_run(settings, out, overwrite=True)  # again: sampling took a while
-    if request.scene and is_saved:
+    if request.scene and is_saved and settings.scene is None:
         write_scene(scene_beside(path), request.scene)  # first: where the grid is, its map is too
     write_grid(path, spec, cells, overwrite=settings.overwrite or not is_saved)
 
@@ -192,15 +195,22 @@ def _await_grid(path: Path, spec: GridSpec) -> None:
 
 
 def _sample_cells(request: Request, bundle: ModelBundle, progress: Progress) -> GridData:
-    made = sample_prior(
-        bundle.prior, request.condition, request.sampling, request.seed, lambda a, b: progress("sample prior", a, b)
-    )
+    made = _sample(request, bundle.prior, lambda done, total: progress("sample prior", done, total))
     unit = prior_of(bundle).resolution_of(request.label).unit
     empty = Validity.BACKGROUND if unit == "um" else Validity.NODATA
     valid = np.where(made.valid, Validity.OK, empty).astype(np.uint8)
     if not made.valid.any():  # an image of nothing: painted as it was sampled
         valid[:] = Validity.OK
     return GridData(made.embedding.astype(np.float16), valid, made.valid.astype(np.float16))
+
+
+def _sample(request: Request, prior: Any, progress: Callable[[float, float], None]) -> SampledGrid:
+    cells, stride, seed = request.lattice.shape, request.lattice.stride, request.seed
+    if request.scene is None:
+        condition = request.conditions[0][:, None, None]
+        return restored_grid(prior, sample_cells(prior, condition, Window.of(cells), request.sampling, seed, progress))
+    scene_map = SceneMap(request.scene, request.of_region, cells, stride, prior.places, seed)
+    return sample_scene(prior, request.conditions, scene_map, request.sampling, seed, progress)
 
 
 def _spec(request: Request, bundle: ModelBundle) -> GridSpec:

@@ -1,0 +1,141 @@
+"""Grids of scenes: each region is sampled as if there were nothing else, and a map says whose the places in a cell are.
+
+A prior never saw two labels meet. Told of them cell by cell, it exaggerates what differs, and its borders are stairs of
+whole cells. So each condition has a grid of its own over the parts of the map where it is needed, from the same noise.
+In the cells of a border the coarse images of both are cut along the map and joined; the rest is mixed by their shares.
+Borders are roughened, by about a quarter of a cell, for what grows has no straight edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_dilation, find_objects, label, map_coordinates
+
+from ssl_tilegen.diffusion.noise import addressed_noise
+from ssl_tilegen.geometry import Size, Window
+from ssl_tilegen.prior.sampling import BLEED_CELLS, GRID_SEEDS, SampledGrid, restored_grid, sample_cells
+from ssl_tilegen.prior.scene import Scene
+from ssl_tilegen.prior.spec import PriorSampling
+
+_BAND_PLACES = 1 << 21
+_ROUGHNESS = ((1.5, 0.5), (0.4, 0.2))
+"""Spacing and strength of what displaces borders, in cells: coarse and fine."""
+_ROUGH_STREAM = 1 << 62
+
+
+@dataclass(frozen=True, eq=False)
+class SceneMap:
+    """Which of several conditions each place of a grid of ``cells`` is of, with ``places`` on each axis of a cell.
+
+    ``of_region`` (regions + 1,) numbers the condition of each region, and of the rest. Cells lie at every ``stride_px``
+    pixels of the scene's image."""
+
+    scene: Scene
+    of_region: np.ndarray
+    cells: Size
+    stride_px: int
+    places: int
+    seed: int
+
+    def __call__(self, window: Window) -> np.ndarray:
+        """The numbers of a window of cells: (rows * places, cols * places)."""
+        down, across = displacement(window, self.places, self.seed)
+        rows, cols = ((np.arange(count * self.places) + 0.5) / self.places + first
+                      for first, count in ((window.row, window.rows), (window.col, window.cols)))  # fmt: skip
+        regions = self.scene.at((rows[:, None] + down) * self.stride_px, (cols + across) * self.stride_px)
+        return self.of_region[regions]
+
+    def bands(self, window: Window) -> Iterator[Window]:
+        """Windows of full width, top to bottom, whose places are a few million."""
+        rows = max(1, _BAND_PLACES // (window.cols * self.places**2))
+        for row in range(window.row, window.row_end, rows):
+            yield Window(row, window.col, min(rows, window.row_end - row), window.cols)
+
+    def needed(self) -> dict[int, np.ndarray]:
+        """Of each condition that there is, the cells (R, K) with a place of it."""
+        found = {int(number): np.zeros((self.cells.rows, self.cells.cols), bool) for number in set(self.of_region)}
+        for band in self.bands(Window.of(self.cells)):
+            numbers = self(band).reshape(band.rows, self.places, band.cols, self.places)
+            for number, cells in found.items():
+                cells[band.slices] = (numbers == number).any((1, 3))
+        return {number: cells for number, cells in found.items() if cells.any()}
+
+
+@torch.no_grad()
+def sample_scene(
+    prior: Any,
+    conditions: np.ndarray,
+    map_of: SceneMap,
+    sampling: PriorSampling,
+    seed: int,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> SampledGrid:
+    """A grid in which each place is of the condition (of ``conditions`` (N, C)) that the map says.
+
+    Memory: that of `sample_cells` for the largest part, and D + 1 numbers per cell.
+    """
+    device = next(prior.parameters()).device
+    out = torch.zeros(len(prior.mean), map_of.cells.rows, map_of.cells.cols, device=device)
+    parts = [(number, box) for number, cells in map_of.needed().items() for box in boxes(cells)]
+    total, before = sum(box.grown(BLEED_CELLS).size.area for _, box in parts), 0
+    for number, box in parts:
+        area = box.grown(BLEED_CELLS).size.area
+
+        def tick(done: float, of: float, before: int = before, area: int = area) -> None:
+            progress(before + area * done / of, total)
+
+        cells = sample_cells(prior, conditions[number][:, None, None], box, sampling, seed, tick)
+        for band in map_of.bands(box):
+            mask = torch.from_numpy((map_of(band) == number).astype(np.float32)).to(device)
+            out[:, *band.slices] += prior.masked(cells[:, *band.within(box).slices], mask)
+        before += area
+    return restored_grid(prior, out)
+
+
+def boxes(needed: np.ndarray) -> list[Window]:
+    """Windows that cover all cells needed, and none of them twice: one for each part that lies apart."""
+    near = binary_dilation(needed, np.ones((3, 3), bool), BLEED_CELLS)
+    numbers, _ = label(near, np.ones((3, 3), int))
+    found = find_objects(np.where(needed, numbers, 0))
+    windows = [Window(r.start, c.start, r.stop - r.start, c.stop - c.start) for r, c in filter(None, found)]
+    apart: list[Window] = []
+    while windows:
+        window = windows.pop()
+        if other := next((other for other in apart if other.intersection(window)), None):
+            apart.remove(other)
+            windows.append(_around(window, other))
+        else:
+            apart.append(window)
+    return sorted(apart)
+
+
+def displacement(window: Window, places: int, seed: int) -> np.ndarray:
+    """By how many cells each place of a window of cells is moved before the map is asked: (2, rows, cols), down and
+    across. A function of the place and the seed alone."""
+    moved = np.zeros((2, window.rows * places, window.cols * places))
+    for stream, (spacing, strength) in enumerate(_ROUGHNESS):
+        rows, cols = (((np.arange(count * places) + 0.5) / places + first) / spacing
+                      for first, count in ((window.row, window.rows), (window.col, window.cols)))  # fmt: skip
+        first_row, first_col = int(np.floor(rows[0])) - 2, int(np.floor(cols[0])) - 2
+        around = Window(first_row, first_col, int(rows[-1]) + 4 - first_row, int(cols[-1]) + 4 - first_col)
+        noise = addressed_noise(around, 2, GRID_SEEDS + seed, _ROUGH_STREAM + stream)
+        grid = np.meshgrid(rows - first_row, cols - first_col, indexing="ij")
+        moved += strength * np.stack([map_coordinates(part, grid, order=3, prefilter=False) for part in noise])
+    return moved
+
+
+def distinct(conditions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of conditions (N, C), in order, and which of them each is: (N,)."""
+    different = {one.tobytes(): one for one in conditions}
+    numbers = {key: number for number, key in enumerate(different)}
+    return np.stack(list(different.values())), np.array([numbers[one.tobytes()] for one in conditions])
+
+
+def _around(one: Window, other: Window) -> Window:
+    row, col = min(one.row, other.row), min(one.col, other.col)
+    return Window(row, col, max(one.row_end, other.row_end) - row, max(one.col_end, other.col_end) - col)
