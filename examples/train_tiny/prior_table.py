@@ -24,7 +24,7 @@ from ssl_tilegen.io.view import view_at
 
 WORDINGS = Path(__file__).parents[1] / "text" / "wordings.json"
 REGION_PX, STEP_PX, THUMB = 640, 512, 4
-CAPTIONS = 6
+CAPTIONS = 24
 HE = {"benign": "benign lung", "adenocarcinoma": "lung adenocarcinoma", "squamous": "lung squamous carcinoma"}
 NEON = {"HARV": "forest", "TEAK": "mountain forest", "OSBS": "pine woodland", "SJER": "savanna"}
 RASTERS = {"oam_area1_half.tif": "village", "oam_area4_a.tif": "coastal village", "oam_area4_b.tif": "coastal village",

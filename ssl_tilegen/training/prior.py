@@ -2,7 +2,7 @@
 
 Windows are cut from large grids. Small images (a few cells) stand alone, or several of one group are laid side by side
 with the lattice at random: so the network also knows the inside of large areas. Now and then two sources share a
-window, each cell conditioned on its own: so it knows the borders that a map asks for.
+window, each cell conditioned on its own: without that, the network reads from the cells alone what they are.
 """
 
 from __future__ import annotations

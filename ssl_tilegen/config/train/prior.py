@@ -29,7 +29,7 @@ class PriorSettings(StageSettings):
     alone: float = Field(0.3, ge=0, le=1)
     """Probability that a piece smaller than the window stands alone instead of in a mosaic of its group."""
     borders: float = Field(0.2, ge=0, le=1)
-    """Probability that two sources share a window, each cell conditioned by its own."""
+    """Probability that two sources share a window, each cell conditioned by its own: so the conditions are heeded."""
     balance: float = Field(0.5, ge=0, le=1)
     """How labels are weighted: 0 all alike, 1 by their number of cells, between: by a power of it."""
     drop: float = Field(0.1, ge=0, lt=1)
