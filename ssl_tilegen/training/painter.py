@@ -33,6 +33,7 @@ from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
 from ssl_tilegen.training.data.latent_windows import corner_of_tile
 from ssl_tilegen.training.denoiser import DenoiserStage
+from ssl_tilegen.training.objectives.detail import detail_difference
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, parts_at
 from ssl_tilegen.training.objectives.moments import moment_difference
@@ -149,6 +150,7 @@ class PainterStage(DenoiserStage):
             "colour": self._colour(image, wanted, field),
             "moments": moment_difference(painted, clean).mean(),
             "repetition": repetition_difference(image, wanted, self.bundle.factor).mean(),
+            "detail": detail_difference(image, wanted).mean(),
             "discriminator": of_discriminator,
         }
         if module.frechet is not None:
@@ -158,7 +160,7 @@ class PainterStage(DenoiserStage):
         module.batches.add_(int(module.training))
         weights = {"square": s.square_weight, "features": s.feature_weight, "discriminator": 1.0,
                    "consistency": s.consistency_weight, "colour": s.colour_weight, "moments": s.moment_weight,
-                   "repetition": s.repetition_weight, "frechet": s.frechet_weight,
+                   "repetition": s.repetition_weight, "frechet": s.frechet_weight, "detail": s.detail_weight,
                    "adversarial": counts * s.adversarial_weight}  # fmt: skip
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
