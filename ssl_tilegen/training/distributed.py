@@ -122,6 +122,11 @@ class _Gather(torch.autograd.Function):
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
+def are_many() -> bool:
+    """Whether other processes train, too."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def gathered(values: Tensor) -> Tensor:
     """(N, ...) of every process, in the order of the batch, with their gradients: for losses of the whole batch."""
     return _Gather.apply(values) if torch.distributed.is_initialized() else values

@@ -33,6 +33,7 @@ from ssl_tilegen.training.data.corpus import Corpus
 from ssl_tilegen.training.data.latent_cache import LatentScene
 from ssl_tilegen.training.data.latent_windows import corner_of_tile
 from ssl_tilegen.training.denoiser import DenoiserStage
+from ssl_tilegen.training.distributed import are_many
 from ssl_tilegen.training.objectives.detail import detail_difference
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
 from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, parts_at
@@ -191,7 +192,7 @@ class PainterStage(DenoiserStage):
         for call, fraction in enumerate(self.settings.times[:-1]):
             own = batch["calls"] > call
             asked = own if own.any() else torch.arange(len(own), device=own.device) == 0
-            if not (own.any() or _works_with_others()):
+            if not (own.any() or are_many()):  # where weights are sharded, all call the network equally often
                 break
             t = batch["t"].new_full((int(asked.sum()),), float(self.target.time_at(fraction)))
             x, _, _ = self.target.noisy(beneath[asked], batch["before"][asked, call], t)
@@ -290,11 +291,6 @@ class PainterStage(DenoiserStage):
         sampling = Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0)
         save_component(module.network, context.bundle_folder / "denoiser")
         update_info(context.bundle_folder, **self.facts(), recipes={}, sampling=sampling)  # no recipe of before fits
-
-
-def _works_with_others() -> bool:
-    """Whether there are other processes: where weights are sharded, all must call the network equally often."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _mean_where(values: Tensor, mask: Tensor) -> Tensor:

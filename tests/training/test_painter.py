@@ -24,6 +24,7 @@ from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
 from ssl_tilegen.training.data.balance import balanced
 from ssl_tilegen.training.data.batches import collate
 from ssl_tilegen.training.data.latent_windows import corner_of_tile
+from ssl_tilegen.training.objectives.detail import detail_difference
 from ssl_tilegen.training.objectives.frechet import FrechetObjective, conditional_distance, distance_of_spreads
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
@@ -57,7 +58,18 @@ def bundle(base: Path) -> Path:
 def test_a_denoiser_becomes_a_painter_whose_bundle_records_its_steps(base, bundle, tmp_path):
     train("painter", configured(base, bundle), tmp_path, device="cpu")
     log = records(tmp_path / "painter")
-    names = {"square", "features", "adversarial", "consistency", "colour", "moments", "frechet", "discriminator", "lr"}
+    names = {
+        "square",
+        "features",
+        "adversarial",
+        "consistency",
+        "colour",
+        "moments",
+        "detail",
+        "frechet",
+        "discriminator",
+        "lr",
+    }
     assert len(log) >= 4 and names <= log[0].keys() and all(np.isfinite(list(line.values())).all() for line in log)
     assert Image.open(tmp_path / "painter" / "sample-0000004.png").size == (8 * 64, 3 * 64)
     before, after = ModelBundle.load(bundle), ModelBundle.load(tmp_path / "bundle")
@@ -210,6 +222,20 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
     assert (moment_difference(0.7 * real, real) > 0.3).all()  # log 0.7 is -0.36
     assert moment_difference(real + 0.2, real) == pytest.approx([0.2, 0.2], rel=0.1)
     assert moment_difference(real[..., :5, :6], real[..., :5, :6]) == pytest.approx([0, 0], abs=1e-5)
+
+
+def test_detail_asks_how_strong_it_is_and_how_its_colours_go_with_lightness():
+    rng = torch.Generator().manual_seed(0)
+    real = 0.3 * torch.randn(2, 3, 128, 128, generator=rng)
+    assert detail_difference(real.roll((64, 64), (2, 3)), real) == pytest.approx([0, 0], abs=2e-2)  # where it lies
+    weaker = detail_difference(real.mean((2, 3), keepdim=True) + 0.7 * (real - real.mean((2, 3), keepdim=True)), real)
+    assert ((0.07 < weaker) & (weaker < 0.128)).all()  # at most the square of log 0.7; less near the floor
+    grey, lightness = real.mean(1, keepdim=True).expand(-1, 3, -1, -1), real.mean(1)
+    assert (detail_difference(grey, real) > 1).all()
+    stained = real.clone()
+    stained[:, 2] += 0.5 * lightness
+    assert (detail_difference(stained, real) > 0.02).all()
+    assert detail_difference(real[..., :7, :9], real[..., :7, :9]) == pytest.approx([0, 0], abs=1e-6)
 
 
 @pytest.mark.parametrize("period", [8, 16, 32])
