@@ -118,7 +118,7 @@ def painted(
     tile, encoder = bundle.info.encoder.tile_px, BundleEncoder(bundle)
     size = Size(CELLS * tile, CELLS * tile)
     asked = GenerateSettings(label=name, layout=options.layout, steps=options.paint_steps)
-    how = sampling(asked, bundle, Placement("whole", size, Window.of(size)), is_sampled=True)
+    how = sampling(asked, bundle, Placement("whole", size, Window.of(size)))
     shown: list[np.ndarray] = []
     for first in range(0, len(grids), STACK):
         fields = [ConditionField.of_grid(cells, tile_px=tile, stride_px=tile, factor=bundle.factor)

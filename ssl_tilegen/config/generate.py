@@ -98,7 +98,7 @@ class GenerateSettings(Settings):
     layout: Literal["auto", "exact", "loose", "free"] = option(
         "auto",
         "Layout within a cell. exact: as in the source; loose: roughly so; free: chosen by the model. "
-        "auto is exact; loose for a grid that a prior sampled, or that is stretched beyond 1.25.",
+        "auto is exact; loose for a grid that is stretched beyond 1.25.",
         "--layout",
         panel=SAMPLING,
     )

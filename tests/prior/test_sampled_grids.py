@@ -124,17 +124,16 @@ def test_two_processes_sample_and_paint_what_one_does(bundle, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_sampled_and_stretched_grids_are_painted_with_a_loose_layout_by_default(bundle):
+def test_stretched_grids_are_painted_with_a_loose_layout_by_default(bundle):
     model, size = ModelBundle.load(bundle), Size(256, 256)
 
-    def layout(placed: Placement, is_sampled: bool, **options) -> tuple[bool, float]:
-        how = sampling(GenerateSettings(label="rock", **options), model, placed, is_sampled=is_sampled)
+    def layout(placed: Placement, **options) -> tuple[bool, float]:
+        how = sampling(GenerateSettings(label="rock", **options), model, placed)
         return how.layout, how.layout_above
 
     whole = Placement("whole", size, Window.of(size))
-    assert layout(whole, True) == layout(whole, False, layout="loose") == (True, LOOSE_ABOVE)
-    assert layout(whole, False) == layout(whole, True, layout="exact") == (True, 0.0)
+    assert layout(whole) == layout(whole, layout="exact") == (True, 0.0)
+    assert layout(whole, layout="loose") == (True, LOOSE_ABOVE)
     stretched = Placement("stretch", size, Window.of(size), (2.0, 2.0))
-    assert layout(stretched, True) == layout(stretched, False) == (True, LOOSE_ABOVE)
-    assert layout(stretched, False, layout="exact") == (True, 0.0)
-    assert layout(stretched, True, layout="free")[0] is layout(whole, True, layout="free")[0] is False
+    assert layout(stretched) == (True, LOOSE_ABOVE) and layout(stretched, layout="exact") == (True, 0.0)
+    assert layout(stretched, layout="free")[0] is layout(whole, layout="free")[0] is False

@@ -103,7 +103,7 @@ def prepare(settings: GenerateSettings, bundle: ModelBundle, source: GridSource 
         grid.spec, cells, size=asked or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
         least_px=bundle.info.window_px,
     )  # fmt: skip
-    how = sampling(settings, bundle, placement, is_sampled=grid.spec.source.kind == PRIOR_SAMPLED)
+    how = sampling(settings, bundle, placement)
     inpainting = open_inpainting(settings.keep, placement.window, grid.spec) if settings.keep else None
     out = settings.out or source.out or default_output(grid)
     if inpainting:

@@ -18,12 +18,10 @@ _EDGE_LAT = 8
 _CALL_LAT = {"cpu": 300_000, "cuda": 1_500_000}
 
 
-def sampling(
-    settings: GenerateSettings, bundle: ModelBundle, placement: Placement, *, is_sampled: bool
-) -> SynthesisSettings:
-    """The settings given, and the bundle's for the others; ``is_sampled``: a prior sampled the grid."""
+def sampling(settings: GenerateSettings, bundle: ModelBundle, placement: Placement) -> SynthesisSettings:
+    """The settings given, and the bundle's for the others."""
     recipe = _recipe(settings, bundle)
-    layout = settings.layout if settings.layout != "auto" else _layout(placement, is_sampled)
+    layout = settings.layout if settings.layout != "auto" else _layout(placement)
     chosen = ("steps", "update", "guidance", "guidance_interval")
     how = replace(
         bundle_sampling(bundle, **{name: getattr(settings, name) for name in chosen}),
@@ -93,10 +91,10 @@ def _recipe(settings: GenerateSettings, bundle: ModelBundle) -> Recipe | None:
     return bundle.info.recipes[settings.recipe]
 
 
-def _layout(placement: Placement, is_sampled: bool) -> str:
-    """How closely the layout is followed unless asked otherwise: exactly, but loosely where a prior sampled it, as that
-    knows what lies somewhere better than where exactly, and where it is stretched, as it is a blurred one then."""
-    return "loose" if is_sampled or not placement.is_true_to_scale else "exact"
+def _layout(placement: Placement) -> str:
+    """How closely the layout is followed unless asked otherwise: exactly, but loosely where it is stretched, as it is a
+    blurred one then."""
+    return "exact" if placement.is_true_to_scale else "loose"
 
 
 def _bleed_lat(bundle: ModelBundle, *, neighbours: bool) -> int:
