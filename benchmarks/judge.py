@@ -10,7 +10,8 @@ as the real ones were. Where tiles overlap, halves share pixels, so that no pict
 ``apart`` has halves, painted and autoencoder for the ``apart_n`` tiles that share none. ``spread``: the variance of the
 painted and of the autoencoded tiles' features in these components, the real one being 1. ``first``, ``cosine``: the
 painted 64 px cells among all real ones by the bundle's own encoder. ``chroma``: the 99.5th percentile of CIELAB chroma,
-real and painted.
+real and painted. ``detail``: how strong the two finest octaves of lightness (less a Gaussian of 1 px; between those of
+1 and 2 px) are in painted tiles, the real ones being 1 (the geometric mean over tiles of the ratio of deviations).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2lab
 
 from ssl_tilegen.bundle import ModelBundle
@@ -54,7 +56,7 @@ def main() -> None:
         painted = paint_tiles(bundle, real)
         through = [autoencoded(bundle, tile) for tile in real]
         saved = saved_as_jpeg if name == "he" else (lambda image: image)
-        found = own_cells(bundle, real, painted)
+        found = own_cells(bundle, real, painted) | {"detail": detail(real, [saved(i) for i in painted])}
         for variant, judge in judges.items():
             facts = judge.compared(real, half, apart, [saved(i) for i in painted], [saved(i) for i in through])
             print(json.dumps({"set": name, "n": len(real), "network": variant} | facts | found), flush=True)
@@ -207,6 +209,18 @@ def own_cells(bundle: ModelBundle, real: Images, painted: Images) -> dict[str, A
     first = float((likeness.argmax(1) == np.arange(len(likeness))).mean())
     chroma = [round(_chroma(images[:count]), 1) for images in (real, painted)]
     return {"cosine": round(float(np.diag(likeness).mean()), 3), "first": round(first, 3), "chroma": chroma}
+
+
+def detail(real: Images, painted: Images) -> list[float]:
+    """The strength of the two finest octaves in painted tiles, that of the real ones being 1."""
+    ratios = [np.divide(_octaves(made), _octaves(own)) for own, made in zip(real, painted, strict=True)]
+    return [round(float(ratio), 2) for ratio in np.exp(np.log(ratios).mean(0))]
+
+
+def _octaves(image: np.ndarray) -> list[float]:
+    lightness = image.mean(2)
+    fine, coarse = (gaussian_filter(lightness, sigma) for sigma in (1, 2))
+    return [(lightness - fine).std() + 0.5, (fine - coarse).std() + 0.5]
 
 
 def _chroma(images: Images) -> float:

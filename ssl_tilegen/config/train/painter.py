@@ -99,7 +99,7 @@ class PainterSettings(WindowSettings):
     moment_weight: float = Field(0.3, ge=0)
     """Weight of the difference of means and deviations of the latents in blocks of 8 x 8: it draws fine detail to the
     strength of real images, and weakens patterns that repeat from latent to latent."""
-    detail_weight: float = Field(4.0, ge=0)
+    detail_weight: float = Field(12.0, ge=0)
     """Weight of how far the strength of detail, scale by scale, and the correlation of its colours with its lightness
     differ from those of the real image in blocks of 64 px: edges are crisper, and fine colour is not lost."""
     repetition_weight: float = Field(2.0, ge=0)
