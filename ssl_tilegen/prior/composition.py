@@ -1,7 +1,8 @@
 """Grids of scenes: each region is sampled as if there were nothing else, and a map says whose the places in a cell are.
 
-A prior never saw two labels meet. Told of them cell by cell, it exaggerates what differs, and its borders are stairs of
-whole cells. So each condition has a grid of its own over the parts of the map where it is needed, from the same noise.
+A prior saw regions meet only where training windows were cut, along cells. Told of a map cell by cell, it draws stairs
+of whole cells and exaggerates what differs. So each condition has a grid of its own over the parts of the map where it
+is needed, from the same noise.
 In the cells of a border the coarse images of both are cut along the map and joined; the rest is mixed by their shares.
 Borders are roughened, by about a quarter of a cell, for what grows has no straight edges.
 """
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, find_objects, label, map_coordinates
 
 from ssl_tilegen.diffusion.noise import addressed_noise
 from ssl_tilegen.geometry import Size, Window
@@ -22,7 +22,7 @@ from ssl_tilegen.prior.sampling import BLEED_CELLS, GRID_SEEDS, SampledGrid, res
 from ssl_tilegen.prior.scene import Scene
 from ssl_tilegen.prior.spec import PriorSampling
 
-_BAND_PLACES = 1 << 21
+_BAND_PLACES = 1 << 19
 _ROUGHNESS = ((1.5, 0.5), (0.4, 0.2))
 """Spacing and strength of what displaces borders, in cells: coarse and fine."""
 _ROUGH_STREAM = 1 << 62
@@ -51,7 +51,7 @@ class SceneMap:
         return self.of_region[regions]
 
     def bands(self, window: Window) -> Iterator[Window]:
-        """Windows of full width, top to bottom, whose places are a few million."""
+        """Windows of full width, top to bottom, whose places are half a million, or of one row of cells."""
         rows = max(1, _BAND_PLACES // (window.cols * self.places**2))
         for row in range(window.row, window.row_end, rows):
             yield Window(row, window.col, min(rows, window.row_end - row), window.cols)
@@ -99,6 +99,8 @@ def sample_scene(
 
 def boxes(needed: np.ndarray) -> list[Window]:
     """Windows that cover all cells needed, and none of them twice: one for each part that lies apart."""
+    from scipy.ndimage import binary_dilation, find_objects, label
+
     near = binary_dilation(needed, np.ones((3, 3), bool), BLEED_CELLS)
     numbers, _ = label(near, np.ones((3, 3), int))
     found = find_objects(np.where(needed, numbers, 0))
@@ -117,6 +119,8 @@ def boxes(needed: np.ndarray) -> list[Window]:
 def displacement(window: Window, places: int, seed: int) -> np.ndarray:
     """By how many cells each place of a window of cells is moved before the map is asked: (2, rows, cols), down and
     across. A function of the place and the seed alone."""
+    from scipy.ndimage import map_coordinates
+
     moved = np.zeros((2, window.rows * places, window.cols * places))
     for stream, (spacing, strength) in enumerate(_ROUGHNESS):
         rows, cols = (((np.arange(count * places) + 0.5) / places + first) / spacing
