@@ -41,7 +41,7 @@ def tile_encoder(compression: str, quality: int) -> Callable[[np.ndarray], bytes
 def _deflate(tile: np.ndarray) -> bytes:
     """By libdeflate, whose bytes depend on the pixels alone: a resumed image is to have the same bytes. ISA-L is 2.3
     times as fast, but its bytes differed for the same pixels, once in many runs."""
-    return bytes(imagecodecs.deflate_encode(_differences(tile), 1, raw=False))
+    return bytes(imagecodecs.deflate_encode(_differences(tile), 1, raw=False))  # type: ignore[arg-type]
 
 
 def _zstd(tile: np.ndarray) -> bytes:
