@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.judge import autoencoded
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
@@ -68,8 +69,7 @@ def squares(rgb: np.ndarray, side: int) -> np.ndarray:
 def restored_content(bundle: ModelBundle, rgb: np.ndarray) -> float:
     """Mean cosine of the content of cells that only went through the autoencoder to that of their originals."""
     info, rows, cols = bundle.info.encoder, *(length // bundle.info.encoder.tile_px for length in rgb.shape[:2])
-    pixels = bundle.decode(bundle.encode(rgb)[None])[0].clamp(-1, 1)
-    images = (rgb, ((pixels + 1) * 127.5).round().byte().movedim(0, -1).numpy())
+    images = (rgb, autoencoded(bundle, rgb))
     places = [(r * info.tile_px, c * info.tile_px) for r in range(rows) for c in range(cols)]
     one, other = (BundleEncoder(bundle).embed(np.stack([i[r : r + info.tile_px, c : c + info.tile_px]
                                                         for r, c in places]))[:, : info.dim - info.layout_dim]

@@ -2,15 +2,13 @@
 
 A prior saw regions meet only where training windows were cut, along cells. Told of a map cell by cell, it draws stairs
 of whole cells and exaggerates what differs. So each condition has a grid of its own over the parts of the map where it
-is needed, from the same noise.
-In the cells of a border the coarse images of both are cut along the map and joined; the rest is mixed by their shares.
-Borders are roughened, by about a quarter of a cell, for what grows has no straight edges.
+is needed, from the same noise. In the cells of a border the coarse images of both are cut along the map and joined; the
+rest is mixed by their shares. Borders are rough, by about a quarter of a cell, for what grows has no straight edges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,73 +26,60 @@ _ROUGHNESS = ((1.5, 0.5), (0.4, 0.2))
 _ROUGH_STREAM = 1 << 62
 
 
-@dataclass(frozen=True, eq=False)
-class SceneMap:
-    """Which of several conditions each place of a grid of ``cells`` is of, with ``places`` on each axis of a cell.
+def condition_map(
+    scene: Scene, of_region: np.ndarray, cells: Size, stride_px: int, places: int, seed: int
+) -> np.ndarray:
+    """The number of the condition that each place of a grid is of: (rows * places, cols * places), integers.
 
-    ``of_region`` (regions + 1,) numbers the condition of each region, and of the rest. Cells lie at every ``stride_px``
-    pixels of the scene's image."""
-
-    scene: Scene
-    of_region: np.ndarray
-    cells: Size
-    stride_px: int
-    places: int
-    seed: int
-
-    def __call__(self, window: Window) -> np.ndarray:
-        """The numbers of a window of cells: (rows * places, cols * places)."""
-        down, across = displacement(window, self.places, self.seed)
-        rows, cols = ((np.arange(count * self.places) + 0.5) / self.places + first
-                      for first, count in ((window.row, window.rows), (window.col, window.cols)))  # fmt: skip
-        regions = self.scene.at((rows[:, None] + down) * self.stride_px, (cols + across) * self.stride_px)
-        return self.of_region[regions]
-
-    def bands(self, window: Window) -> Iterator[Window]:
-        """Windows of full width, top to bottom, whose places are half a million, or of one row of cells."""
-        rows = max(1, _BAND_PLACES // (window.cols * self.places**2))
-        for row in range(window.row, window.row_end, rows):
-            yield Window(row, window.col, min(rows, window.row_end - row), window.cols)
-
-    def needed(self) -> dict[int, np.ndarray]:
-        """Of each condition that there is, the cells (R, K) with a place of it."""
-        found = {int(number): np.zeros((self.cells.rows, self.cells.cols), bool) for number in set(self.of_region)}
-        for band in self.bands(Window.of(self.cells)):
-            numbers = self(band).reshape(band.rows, self.places, band.cols, self.places)
-            for number, cells in found.items():
-                cells[band.slices] = (numbers == number).any((1, 3))
-        return {number: cells for number, cells in found.items() if cells.any()}
+    ``of_region`` (regions + 1,) numbers the condition of each region, and last that of the rest. Cells lie at every
+    ``stride_px`` pixels of the scene's image, with ``places`` on each axis of a cell."""
+    numbers = np.empty((cells.rows * places, cells.cols * places), np.min_scalar_type(int(of_region.max())))
+    for band in _bands(Window.of(cells), places):
+        down, across = displacement(band, places, seed)
+        rows, cols = ((np.arange(count * places) + 0.5) / places + first
+                      for first, count in ((band.row, band.rows), (band.col, band.cols)))  # fmt: skip
+        regions = scene.at((rows[:, None] + down) * stride_px, (cols + across) * stride_px)
+        numbers[band.scaled(places).slices] = of_region[regions]
+    return numbers
 
 
 @torch.no_grad()
 def sample_scene(
     prior: Any,
     conditions: np.ndarray,
-    map_of: SceneMap,
+    numbers: np.ndarray,
     sampling: PriorSampling,
     seed: int,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> SampledGrid:
-    """A grid in which each place is of the condition (of ``conditions`` (N, C)) that the map says.
+    """A grid in which each place is of the condition, of ``conditions`` (N, C), that a `condition_map` numbers, with
+    the prior's own ``places`` in a cell.
 
     Memory: that of `sample_cells` for the largest part, and D + 1 numbers per cell.
     """
-    device = next(prior.parameters()).device
-    out = torch.zeros(len(prior.mean), map_of.cells.rows, map_of.cells.cols, device=device)
-    parts = [(number, box) for number, cells in map_of.needed().items() for box in boxes(cells)]
-    total, before = sum(box.grown(BLEED_CELLS).size.area for _, box in parts), 0
-    for number, box in parts:
-        area = box.grown(BLEED_CELLS).size.area
+    device, places = next(prior.parameters()).device, prior.places
+    rows, cols = (length // places for length in numbers.shape)
+    out = torch.zeros(len(prior.mean), rows, cols, device=device)
+    parts = [(number, box) for number in range(len(conditions))
+             for box in boxes((numbers == number).reshape(rows, places, cols, places).any((1, 3)))]  # fmt: skip
+    areas = [box.grown(BLEED_CELLS).size.area for _, box in parts]
+    for place, (number, box) in enumerate(parts):
 
-        def tick(done: float, of: float, before: int = before, area: int = area) -> None:
-            progress(before + area * done / of, total)
+        def tick(done: float, of: float, before: int = sum(areas[:place]), area: int = areas[place]) -> None:
+            progress(before + area * done / of, sum(areas))
 
         cells = sample_cells(prior, conditions[number][:, None, None], box, sampling, seed, tick)
-        for band in map_of.bands(box):
-            mask = torch.from_numpy((map_of(band) == number).astype(np.float32)).to(device)
+        for band in _bands(box, places):
+            mask = torch.from_numpy((numbers[band.scaled(places).slices] == number).astype(np.float32)).to(device)
             out[:, *band.slices] += prior.masked(cells[:, *band.within(box).slices], mask)
-        before += area
     return restored_grid(prior, out)
+
+
+def _bands(window: Window, places: int) -> Iterator[Window]:
+    """Windows of full width, top to bottom, of half a million places, or of one row of cells."""
+    rows = max(1, _BAND_PLACES // (window.cols * places**2))
+    for row in range(window.row, window.row_end, rows):
+        yield Window(row, window.col, min(rows, window.row_end - row), window.cols)
 
 
 def boxes(needed: np.ndarray) -> list[Window]:

@@ -35,7 +35,7 @@ class PromptEncoder:
             condition[info.parts["label"]] = info.one_hot(label)
         return condition, label
 
-    def scene(self, regions: list[Region], rest: Region) -> tuple[np.ndarray, str | None]:
+    def conditions(self, regions: list[Region], rest: Region) -> tuple[np.ndarray, str | None]:
         """The conditions of the regions of a map, and last that of the rest of it (N + 1, C); the label of the rest or
         of the first region that has one."""
         condition, label = self(rest)

@@ -25,7 +25,7 @@ from ssl_tilegen.diffusion.sampler import State, noise_at, run
 from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser
-from ssl_tilegen.geometry import Window
+from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.prior.spec import PriorSampling
 from ssl_tilegen.system.device import fast_dtype
 
@@ -54,12 +54,15 @@ def sample_prior(
     seed: int,
     progress: Callable[[float, float], None] = lambda done, total: None,
     call_cells: int = _CALL_CELLS,
+    *,
+    cells: Size | None = None,
 ) -> SampledGrid:
-    """A grid for the conditions ``condition`` (C, R, K), NaN where nothing is known, on the prior's device.
+    """A grid for the conditions ``condition`` (C, R, K), or for ``cells`` that all have one (C, 1, 1), on the prior's
+    device; NaN where nothing is known.
 
     Memory: two canvases of D + 1 numbers per cell, and one call of ``call_cells``.
     """
-    window = Window(0, 0, condition.shape[1], condition.shape[2])
+    window = Window.of(cells or Size(*condition.shape[1:]))
     return restored_grid(prior, sample_cells(prior, condition, window, sampling, seed, progress, call_cells))
 
 

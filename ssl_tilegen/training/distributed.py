@@ -129,11 +129,11 @@ def are_many() -> bool:
 
 def gathered(values: Tensor) -> Tensor:
     """(N, ...) of every process, in the order of the batch, with their gradients: for losses of the whole batch."""
-    return _Gather.apply(values) if torch.distributed.is_initialized() else values
+    return _Gather.apply(values) if are_many() else values
 
 
 def share_of_this_process(values: Tensor) -> Tensor:
     """This process's rows of a `gathered` tensor."""
-    if not torch.distributed.is_initialized():
+    if not are_many():
         return values
     return values.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]

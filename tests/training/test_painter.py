@@ -58,18 +58,8 @@ def bundle(base: Path) -> Path:
 def test_a_denoiser_becomes_a_painter_whose_bundle_records_its_steps(base, bundle, tmp_path):
     train("painter", configured(base, bundle), tmp_path, device="cpu")
     log = records(tmp_path / "painter")
-    names = {
-        "square",
-        "features",
-        "adversarial",
-        "consistency",
-        "colour",
-        "moments",
-        "detail",
-        "frechet",
-        "discriminator",
-        "lr",
-    }
+    parts = "square features adversarial consistency colour moments detail frechet discriminator"
+    names = {*parts.split(), "lr"}
     assert len(log) >= 4 and names <= log[0].keys() and all(np.isfinite(list(line.values())).all() for line in log)
     assert Image.open(tmp_path / "painter" / "sample-0000004.png").size == (8 * 64, 3 * 64)
     before, after = ModelBundle.load(bundle), ModelBundle.load(tmp_path / "bundle")

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import GenerateSettings
 from ssl_tilegen.errors import Interrupted, OutputError, SettingError, TilegenError
-from ssl_tilegen.geometry import Lattice, Size, Window
+from ssl_tilegen.geometry import Lattice, Size
 from ssl_tilegen.grids import (
     PRIOR_SAMPLED,
     EmbeddingGrid,
@@ -30,9 +30,9 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
-from ssl_tilegen.prior.composition import SceneMap, distinct, sample_scene
+from ssl_tilegen.prior.composition import condition_map, distinct, sample_scene
 from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
-from ssl_tilegen.prior.sampling import SampledGrid, restored_grid, sample_cells
+from ssl_tilegen.prior.sampling import SampledGrid, sample_prior
 from ssl_tilegen.prior.scene import Region, Scene, read_scene, write_scene
 from ssl_tilegen.prior.spatial_prompt import parts_map, split, texts
 from ssl_tilegen.prior.spec import PriorInfo, PriorSampling
@@ -66,9 +66,9 @@ class Request:
     sampling: PriorSampling
     seed: int
     size: Size
-    scene: Scene | None = None
-    of_region: np.ndarray = field(default_factory=lambda: np.zeros(1, int))
-    remarks: tuple[str, ...] = ()
+    scene: Scene | None
+    of_region: np.ndarray
+    remarks: tuple[str, ...]
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +122,6 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     info = prior_of(bundle)
     prompt_encoder = PromptEncoder(bundle, info)
     base = Region(settings.label, settings.text, settings.vector)
-    conditions, label = prompt_encoder.scene([], base)
     scene, remarks = _scene(settings, info, prompt_encoder)
     size = scene.size if scene else settings.size or Size(DEFAULT_PX, DEFAULT_PX)
     check_pixels(size.rows, size.cols, "--size" if settings.size else "the scene")
@@ -130,9 +129,8 @@ def asked(settings: GenerateSettings, bundle: ModelBundle) -> Request:
     if not settings.dry_run:
         bytes_a_cell = 4 * _COPIES * (bundle.info.encoder.dim + 1)
         check_memory(bytes_a_cell * cells.area, f"--size {size}: a grid of {cells} cells, drawn at once")
-    if scene is not None:
-        rest = base if settings.scene else Region(settings.label)
-        conditions, label = prompt_encoder.scene(scene.regions, rest)
+    rest = Region(settings.label) if scene and not settings.scene else base
+    conditions, label = prompt_encoder.conditions(scene.regions if scene else [], rest)
     conditions, of_region = distinct(conditions)
     if label is None:
         raise SettingError("nothing says what to sample: give --label, --text, --vector or --scene")
@@ -208,9 +206,9 @@ def _sample(request: Request, prior: Any, progress: Callable[[float, float], Non
     cells, stride, seed = request.lattice.shape, request.lattice.stride, request.seed
     if request.scene is None:
         condition = request.conditions[0][:, None, None]
-        return restored_grid(prior, sample_cells(prior, condition, Window.of(cells), request.sampling, seed, progress))
-    scene_map = SceneMap(request.scene, request.of_region, cells, stride, prior.places, seed)
-    return sample_scene(prior, request.conditions, scene_map, request.sampling, seed, progress)
+        return sample_prior(prior, condition, request.sampling, seed, progress, cells=cells)
+    numbers = condition_map(request.scene, request.of_region, cells, stride, prior.places, seed)
+    return sample_scene(prior, request.conditions, numbers, request.sampling, seed, progress)
 
 
 def _spec(request: Request, bundle: ModelBundle) -> GridSpec:
