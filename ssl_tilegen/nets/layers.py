@@ -93,7 +93,7 @@ class PooledMaps(nn.Module):
     def __init__(self, body: nn.Module, channels: Sequence[int]) -> None:
         super().__init__()
         self.body: Any = body
-        self.features = sum(channels)
+        self.channels, self.features = list(channels), sum(channels)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> means of all feature maps (N, C)."""

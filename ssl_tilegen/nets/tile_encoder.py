@@ -42,21 +42,25 @@ class TileEncoder(nn.Module):
         return flat.unflatten(-1, (3, self.layout_px, self.layout_px))
 
     @torch.no_grad()
-    def set_content(self, one: Tensor, other: Tensor) -> None:
+    def set_content(self, one: Tensor, other: Tensor, scale: Tensor | None = None) -> None:
         """Fit the content head to features (N, features) of two views of each of N tiles.
 
-        Directions are whitened. Each is weighed by how far the two views of a tile agree along it: the squared Wiener
-        gain of the between-tile part. The best ``content_dim`` are kept. After within-class covariance normalisation
-        (Hatch et al. 2006), with the tile as the class. The squared length of the part is 1 on average.
+        The ``content_dim`` directions are kept along which the two views of a tile agree best, after within-class
+        covariance normalisation (Hatch et al. 2006) with the tile as the class. They are laid out as the principal
+        components of what they explain of the features, times ``scale`` (features,): a direction is as long as it
+        shows in them. (If all were of one length, the many weak ones would drown the few that tell classes apart.)
+        The squared length of the part is 1 on average.
         """
         mean = (one.mean(0) + other.mean(0)).double() / 2
         total = torch.cov(torch.cat([one, other]).double().T)
         within = torch.cov(((one - other).double() / 2**0.5).T)
         variance, vectors = torch.linalg.eigh(total)
         whiten = vectors / variance.clamp(min=1e-8).sqrt()
-        share, turn = torch.linalg.eigh(whiten.T @ within @ whiten)  # ascending: the most reproducible first
-        gain = (1 - share).clamp(0, 1).square()[: self.content.out_features]
-        _set_linear(self.content, (whiten @ turn)[:, : len(gain)] * gain / gain.square().sum().sqrt(), mean)
+        _, turn = torch.linalg.eigh(whiten.T @ within @ whiten)  # ascending: the most reproducible first
+        kept = whiten @ turn[:, : self.content.out_features]
+        shown = total @ kept if scale is None else scale.double()[:, None] * (total @ kept)
+        _, length, axes = torch.linalg.svd(shown, full_matrices=False)
+        _set_linear(self.content, kept @ axes.T * length / length.norm(), mean)
 
     @torch.no_grad()
     def set_layout(self, tiles: Tensor) -> None:

@@ -137,9 +137,18 @@ class EncoderStage(Stage):
         rng = np.random.default_rng([s.run.seed, 5])
         pairs = [self._shifted_pair(rng) for _ in range(s.fit_tiles)]
         one, other = (torch.from_numpy(to_signed(np.stack(tiles))) for tiles in zip(*pairs, strict=True))
-        encoder.set_content(*(torch.cat([net(part) for part in view.split(_FIT_BATCH)]) for view in (one, other)))
+        first, second = (torch.cat([net(part) for part in view.split(_FIT_BATCH)]) for view in (one, other))
+        encoder.set_content(first, second, self._feature_scale(net, first))
         encoder.set_layout(one)
         return encoder.eval()
+
+    def _feature_scale(self, net: Any, features: Tensor) -> Tensor | None:
+        """What gives the features (N, C) of each stage the mean deviation that the settings ask for: (C,)."""
+        weights = self.settings.stage_weights
+        if not weights:
+            return None
+        stages = zip(weights, features.std(0).split(net.channels), strict=True)
+        return torch.cat([(weight / own.mean().clamp(min=1e-8)).expand_as(own) for weight, own in stages])
 
     def _shifted_pair(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A tile, and the same turned alike, shifted by at most 8 px and recoloured (``data.stain``, brightness)."""

@@ -227,6 +227,19 @@ def test_content_keeps_what_two_views_of_a_tile_agree_on():
     assert torch.linalg.lstsq(kept, same).residuals.sum() < 0.02 * same.square().sum()
 
 
+def test_content_is_as_long_as_it_shows_in_the_features():
+    torch.manual_seed(0)
+    same, noise = torch.randn(4000, 3) * torch.tensor([4.0, 1.0, 0.5]), 0.1 * torch.randn(2, 4000, 3)
+    one, other = (same + part for part in noise)
+    net = TileEncoder(torch.nn.Identity(), features=3, content_dim=3, layout_px=1, layout_dim=1)
+    for scale, expected in ((None, [4.0, 1.0, 0.5]), ([0.25, 1.0, 8.0], [4.0, 1.0, 1.0])):
+        net.set_content(one, other, None if scale is None else torch.tensor(scale))
+        kept = net.content(one).detach()
+        length = torch.tensor(expected) / torch.tensor(expected).norm()
+        assert torch.allclose(kept.std(0), length, rtol=0.05)
+        assert (torch.corrcoef(kept.T) - torch.eye(3)).abs().max() < 0.05
+
+
 def test_layout_is_the_best_linear_summary_of_the_coarse_tile():
     torch.manual_seed(0)
     coarse = torch.randn(3000, 3, 1, 1) * torch.tensor([1.0, 0.5, 0.01])[:, None, None]

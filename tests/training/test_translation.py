@@ -8,6 +8,7 @@ import torch
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.nets.backbones import fold_normalisation
 from ssl_tilegen.training.translation import translated_weights
 from ssl_tilegen.workflows.train import train
@@ -75,7 +76,14 @@ def test_an_encoder_starts_from_packaged_weights_and_only_its_heads_are_fitted(b
         "[arch_args]\nfeatures_only = true\nout_indices = [2, 3]\n"
     )
     config = runs.write_config(base, "encoder", head, "encoder-lite")
-    train("encoder", config, tmp_path, overrides=["run.steps=0"], device="cpu")
-    encoder = ModelBundle.load(tmp_path / "bundle").encoder
-    vectors = encoder(torch.rand(3, 3, 32, 32) * 2 - 1)
-    assert vectors.shape == (3, 12) and vectors.isfinite().all()
+    tiles, found = torch.rand(30, 3, 32, 32) * 2 - 1, []
+    for weights in ([], [1.0, 100.0]):
+        options = ["run.steps=0", f"stage_weights={weights}"]
+        train("encoder", config, tmp_path / str(len(weights)), overrides=options, device="cpu")
+        encoder = ModelBundle.load(tmp_path / str(len(weights)) / "bundle").encoder
+        vectors = encoder(tiles)
+        assert vectors.shape == (30, 12) and vectors.isfinite().all()
+        found.append(vectors[:, :8])
+    assert not torch.allclose(*found, atol=0.01)
+    with pytest.raises(SettingError, match="stage_weights: 1 for 2 stages"):
+        train("encoder", config, tmp_path / "no", overrides=["stage_weights=[1.0]"], device="cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,9 @@ class EncoderSettings(StageSettings):
     """Side of that image in pixels, before its principal components are taken."""
     fit_tiles: int = Field(12_000, gt=1, le=10_000_000)
     """Pairs of tiles that the embedding's two parts are fitted to after training."""
+    stage_weights: list[Annotated[float, Field(gt=0, le=1e3)]] = Field(default_factory=list)
+    """With arch_args.features_only: how much the features of each stage count in the content, from the finest: their
+    mean deviation. Empty: the features as they are."""
     global_views: int = Field(2, ge=2, le=64)
     """Large crops of a tile that are compared."""
     local_views: int = Field(4, ge=0, le=256)
@@ -88,6 +91,12 @@ class EncoderSettings(StageSettings):
         if not self.layout_dim < self.dim <= self.features + self.layout_dim:
             raise ValueError(
                 f"dim {self.dim}: must hold layout_dim {self.layout_dim} and at most features {self.features} more"
+            )
+        stages = self.arch_args.get("out_indices", ())
+        if self.stage_weights and len(self.stage_weights) != len(stages):
+            raise ValueError(
+                f"stage_weights: {len(self.stage_weights)} for {len(stages)} stages; give one for each of "
+                "arch_args.out_indices"
             )
         if self.loss == "dino" and self.run.cut:
             raise ValueError(
