@@ -1,4 +1,4 @@
-"""What the study trains: linear probes on two kinds of features, and a small network from scratch on pixels.
+"""What the study trains: linear probes on three kinds of features, and a small network from scratch on pixels.
 
 A learner is ``learn(ordinary, train, test_x, classes, seed)`` -> probabilities (M, C); ``ordinary``: with ordinary
 augmentation.

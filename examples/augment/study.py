@@ -26,6 +26,7 @@ from tasks import TASKS, Item, Task, digest
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.encoders.base import Encoder
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
+from ssl_tilegen.encoders.efficientnet_lite import EfficientNetLiteEncoder
 from ssl_tilegen.encoders.texture import TextureEncoder
 from ssl_tilegen.metrics.probes import pick_groups
 from ssl_tilegen.metrics.usefulness import LabelledSet, Outcome, made_from
@@ -80,7 +81,8 @@ def main() -> None:
 def study(task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """Choose, then test: everything that report.py needs."""
     started, bundle = time.perf_counter(), ModelBundle.load(options.model)
-    encoders: dict[str, Encoder] = {"texture": TextureEncoder(task.side_px), "bundle": BundleEncoder(bundle)}
+    encoders: dict[str, Encoder] = {"texture": TextureEncoder(task.side_px), "bundle": BundleEncoder(bundle),
+                                    "ImageNet": EfficientNetLiteEncoder(task.side_px)}  # fmt: skip
     folders = {recipe: make(task, recipe, bundle, options) for recipe in options.recipes or task.recipes}
     kinds = {kind: _of_ordinary(task, kind, encoders["texture"], options) for kind in LIGHT}
     kind = max(kinds, key=lambda name: kinds[name])
@@ -119,7 +121,7 @@ def _of_ordinary(task: Task, kind: str, encoder: Encoder, options: argparse.Name
 
 
 def _of_recipe(task: Task, folder: Path, encoders: Mapping[str, Encoder], options: argparse.Namespace) -> float:
-    """What a recipe gains on the held-out groups: mean of `both - real` over both features and the small counts."""
+    """What a recipe gains on the held-out groups: mean of `both - real` over all features and the small counts."""
     found = []
     for encoder in encoders.values():
         sets = TaskData(*(features(task, items, None, encoder, options.out)
