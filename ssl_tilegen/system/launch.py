@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_tilegen.errors import SettingError, TilegenError
@@ -44,6 +45,14 @@ def worker_shard(*, array: bool = True) -> tuple[int, int]:
         return (own - first) // step, count
     who = _launched()
     return (who[0], who[1]) if who else (0, 1)
+
+
+def check_restart(restart: bool, shard: tuple[int, int], out: Path) -> None:
+    """SettingError where one of several processes that make ``out`` together is to start over: those that come later
+    would throw away what those before have made."""
+    if restart and shard[1] > 1:
+        raise SettingError(f"--restart: {shard[1]} processes make {out} together, and each would throw away what others "
+                           f"made; delete {out}.part, then run them without --restart")  # fmt: skip
 
 
 def _launched() -> tuple[int, int] | None:

@@ -18,7 +18,7 @@ from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.synthesis import paint
 from ssl_tilegen.encoders.bundle_encoder import BundleEncoder
-from ssl_tilegen.errors import InputError, Interrupted, OutputError
+from ssl_tilegen.errors import InputError, Interrupted, OutputError, SettingError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.metrics.votes import class_votes
 from ssl_tilegen.system.progress import silent
@@ -146,9 +146,20 @@ def test_shards_and_resumed_runs_make_the_same_bytes(images, settings, tmp_path)
     assert not stopped.out.exists() and run_folder(stopped.out).is_dir()
     with pytest.raises(OutputError, match="--restart"):
         augment(images, changed(stopped, seed=7))
+    image = sorted(images.glob("*/*.png"))[0]
+    own = image.read_bytes()
+    Image.fromarray(255 - np.asarray(Image.open(image))).save(image)  # another image by the same name
+    with pytest.raises(OutputError, match="--restart"):
+        augment(images, stopped)
+    image.write_bytes(own)
     report = augment(images, stopped)
     assert 0 < report.painted < 12 and files(stopped.out) == whole
     assert not run_folder(stopped.out).exists() and not list(tmp_path.glob("*.lock"))
+
+
+def test_one_of_several_processes_does_not_start_over(images, settings):
+    with pytest.raises(SettingError, match="--restart: 2 processes make"):
+        augment(images, changed(settings, shard=(1, 2), restart=True))
 
 
 def test_a_finished_output_is_refused(images, settings):

@@ -319,4 +319,6 @@ def test_a_grid_of_another_encoder_is_not_continued(bundle: Path, tmp_path: Path
     other = encoder_bundle(tmp_path / "other", seed=1)
     with pytest.raises(OutputError, match=r"encoder.*--restart"):
         run(source, other, stride=32)
+    with pytest.raises(SettingError, match=r"--restart: 2 processes make .*a.zarr together"):
+        run(source, other, stride=32, restart=True, shard=(1, 2))  # it would throw away what the first has made
     assert run(source, other, stride=32, restart=True)[0].status == "done"

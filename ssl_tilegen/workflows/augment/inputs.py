@@ -26,7 +26,8 @@ _OURS = ("manifest.csv", "augment.json")
 
 class Original(NamedTuple):
     """A labelled image. ``name``: its path as the manifest has it; ``split``: empty where none is known; ``level``:
-    'patch' is painted with others in a stack; 'slide', 'map' and 'picture' are large, each painted from its grid."""
+    'patch' is painted with others in a stack; 'slide', 'map' and 'picture' are large, each painted from its grid;
+    ``fingerprint``: `Raster.fingerprint`."""
 
     path: Path
     name: str
@@ -35,6 +36,7 @@ class Original(NamedTuple):
     split: str
     size: Size
     level: str
+    fingerprint: str
 
 
 class Failure(NamedTuple):
@@ -99,8 +101,8 @@ def read_pixels(path: Path) -> np.ndarray:
         return np.ascontiguousarray(raster.read(Window.of(raster.size)).rgb)
 
 
-def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str] | str:
-    """Size and level of an image, or why it cannot be used."""
+def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str, str] | str:
+    """Size, level and fingerprint of an image, or why it cannot be used."""
     try:
         with open_raster(path) as raster:
             size = raster.size
@@ -108,10 +110,11 @@ def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str] | str:
                 return f"{path}: {size} px are too few; at least {LEAST_PX} on each side"
             if level == "patch" or (level == "auto" and max(size.rows, size.cols) <= PATCH_PX):
                 raster.read(Window.of(size))
-                return size, "patch"
+                return size, "patch", raster.fingerprint
             if raster.resolution is None and not sampled:
                 return f"{path}: its resolution is unknown; say it with --mpp (um/px) or --gsd (m/px), or --level patch"
-            return size, "map" if raster.crs else "picture" if raster.kind == "picture" else "slide"
+            kind = "map" if raster.crs else "picture" if raster.kind == "picture" else "slide"
+            return size, kind, raster.fingerprint
     except (TilegenError, OSError) as error:
         return str(error)
     except Exception as error:  # a decoder's surprise in one of ten thousand must not end the run

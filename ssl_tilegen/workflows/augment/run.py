@@ -20,7 +20,7 @@ from ssl_tilegen.geometry import Size
 from ssl_tilegen.system import marks, work_folder
 from ssl_tilegen.system.atomic import publish_folder, sweep, temporary_beside, writing
 from ssl_tilegen.system.device import pick_device, tune_allocator
-from ssl_tilegen.system.launch import worker_shard
+from ssl_tilegen.system.launch import check_restart, worker_shard
 from ssl_tilegen.system.locks import Busy, Shard, lock, lock_file
 from ssl_tilegen.system.outputs import Input, Output, check_output, refuse_meetings, require_name, require_plain
 from ssl_tilegen.system.progress import Progress, silent
@@ -53,6 +53,7 @@ def augment(source: str | Path, settings: AugmentSettings, progress: Progress = 
     started, source = time.perf_counter(), Path(source)
     tune_allocator()
     out, shard = require_name(settings.out or default_output(source)), settings.shard or worker_shard()
+    check_restart(settings.restart, shard, out)
     _check_paths([Input(source, "the data set"), *model_inputs(settings.model)], out, shard)
     check_output(Output(out, marks.augmented), overwrite=settings.overwrite or shard[1] > 1)
     sampled = settings.mpp is not None or settings.gsd is not None

@@ -18,7 +18,7 @@ from ssl_tilegen.io.view import RasterView
 from ssl_tilegen.system.atomic import sweep
 from ssl_tilegen.system.boundary import explain
 from ssl_tilegen.system.device import pick_device
-from ssl_tilegen.system.launch import worker_shard
+from ssl_tilegen.system.launch import check_restart, worker_shard
 from ssl_tilegen.system.locks import Busy, Shard, lock
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.embed.companions import add_companions, write_companions
@@ -47,6 +47,7 @@ def embed(inputs: Sequence[str | Path], settings: EmbedSettings, progress: Progr
     shard = settings.shard or worker_shard(array=many)
     check_run(jobs, settings, shard)
     mine, split = _deal(jobs, shard)
+    check_restart(settings.restart, split, jobs[0].grid)
     attempt = _attempt if many else _outright
     reports: dict[EmbedJob, EmbedReport] = {}
     try:
