@@ -17,7 +17,7 @@ from ssl_tilegen.diffusion.schedule import Schedule, Step
 from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.diffusion.steppers import stepper_named
 from ssl_tilegen.diffusion.tiled_denoise import LocalTiledDenoiser, TiledDenoiser, WindowTiledDenoiser
-from ssl_tilegen.diffusion.windows import WindowsAt, overlapping, settling, shifting
+from ssl_tilegen.diffusion.windows import WindowsAt, overlapping, shifting
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Window
 
@@ -94,11 +94,9 @@ def merge_of(model: Model, settings: SynthesisSettings) -> str:
 def _windows_at(model: Model, canvas: Window, merge: str, settings: SynthesisSettings) -> WindowsAt:
     side, step = model.window_lat, model.conditioning.quantum_lat
     hop = min(settings.recipe.hop_lat, side) if settings.recipe else round(side * (1 - settings.overlap))
-    average = overlapping(canvas, side, max(step, hop // step * step), feather=settings.feather)
     if merge == "average":
-        return average
-    shift = shifting(canvas, side, quantum=step, seed=settings.seed)
-    return settling(shift, average, settings.steps - settings.settle) if settings.settle else shift
+        return overlapping(canvas, side, max(step, hop // step * step), feather=settings.feather)
+    return shifting(canvas, side, quantum=step, seed=settings.seed)
 
 
 def _field_of(model: Model, field: ConditionField, layout: bool) -> Callable[[Window], Tensor]:

@@ -16,12 +16,11 @@ class SynthesisSettings:
     """How to sample. Lengths are in latents; options of memory and speed alone stand last.
 
     ``times``: the noise fractions of a few-step model, spread over ``steps``; none for an even schedule.
-    ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best;
-    the last ``settle`` steps of ``shift`` are averaged. ``overlap`` and ``feather`` shape the averaging:
-    0.75 without feather is the published algorithm. Without ``layout`` a model that knows content from layout gets
-    the content alone; with it, the layout too while the noise fraction is at least ``layout_above``. A region gets a
-    bleed of ``bleed_lat``, which is thrown away; beyond the edges of ``extent`` (the virtual canvas, if it ends
-    anywhere) at most ``edge_lat`` of it.
+    ``merge``: ``whole`` (one convolution, local models), ``shift``, ``average``, or ``auto`` for the model's best.
+    ``overlap`` and ``feather`` shape the averaging: 0.75 without feather is the published algorithm. Without ``layout``
+    a model that knows content from layout gets the content alone; with it, the layout too while the noise fraction is
+    at least ``layout_above``. A region gets a bleed of ``bleed_lat``, which is thrown away; beyond the edges of
+    ``extent`` (the virtual canvas, if it ends anywhere) at most ``edge_lat`` of it.
     """
 
     steps: int = 24
@@ -32,7 +31,6 @@ class SynthesisSettings:
     merge: Literal["auto", "whole", "shift", "average"] = "auto"
     overlap: float = 0.5
     feather: bool = True
-    settle: int = 0
     layout: bool = True
     layout_above: float = 0.0
     seed: int = 0

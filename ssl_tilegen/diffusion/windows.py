@@ -118,11 +118,6 @@ def shifting(canvas: Window, window: int, *, quantum: int = 1, seed: int) -> Win
     return lambda step: at(step.index)
 
 
-def settling(first: WindowsAt, last: WindowsAt, since: int) -> WindowsAt:
-    """``first`` before step ``since``, ``last`` from there on."""
-    return lambda step: (first if step.index < since else last)(step)
-
-
 def _lattice(canvas: Window, window: int, stride: int, offset: tuple[int, int], feather: bool) -> WindowLayout:
     rows = WindowAxis.covering(canvas.rows, window, stride, (offset[0] - canvas.row) % stride, feather=feather)
     cols = WindowAxis.covering(canvas.cols, window, stride, (offset[1] - canvas.col) % stride, feather=feather)

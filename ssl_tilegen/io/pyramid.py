@@ -196,16 +196,17 @@ class PyramidWriter:
         flush(target)  # takes a while: before the look at what is there
         self._check()
         sidecar = sidecar_of(self.path)
-        is_new = not sidecar.exists()
+        before = sidecar.read_bytes() if sidecar.exists() else None
         self._write_sidecar(sidecar)
+        own = sidecar.read_bytes()
         try:
             if target.is_dir() or self.path.is_dir():
                 atomic.publish_folder(target, self.path, replace=self._overwrite, mark=mark_of(self.path))
             else:
                 atomic.publish_file(target, self.path, replace=self._overwrite, before=self._check)
         except BaseException:
-            if is_new and not self._is_ours():
-                sidecar.unlink(missing_ok=True)
+            if target.exists() and sidecar.read_bytes() == own:  # facts of an image that did not come
+                _put_back(sidecar, before)
             raise
 
     def _check(self) -> None:
@@ -213,10 +214,6 @@ class PyramidWriter:
         self._held.check()
         for output in outputs_of(self.path):
             check_output(output, overwrite=self._overwrite)
-
-    def _is_ours(self) -> bool:
-        """Whether an image of this program has the name, and not one that a user put there meanwhile."""
-        return self.path.exists() and mark_of(self.path)(self.path) is None
 
     def _write_sidecar(self, path: Path) -> None:
         facts = {k: v for k, v in asdict(self.spec).items() if k not in _NOT_IN_SIDECAR}
@@ -230,6 +227,14 @@ class PyramidWriter:
     def _release(self) -> None:
         self._format.close()
         self._lent.close()
+
+
+def _put_back(file: Path, content: bytes | None) -> None:
+    """Give a file the content that it had, or no file where there was none."""
+    if content is None:
+        return file.unlink(missing_ok=True)
+    with atomic.writing(file) as part:
+        part.write_bytes(content)
 
 
 @contextlib.contextmanager

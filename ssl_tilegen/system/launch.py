@@ -51,7 +51,7 @@ def check_restart(restart: bool, shard: tuple[int, int], out: Path) -> None:
     """SettingError where one of several processes that make ``out`` together is to start over: those that come later
     would throw away what those before have made."""
     if restart and shard[1] > 1:
-        raise SettingError(f"--restart: {shard[1]} processes make {out} together, and each would throw away what others "
+        raise SettingError(f"--restart: {shard[1]} processes make {out} together, each would throw away what others "
                            f"made; delete {out}.part, then run them without --restart")  # fmt: skip
 
 

@@ -137,16 +137,6 @@ def test_the_plan_is_what_happens(kind, merge):
     assert (planned.network_calls, planned.network_latents) == (Counted.calls, Counted.latents)
 
 
-def test_settling_averages_the_last_steps():
-    model, field = WindowToy(), random_field()
-    costs = [
-        plan(model, field, REGION, replace(LOCAL, merge="shift", settle=k, guidance=1)).network_latents
-        for k in (0, 1, 4)
-    ]
-    average = plan(model, field, REGION, replace(LOCAL, merge="average", guidance=1)).network_latents
-    assert costs[0] < costs[1] < costs[2] == average
-
-
 def test_progress_of_developing_reaches_the_end():
     seen: list[tuple[float, float]] = []
     list(develop(LocalToy(), paint(LocalToy(), random_field(), REGION, LOCAL), lambda *p: seen.append(p), band_lat=16))

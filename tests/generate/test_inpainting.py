@@ -15,11 +15,13 @@ from PIL import Image
 from ssl_tilegen.bundle import Sampling
 from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
 from ssl_tilegen.diffusion.inpainting import border_ramp
+from ssl_tilegen.diffusion.row_parallel import Ranks
 from ssl_tilegen.errors import Interrupted, TilegenError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.workflows.embed.run import embed
+from ssl_tilegen.workflows.generate.inpainting import Inpainting
 from ssl_tilegen.workflows.generate.run import GenerateReport, generate
 from tests.bundles import painting_bundle
 
@@ -96,6 +98,25 @@ def test_the_border_is_blended_and_the_edge_of_the_image_is_none(world: Path, tm
     assert change[0].max() == change[-1].max() == change[:, -1].max() == 0
     assert change[1, 40:150].mean() < change[12, 40:150].mean() / 3
     assert change[40:60, 0].mean() > change[40:60, 80].mean() / 2
+
+
+def test_the_first_process_meets_the_others_where_only_rows_below_the_region_are_left(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, out = run(world, "map", tmp_path / "straight.png"), tmp_path / "a.png"
+
+    def stopped(self: Inpainting, first: int, end: int):
+        raise Interrupted("stopped", 15)
+
+    with monkeypatch.context() as patched:
+        own_rows = Inpainting._own_rows
+        patched.setattr(Inpainting, "_own_rows", lambda *at: (stopped if at[1] > REGION[1] else own_rows)(*at))
+        with pytest.raises(Interrupted):
+            run(world, "map", out)
+    waited: list[Ranks] = []
+    monkeypatch.setattr(Ranks, "wait", lambda ranks: waited.append(ranks))
+    run(world, "map", out)
+    assert len(waited) == 1 and np.array_equal(pixels_of(out), pixels_of(straight.out))
 
 
 def test_a_repainting_goes_on_where_it_was_stopped(world: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Resolution, Size
 from ssl_tilegen.io.pyramid import ImageSpec, PyramidWriter, open_writer
 from ssl_tilegen.io.writers.registry import output_suffixes
+from ssl_tilegen.system import atomic
 from tests.io.samples import PLACE, UTM, texture
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -123,6 +124,32 @@ def test_resumed_run_gives_the_same_file(tmp_path: Path, kind: str, fatal: bool)
             _go_on(writer, image, 70)
         assert _content(path) == _content(straight)
         assert not Path(f"{path}.part").exists()
+
+
+def test_the_facts_of_an_image_that_did_not_come_do_not_stay(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OutputError("the folder is full")
+
+    path = tmp_path / KINDS[kind][0]
+    sidecar = Path(f"{path}.json")
+    with monkeypatch.context() as patched:
+        for name in ("publish_file", "publish_folder"):
+            patched.setattr(atomic, name, refuse)
+        with pytest.raises(OutputError, match="full"):
+            _write(path, _spec(kind, Size(64, 64)), texture(64, 64))
+        assert not sidecar.exists() and not path.exists()
+    _write(path, _spec(kind, Size(64, 64)), texture(64, 64))
+    before, image = sidecar.read_bytes(), _content(path)
+    with monkeypatch.context() as patched:
+        for name in ("publish_file", "publish_folder"):
+            patched.setattr(atomic, name, refuse)
+        with pytest.raises(OutputError, match="full"):
+            _write(path, _spec(kind, Size(96, 64)), texture(96, 64), overwrite=True)
+    assert sidecar.read_bytes() == before and _content(path) == image
+    _write(path, _spec(kind, Size(96, 64)), texture(96, 64), overwrite=True)
+    assert sidecar.read_bytes() != before
 
 
 def test_every_output_says_that_it_is_synthetic(tmp_path: Path, kind: str) -> None:

@@ -132,10 +132,13 @@ def test_a_drawn_grid_is_of_what_was_asked_for(trained, brightness, tmp_path, mo
     np.save("dark.npy", np.array([1.0, 0, 0]))
     np.savez("both.npz", dark=np.array([1.0, 0, 0]), bright=np.array([0, 0, 2.0]))
     found = []
+    if "vector" in dark:
+        dark = {"vector": str(tmp_path / "dark.npy")}
     for name, options in (("dark", dark), ("bright", bright)):
         generate(run(trained, tmp_path / f"{name}.png", size=256, save_grid=tmp_path / f"g-{name}.zarr", **options))
         grid = EmbeddingGrid.open(tmp_path / f"g-{name}.zarr")
         assert (grid.shape, grid.spec.resolution.value, grid.spec.source.kind) == (Size(4, 4), 0.15, "drawn")
+        assert str(tmp_path) not in grid.spec.source.name
         found.append(brightness(grid.read().embedding.astype(np.float64)))
     assert found[1] > found[0] + 0.3
 
@@ -156,6 +159,7 @@ def test_a_kept_grid_paints_the_same_picture_and_is_not_overwritten(trained, tmp
     generate(run(trained, tmp_path / "a.png", text="dark rock", size=200, save_grid=grid))
     again = generate(run(trained, tmp_path / "b.png", grid=grid, size=200))
     assert again.size == (200, 200)
+    assert generate(run(trained, tmp_path / "b.png", grid=grid, size=200, dry_run=True)).status == "planned"
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(Image.open(tmp_path / "b.png")))
     with pytest.raises(OutputError, match=r"--save-grid.*exists"):
         generate(run(trained, tmp_path / "c.png", label="dark rock", size=200, save_grid=grid))

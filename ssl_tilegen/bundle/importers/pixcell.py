@@ -40,6 +40,7 @@ _SCHEDULER = {
     "beta_end": 0.02,
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",  # the default of this class, not of all
 }
 _CELL_PX = 256
 

@@ -80,6 +80,7 @@ def open_inpainting(image: str, region: Window, spec: GridSpec) -> Inpainting:
     raster = open_raster(image, bands=spec.source.bands, scale=scale, if_unknown=own)
     view = RasterView(raster, spec.factor)
     if raster.fingerprint != spec.source.fingerprint or view.size != spec.lattice.size:
+        raster.close()
         raise FormatError(
             f"{image}: not the image that the grid was made from ({spec.source.name}, seen at {spec.lattice.size} px); "
             "give that one, or embed this one"

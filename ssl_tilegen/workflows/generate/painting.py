@@ -61,6 +61,8 @@ def paint_job(
             rows = _all_rows(job, canvas, ranks, shards, first, progress)
             for band in job.inpainting.around(rows, written) if job.inpainting else rows:
                 writer.write(band)
+            for _ in rows:  # nothing is left, but where all of the region was written before the others still wait
+                pass
             if job.inpainting:
                 job.inpainting.refuse_changed(job.image.record["kept_fingerprint"])
     return painted - begun, time.perf_counter() - painted

@@ -242,9 +242,10 @@ def _sampling(settings: GenerateSettings, info: PriorInfo) -> PriorSampling:
 
 
 def _words(settings: GenerateSettings) -> str:
-    """The request in words, as the grid and the image record it."""
+    """The request in words, as the grid and the image record it: files by their names alone, wherever they lie."""
     parts = {name: getattr(settings, name) for name in ("label", "text", "vector", "scene")}
-    said = {key: value.name if isinstance(value, Path) else value for key, value in parts.items() if value}
+    files = {name: Path(parts[name]).name for name in ("vector", "scene") if parts[name]}
+    said = {key: value for key, value in (parts | files).items() if value}
     return "; ".join(f"{key}: {value}" for key, value in said.items())
 
 

@@ -26,7 +26,7 @@ def provenance(
     """Software, model, grid, source, and every setting that changes pixels; no dates and no paths."""
     spec, window = grid.spec, placement.window
     sampling = {name: getattr(how, name) for name in ("seed", "steps", "update", "guidance", "guidance_interval")}
-    merging = {name: getattr(how, name) for name in ("merge", "overlap", "feather", "settle", "bleed_lat")}
+    merging = {name: getattr(how, name) for name in ("merge", "overlap", "feather", "bleed_lat")}
     return {
         "software": f"ssl-tilegen {__version__}",
         "model": bundle.info.name,

@@ -131,7 +131,7 @@ def _paint(
     if settings.preview and not settings.overwrite and _lacks_its_preview(job):
         check_output(preview_output(job.out))
         return _previewed(job, who)
-    check_run(settings, job.out, source.grid.path)
+    check_run(settings, job.out, source.grid.path, overwrite=settings.overwrite or settings.dry_run)
     planned = job.plan(who.count)
     report = _planned(job, planned)
     if settings.dry_run:
