@@ -25,6 +25,7 @@ from ssl_tilegen.system.outputs import require_plain
 
 _WIDTH_PX = 1024
 _LEGEND = "give a CSV with columns colour (#RRGGBB), label, text"
+_MOST_SIDE, _BAND_PX = 8192, 1 << 20
 _FAR = 48 * 48
 """A pixel further than 48 steps of 255 from all colours of the legend is of none."""
 
@@ -96,16 +97,30 @@ def write_scene(path: Path, scene: Scene) -> None:
 def _of_png(path: Path, size: Size | None) -> Scene:
     try:
         with Image.open(path) as image:
-            rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+            width, height = image.size
+            scale = max(1.0, max(image.size) / _MOST_SIDE)
+            small = (max(1, round(width / scale)), max(1, round(height / scale)))
+            rgb = np.asarray(image.resize(small, Image.Resampling.NEAREST).convert("RGB"))
+    except Image.DecompressionBombError:
+        raise InputError(f"--scene {path}: has too many pixels; one for every 4 of the image is enough") from None
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise InputError(f"--scene {path}: cannot be read ({reason_of(error)}); give a PNG or a GeoJSON file") from None
     colours, regions = _legend(path)
-    distance = np.stack([((rgb - np.array(colour)) ** 2).sum(-1) for colour in colours])
-    index = np.where(distance.min(0) <= _FAR, distance.argmin(0), -1)
+    rows = max(1, _BAND_PX // rgb.shape[1])
+    index = np.concatenate([_nearest_colour(rgb[row : row + rows], colours) for row in range(0, len(rgb), rows)])
     if (index < 0).all():
         raise InputError(f"--scene {path}: has none of the colours of its legend {legend_of(path).name}")
-    height, width = index.shape
     return Scene(size or Size(max(1, round(_WIDTH_PX * height / width)), _WIDTH_PX), regions, index)
+
+
+def _nearest_colour(rgb: np.ndarray, colours: list[tuple[int, int, int]]) -> np.ndarray:
+    """The number of the colour that each pixel of (H, W, 3) is of, -1 where all are far."""
+    index, least = np.full(rgb.shape[:2], -1, np.int32), np.full(rgb.shape[:2], _FAR + 1, np.int32)
+    for number, colour in enumerate(colours):
+        distance = np.square(rgb - np.array(colour, np.int32)).sum(-1)
+        index[distance < least] = number
+        np.minimum(least, distance, out=least)
+    return index
 
 
 def legend_of(path: Path) -> Path:
@@ -151,7 +166,7 @@ def _of_features(path: Path, size: Size | None) -> Scene:
     if not found:
         raise InputError(f"--scene {path}: has no features")
     reach = np.array([point for geometry, _ in found for point in _points(geometry["coordinates"])])
-    if reach.min() < 0 or reach.max() < 2:
+    if reach.min() < 0 or reach.max(0).min() < 1:
         raise InputError(f"--scene {path}: coordinates must be pixels of the image, from its upper left corner on")
     size = size or Size(*(int(np.ceil(v)) for v in reach.max(0)[::-1]))
     regions = [region for _, region in found]
@@ -159,6 +174,8 @@ def _of_features(path: Path, size: Size | None) -> Scene:
     shape = (max(1, round(size.rows / scale)), max(1, round(size.cols / scale)))
     shapes = [(geometry, index) for index, (geometry, _) in enumerate(found)]
     index = rasterize(shapes, shape, fill=-1, transform=Affine.scale(scale), dtype="int32")
+    if (index < 0).all():
+        raise InputError(f"--scene {path}: its features enclose no part of its {size} px; draw areas within")
     return Scene(size, regions, index)
 
 

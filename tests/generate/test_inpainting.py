@@ -139,6 +139,7 @@ def test_a_repainting_goes_on_where_it_was_stopped(world: Path, tmp_path: Path) 
     ({"region": None}, "--keep goes with --region"),
     ({"size": "128"}, "no --size"),
     ({"out": Path("a.jpg")}, "JPEG would change"),
+    ({"out": Path("a.svs")}, "JPEG would change"),
     ({"keep": "slide"}, "not the image that the grid was made from"),
     ({"keep": "/no/such.tif"}, "/no/such.tif: no such file"),
     ({"region": "400,0,50,50"}, "reaches beyond the canvas"),

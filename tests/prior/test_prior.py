@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.encoders import text as text_module
-from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingError
+from ssl_tilegen.errors import FormatError, InputError, OutputError, SettingError, TilegenError
 from ssl_tilegen.geometry import Size
 from ssl_tilegen.grids import EmbeddingGrid
 from ssl_tilegen.nets import build_component
@@ -217,6 +218,65 @@ def test_words_that_say_what_lies_where_become_a_map_that_is_kept(trained, brigh
     assert not (tmp_path / "h.scene.png").exists()
 
 
+def test_a_region_of_a_drawn_image_is_a_part_of_it(trained, tmp_path):
+    whole, part, saved = (tmp_path / f"{name}.png" for name in ("whole", "part", "saved"))
+    options = {"label": "dark rock", "size": "250x200"}  # no multiple of a cell
+    generate(run(trained, whole, **options, save_grid=tmp_path / "g.zarr"))
+    generate(run(trained, part, **options, region="40,30,128,160"))
+    generate(run(trained, saved, grid=tmp_path / "g.zarr", region="40,30,128,160"))
+    pixels = [np.asarray(Image.open(path)).astype(int) for path in (whole, part, saved)]
+    assert np.abs(pixels[0][30:190, 40:168] - pixels[1]).max() <= 2  # the chip's rounding
+    assert np.array_equal(pixels[1], pixels[2])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"region": "200,0,128,128"}, "beyond the canvas of 250 x 200"), ({"recipe": "paper"}, "no such recipe"),
+     ({"size": "16"}, "smaller than"), ({"out": "x.tiff.jpg.gz"}, "suffix")],
+    ids=["region", "recipe", "size", "name"],
+)  # fmt: skip
+def test_wrong_options_are_refused_before_a_grid_is_sampled(trained, tmp_path, options, message):
+    sampled: list[str] = []
+    settings = run(trained, **{"out": tmp_path / "x.png", "label": "dark rock", "size": "250x200"} | options)
+    if "recipe" in options:
+        settings = settings.model_copy(update={"steps": None})
+    with pytest.raises(TilegenError, match=message):
+        generate(settings, lambda stage, *_: sampled.append(stage))
+    assert "sample prior" not in sampled
+
+
+@pytest.mark.parametrize(
+    "ring, message",
+    [([[0, 0], [300, 0], [600, 0], [0, 0]], "coordinates must be pixels"),
+     ([[500, 500], [600, 500], [600, 600], [500, 500]], "enclose no part of its 128 x 128 px")],
+    ids=["flat", "far"],
+)  # fmt: skip
+def test_a_map_that_shows_nothing_is_refused(tmp_path, ring, message):
+    path = tmp_path / "map.geojson"
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    path.write_text(json.dumps([{"properties": {"label": "x"}, "geometry": geometry}]))
+    with pytest.raises(InputError, match=message):
+        read_scene(path, Size(128, 128))
+
+
+def test_a_large_map_is_read_in_little_memory(tmp_path, monkeypatch):
+    path = tmp_path / "map.png"
+    colours = [(k * 20, 255 - k * 20, 60) for k in range(12)]
+    lines = [f"#{red:02x}{green:02x}{blue:02x},x" for red, green, blue in colours]
+    (tmp_path / "map.csv").write_text("\n".join(["colour,label", *lines]))
+    image = np.array(colours, np.uint8)[np.arange(9000) * 12 // 9000][None].repeat(300, 0)
+    Image.fromarray(image).save(path)
+    tracemalloc.start()
+    scene = read_scene(path, None)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 20 * scene.index.size + (64 << 20)
+    assert scene.index.shape[1] == 8192 and np.array_equal(np.unique(scene.index), np.arange(12))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match="too many pixels"):
+        read_scene(path, None)
+
+
 def test_a_grid_is_never_there_without_its_map(trained, tmp_path):
     asked_for = run(trained, tmp_path / "x.png", text="bright sand beside dark rock", size=128,
                     save_grid=tmp_path / "g.zarr")  # fmt: skip
@@ -257,10 +317,11 @@ def test_what_the_prior_cannot_be_told_is_one_line(trained, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"text": " "}, {"grid": "g.zarr", "label": "x"}, {"grid": "g", "save_grid": "h"}]
+    "options",
+    [{}, {"text": " "}, {"text": "ma\udce7a"}, {"grid": "g.zarr", "label": "x"}, {"grid": "g", "save_grid": "h"}],
 )
 def test_contradictions_are_refused_before_any_work(options):
-    with pytest.raises(ValueError, match=r"give --grid|is empty|not both|is one already"):
+    with pytest.raises(ValueError, match=r"give --grid|is empty|not UTF-8|not both|is one already"):
         GenerateSettings(**options)
 
 

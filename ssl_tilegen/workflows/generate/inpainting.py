@@ -90,5 +90,5 @@ def open_inpainting(image: str, region: Window, spec: GridSpec) -> Inpainting:
 
 def check_lossless(out: Path) -> None:
     """OutputError for an output that would change the pixels which are to be kept."""
-    if out.name.lower().endswith((".jpg", ".jpeg")):
+    if out.name.lower().endswith((".jpg", ".jpeg", ".svs")):
         raise OutputError(f"{out}: JPEG would change the pixels that are kept; write .ome.tif, .tif, .png or .zarr")

@@ -24,7 +24,7 @@ from ssl_tilegen.io.writers.format import ImageSpec
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.locks import Held
 from ssl_tilegen.workflows.generate.inpainting import Inpainting, check_lossless, open_inpainting
-from ssl_tilegen.workflows.generate.placement import Placement, place
+from ssl_tilegen.workflows.generate.placement import Placement, check_within, place
 from ssl_tilegen.workflows.generate.provenance import provenance
 from ssl_tilegen.workflows.generate.sampling import sampling
 
@@ -95,14 +95,17 @@ def prepare(settings: GenerateSettings, bundle: ModelBundle, source: GridSource 
     if source is None:
         assert settings.grid is not None
         source = GridSource(EmbeddingGrid.open(settings.grid))
-    grid, asked = source.grid, source.size or settings.size
-    if asked:
-        check_pixels(asked.rows, asked.cols, "--size")
+    grid, sampled = source.grid, source.size or (None if settings.size else _size_asked(source.grid.spec))
+    size = sampled or settings.size
+    if size:
+        check_pixels(size.rows, size.cols, "--size")
     cells = usable_cells(grid, bundle, codes_only=settings.dry_run)
+    if sampled and settings.region and settings.fit != "stretch":  # the region is a part of the image asked for
+        check_within(settings.region, sampled)
+        size = None
     placement = place(
-        grid.spec, cells, size=asked or _size_asked(grid.spec), region=settings.region, fit=settings.fit,
-        least_px=bundle.info.window_px,
-    )  # fmt: skip
+        grid.spec, cells, size=size, region=settings.region, fit=settings.fit, least_px=bundle.info.window_px
+    )
     how = sampling(settings, bundle, placement)
     inpainting = open_inpainting(settings.keep, placement.window, grid.spec) if settings.keep else None
     out = settings.out or source.out or default_output(grid)

@@ -96,14 +96,19 @@ def _check_size(size: Size | None, least_px: int) -> None:
         )
 
 
+def check_within(region: Window, canvas: Size) -> None:
+    """SettingError where a region reaches beyond the canvas."""
+    if not Window.of(canvas).contains(region):
+        raise SettingError(
+            f"--region {region.col},{region.row},{region.cols},{region.rows}: reaches beyond the canvas of "
+            f"{canvas} px; keep X + W and Y + H within it"
+        )
+
+
 def _part(whole: Placement, region: Window | None) -> Placement:
     if region is None:
         return whole
-    if not whole.window.contains(region):
-        raise SettingError(
-            f"--region {region.col},{region.row},{region.cols},{region.rows}: reaches beyond the canvas of "
-            f"{whole.canvas} px; keep X + W and Y + H within it"
-        )
+    check_within(region, whole.canvas)
     return Placement("stretch" if whole.fit == "stretch" else "crop", whole.canvas, region, whole.stretch)
 
 

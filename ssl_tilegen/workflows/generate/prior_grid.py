@@ -30,6 +30,7 @@ from ssl_tilegen.grids import (
     is_grid,
     write_grid,
 )
+from ssl_tilegen.io.writers.registry import check_format
 from ssl_tilegen.prior.composition import condition_map, distinct, sample_scene
 from ssl_tilegen.prior.prompt_encoder import PromptEncoder, prior_of
 from ssl_tilegen.prior.sampling import SampledGrid, sample_prior
@@ -43,7 +44,7 @@ from ssl_tilegen.system.locks import lock
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import versions
 from ssl_tilegen.system.signals import check_stop
-from ssl_tilegen.workflows.generate.job import GridSource
+from ssl_tilegen.workflows.generate.job import GridSource, prepare
 from ssl_tilegen.workflows.generate.paths import check_run, hidden_grid, scene_beside, sweep_run
 
 DEFAULT_PX = 1024
@@ -96,9 +97,12 @@ def sampled_grid(
     out = settings.out or Path(f"{slug(request.words)}-synthetic.ome.tif")
     check_run(settings, out, overwrite=settings.overwrite or settings.dry_run)
     path = settings.save_grid or hidden_grid(out)
+    planned = GridSource(PlannedGrid(path, _spec(request, bundle)), out, request.size)
     if settings.dry_run:
-        yield GridSource(PlannedGrid(path, _spec(request, bundle)), out, request.size)
+        yield planned
         return
+    job = prepare(settings.model_copy(update={"dry_run": True}), bundle, planned)  # all that is wrong, before the work
+    check_format(job.out, job.image)
     with ExitStack() as stack:
         held = stack.enter_context(lock(out)) if who.rank == 0 else None
         if settings.save_grid and who.rank == 0:
