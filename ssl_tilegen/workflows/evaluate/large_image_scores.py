@@ -115,10 +115,13 @@ def _wanted(
 
 
 def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tuple[float, float]]:
-    """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says."""
+    """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says.
+
+    An image that was repainted by --keep is there as a whole: its region is a part of it.
+    """
     facts = _record(image)
     if "region_px" in facts and "canvas_px" in facts:
-        x, y, _, _ = facts["region_px"]
+        x, y = (0, 0) if "kept" in facts else facts["region_px"][:2]
         cols, rows = facts["canvas_px"]
         return (y, x), ((rows / view.rows, cols / view.cols) if facts.get("fit") == "stretch" else (1.0, 1.0))
     if abs(size.rows - view.rows) > 8 or abs(size.cols - view.cols) > 8:
