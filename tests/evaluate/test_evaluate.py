@@ -302,6 +302,22 @@ def test_a_repainted_image_is_compared_as_the_whole_that_it_is(painted: Path) ->
     assert report.condition.cells == 36 and cosine[~region].min() > 0.999 > cosine[region].max()
 
 
+def test_the_seed_moves_the_intervals_of_a_condition_and_of_a_task(painted: Path, sets: Path) -> None:
+    how: dict[str, Any] = {
+        "synthetic": painted / "whole.png",
+        "grid": painted / "grid.zarr",
+        "metrics": ("large",),
+        "model": str(painted / "bundle"),
+        "task": sets / "task",
+        "task_models": ("knn",),
+        "seeds": 2,
+    }
+    plain, first, other = (run(real=painted / "source.png", **how, **more) for more in ({}, {"seed": 0}, {"seed": 1}))
+    assert plain.condition.spans == first.condition.spans and plain.task.rows == first.task.rows
+    assert first.condition.cosine == other.condition.cosine and first.condition.spans != other.condition.spans
+    assert first.task.rows != other.task.rows
+
+
 def test_the_source_itself_follows_its_grid(painted: Path) -> None:
     report = run(real=painted / "source.png", synthetic=painted / "source.png", grid=painted / "grid.zarr",
                  model=str(painted / "bundle"))  # fmt: skip

@@ -243,7 +243,7 @@ def _condition(settings: EvaluateSettings, synthetic: ImageSet, progress: Progre
             "give the image that was painted from it"
         )
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
-    return condition(EmbeddingGrid.open(settings.grid), synthetic.images[0].path, bundle, progress)
+    return condition(EmbeddingGrid.open(settings.grid), synthetic.images[0].path, bundle, progress, settings.seed)
 
 
 def _facts(part: ImageSet, features: dict[str, Features]) -> SetFacts:

@@ -86,8 +86,8 @@ def run_task(
     rows: list[TaskRow] = []
     judged: list[tuple[float, str, np.ndarray]] = []
     for (model, features), (learner, parts) in learners.items():
-        outcome = compare(learner, parts["real"], parts["synthetic"], parts["test"], len(classes),
-                          seeds=settings.seeds, per_class=_per_class(settings), tick=tick)  # fmt: skip
+        outcome = compare(learner, parts["real"], parts["synthetic"], parts["test"], len(classes), seeds=settings.seeds,
+                          seed=settings.seed, per_class=_per_class(settings), tick=tick)  # fmt: skip
         rows += _rows(outcome, model, features, parts)
         table = _seen_by_real(learner, parts, len(classes), settings.seed)
         judged.append((outcome.score("real", rounds=2).value, f"{model}, {features}", table))
