@@ -19,6 +19,7 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.config.train import PainterSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.metrics.frechet import frechet_distance
+from ssl_tilegen.nets import backbones
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
 from ssl_tilegen.training.data.balance import balanced
@@ -492,6 +493,18 @@ def test_backbones_that_cannot_be_had_are_one_line(tmp_path, capsys):
             load_backbone("test_efficientnet", (0,), str(tmp_path / name))
         assert "\n" not in str(caught.value)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_backbone_s_weights_that_fail_without_a_word_are_one_line(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise EOFError
+
+    monkeypatch.setattr(backbones, "read_torch_file", fail)
+    with pytest.raises(InputError, match=r"cannot be read as weights \(EOFError\)"):
+        load_backbone("test_efficientnet", (0,), str(tmp_path / "a.pth"))
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(InputError, match=r"its weights cannot be had \(EOFError\)"):
+        load_backbone("test_efficientnet", (0,))
 
 
 def test_the_packaged_backbone_is_the_pretrained_network():
