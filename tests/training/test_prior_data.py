@@ -12,7 +12,8 @@ from PIL import Image
 from ssl_tilegen.bundle import ModelBundle, update_info
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.training.data.prior_cells import Piece, pieces_of
-from ssl_tilegen.training.data.prior_table import PriorTable, read_table
+from ssl_tilegen.training.data.prior_table import PriorRow, PriorTable, read_table
+from ssl_tilegen.training.data.prior_windows import PieceSampler
 from ssl_tilegen.workflows.embed.run import embed
 from tests.bundles import encoder_bundle
 
@@ -55,3 +56,35 @@ def test_cells_are_embedded_anew_where_the_encoder_is_fed_otherwise(tmp_path: Pa
     facts = ModelBundle.load(bundle).info.encoder
     update_info(bundle, encoder=facts.model_copy(update={"mean": (0.1, 0.1, 0.1)}))
     assert not np.array_equal(first, cells_of(table, bundle, tmp_path / "cache")[0].cells)
+
+
+def sampler_of(counts: dict[tuple[str, str], int], balance: float = 0.5) -> tuple[PieceSampler, list[PriorRow]]:
+    """Draws from so many pieces of each (label, domain)."""
+    rows = [PriorRow(Path(f"{n}.png"), label, domain=domain, group=str(n % 3))
+            for (label, domain), count in counts.items() for n in range(count)]  # fmt: skip
+    pieces = [Piece(n, np.zeros((1, 1, 1), np.float16), np.ones((1, 1), np.int8)) for n in range(len(rows))]
+    return PieceSampler(rows, pieces, balance), rows
+
+
+def test_a_piece_of_a_rare_domain_is_found() -> None:
+    draw, rows = sampler_of({("rock", "aerial"): 20_000, ("gland", "he"): 1}, balance=1.0)
+    like = draw(np.random.default_rng(0), label="gland")
+    assert [rows[draw(np.random.default_rng(seed), like=like).row].domain for seed in range(3)] == ["he"] * 3
+
+
+def test_one_draw_from_a_domain_has_the_chances_of_many_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, _ = sampler_of({("rock", "aerial"): 5, ("rock", "he"): 3, ("gland", "he"): 2, ("sand", "aerial"): 9})
+    like = draw(np.random.default_rng(0), label="gland")
+    found = []
+    for tries in (1000, 0):
+        monkeypatch.setattr("ssl_tilegen.training.data.prior_windows._TRIES", tries)
+        rng = np.random.default_rng(1)
+        found.append(np.bincount([draw(rng, like=like).row for _ in range(4000)], minlength=19) / 4000)
+    assert np.abs(found[0] - found[1]).max() < 0.04
+
+
+def test_draws_for_common_domains_are_those_of_before() -> None:
+    draw, _ = sampler_of({("rock", "aerial"): 9, ("gland", "he"): 5})
+    like, rng = draw(np.random.default_rng(0), label="gland"), np.random.default_rng(1)
+    assert [draw(rng, like=like).row for _ in range(8)] == [9, 13, 9, 9, 11, 10, 10, 12]
+    assert rng.random() == 0.5285892632600216
