@@ -165,6 +165,19 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     assert stage._colour(textured + 0.2, textured, field) == pytest.approx(0.1 * 2 / 4, abs=1e-6)  # less even
 
 
+def test_the_validation_sees_what_the_losses_see(base, bundle, monkeypatch):
+    stage = prepared(base, bundle, ["margin_lat=1"])
+    stage._measured = [stage._windows.item(np.random.default_rng(i)) for i in range(4)]
+    clean = collate(stage._measured, torch.device("cpu"))["clean"]
+    monkeypatch.setattr(
+        stage, "paint", lambda network, noise, field: torch.nn.functional.pad(clean[:, :, 1:], (0, 0, 1, 0))
+    )
+    device = torch.device("cpu")
+    assert stage._validation(stage.module, device)["validation_consistency"] == pytest.approx(0, abs=1e-5)
+    monkeypatch.setattr(stage, "paint", lambda network, noise, field: clean.flip(0))
+    assert stage._validation(stage.module, device)["validation_consistency"] > 1e-3
+
+
 @pytest.mark.parametrize("rounds", [4, 0])
 def test_a_painter_knows_the_colours_of_its_latents_unless_told_not_to(rounds, base, bundle):
     stage = prepared(base, bundle, [] if rounds == 4 else ["colour_rounds=0"])
