@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from ssl_tilegen.cli.command import MEASURE, PLAIN, Body, Overwrite, command
 from ssl_tilegen.cli.console import Console
 from ssl_tilegen.config.describe import brief, full
 from ssl_tilegen.config.train import STAGES
-from ssl_tilegen.errors import SettingError
+from ssl_tilegen.errors import Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.signals import check_stop, stop_requested
@@ -88,6 +89,8 @@ def _train(console: Console, stage: str, config: Path, out: Path | None, **optio
 
     report = work(stage, config, out or config.parent / "run", report=console.facts, stop=stop_requested, **options)
     check_stop()
+    if report["stopped"]:
+        raise Interrupted("another process of this run was interrupted: the same command continues", signal.SIGTERM)
     return report, printable(f"{report['bundle']}: {stage} trained; the log is in {report['run']}")
 
 
