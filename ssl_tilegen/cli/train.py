@@ -16,6 +16,7 @@ from ssl_tilegen.config.train import STAGES
 from ssl_tilegen.errors import Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.boundary import printable
+from ssl_tilegen.system.launch import distributed_environment
 from ssl_tilegen.system.signals import check_stop, stop_requested
 
 training = typer.Typer(help="Train one part of a bundle on your images; a stopped run continues.", **PLAIN)
@@ -84,6 +85,7 @@ def _train_encoder(
 
 
 def _train(console: Console, stage: str, config: Path, out: Path | None, **options: Any) -> tuple[Any, str]:
+    console.hush(distributed_environment().rank > 0)
     console.loading("PyTorch and the images")
     from ssl_tilegen.workflows.train import train as work
 
