@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from ssl_tilegen.cli.command import MEASURE, PLAIN, Body, Overwrite, command
 from ssl_tilegen.cli.console import Console
 from ssl_tilegen.config.describe import brief, full
 from ssl_tilegen.config.train import STAGES
+from ssl_tilegen.config.train.common import LOCAL
 from ssl_tilegen.errors import Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.boundary import printable
@@ -79,8 +81,13 @@ def _train_encoder(
     ] = None,
     help_config: bool = False,
 ) -> tuple[Any, str]:
+    if encoder and encoder.startswith(LOCAL):  # from here on, not from the file's folder
+        encoder = f"{LOCAL}{Path(encoder.removeprefix(LOCAL)).resolve()}"
     given = {"pretrained": encoder, "weights": weights and weights.resolve()}
-    overrides = [*(set_ or []), *(f"{key}='{value}'" for key, value in given.items() if value)]
+    overrides = [
+        *(set_ or []),
+        *(f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value),
+    ]
     return _train(console, "encoder", config, out, overrides=overrides, device=device, restart=restart)
 
 
