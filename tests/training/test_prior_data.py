@@ -16,6 +16,7 @@ from ssl_tilegen.training.data.prior_table import PriorRow, PriorTable, read_tab
 from ssl_tilegen.training.data.prior_windows import PieceSampler
 from ssl_tilegen.workflows.embed.run import embed
 from tests.bundles import encoder_bundle
+from tests.io import samples
 
 
 def cells_of(table: Path, bundle: Path, cache: Path) -> list[Piece]:
@@ -56,6 +57,14 @@ def test_cells_are_embedded_anew_where_the_encoder_is_fed_otherwise(tmp_path: Pa
     facts = ModelBundle.load(bundle).info.encoder
     update_info(bundle, encoder=facts.model_copy(update={"mean": (0.1, 0.1, 0.1)}))
     assert not np.array_equal(first, cells_of(table, bundle, tmp_path / "cache")[0].cells)
+
+
+def test_cells_on_a_damaged_tile_are_missing_and_the_others_are_not(tmp_path: Path) -> None:
+    bundle, table = encoder_bundle(tmp_path / "bundle"), tmp_path / "t.csv"
+    table.write_text("path,label\na.tif,green\n")
+    samples.write_damaged_slide(tmp_path / "a.tif", samples.texture(256, 256), slice(0, 1))
+    (piece,) = cells_of(table, bundle, tmp_path / "cache")
+    assert (piece.state[:2, :2] == -1).all() and (piece.state[2:] >= 0).all() and (piece.state[:, 2:] >= 0).all()
 
 
 def sampler_of(counts: dict[tuple[str, str], int], balance: float = 0.5) -> tuple[PieceSampler, list[PriorRow]]:

@@ -17,6 +17,7 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.salvage import readable_part
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import view_at
 from ssl_tilegen.system.atomic import writing
@@ -147,8 +148,8 @@ def _pixels(row: PriorRow, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray,
         part = row.region or Window.of(view.size)
         if not Window.of(view.size).contains(part):
             raise InputError(f"{row.path}: region {row.region} reaches beyond its {view.size} px")
-        pixels = view.read(part)
-        return pixels.rgb, pixels.valid, Seen(wanted, raster.background), raster.stained
+        rgb, valid = readable_part(view, part)
+        return rgb, valid, Seen(wanted, raster.background), raster.stained
 
 
 def _piece(
