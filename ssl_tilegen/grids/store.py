@@ -12,6 +12,7 @@ from ssl_tilegen.errors import FormatError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.grids.shard_windows import SHARD_CELLS, shards
 from ssl_tilegen.grids.spec import FORMAT, KIND, GridSpec, Validity, georeference
+from ssl_tilegen.system.boundary import first_line
 from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.system.outputs import require_plain
 
@@ -122,8 +123,3 @@ def identity_of(grid: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return facts.st_dev, facts.st_ino, facts.st_mtime_ns
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its class."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -76,6 +76,7 @@ def open_writer(
         if restart:
             work_folder.remove_work(part, PART_NAMES)
         work_folder.open_work(part, PART_NAMES)
+        atomic.sweep(part)
         return PyramidWriter(path, part, spec, kind(path, part, spec), held, stack.pop_all(), overwrite=overwrite)
 
 

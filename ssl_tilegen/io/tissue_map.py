@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_tilegen.geometry import Size, Window, cover
-from ssl_tilegen.io.readers.base import ReadError, Rgb
+from ssl_tilegen.io.readers.base import Rgb
+from ssl_tilegen.io.salvage import salvaged
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import RasterView
 
@@ -82,17 +83,5 @@ def read_whole(view: RasterView, threads: int) -> np.ndarray:
     for window, pixels in view.read_many(cover(view.size, Size(_BLOCK_PX, _BLOCK_PX)), threads):
         rgb[window.slices] = pixels.rgb
         if pixels.error is not None:
-            _salvage(view, window, rgb)
+            rgb[window.slices] = salvaged(view, window, _LEAST_PX).rgb
     return rgb
-
-
-def _salvage(view: RasterView, window: Window, rgb: np.ndarray) -> None:
-    """Fill in the readable parts of a damaged window, by quarters: one bad tile must not hide the tissue around it."""
-    if max(window.rows, window.cols) <= _LEAST_PX:
-        return
-    half = Size(-(-window.rows // 2), -(-window.cols // 2))
-    for part in (quarter.shifted(window.row, window.col) for quarter in cover(window.size, half)):
-        try:
-            rgb[part.slices] = view.read(part).rgb
-        except ReadError:
-            _salvage(view, part, rgb)

@@ -20,6 +20,7 @@ from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.nets.efficientnet_lite import SCALES, load_packaged
 from ssl_tilegen.nets.layers import PooledMaps
 from ssl_tilegen.nets.torch_files import read_torch_file
+from ssl_tilegen.system.boundary import first_line
 
 _PACKAGED = {f"efficientnet-lite{variant}": variant for variant in SCALES}
 """Name -> the variant of EfficientNet-Lite whose weights a package holds."""
@@ -92,7 +93,7 @@ def load_backbone(name: str, stages: Sequence[int], weights: str = "pretrained",
         raise SettingError(f"backbone_stages {list(stages)}: {name} has no such stages") from None
     except Exception as error:  # a hub that is not reached raises errors of several libraries
         raise InputError(
-            f"backbone '{name}': its weights cannot be had ({str(error).splitlines()[0][:120]}); "
+            f"backbone '{name}': its weights cannot be had ({first_line(error)[:120]}); "
             "use efficientnet-lite0, whose weights are a package, or give backbone_weights"
         ) from None
     config = timm.get_pretrained_cfg(arch, allow_unregistered=True)
@@ -152,7 +153,7 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
         found = read_torch_file(file)
     except Exception as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error)[:120]
         raise InputError(f"{file}: cannot be read as weights ({reason}); use .safetensors or a .pth of plain tensors"
                          ) from None  # fmt: skip
     return dict(found.get("state_dict", found))

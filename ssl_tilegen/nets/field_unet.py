@@ -28,7 +28,8 @@ _LEAST_NOISE = 1e-3  # below it, x itself tells the colours
 
 class FieldUNet(Modulated, ConfigurableNetwork):
     """A denoiser with the preconditioning of Karras et al. 2022, per channel, for flow matching (Lipman et al. 2023)
-    or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see `nets.levels`).
+    or, with the configuration of a variance-preserving ``scheduler``, for noise or v prediction (see
+    `nets.noise_schedule`).
 
     What it predicts has a best linear estimate given x alone; the network gives the remainder, at unit scale.
 

@@ -80,7 +80,7 @@ def reason_of(error: BaseException) -> str:
         return "nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return _first_line(error)
+    return first_line(error)
 
 
 def _explained(error: BaseException) -> tuple[str, int]:
@@ -91,7 +91,7 @@ def _explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, TilegenError) and not (refused and error.exit_code == 1):
         return str(error), error.exit_code
     if refused:
-        return f"not enough memory ({_first_line(refused)}); make the work smaller (--size, --batch), or free some", 1
+        return f"not enough memory ({first_line(refused)}); make the work smaller (--size, --batch), or free some", 1
     if isinstance(error, RecursionError):
         return "a file that was given is nested too deeply to be read; check where it comes from", 1
     if isinstance(error, UnicodeError):
@@ -104,12 +104,12 @@ def _explained(error: BaseException) -> tuple[str, int]:
     number = re.search(r"\(os error (\d+)\)", str(error)) if kind == "SafetensorError" else None
     if number:  # a library in Rust speaks of the system in words
         return _of_system(OSError(int(number[1]), os.strerror(int(number[1])))), 1
-    return f"internal error, {kind}: {_first_line(error)}; run it again with --debug and report what that shows", 1
+    return f"internal error, {kind}: {first_line(error)}; run it again with --debug and report what that shows", 1
 
 
 def _of_system(error: OSError) -> str:
     place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-    reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or _first_line(error)}; check the file and its folder"
+    reason = _REMEDIES.get(error.errno or 0) or f"{error.strerror or first_line(error)}; check the file and its folder"
     return f"{place}: {reason}" if place else reason
 
 
@@ -117,7 +117,7 @@ def _of_text(error: UnicodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         where = f"byte {error.object[error.start]:#04x} at {error.start}"
         return f"a text that was given is not {error.encoding} ({where}); save it as UTF-8"
-    return f"a text cannot be written here ({_first_line(error)}); use plain letters in names"
+    return f"a text cannot be written here ({first_line(error)}); use plain letters in names"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -137,7 +137,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its class where it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

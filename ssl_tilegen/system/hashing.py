@@ -39,6 +39,11 @@ def sha256_of_file(path: Path) -> str:
     return _of_files((path,), names=False)
 
 
+def file_state(path: Path) -> list[int] | None:
+    """Size and modification time (ns) of a file, by which a change in place is known; None where there is no file."""
+    return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None
+
+
 def sha256_of_folder(folder: Path, files: Iterable[Path] | None = None) -> str:
     """The hash of the names and contents of ``files`` (default: all files directly in ``folder``), sorted by path."""
     found = (path for path in folder.glob("*") if not is_temporary(path.name)) if files is None else files

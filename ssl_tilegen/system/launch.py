@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssl_tilegen.errors import SettingError, TilegenError
+from ssl_tilegen.system.boundary import first_line
 from ssl_tilegen.system.signals import check_stop
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _first_host(hosts: str) -> str:
 
 def lost_process(error: BaseException) -> TilegenError:
     """The one line for an ``error`` of torch.distributed that says that another process has ended."""
-    reason = str(error).strip().splitlines()[0][:120]
+    reason = first_line(error)[:120]
     return TilegenError(f"another process of this run is gone ({reason}): the same command continues")
 
 
@@ -144,7 +145,7 @@ def process_group(who: Distributed, device: torch.device) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         check_stop()
         raise TilegenError(
-            f"process {who.rank} of {who.count}: the others did not come ({str(error).splitlines()[0][:120]}); start "
+            f"process {who.rank} of {who.count}: the others did not come ({first_line(error)[:120]}); start "
             "all of them with torchrun or srun, or one alone without RANK and WORLD_SIZE"
         ) from error
     try:

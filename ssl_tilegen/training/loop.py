@@ -26,12 +26,12 @@ from ssl_tilegen.training.stage import Stage
 
 def train_stage(
     stage: Stage, run: RunSettings, out: Path, progress: LogProgress, team: Processes, stop: Callable[[], bool]
-) -> nn.Module:
+) -> tuple[nn.Module, bool]:
     """Train ``stage.module`` to ``run.steps``, continuing from the checkpoint in ``out`` where there is one.
 
-    Returns the module with the averaged weights. ``stop`` is asked after every step; when it says yes in any process
-    the state is saved and the loop returns early. Raises TilegenError when the loss or its gradient is no longer
-    finite (the last checkpoint stays).
+    Returns the module with the averaged weights, and whether the run was stopped. ``stop`` is asked after every step;
+    when it says yes in any process the state is saved and the loop of all returns early. Raises TilegenError when the
+    loss or its gradient is no longer finite (the last checkpoint stays).
     """
     batch_slots = team.batch_slots(run)
     layout = torch.contiguous_format if team.is_sharded(run) else torch.channels_last
@@ -44,6 +44,7 @@ def train_stage(
     start = load_checkpoint(out, module, ema, stepper.optimiser, **kept)
     stepper.prepare(compiled=run.compile and start < run.steps)
     log = Log(out, run, progress, start) if team.is_first else None
+    stopping = False
     with Batches(stage, run, start, batch_slots, team.device) as batches:
         for step, parts in batches:
             values, stopping = stepper.step(step, parts, out, stop)
@@ -63,7 +64,7 @@ def train_stage(
             if stopping:
                 break
     team.wait()
-    return ema_widths.chosen(ema.gather())
+    return ema_widths.chosen(ema.gather()), stopping
 
 
 @contextmanager

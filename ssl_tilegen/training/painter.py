@@ -36,7 +36,7 @@ from ssl_tilegen.training.denoiser import DenoiserStage
 from ssl_tilegen.training.distributed import are_many
 from ssl_tilegen.training.objectives.detail import detail_difference
 from ssl_tilegen.training.objectives.frechet import FrechetObjective
-from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, parts_at
+from ssl_tilegen.training.objectives.image_differences import colour_difference, feature_difference, mean_over, parts_at
 from ssl_tilegen.training.objectives.moments import moment_difference
 from ssl_tilegen.training.objectives.projected_discriminator import ProjectedDiscriminator, adversarial_losses
 from ssl_tilegen.training.objectives.repetition import repetition_difference
@@ -93,6 +93,11 @@ class PainterStage(DenoiserStage):
     def _margin(self) -> int:
         return self.settings.margin_lat if self.local else 0
 
+    def _inner(self, latents: Tensor) -> Tensor:
+        """The part of windows (N, C, h, w) within the margin: what is compared."""
+        m = self._margin
+        return latents[:, :, m : -m or None, m : -m or None]
+
     def optimiser(self, run: RunSettings) -> torch.optim.Optimizer:
         """AdamW for both networks, each with its own rate and momenta."""
         s, pair = self.settings, self.module
@@ -132,11 +137,11 @@ class PainterStage(DenoiserStage):
 
     def loss(self, module: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted losses of painter and discriminator together, and each part without its weight."""
-        s, clean, field, m = self.settings, batch["clean"], batch["field"], self._margin
+        s, clean, field = self.settings, batch["clean"], batch["field"]
         x, _, _ = self.target.noisy(self._beneath(module.network, batch), batch["noise"], batch["t"])
         raw = self._predict(module.network, x, batch["t"], field).float()
         painted = self.target.clean_estimate(raw, x, batch["t"])
-        painted, clean = (part[:, :, m : -m or None, m : -m or None] for part in (painted, clean))
+        painted, clean = self._inner(painted), self._inner(clean)
         image = self._decoded(painted)
         with torch.no_grad():
             wanted = self._decoded(clean)
@@ -239,14 +244,14 @@ class PainterStage(DenoiserStage):
         parts = [(slice(content), known[:, 0])]
         if info.layout_dim:
             parts.append((slice(content, info.dim), known[:, info.dim - 1]))
-        costs = [_mean_where(1 - nn.functional.cosine_similarity(found[:, part], asked[:, part]), mask)
+        costs = [mean_over(1 - nn.functional.cosine_similarity(found[:, part], asked[:, part]), mask)
                  for part, mask in parts]  # fmt: skip
         return torch.stack(costs).mean()
 
     def _colour(self, image: Tensor, wanted: Tensor, field: Tensor) -> Tensor:
         """`colour_difference` where the condition tells the layout."""
         known = ~self._map(field)[:, self.bundle.info.encoder.dim - 1].isnan().flatten(1).all(1)
-        return _mean_where(colour_difference(image, wanted), known)
+        return mean_over(colour_difference(image, wanted), known)
 
     def _embedded(self, images: Tensor, corners: Tensor) -> Tensor:
         """The bundle's encoder on the tile of each image (N, 3, H, W) that starts at its corner: (N, D)."""
@@ -280,7 +285,7 @@ class PainterStage(DenoiserStage):
         for first in range(0, len(self._measured), _CALL):
             batch = collate(self._measured[first : first + _CALL], device)
             painted = self.paint(module.network, batch["noise"], batch["field"])
-            image, wanted = self._decoded(painted), self._decoded(batch["clean"])
+            image, wanted = (self._decoded(self._inner(part)) for part in (painted, batch["clean"]))
             corners = np.stack([self._corner(cells, 1.0, rng) for cells in batch["cells"].numpy(force=True)])
             costs.append(float(self._consistency(image, wanted, batch["field"], torch.from_numpy(corners))))
         return {"validation_consistency": round(float(np.mean(costs)), 6)}
@@ -291,8 +296,3 @@ class PainterStage(DenoiserStage):
         sampling = Sampling(times=times, steps=len(times), update=_UPDATE, guidance=1.0)
         save_component(module.network, context.bundle_folder / "denoiser")
         update_info(context.bundle_folder, **self.facts(), recipes={}, sampling=sampling)  # no recipe of before fits
-
-
-def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over all items, those outside ``mask`` as zero: however a batch is split, its parts average to it."""
-    return (values * mask).mean()

@@ -67,9 +67,7 @@ class EMAWidths:
             if write:
                 self._write(module, ema, step)
         if write:
-            for path in self.folder.glob("[!.]*.safetensors"):
-                if not _SNAPSHOT.fullmatch(path.name):
-                    continue  # a user's
+            for path in self._found():
                 of = int(path.name.split("-")[0])
                 if of > step or (of % self._every and of != step):  # of a run that was told another length
                     path.unlink()
@@ -104,7 +102,8 @@ class EMAWidths:
         return module
 
     def _found(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+        """The snapshots; not the temporary file of a killed run, nor a user's own."""
+        return sorted(path for path in self.folder.glob("*.safetensors") if _SNAPSHOT.fullmatch(path.name))
 
     def _nothing(self) -> SettingError:
         return SettingError(f"run.ema_width: {self.folder} has no snapshots; train with run.snapshots = 16")

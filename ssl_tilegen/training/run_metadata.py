@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ssl_tilegen import __version__
 from ssl_tilegen.bundle.components import weights_sha256
+from ssl_tilegen.config.train.common import LOCAL
 from ssl_tilegen.system.atomic import write_json
 from ssl_tilegen.system.resources import versions
 
@@ -91,5 +92,6 @@ def _relative(value: Any, base: Path) -> Any:
         return {key: _relative(item, base) for key, item in value.items()}
     if isinstance(value, list):
         return [_relative(item, base) for item in value]
-    is_path = isinstance(value, str) and Path(value).is_absolute()
-    return os.path.relpath(value, base.resolve()) if is_path else value
+    prefix = LOCAL if isinstance(value, str) and value.startswith(LOCAL) else ""
+    is_path = isinstance(value, str) and Path(value.removeprefix(prefix)).is_absolute()
+    return prefix + os.path.relpath(value.removeprefix(prefix), base.resolve()) if is_path else value

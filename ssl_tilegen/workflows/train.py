@@ -51,10 +51,10 @@ def train(
         restart: Start over instead of continuing.
         report: Called with one dict per log line or message.
         stop: Asked after every step. Once it says yes, the state is saved and the bundle gets the weights so far.
-            An encoder's last steps are taken at the end of its run only.
+            An encoder's last steps are taken at the end of its run only. One process of many stops them all.
 
     Returns:
-        The names of the stage, and of the folders of its run and of the bundle.
+        The names of the stage, and of the folders of its run and of the bundle; ``stopped``: whether the run was.
     """
     settings = load_stage_settings(stage, config, overrides or [])
     kind: Any = resolve_name(STAGES[stage].implementation)
@@ -87,11 +87,12 @@ def _trained(
             _open_run(place, settings, data, context.report)
     with processes.first_alone():
         made = kind.prepare(settings, data, context)
-    module = None
+    module, stopped = None, False
     if made.module is not None:
         with finishing(_STOPPING_S), flushed_denormals():  # time for a step and its checkpoint
-            module = train_stage(made, settings.run, context.run_folder, context.report, processes, stop).to("cpu")
-    if processes.is_first and not (stop() and made.whole_run_only):
+            trained, stopped = train_stage(made, settings.run, context.run_folder, context.report, processes, stop)
+            module = trained.to("cpu")
+    if processes.is_first and not (stopped and made.whole_run_only):
         with context.writing_bundle():
             check_bundle(stage, context.bundle_folder)
             if check_replaced(place, settings) == "export":
@@ -99,7 +100,7 @@ def _trained(
                 write_run_metadata(stage, settings, data, context.bundle_folder, config.parent)
                 write_card(context.bundle_folder)
     processes.wait()
-    return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder)}
+    return {"stage": stage, "run": str(context.run_folder), "bundle": str(context.bundle_folder), "stopped": stopped}
 
 
 def _open_run(place: BundlePart, settings: Any, data: Any, report: Report) -> None:

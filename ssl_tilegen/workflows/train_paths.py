@@ -89,7 +89,7 @@ def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
     with lock(run_folder, option="--out"):
         is_new = not run_folder.exists()
         sweep(run_folder.parent, run_folder.name, bundle_folder.name)
-        for folder in (bundle_folder, *(each for each in bundle_folder.glob("*") if each.is_dir())):
+        for folder in (bundle_folder, *bundle_folder.glob("*"), *_folders_of(run_folder)):
             sweep(folder)
         try:
             yield
@@ -99,6 +99,12 @@ def locked_run(run_folder: Path, bundle_folder: Path) -> Iterator[None]:
             if is_new and run_folder.is_dir() and not foreign_in(run_folder, _START_NAMES):
                 shutil.rmtree(run_folder, ignore_errors=True)
             raise
+
+
+def _folders_of(run_folder: Path) -> Iterator[Path]:
+    """The folders of a run in which files are written under a temporary name; not all need be there."""
+    cache = run_folder / "cache"
+    yield from (run_folder, run_folder / "snapshots", cache, *cache.glob("latents-*"))
 
 
 @contextmanager

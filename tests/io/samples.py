@@ -50,6 +50,20 @@ def write_raster(path: Path, bands: np.ndarray, mask: np.ndarray | None = None, 
     return path
 
 
+def write_damaged_slide(path: Path, image: np.ndarray, tiles: slice, mpp: float = 0.5) -> Path:
+    """A TIFF of one level with tiles of 128 px, some of which cannot be decoded."""
+    per_cm = (1e4 / mpp, 1e4 / mpp)
+    options = {"tile": (128, 128), "photometric": "rgb", "compression": "jpeg", "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, image, resolution=per_cm, metadata=None, **options)
+    with tifffile.TiffFile(path) as tiff:
+        places = list(zip(tiff.pages.first.dataoffsets, tiff.pages.first.databytecounts, strict=True))
+    with path.open("r+b") as file:
+        for offset, count in places[tiles]:
+            file.seek(offset)
+            file.write(bytes(count))
+    return path
+
+
 def write_vrt(path: Path, source: Path) -> Path:
     """A VRT of all of ``source``, as gdal_translate writes it."""
     with rasterio.open(source) as dataset:

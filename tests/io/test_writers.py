@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from PIL import Image
 
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.geometry import Resolution, Size
-from ssl_tilegen.io.pyramid import ImageSpec, PyramidWriter, open_writer
+from ssl_tilegen.io.pyramid import ImageSpec, PyramidWriter, open_writer, unfinished_image
 from ssl_tilegen.io.writers.registry import output_suffixes
 from ssl_tilegen.system import atomic
+from ssl_tilegen.system.atomic import temporary_beside
 from tests.io.samples import PLACE, UTM, texture
+from tests.system.test_atomic import litter
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -172,6 +175,21 @@ def test_restart_drops_the_unfinished_run(tmp_path: Path, kind: str) -> None:
     straight = tmp_path / "straight" / path.name
     _write(straight, spec, image)
     assert _content(path) == _content(straight)
+
+
+def test_what_killed_runs_left_in_the_folder_of_an_unfinished_image_is_removed(tmp_path: Path) -> None:
+    path, spec = tmp_path / "a.png", _spec("png", Size(300, 257))
+    _interrupt(path, spec, texture(300, 257), 200, False)
+    part = unfinished_image(path)
+    own = temporary_beside(part / "latents.state.3.0")
+    own.touch()
+    before = {entry.name for entry in part.iterdir()}
+    litter(part, "state.npz", "latents.state.3.0")
+    put_aside = {entry.name for entry in part.iterdir() if entry.name.startswith(".latents") and ".old" in entry.name}
+    with contextlib.suppress(KeyError), open_writer(path, spec) as writer:
+        assert {entry.name for entry in part.iterdir()} - put_aside == before
+        assert writer.rows_done == 200
+        raise KeyError
 
 
 def test_another_unfinished_run_is_not_mixed_in(tmp_path: Path, kind: str) -> None:

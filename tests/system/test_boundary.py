@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from ssl_tilegen.errors import InputError, Interrupted, PartialFailure
-from ssl_tilegen.system.boundary import explain, printable
+from ssl_tilegen.system.boundary import explain, first_line, printable
 
 
 def raised(call: object) -> BaseException:
@@ -78,6 +78,14 @@ def test_every_error_is_one_line(error: BaseException, code: int, says: str) -> 
 )
 def test_names_are_shown_as_they_are_or_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_an_error_without_text_is_named_by_its_class() -> None:
+    assert [first_line(error) for error in (OSError(" \na\nb"), EOFError(), OSError(" \n"))] == [
+        "a",
+        "EOFError",
+        "OSError",
+    ]
 
 
 def test_long_lines_are_cut() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
-from ssl_tilegen.system.launch import Distributed, distributed_environment
+from ssl_tilegen.errors import TilegenError
+from ssl_tilegen.system.launch import Distributed, distributed_environment, lost_process, process_group
 
 OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -53,3 +55,16 @@ def test_one_task_of_slurm_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert distributed_environment() == Distributed()
     assert "RANK" not in os.environ
+
+
+def test_a_process_that_is_lost_without_a_word_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(who: Distributed) -> None:
+        raise ValueError
+
+    assert "is gone (RuntimeError)" in str(lost_process(RuntimeError()))
+    monkeypatch.setattr("ssl_tilegen.system.launch._meeting_point", fail)
+    with (
+        pytest.raises(TilegenError, match=r"did not come \(ValueError\)"),
+        process_group(Distributed(1, 1, 2), torch.device("cpu")),
+    ):
+        pass

@@ -16,8 +16,10 @@ from PIL import Image
 
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import DataSettings, DenoiserSettings, SourceSettings, load_stage_settings
-from ssl_tilegen.errors import InputError, Interrupted, SettingError
-from ssl_tilegen.geometry import Resolution
+from ssl_tilegen.errors import InputError, Interrupted, ResolutionError, SettingError
+from ssl_tilegen.geometry import Resolution, Window
+from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.readers.base import Raster, ReadError
 from ssl_tilegen.nets import timm_network
 from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.training.data import latent_cache as cache
@@ -200,6 +202,58 @@ def test_a_tiff_that_does_not_say_its_resolution_is_read_as_the_source_says(tmp_
     tifffile.imwrite(tmp_path / "a.tif", samples.texture(96, 96), photometric="rgb")
     corpus = load_corpus(DataSettings(sources=[source(tmp_path / "a.tif")]))
     assert corpus.images[0].resolution == Resolution(0.5, "um") and corpus.images[0].size.rows == 96
+
+
+def opened_by(monkeypatch: pytest.MonkeyPatch) -> list[list[bool]]:
+    """Of each raster that is opened for training from now on, whether it was closed."""
+    closed: list[list[bool]] = []
+
+    def opened(*given: Any, **options: Any) -> Raster:
+        raster, mark = open_raster(*given, **options), [False]
+        close = raster.close
+        closed.append(mark)
+        monkeypatch.setattr(raster, "close", lambda: (mark.__setitem__(0, True), close())[1])
+        return raster
+
+    monkeypatch.setattr("ssl_tilegen.training.data.images.open_raster", opened)
+    return closed
+
+
+@pytest.mark.parametrize("memory_mib", [1, 8192], ids=["streamed", "in memory"])
+def test_a_damaged_tile_is_no_part_of_the_data_and_the_rest_is(tmp_path: Path, memory_mib: int) -> None:
+    image = np.full((1024, 1024, 3), 240, np.uint8)
+    image[100:900, 100:900] = (190, 110, 160)
+    path = samples.write_damaged_slide(tmp_path / "a.tif", image, slice(27, 28))  # row and column 3
+    (read,) = load_corpus(DataSettings(sources=[source(path)], memory_mib=memory_mib)).images
+    assert read.in_memory == (memory_mib > 1)
+    _, valid = read.take(Window(384, 384, 128, 128))
+    assert valid is not None and not valid.any()
+    rgb, valid = read.take(Window(640, 640, 128, 128))
+    assert (valid is None or valid.all()) and np.abs(rgb.astype(int) - (190, 110, 160)).max() < 8
+    if not read.in_memory:
+        assert read.seems_empty(Window(384, 384, 128, 128)) and not read.seems_empty(Window(640, 640, 128, 128))
+
+
+@pytest.mark.parametrize("memory_mib", [1, 8192], ids=["streamed", "in memory"])
+def test_a_file_of_which_nothing_can_be_read_ends_the_run_and_is_closed(
+    tmp_path: Path, memory_mib: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = samples.write_damaged_slide(tmp_path / "a.tif", samples.texture(1024, 1024), slice(None))
+    monkeypatch.setattr("ssl_tilegen.io.salvage._LEAST_PX", 512)
+    closed = opened_by(monkeypatch)
+    with pytest.raises(ReadError, match=r"a\.tif"):
+        load_corpus(DataSettings(sources=[source(path)], memory_mib=memory_mib))
+    assert closed == [[True], [True]]
+
+
+def test_a_file_without_a_usable_resolution_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = samples.write_slide(tmp_path / "a.ome.tif", samples.texture(256, 256))
+    tifffile.imwrite(tmp_path / "b.tif", samples.texture(96, 96), photometric="rgb")
+    closed = opened_by(monkeypatch)
+    for path, gsd, message in ((slide, 0.5, "cannot be read at"), (tmp_path / "b.tif", None, "is unknown")):
+        with pytest.raises(ResolutionError, match=message):
+            load_corpus(DataSettings(sources=[source(path, mpp=None, gsd=gsd)]))
+    assert closed == [[True], [True]]
 
 
 def test_slides_are_read_at_the_bundle_s_resolution_unless_told_otherwise(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def run(config: Path, out: Path, *overrides: str, stop_after: int | None = None)
     stage = AutoencoderStage(settings, load_corpus(settings.data))
     asked = iter(range(10_000))
     stop = lambda: stop_after is not None and next(asked) + 1 >= stop_after  # noqa: E731
-    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), stop)
+    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), stop)[0]
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])

@@ -19,6 +19,7 @@ from ssl_tilegen.config import EmbedSettings, GenerateSettings
 from ssl_tilegen.config.train import PainterSettings, load_stage_settings
 from ssl_tilegen.errors import InputError, SettingError
 from ssl_tilegen.metrics.frechet import frechet_distance
+from ssl_tilegen.nets import backbones
 from ssl_tilegen.nets.backbones import load_backbone
 from ssl_tilegen.nets.efficientnet_lite import EfficientNetLite, load_packaged
 from ssl_tilegen.training.data.balance import balanced
@@ -162,6 +163,19 @@ def test_colours_of_blocks_count_where_the_layout_is_told(base, bundle):
     assert stage._colour(wanted + 0.2, wanted, field) == pytest.approx(0.2 * 2 / 4, abs=1e-6)
     assert stage._colour(checked, wanted, field) == pytest.approx(0, abs=1e-6)
     assert stage._colour(textured + 0.2, textured, field) == pytest.approx(0.1 * 2 / 4, abs=1e-6)  # less even
+
+
+def test_the_validation_sees_what_the_losses_see(base, bundle, monkeypatch):
+    stage = prepared(base, bundle, ["margin_lat=1"])
+    stage._measured = [stage._windows.item(np.random.default_rng(i)) for i in range(4)]
+    clean = collate(stage._measured, torch.device("cpu"))["clean"]
+    monkeypatch.setattr(
+        stage, "paint", lambda network, noise, field: torch.nn.functional.pad(clean[:, :, 1:], (0, 0, 1, 0))
+    )
+    device = torch.device("cpu")
+    assert stage._validation(stage.module, device)["validation_consistency"] == pytest.approx(0, abs=1e-5)
+    monkeypatch.setattr(stage, "paint", lambda network, noise, field: clean.flip(0))
+    assert stage._validation(stage.module, device)["validation_consistency"] > 1e-3
 
 
 @pytest.mark.parametrize("rounds", [4, 0])
@@ -492,6 +506,18 @@ def test_backbones_that_cannot_be_had_are_one_line(tmp_path, capsys):
             load_backbone("test_efficientnet", (0,), str(tmp_path / name))
         assert "\n" not in str(caught.value)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_backbone_s_weights_that_fail_without_a_word_are_one_line(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise EOFError
+
+    monkeypatch.setattr(backbones, "read_torch_file", fail)
+    with pytest.raises(InputError, match=r"cannot be read as weights \(EOFError\)"):
+        load_backbone("test_efficientnet", (0,), str(tmp_path / "a.pth"))
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(InputError, match=r"its weights cannot be had \(EOFError\)"):
+        load_backbone("test_efficientnet", (0,))
 
 
 def test_the_packaged_backbone_is_the_pretrained_network():

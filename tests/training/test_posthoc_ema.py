@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ssl_tilegen.config.train import RunSettings
 from ssl_tilegen.errors import SettingError
+from ssl_tilegen.system.atomic import temporary_beside
 from ssl_tilegen.training.posthoc_ema import EMAWidths, PowerEMA, combination, exponent_of
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
@@ -106,6 +107,22 @@ def test_a_run_stopped_before_its_first_snapshot_keeps_what_it_has(tmp_path):
     ema_widths.keep(1, write=True)
     before = module.weight.clone()
     assert torch.equal(ema_widths.chosen(module).weight, before)
+
+
+def test_only_snapshots_are_averaged(tmp_path):
+    module = nn.Linear(1, 1)
+    ema_widths = EMAWidths(module, RunSettings(steps=8, snapshots=4, ema_width=0.1), tmp_path)
+    for step in range(8):
+        nn.init.constant_(module.weight, step)
+        ema_widths.update(module)
+        ema_widths.keep(step + 1, write=True)
+    before = ema_widths.chosen(module).weight.clone()
+    cut = temporary_beside(tmp_path / "snapshots" / "00000008-0.1.safetensors")
+    cut.write_bytes(b"half of it")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "snapshots" / "mine.safetensors")
+    ema_widths.keep(8, write=True)
+    assert torch.equal(ema_widths.chosen(module).weight, before)
+    assert cut.exists() and (tmp_path / "snapshots" / "mine.safetensors").exists()
 
 
 def test_weights_that_do_not_learn_stay_to_the_bit(tmp_path):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ssl_tilegen.system.atomic import temporary_beside
 from ssl_tilegen.system.locks import Busy, lock
 from ssl_tilegen.workflows.train_paths import clear_run, locked_run, tidied
+from tests.system.test_atomic import litter
 
 
 def _begin(run: Path) -> None:
@@ -39,6 +41,21 @@ def test_a_run_that_has_begun_in_earnest_keeps_its_folder(name: str, tmp_path: P
         (tmp_path / "encoder" / name).touch()
         raise OSError("disk")
     assert (tmp_path / "encoder" / name).exists()
+
+
+def test_what_killed_runs_left_in_a_run_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run, kept = tmp_path / "denoiser", []
+    for folder in (run, run / "snapshots", run / "cache", run / "cache" / "latents-0123456789ab"):
+        folder.mkdir(parents=True)
+        kept += [temporary_beside(folder / "000000.npz"), folder / "mine.tmp", folder / ".mine.npz"]
+        litter(folder, "000000.npz")
+    (run / "mine").mkdir()
+    litter(run / "mine", "a.png")
+    kept += [*(run / "mine").iterdir(), *run.rglob("*.old.npz")]  # put aside, and nothing has taken its place
+    for path in kept:
+        path.touch()
+    with locked_run(run, tmp_path / "bundle"):
+        assert sorted(path for path in run.rglob("*") if path.is_file()) == sorted(kept)
 
 
 def test_a_run_behind_a_link_starts_over_in_the_folder_that_the_link_names(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def trained(config: Path, out: Path, *overrides: str) -> nn.Module:
 
 def run_of(stage: AutoencoderStage, out: Path) -> nn.Module:
     settings = stage.settings
-    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), lambda: False)
+    return train_stage(stage, settings.run, out, lambda record: None, Processes("cpu"), lambda: False)[0]
 
 
 @pytest.fixture
@@ -245,6 +245,17 @@ def test_a_process_that_loses_the_other_ends_with_one_line(config, tmp_path, kil
     done = load_step(tmp_path / "x" / "autoencoder")
     trained(config, tmp_path / "x" / "autoencoder", f"run.steps={done + 1}")
     assert load_step(tmp_path / "x" / "autoencoder") == done + 1
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_ends_both_with_143(config, tmp_path):
+    (first, said), (second, heard) = two_commands(config, tmp_path / "x")
+    wait_until((tmp_path / "x" / "autoencoder" / "checkpoint").exists, first, said, 300)
+    os.kill(second.pid, signal.SIGTERM)
+    for process in (first, second):
+        process.join(300)
+    assert (first.exitcode, second.exitcode) == (143, 143), said.read_text() + heard.read_text()
+    assert "another process of this run was interrupted" in said.read_text().splitlines()[-1]
 
 
 def test_what_the_first_process_refuses_ends_them_all(config, tmp_path):

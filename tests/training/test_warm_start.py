@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from ssl_tilegen.cli import main
 from ssl_tilegen.config.train import load_stage_settings
 from ssl_tilegen.errors import SettingError
+from ssl_tilegen.training import run_metadata
+from ssl_tilegen.workflows import train as workflow
 from ssl_tilegen.workflows.train import train
 from tests.training import runs
 
@@ -84,6 +87,45 @@ def test_a_decoder_alone_needs_a_bundle(base):
     config = runs.write_config(base, "autoencoder", 'train_only = "decoder"\n', "autoencoder-none")
     with pytest.raises(SettingError, match="start_from"):
         load_stage_settings("autoencoder", config)
+
+
+def test_folders_of_models_beside_the_file_are_found_from_anywhere(tmp_path, monkeypatch):
+    encoder = runs.write_config(tmp_path, "encoder", 'pretrained = "local-dir:mine"\n')
+    prior = runs.write_config(tmp_path, "prior", 'table = "t.csv"\ntext_encoder = "words"\n', data="")
+    assert load_stage_settings("encoder", encoder).pretrained == "local-dir:mine"
+    assert load_stage_settings("prior", prior).text_encoder == "words"
+    for name in ("mine", "words", "resnet18"):
+        (tmp_path / name).mkdir()
+    assert load_stage_settings("encoder", encoder, ["pretrained=resnet18"]).pretrained == "resnet18"
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path()):
+        found = load_stage_settings("encoder", folder / encoder.name).pretrained
+        assert found == f"local-dir:{tmp_path / 'mine'}"
+        assert load_stage_settings("prior", folder / prior.name).text_encoder == str(tmp_path / "words")
+
+
+def test_an_encoder_of_the_command_line_is_looked_for_where_one_is(tmp_path, monkeypatch):
+    config = runs.write_config(tmp_path, "encoder")
+    (tmp_path / "o'brien").mkdir()
+    monkeypatch.chdir(tmp_path / "o'brien")
+    found = []
+
+    def train(stage, config, out, *, overrides, **more):
+        found.append(load_stage_settings(stage, config, overrides))
+        return {"bundle": "b", "run": "r", "stopped": False}
+
+    monkeypatch.setattr(workflow, "train", train)
+    for name in ("local-dir:mine", "resnet18"):
+        with pytest.raises(SystemExit):
+            main(["train", "encoder", "--config", str(config), "--encoder", name, "--weights", "w.pth"])
+    assert [each.pretrained for each in found] == [f"local-dir:{Path('mine').resolve()}", "resnet18"]
+    assert found[0].weights == str(Path("w.pth").resolve())
+
+
+def test_a_record_names_no_folder_of_the_machine(tmp_path):
+    settings = {"pretrained": f"local-dir:{tmp_path / 'mine'}", "text_encoder": str(tmp_path / "words"), "arch": "vit"}
+    found = run_metadata._relative(settings, tmp_path)
+    assert found == {"pretrained": "local-dir:mine", "text_encoder": "words", "arch": "vit"}
 
 
 def test_a_built_in_bundle_by_name_unless_a_folder_beside_the_file_has_it(tmp_path, monkeypatch):

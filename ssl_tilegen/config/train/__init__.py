@@ -55,8 +55,9 @@ STAGES: dict[str, StageEntry] = {
 def load_stage_settings(stage: str, file: Path, overrides: Iterable[str] = ()) -> Any:
     """The settings of a stage from a TOML file, with ``a.b=value`` overrides on top.
 
-    Relative paths are resolved against the file's folder; a bundle may also be the name of a built-in one, where no
-    such folder lies there. Raises SettingError or InputError with one line.
+    Relative paths are resolved against the file's folder; those of a bundle, of a text encoder and of a
+    pretrained encoder (``local-dir:FOLDER``) only where such a folder lies there, else they are names. Raises
+    SettingError or InputError with one line.
     """
     if stage not in STAGES:
         raise SettingError(f"unknown stage '{stage}': use one of {', '.join(STAGES)}")

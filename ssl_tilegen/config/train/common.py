@@ -12,6 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ssl_tilegen.config.options import Strict
 
+LOCAL = "local-dir:"
+"""Before the folder of an encoder, as timm has it."""
 _MOST_COUNT, _MOST_NUMBER = 1 << 40, 1e12
 
 
@@ -149,6 +151,10 @@ class StageSettings(Bounded):
     """Keys that name a file or folder."""
     weights_keys: ClassVar[tuple[str, ...]] = ("backbone_weights",)
     """Keys that name a file of weights, or are ``pretrained`` or ``random``."""
+    model_keys: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    """Keys that name a published model or its folder."""
+    encoder_keys: ClassVar[tuple[str, ...]] = ("pretrained",)
+    """Keys that name a published model, or its folder as ``local-dir:FOLDER``."""
 
     renamed: ClassVar[Mapping[str, str]] = {"run.horizon": "run.ema_width"}
 
@@ -157,12 +163,15 @@ class StageSettings(Bounded):
     def anchored(self, folder: Path) -> Self:
         """The same settings with relative paths resolved against ``folder``.
 
-        A bundle that is no folder there stays a name, such as that of a built-in bundle.
+        What may be a name, such as that of a built-in bundle or of a published model, stays one where no such folder
+        lies there.
         """
         files = [key for key in self.file_keys if getattr(self, key, None)]
         files += [key for key in self.weights_keys if getattr(self, key, "random") not in ("pretrained", "random")]
         updates = {key: str(folder / getattr(self, key)) for key in files}
         updates |= {key: _bundle(getattr(self, key), folder) for key in self.bundle_keys if getattr(self, key, None)}
+        updates |= {key: _model(getattr(self, key), folder) for key in self.model_keys if getattr(self, key, None)}
+        updates |= {key: _encoder(getattr(self, key), folder) for key in self.encoder_keys if getattr(self, key, None)}
         return self.model_copy(update=updates | self._anchored_tables(folder))
 
     def _anchored_tables(self, folder: Path) -> dict[str, Any]:
@@ -177,3 +186,12 @@ class StageSettings(Bounded):
 def _bundle(name: str, folder: Path) -> str:
     is_name = Path(name).name == name or name.startswith("hf-hub:")
     return name if is_name and not (folder / name).is_dir() else str((folder / name).absolute())
+
+
+def _model(name: str, folder: Path) -> str:
+    return str((folder / name).absolute()) if (folder / name).is_dir() else name
+
+
+def _encoder(name: str, folder: Path) -> str:
+    place = name.removeprefix(LOCAL)
+    return name if place == name else f"{LOCAL}{_model(place, folder)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +16,7 @@ from ssl_tilegen.errors import ResolutionError
 from ssl_tilegen.geometry import Resolution, Size, Window
 from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.readers.base import Raster, ReadError
+from ssl_tilegen.io.salvage import readable_part
 from ssl_tilegen.io.tissue import tissue_mask
 from ssl_tilegen.io.view import RasterView, view_at
 
@@ -136,26 +138,29 @@ def read_training_images(wanted: Sequence[Wanted], memory_mib: int) -> list[Trai
         return list(pool.map(_read, wanted, fits))
 
 
-def _open(wanted: Wanted) -> tuple[Raster, Resolution]:
-    raster = open_raster(wanted.path, if_unknown=Resolution.stated(wanted.source.mpp, wanted.source.gsd))
-    return raster, _target(raster, wanted)
+def _view(wanted: Wanted, opened: ExitStack) -> tuple[RasterView, Resolution]:
+    """The image at its training resolution; the file is closed with ``opened``."""
+    known = Resolution.stated(wanted.source.mpp, wanted.source.gsd)
+    raster = opened.enter_context(open_raster(wanted.path, if_unknown=known))
+    resolution = _target(raster, wanted)
+    return view_at(raster, resolution), resolution
 
 
 def _area(wanted: Wanted) -> int:
-    raster, resolution = _open(wanted)
-    with raster:
-        return view_at(raster, resolution).size.area
+    with ExitStack() as opened:
+        return _view(wanted, opened)[0].size.area
 
 
 def _read(wanted: Wanted, fits: bool) -> TrainingImage:
-    raster, resolution = _open(wanted)
-    view = view_at(raster, resolution)
-    if not fits:
-        return StreamedImage(wanted.path, wanted.number, resolution, view, _content(raster))
-    with raster:
-        pixels = view.read(Window.of(view.size))
-    valid = None if pixels.valid.all() else pixels.valid
-    return InMemoryImage(wanted.path, wanted.number, resolution, np.ascontiguousarray(pixels.rgb), valid)
+    with ExitStack() as opened:
+        view, resolution = _view(wanted, opened)
+        if not fits:
+            image = StreamedImage(wanted.path, wanted.number, resolution, view, _content(view.raster))
+            opened.pop_all()  # it stays open
+            return image
+        rgb, valid = readable_part(view, Window.of(view.size))
+    all_valid = None if valid.all() else valid
+    return InMemoryImage(wanted.path, wanted.number, resolution, np.ascontiguousarray(rgb), all_valid)
 
 
 def _target(raster: Raster, wanted: Wanted) -> Resolution:
@@ -175,5 +180,5 @@ def _content(raster: Raster) -> np.ndarray:
     """Where a thumbnail of the whole shows stained tissue; on other images, where there are data."""
     shrink = max(1.0, max(raster.size.rows, raster.size.cols) / _OVERVIEW_PX)
     view = RasterView(raster, shrink)
-    pixels = view.read(Window.of(view.size))
-    return pixels.valid & tissue_mask(pixels.rgb) if raster.stained else pixels.valid
+    rgb, valid = readable_part(view, Window.of(view.size))
+    return valid & tissue_mask(rgb) if raster.stained else valid

@@ -15,6 +15,7 @@ from typing import Any
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config.train import WindowSettings
 from ssl_tilegen.encoders.bundle_encoder import encoder_key
+from ssl_tilegen.system.hashing import file_state
 from ssl_tilegen.training.data.images import TrainingImage
 from ssl_tilegen.training.data.paired_grids import paired_grid_path
 
@@ -39,8 +40,8 @@ def _key(images: Sequence[TrainingImage], bundle: ModelBundle, settings: WindowS
 def _image_facts(image: TrainingImage, settings: WindowSettings) -> list[Any]:
     source = settings.data.sources[image.source]
     size, resolution = image.size, image.resolution
-    grid = _state(paired_grid_path(image, source.grids) / "zarr.json") if source.grids else None
-    return [image.path.name, _state(image.path), [size.rows, size.cols], [resolution.value, resolution.unit],
+    grid = file_state(paired_grid_path(image, source.grids) / "zarr.json") if source.grids else None
+    return [image.path.name, file_state(image.path), [size.rows, size.cols], [resolution.value, resolution.unit],
             source.shrink, image.in_memory, ["grid", grid] if source.grids else source.turns]  # fmt: skip
 
 
@@ -52,8 +53,8 @@ def _earlier_key(images: Sequence[TrainingImage], bundle: ModelBundle, settings:
     options = settings.data.model_dump(exclude={"sources": of_sources, "flat_keep": True, "group": True,
                                                 "validation_share": True})  # fmt: skip
     facts = [
-        [(p.path.name, _state(p.path), (p.size.rows, p.size.cols), p.source) for p in images],
-        [_state(paired_grid_path(image, pattern) / "zarr.json") for image, pattern in grids if pattern],
+        [(p.path.name, file_state(p.path), (p.size.rows, p.size.cols), p.source) for p in images],
+        [file_state(paired_grid_path(image, pattern) / "zarr.json") for image, pattern in grids if pattern],
         options,
         [settings.offsets, settings.run.seed, encoder_key(bundle), bundle.component_hash("autoencoder")],
     ]
@@ -62,8 +63,3 @@ def _earlier_key(images: Sequence[TrainingImage], bundle: ModelBundle, settings:
 
 def _digest(facts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _state(path: Path) -> list[int] | None:
-    """Size and modification time of a file; None where there is none."""
-    return [(known := path.stat()).st_size, known.st_mtime_ns] if path.is_file() else None

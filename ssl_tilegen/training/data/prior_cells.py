@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from ssl_tilegen.errors import FormatError, InputError
 from ssl_tilegen.geometry import Resolution, Window
 from ssl_tilegen.grids import EmbeddingGrid, Validity
 from ssl_tilegen.io.raster import open_raster
+from ssl_tilegen.io.salvage import readable_part
 from ssl_tilegen.io.tissue import slide_background, tissue_mask
 from ssl_tilegen.io.view import view_at
 from ssl_tilegen.system.atomic import writing
+from ssl_tilegen.system.hashing import file_state, sha256_of_json
 from ssl_tilegen.training.data.corpus import apply_d4
 from ssl_tilegen.training.data.latent_cache import embedded_grid
 from ssl_tilegen.training.data.prior_table import PriorRow
@@ -61,9 +62,9 @@ def pieces_of(
 
 
 def _fingerprint(rows: list[PriorRow], bundle: ModelBundle, turns: int, seed: int) -> str:
-    names = [[str(r.path), r.shrink, r.mpp, r.gsd, str(r.region), r.turns] for r in rows]
-    facts = [_LARGE, names, turns, seed, encoder_key(bundle)]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    of_rows = [[str(r.path), file_state(r.file), r.shrink, r.mpp, r.gsd, str(r.region), r.turns] for r in rows]
+    preprocessing = [bundle.info.encoder.model_dump(mode="json"), str(bundle.info.resolution("um"))]
+    return sha256_of_json([_LARGE, of_rows, turns, seed, encoder_key(bundle), preprocessing])[:12]
 
 
 def _compute(
@@ -147,8 +148,8 @@ def _pixels(row: PriorRow, bundle: ModelBundle) -> tuple[np.ndarray, np.ndarray,
         part = row.region or Window.of(view.size)
         if not Window.of(view.size).contains(part):
             raise InputError(f"{row.path}: region {row.region} reaches beyond its {view.size} px")
-        pixels = view.read(part)
-        return pixels.rgb, pixels.valid, Seen(wanted, raster.background), raster.stained
+        rgb, valid = readable_part(view, part)
+        return rgb, valid, Seen(wanted, raster.background), raster.stained
 
 
 def _piece(

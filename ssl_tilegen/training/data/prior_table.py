@@ -15,7 +15,6 @@ Columns; all but ``path`` may be left out:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Window
 from ssl_tilegen.io.npy_vectors import finite, load_vector
 from ssl_tilegen.system import csv_table
+from ssl_tilegen.system.hashing import sha256, sha256_of_file, sha256_of_json
 
 COLUMNS = ("path", "label", "caption", "vector", "group", "domain", "region", "shrink", "mpp", "gsd", "turns")
 
@@ -51,6 +51,18 @@ class PriorRow:
         """Whether the row names a grid, not an image."""
         return self.path.suffix == ".zarr"
 
+    @property
+    def file(self) -> Path:
+        """The image, or the metadata file of a grid, which is new whenever the grid is."""
+        return self.path / "zarr.json" if self.is_grid else self.path
+
+    def fingerprint(self) -> list[Any]:
+        """The data outside the table: size of an image or hash of a grid's metadata, and hash of the vector."""
+        known: int | str | None = None
+        if self.file.is_file():
+            known = sha256_of_file(self.file) if self.is_grid else self.file.stat().st_size
+        return [known, None if self.vector is None else sha256(self.vector)]
+
 
 @dataclass(frozen=True)
 class PriorTable:
@@ -65,9 +77,10 @@ class PriorTable:
         return cls(path, read_table(path))
 
     def fingerprint(self) -> dict[str, Any]:
-        """The record of the data in a run: names of the images and a hash of the table."""
+        """The record of the data in a run: names of the images, and a hash of the table and what it names."""
         names = sorted({row.path.name for row in self.rows})
-        return {"files": names, "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+        rows = [row.fingerprint() for row in self.rows]
+        return {"files": names, "sha256": sha256_of_json(rows, self.path.read_bytes())}
 
 
 def read_table(path: Path) -> list[PriorRow]:

@@ -9,6 +9,8 @@ import numpy as np
 from ssl_tilegen.training.data.prior_cells import Piece
 from ssl_tilegen.training.data.prior_table import PriorRow
 
+_TRIES = 1000  # draws until one is of a domain: rarer ones are drawn from it at once
+
 
 class Placed(NamedTuple):
     """A window: ``cells`` (S, S, D), their ``state`` (S, S), -2 where there are none, and ``joints`` (2, S, S) bool:
@@ -25,25 +27,43 @@ class PieceSampler:
     def __init__(self, rows: list[PriorRow], pieces: list[Piece], balance: float) -> None:
         self._pieces, self._rows = pieces, rows
         self._of: dict[Any, dict[str, list[int]]] = {}
+        self._of_domain: dict[str | None, list[int]] = {}
         for index, piece in enumerate(pieces):
             row = rows[piece.row]
             self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
+            self._of_domain.setdefault(row.domain, []).append(index)
         self._labels = list(self._of)
-        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
-        self._until = np.cumsum(sizes / sizes.sum())
+        counts = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float)
+        shares = counts**balance / (counts**balance).sum()
+        self._until = np.cumsum(shares)
+        self._chance_of_piece = dict(zip(self._labels, shares / counts, strict=True))  # by its label
 
     def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
-        """Any piece, or one of a label, or one that may share a window with another (of the same unit of length)."""
+        """Any piece, or one of a label, or one that may share a window with another (of the same domain)."""
+        found = self._drawn(rng, label)
+        if like is None:
+            return found
+        domain = self._rows[like.row].domain
+        for _ in range(_TRIES):
+            if self._rows[found.row].domain == domain:
+                return found
+            found = self._drawn(rng, None)
+        return self._of_rare_domain(rng, domain)
+
+    def _of_rare_domain(self, rng: np.random.Generator, domain: str | None) -> Piece:
+        """A piece of a domain by one draw, with the chances that draws until one is of it have."""
+        indices = self._of_domain[domain]
+        chances = np.array([self._chance_of_piece[self._rows[self._pieces[index].row].label] for index in indices])
+        return self._pieces[int(rng.choice(indices, p=chances / chances.sum()))]
+
+    def _drawn(self, rng: np.random.Generator, label: str | None) -> Piece:
         if label is None:
             place = int(np.searchsorted(self._until, rng.random(), side="right"))
             label = self._labels[min(place, len(self._labels) - 1)]
         groups = list(self._of[label].values())
         sizes = np.array([len(group) for group in groups], float)
         group = groups[int(rng.choice(len(groups), p=sizes / sizes.sum()))]
-        found = self._pieces[group[int(rng.integers(len(group)))]]
-        if like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
-            return self(rng, like=like)
-        return found
+        return self._pieces[group[int(rng.integers(len(group)))]]
 
     def sibling(self, piece: Piece, rng: np.random.Generator) -> Piece:
         """Another piece of the same label, group and shape; itself where there is none."""

@@ -29,6 +29,11 @@ def feature_difference(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor
                         for a, b in pairs]).mean()  # fmt: skip
 
 
+def mean_over(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over all items, those outside ``mask`` as zero: however a batch is split, its parts average to it."""
+    return (values * mask).mean()
+
+
 def parts_at(images: Tensor, corners: Tensor, side: int) -> Tensor:
     """The part (3, side, side) of each image (N, 3, H, W) that starts at its corner (N, 2): (row, col) in px."""
     return torch.stack([image[:, row : row + side, col : col + side]

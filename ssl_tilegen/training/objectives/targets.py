@@ -1,7 +1,7 @@
 """The target of a denoiser, the distribution of its training times, and their weights.
 
 On every level x = alpha clean + sigma noise; flow, v and epsilon differ in the levels and in what is asked of the
-network. The engine's names of the predictions are those of `diffusion.prediction`.
+network. The engine's names of the predictions are the keys of `diffusion.parameterization.PARAMETERIZATIONS`.
 """
 
 from __future__ import annotations

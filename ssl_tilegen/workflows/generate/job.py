@@ -50,8 +50,8 @@ class Repaint:
 
 @dataclass(frozen=True, eq=False)
 class PaintJob:
-    """One image to paint. ``region_lat`` are the latents under the placement's window; with ``kept`` an image goes
-    on all around it."""
+    """One image to paint. ``region_lat`` are the latents under the placement's window; with ``inpainting`` an
+    image goes on all around it."""
 
     out: Path
     bundle: ModelBundle
