@@ -19,6 +19,12 @@ def config(tmp_path: Path) -> Path:
     return runs.write_config(tmp_path, "autoencoder")
 
 
+def test_no_text_encoder_is_none(tmp_path: Path) -> None:
+    config = runs.write_config(tmp_path, "prior", 'table = "t.csv"\n', data="")
+    for value in ("none", "'None'"):
+        assert load_stage_settings("prior", config, [f"text_encoder={value}"]).text_encoder is None
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

