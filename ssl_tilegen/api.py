@@ -28,7 +28,7 @@ def embed(
     Args:
         images: Files, folders, globs, or addresses that GDAL reads; one or many.
         progress: Called with (stage, done, total).
-        **options: The options of `ssl-tilegen embed`: ``out``, ``model``, ``mpp``, ``tile``, ...
+        **options: The options of `ssl-tilegen embed`: ``out``, ``model``, ``mpp``, ``stride``, ...
 
     Returns:
         One report per image, with the path of its ``grid``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 import ssl_tilegen
+from ssl_tilegen.config import AugmentSettings, EmbedSettings, EvaluateSettings, GenerateSettings
+from ssl_tilegen.config.options import Settings
 from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.pyramid import ImageSpec, open_writer
@@ -85,4 +88,17 @@ def test_an_image_is_embedded_without_a_settings_object(tmp_path: Path) -> None:
 def test_wrong_options_are_one_line(options: dict[str, object]) -> None:
     with pytest.raises(SettingError) as raised:
         ssl_tilegen.generate(**options)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and "None" not in str(raised.value)
+
+
+def test_an_unknown_option_is_called_one() -> None:
+    with pytest.raises(SettingError, match=r"^unknown option 'tile'; do you mean '"):
+        ssl_tilegen.embed("a.png", tile=64)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("embed", EmbedSettings), ("generate", GenerateSettings),
+                                            ("augment", AugmentSettings), ("evaluate", EvaluateSettings)])  # fmt: skip
+def test_the_options_that_a_docstring_names_are_there(name: str, kind: type[Settings]) -> None:
+    line = next(line for line in getattr(ssl_tilegen, name).__doc__.splitlines() if "**options:" in line)
+    named = re.findall(r"``(\w+)``", line)
+    assert len(named) > 3 and set(named) <= set(kind.model_fields)

@@ -122,14 +122,15 @@ def _explained(kind: type[Strict], first: Any, file: Path | None) -> str:
     option = option_name(kind, str(first["loc"][0])) if first["loc"] else ""
     where = f"{file}: " if file and not option else ""
     if first["type"] == "extra_forbidden":
-        return f"{file}: unknown key '{place}'; {_near(kind, first['loc'])}"
+        return f"{where}unknown {'key' if file else 'option'} '{place}'; {_near(kind, first['loc'])}"
     if first["type"] == "missing":
         return f"{option} is missing; see --help" if option else (
             f"{where}'{place}' is missing; add it, or give --set {place}=VALUE"
         )  # fmt: skip
     if not place:
         return f"{where}{reason}"
-    return f"{option} {first['input']}: {reason}" if option else f"{where}'{place}': {reason} (got {first['input']!r})"
+    given = f"{option} {first['input']}".rstrip()  # which may be the empty text
+    return f"{given}: {reason}" if option else f"{where}'{place}': {reason} (got {first['input']!r})"
 
 
 def _near(kind: type[BaseModel], place: tuple[str | int, ...]) -> str:

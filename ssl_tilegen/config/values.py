@@ -41,18 +41,24 @@ def parse_pair(value: Any) -> Any:
 
 
 def parse_names(value: Any) -> Any:
-    """Names from "a,b,c" or a list."""
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    """Names from "a,b,c" or a list, at least one."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        return value
+    names = tuple(name.strip() for name in given if name.strip())
+    if not names:
+        raise ValueError("is empty; give one or more names, with commas between them")
+    return names
 
 
 def parse_shard(value: Any) -> Any:
-    """(index, count) from "I/N", I from 0."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d+)/(\d+)", value.strip())
-        if not match or int(match[1]) >= int(match[2]):
-            raise ValueError("expected I/N with I from 0 to N - 1, such as 0/4")
-        return int(match[1]), int(match[2])
-    return value
+    """(index, count) from "I/N" or a list of two whole numbers, I from 0."""
+    match = re.fullmatch(r"(\d+)/(\d+)", value.strip()) if isinstance(value, str) else None
+    given = [int(number) for number in match.groups()] if match else value
+    is_pair = isinstance(given, list | tuple) and len(given) == 2 and all(isinstance(part, int) for part in given)
+    if not is_pair or not 0 <= given[0] < given[1]:
+        raise ValueError("expected I/N with I from 0 to N - 1, such as 0/4")
+    return tuple(given)
 
 
 def _numbers(value: Any, kind: type, count: int, expected: str) -> tuple[Any, ...]:

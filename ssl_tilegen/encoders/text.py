@@ -64,7 +64,8 @@ class TextEncoder:
         """Hash of the weights, whatever file they came from."""
         digest = hashlib.sha256()
         for key, tensor in sorted(self._model.state_dict().items()):
-            digest.update(key.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            values = tensor.detach().cpu().contiguous().reshape(-1)  # CLIP's scale has no dimension
+            digest.update(key.encode() + values.view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @torch.inference_mode()

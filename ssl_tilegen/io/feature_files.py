@@ -7,14 +7,17 @@ same two arrays, and the facts as JSON text in ``attributes``.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ssl_tilegen.errors import InputError, OutputError
 from ssl_tilegen.system import atomic
+from ssl_tilegen.system.boundary import reason_of
 
 Parts = Iterable[tuple[np.ndarray, np.ndarray]]
 _FARTHEST = 1 << 40
@@ -44,9 +47,9 @@ def read_features(path: Path) -> StoredFeatures:
             raise ValueError(f"features of {vectors.dtype} with coords of {found.corners.dtype}")
         if not np.isfinite(found.corners).all() or np.abs(found.corners).max() > _FARTHEST:
             raise ValueError("coords that are no pixels")
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: no features with coords in it ({text}); give a file of TRIDENT or CLAM") from error
+    except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        reason = reason_of(error)
+        raise InputError(f"{path}: no features with coords in it ({reason}); give a file of TRIDENT or CLAM") from error
     return StoredFeatures(vectors, found.corners.astype(np.int64), found.facts)
 
 
@@ -83,6 +86,8 @@ def _read_h5(path: Path) -> StoredFeatures:
 def _read_npz(path: Path) -> StoredFeatures:
     with np.load(path, allow_pickle=False) as file:
         facts = json.loads(str(file["attributes"])) if "attributes" in file else {}
+        if not isinstance(facts, dict):
+            raise ValueError("attributes that are no JSON object")
         return StoredFeatures(file["features"], file["coords"], facts)
 
 

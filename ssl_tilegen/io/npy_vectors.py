@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
 from ssl_tilegen.errors import InputError
+from ssl_tilegen.system.boundary import reason_of
 
 
 def load_vector(name: str, folder: Path = Path()) -> np.ndarray:
@@ -15,8 +18,10 @@ def load_vector(name: str, folder: Path = Path()) -> np.ndarray:
     try:
         stored = np.load(path, allow_pickle=False)
         array = stored[key or stored.files[0]] if hasattr(stored, "files") else stored
-    except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
-        raise InputError(f"{path}: no vector can be read ({error}); give .npy, or .npz:KEY") from None
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"values of {array.dtype}")
+    except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: no vector can be read ({reason_of(error)}); give .npy, or .npz:KEY") from None
     return finite(np.squeeze(np.asarray(array, np.float32)), str(path))
 
 

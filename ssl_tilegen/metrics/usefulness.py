@@ -17,6 +17,7 @@ from ssl_tilegen.metrics.probes import areas, confusion, pick_groups
 from ssl_tilegen.metrics.resampling import Interval
 
 _SLOW_ROUNDS = 100
+_MOST_SEEDS = 1 << 64  # of torch
 ARMS = ("real", "synthetic", "both")
 
 
@@ -43,12 +44,13 @@ Learner = Callable[[LabelledSet, np.ndarray, int, int], np.ndarray]
 @dataclass(frozen=True)
 class Outcome:
     """The predictions of a learner: ``probabilities`` per arm (S, M, C), of S seeds about the M images of ``test``;
-    ``sizes`` per arm: training images, averaged over the seeds."""
+    ``sizes`` per arm: training images, averaged over the seeds. ``seed`` is that of the intervals' draws."""
 
     probabilities: Mapping[str, np.ndarray]
     sizes: Mapping[str, float]
     labels: np.ndarray
     groups: np.ndarray
+    seed: int = 0
 
     def score(self, arm: str, name: str = "accuracy", rounds: int = 1000) -> Interval:
         """Accuracy (or 'balanced', 'auc') of an arm: mean over seeds with a 95 % interval."""
@@ -65,7 +67,7 @@ class Outcome:
 
     def _interval(self, arms: list[str], name: str, rounds: int) -> Interval:
         """Seeds and test groups are drawn together: the interval holds for new training draws and new test fields."""
-        rng, (names, member) = np.random.default_rng(0), np.unique(self.groups, return_inverse=True)
+        rng, (names, member) = np.random.default_rng(self.seed), np.unique(self.groups, return_inverse=True)
         rounds = min(rounds, _SLOW_ROUNDS) if name == "auc" else rounds
         seeds = len(self.probabilities[arms[0]])
         groups = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), rounds)
@@ -104,24 +106,27 @@ def compare(
     classes: int,
     *,
     seeds: int = 5,
+    seed: int = 0,
     per_class: int | float = 0.8,
     arms: Sequence[str] = ARMS,
     tick: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Train ``learner`` for every seed on each arm and test it. ``per_class``: groups of each class that a seed draws,
-    a share of them below 1. ``tick`` is called after each training."""
+    """Train ``learner`` for each of ``seeds`` seeds on each arm and test it. Another ``seed`` stands for as many other
+    ones. ``per_class``: groups of each class that a seed draws, a share of them below 1. ``tick`` is called after each
+    training."""
     said: dict[str, list[np.ndarray]] = {arm: [] for arm in arms}
     sizes: dict[str, list[int]] = {arm: [] for arm in arms}
-    for seed in range(seeds):
-        own = real.take(np.flatnonzero(pick_groups(real.groups, real.y, per_class, seed)))
+    for number in range(seed * seeds, (seed + 1) * seeds):
+        draw = number % _MOST_SEEDS
+        own = real.take(np.flatnonzero(pick_groups(real.groups, real.y, per_class, draw)))
         made = synthetic.take(np.flatnonzero(made_from(synthetic, real, own)))
         sets = {"real": own, "synthetic": made, "both": own.join(made)}
         for arm in arms:
-            said[arm].append(learner(sets[arm], test.x, classes, seed))
+            said[arm].append(learner(sets[arm], test.x, classes, draw))
             sizes[arm].append(len(sets[arm].y))
             tick()
     means = {arm: float(np.mean(counts)) for arm, counts in sizes.items()}
-    return Outcome({arm: np.stack(p) for arm, p in said.items()}, means, test.y, test.groups)
+    return Outcome({arm: np.stack(p) for arm, p in said.items()}, means, test.y, test.groups, seed)
 
 
 def made_from(synthetic: LabelledSet, real: LabelledSet, drawn: LabelledSet) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_tilegen.encoders.module_encoder import NetworkEncoder, pool
 from ssl_tilegen.system.device import fast_dtype
 
 _TEST_BATCH = 256
@@ -32,6 +33,25 @@ class ClassifierSettings:
     augment: Literal["none", "flips", "full"] = "flips"
 
 
+class Backbone(nn.Module):
+    """An encoder's network as a backbone: images (N, 3, H, W) in [-1, 1], of the side that the network takes, get the
+    encoder's own channel statistics; its tokens are pooled as the encoder pools them."""
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, encoder: NetworkEncoder) -> None:
+        super().__init__()
+        self.module, self.pooling = encoder.module, encoder.pooling
+        mean, std = (torch.tensor(v, device=encoder.device).view(3, 1, 1) for v in encoder.normalisation)
+        self.register_buffer("gain", 0.5 / std)
+        self.register_buffer("shift", (0.5 - mean) / std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The pooled vectors (N, D)."""
+        return pool(self.module, x * self.gain + self.shift, self.pooling)
+
+
 def fine_tuned(
     backbone: nn.Module,
     images: np.ndarray,
@@ -41,7 +61,8 @@ def fine_tuned(
     settings: ClassifierSettings = ClassifierSettings(),
     device: torch.device | str = "cpu",
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit a copy of ``backbone`` and a head to uint8 (N, H, W, 3) and labels (N,); returns images -> (M, classes)."""
+    """Fit a copy of ``backbone`` and a head to uint8 (N, H, W, 3) and labels (N,); returns images -> (M, classes). The
+    backbone gets them as (N, 3, H, W) in [-1, 1]."""
     device = torch.device(device)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)

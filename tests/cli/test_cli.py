@@ -15,7 +15,8 @@ from PIL import Image
 
 from ssl_tilegen import __version__
 from ssl_tilegen.cli import main
-from ssl_tilegen.config import EmbedSettings, GenerateSettings, load_settings
+from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings, load_settings
+from ssl_tilegen.errors import SettingError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.grids import is_complete, unfinished_grid
 from tests import processes
@@ -158,6 +159,22 @@ def test_values_are_parsed_alike_from_options_and_files() -> None:
     assert load_settings(GenerateSettings, None, {"grid": "g", "size": 512}).size == Size(512, 512)
     listed = load_settings(EmbedSettings, None, {"bands": [3, 2, 1], "scale": [0, 4000], "shard": "1/4"})
     assert (listed.bands, listed.scale, listed.shard) == ((3, 2, 1), (0.0, 4000.0), (1, 4))
+    assert load_settings(EmbedSettings, None, {"shard": [1, 4]}).shard == (1, 4)
+    named = load_settings(EvaluateSettings, None, {"task": "t", "encoder": [" texture", ""], "metrics": "fd, kid"})
+    assert (named.encoder, named.metrics) == (("texture",), ("fd", "kid"))
+
+
+@pytest.mark.parametrize("shard", ["4/4", "0/0", "-1/4", "1", [4, 4], [0, 0], [-1, 4], [1], [0, 4, 1], ["a", "b"], 3])
+def test_a_shard_that_is_none_is_refused_in_every_form(shard: object) -> None:
+    with pytest.raises(SettingError, match=r"^--shard .*: expected I/N with I from 0 to N - 1"):
+        load_settings(EmbedSettings, None, {"shard": shard})
+
+
+@pytest.mark.parametrize("option", ["encoder", "task_models", "metrics"])
+@pytest.mark.parametrize("names", ["", " , ", [], [""]])
+def test_a_list_of_no_names_is_refused(option: str, names: object) -> None:
+    with pytest.raises(SettingError, match=f"^--{option.replace('_', '-')}.* is empty; give one or more names"):
+        load_settings(EvaluateSettings, None, {"task": "t", option: names})
 
 
 @pytest.mark.slow

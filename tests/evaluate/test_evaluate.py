@@ -291,6 +291,33 @@ def test_condition_of_whole_cropped_and_stretched_pictures(painted: Path, name: 
     assert np.diff(found.spans["cosine"]) > 0 and "top1" not in table(report) and " to " in table(report)
 
 
+def test_a_repainted_image_is_compared_as_the_whole_that_it_is(painted: Path) -> None:
+    """Cells that the repainted region does not touch are those of the source."""
+    generate(GenerateSettings(grid=painted / "grid.zarr", out=painted / "kept.png", model=str(painted / "bundle"),
+                              keep=str(painted / "source.png"), region="192,128,128,192"))  # fmt: skip
+    report = run(real=painted / "source.png", synthetic=painted / "kept.png", grid=painted / "grid.zarr",
+                 model=str(painted / "bundle"), metrics=("large",))  # fmt: skip
+    cosine, region = report.condition.map, np.zeros((6, 6), bool)
+    region[2:5, 3:5] = True
+    assert report.condition.cells == 36 and cosine[~region].min() > 0.999 > cosine[region].max()
+
+
+def test_the_seed_moves_the_intervals_of_a_condition_and_of_a_task(painted: Path, sets: Path) -> None:
+    how: dict[str, Any] = {
+        "synthetic": painted / "whole.png",
+        "grid": painted / "grid.zarr",
+        "metrics": ("large",),
+        "model": str(painted / "bundle"),
+        "task": sets / "task",
+        "task_models": ("knn",),
+        "seeds": 2,
+    }
+    plain, first, other = (run(real=painted / "source.png", **how, **more) for more in ({}, {"seed": 0}, {"seed": 1}))
+    assert plain.condition.spans == first.condition.spans and plain.task.rows == first.task.rows
+    assert first.condition.cosine == other.condition.cosine and first.condition.spans != other.condition.spans
+    assert first.task.rows != other.task.rows
+
+
 def test_the_source_itself_follows_its_grid(painted: Path) -> None:
     report = run(real=painted / "source.png", synthetic=painted / "source.png", grid=painted / "grid.zarr",
                  model=str(painted / "bundle"))  # fmt: skip

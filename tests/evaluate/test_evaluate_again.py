@@ -25,6 +25,7 @@ from ssl_tilegen.workflows.evaluate import task
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import key_of
+from ssl_tilegen.workflows.evaluate.fine_tuning import plan_fine_tuning
 from ssl_tilegen.workflows.evaluate.image_sets import read_set
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.windows import places
@@ -192,7 +193,8 @@ def test_slow_learners_of_a_task_are_remembered(sets: Path, tmp_path: Path) -> N
     parts = {part: LabelledSet(np.zeros((2, 4)), np.array([0, 1]), np.array(["a", "b"])) for part in ("real", "test")}
     how = settings(sets, tmp_path, task_models=("linear", "finetuned", "mil"))
     given = task.TaskData({}, {"texture": parts}, {"texture": parts}, parts, (), False)
-    kept = {name for (name, _), (learner, _) in task._learners(how, given, cache).items() if _keeps(learner)}
+    encoder = plan_fine_tuning(how.model_copy(update={"task": tmp_path})).encoder
+    kept = {name for (name, _), (learner, _) in task._learners(how, given, cache, encoder).items() if _keeps(learner)}
     assert kept == {"fine-tuned network", "attention MIL"}
 
 

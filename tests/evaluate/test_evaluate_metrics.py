@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -214,6 +216,22 @@ def test_good_synthetic_images_give_a_gain_and_noise_does_not(rng: np.random.Gen
     assert outcome.confusion("both").sum() == 5 * len(test.y)
     noise = made._replace(x=rng.normal(size=made.x.shape))
     assert compare(linear, real, noise, test, 2, per_class=3).gain("both", "real", rounds=200).low < 0
+
+
+def test_another_seed_takes_other_draws_and_other_intervals(rng: np.random.Generator) -> None:
+    real, made, test = make_task(rng)
+    asked: list[int] = []
+
+    def learner(train: LabelledSet, x: np.ndarray, classes: int, seed: int) -> np.ndarray:
+        asked.append(seed)
+        return linear(train, x, classes, seed)
+
+    plain, first, other, far = (compare(learner, real, made, test, 2, seeds=2, per_class=3, **how)
+                                for how in ({}, {"seed": 0}, {"seed": 1}, {"seed": 1 << 64}))  # fmt: skip
+    assert asked[:12] == 2 * [0, 0, 0, 1, 1, 1] and asked[12:18] == [2, 2, 2, 3, 3, 3]
+    assert plain.score("both") == first.score("both") != other.score("both") and max(asked) < 1 << 64
+    assert replace(first, seed=1).score("both").low != first.score("both").low
+    assert far.score("both").value == first.score("both").value
 
 
 def test_synthetic_images_of_fields_not_drawn_are_left_out(rng: np.random.Generator) -> None:

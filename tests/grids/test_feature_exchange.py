@@ -149,6 +149,8 @@ def test_patches_off_the_lattice_go_to_the_nearest_cell_and_that_is_told(tmp_pat
         ("a.txt", b"x", "not a file of features"),
         ("a.h5", b"nothing like it", "no features with coords"),
         ("a.npz", b"PK nothing like it", "no features with coords"),
+        ("a.npz", b"PK\x03\x04 the rest is not there", "no features with coords"),
+        ("a.npz", b"", "no features with coords"),
     ],
 )
 def test_bad_files_are_one_line(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
@@ -172,6 +174,12 @@ def test_bad_arrays_are_one_line(tmp_path: Path, features: np.ndarray, coords: n
     with pytest.raises(InputError, match=message):
         import_features(path, mpp=0.5, tile=256)
     assert not (tmp_path / "f.zarr").exists()
+
+
+def test_attributes_that_are_no_object_are_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", features=np.ones((2, 3)), coords=np.zeros((2, 2)), attributes=np.array("[1]"))
+    with pytest.raises(InputError, match="no JSON object"):
+        import_features(tmp_path / "f.npz")
 
 
 def test_outputs_are_refused_or_replaced(tmp_path: Path) -> None:

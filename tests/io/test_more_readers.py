@@ -61,6 +61,22 @@ def test_an_ome_tiff_without_a_size_asks_for_it(tmp_path: Path) -> None:
         open_raster(path, gsd=0.25)
 
 
+def test_the_pixel_size_is_that_of_the_image_that_is_shown(tmp_path: Path) -> None:
+    """A small label of other pixels comes first; then an image that has no planes in the file."""
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for side, mpp in ((128, 8.0), (256, 0.5)):
+            facts = {"axes": "YXS", "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
+            tiff.write(samples.texture(side, side), photometric="rgb", tile=(128, 128), metadata=facts)
+    for _ in range(2):
+        with open_raster(path) as raster:
+            assert raster.size == Size(256, 256) and raster.resolution == Resolution(0.5, "um")
+        first, image, rest = tifffile.tiffcomment(path).partition("<Image ")
+        bare = '<Image ID="Image:9"><Pixels ID="Pixels:9" DimensionOrder="XYCZT" Type="uint8" SizeX="64" SizeY="64" ' \
+               'SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="32" PhysicalSizeY="32"></Pixels></Image>'  # fmt: skip
+        tifffile.tiffcomment(path, (first + bare + image + rest).encode())
+
+
 def test_channels_are_chosen_and_fluorescence_is_not_stained(tmp_path: Path) -> None:
     channels = np.stack([np.full((256, 256), value, np.uint8) for value in (10, 20, 30, 40, 50)])
     path = samples.write_ome_channels(tmp_path / "f.ome.tif", channels)

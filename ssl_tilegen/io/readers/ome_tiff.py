@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,7 +37,7 @@ class OmeImage(ChannelImage):
         with tifffile.TiffFile(path) as tiff:
             series = _largest(tiff)
             self._planes = [_channels(path, level, cache) for level in series.levels]
-            self.resolution = options.resolution() or _stated_resolution(tiff.ome_metadata or "")
+            self.resolution = options.resolution() or _stated_resolution(tiff, series)
             interleaved = series.axes.endswith("S") and self._planes[0][0][0].samples >= 3
             if any(n > 1 for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "CSYX"):
                 self.remarks += (f"the first plane of {series.axes} {series.shape}",)
@@ -95,12 +96,25 @@ def _file_of(path: Path, page: Any) -> Path:
     return Path(page.parent.filehandle.path)
 
 
-def _stated_resolution(xml: str) -> Resolution | None:
-    """The first image's pixel size, as the geometric mean of both axes."""
+def _stated_resolution(tiff: tifffile.TiffFile, series: Any) -> Resolution | None:
+    """The pixel size of the image that ``series`` shows; None where the metadata leave open which one that is."""
     try:
-        pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
-        facts = {} if pixels is None else pixels.attrib
+        images = [pixels.attrib for pixels in ElementTree.fromstring(tiff.ome_metadata or "").iterfind(".//{*}Pixels")]
+    except ElementTree.ParseError:
+        return None
+    if series.kind == "ome" and len(images) == len(tiff.series):
+        images = [images[tiff.series.index(series)]]
+    elif len(images) > 1:  # images without planes have no series
+        sides = str(series.keyframe.imagewidth), str(series.keyframe.imagelength)
+        images = [facts for facts in images if (facts.get("SizeX"), facts.get("SizeY")) == sides]
+    stated = {_pixel_size(facts) for facts in images}
+    return stated.pop() if len(stated) == 1 else None
+
+
+def _pixel_size(facts: Mapping[str, str]) -> Resolution | None:
+    """The pixel size in the attributes of an image, as the geometric mean of both axes."""
+    try:
         x, y = (float(facts[f"PhysicalSize{a}"]) * _UM[facts.get(f"PhysicalSize{a}Unit", "µm")] for a in "XY")
         return Resolution(math.sqrt(x * y), "um")
-    except (ElementTree.ParseError, KeyError, ValueError):
+    except (KeyError, ValueError):
         return None

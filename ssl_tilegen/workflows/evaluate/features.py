@@ -46,11 +46,12 @@ class Features(NamedTuple):
         return Features(self.x[index], self.groups[index])
 
 
-def load_encoders(settings: EvaluateSettings, window_px: int) -> dict[str, Encoder]:
-    """The encoders of ``settings`` by name: ``efficientnet-lite1``, ``texture``, ``bundle`` (that of --model),
-    ``inception`` (with --weights), or any that `embed` takes."""
+def load_encoders(settings: EvaluateSettings, window_px: int, own: Encoder | None = None) -> dict[str, Encoder]:
+    """The encoders of ``settings`` by name: ``efficientnet-lite1``, ``texture``, ``bundle`` (that of --model; ``own``
+    where it is loaded already), ``inception`` (with --weights), or any that `embed` takes."""
     device = pick_device(settings.device)
-    return {name: _load(name, settings, window_px, device) for name in settings.encoder}
+    return {name: own if own and name == BUNDLE else _load(name, settings, window_px, device)
+            for name in settings.encoder}  # fmt: skip
 
 
 def _load(name: str, settings: EvaluateSettings, window_px: int, device: torch.device) -> Encoder:

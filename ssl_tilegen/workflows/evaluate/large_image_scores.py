@@ -53,13 +53,15 @@ class Condition:
     map: np.ndarray | None = None
 
 
-def condition_of(grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use: np.ndarray) -> Condition:
+def condition_of(
+    grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use: np.ndarray, seed: int = 0
+) -> Condition:  # fmt: skip
     """Compare cells (R, K, D) where ``use`` (R, K); intervals by half-samples of blocks of 8 x 8 cells."""
     cosine, nearer = ranks(made[use], wanted[use])
     rows, cols = np.nonzero(use)
     blocks = (rows // _BLOCK) * (use.shape[1] // _BLOCK + 1) + cols // _BLOCK
     values = {"cosine": cosine, "top1": nearer < 1, "top5": nearer < 5}
-    halves = [index for (index,) in half_samples([blocks], _ROUNDS)] if len(cosine) > 1 else []
+    halves = [index for (index,) in half_samples([blocks], _ROUNDS, seed)] if len(cosine) > 1 else []
     means = {name: float(own.mean()) for name, own in values.items()}
     spans = {
         name: interval(means[name], [float(own[index].mean()) for index in halves], -1 if name == "cosine" else 0, 1)
@@ -72,7 +74,9 @@ def condition_of(grid: EmbeddingGrid, made: np.ndarray, wanted: np.ndarray, use:
                      spans=ends, map=cosines)  # fmt: skip
 
 
-def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: Progress) -> Condition:
+def condition(
+    grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: Progress, seed: int = 0
+) -> Condition:  # fmt: skip
     """Embed ``image`` again, cell by cell, and compare with the grid's vector at each cell's centre.
 
     The .json that `generate` writes beside an image says where a crop or a stretched image lies. FormatError
@@ -96,7 +100,7 @@ def condition(grid: EmbeddingGrid, image: Path, bundle: ModelBundle, progress: P
             progress("condition", strip.row_end, lattice.shape.rows)
     if not use.any():
         raise InputError(f"--grid {grid.path}: none of its cells of foreground lies inside {image}")
-    return condition_of(grid, made, wanted, use)
+    return condition_of(grid, made, wanted, use, seed)
 
 
 def _wanted(
@@ -115,10 +119,13 @@ def _wanted(
 
 
 def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tuple[float, float]]:
-    """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says."""
+    """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says.
+
+    An image that was repainted by --keep is there as a whole: its region is a part of it.
+    """
     facts = _record(image)
     if "region_px" in facts and "canvas_px" in facts:
-        x, y, _, _ = facts["region_px"]
+        x, y = (0, 0) if "kept" in facts else facts["region_px"][:2]
         cols, rows = facts["canvas_px"]
         return (y, x), ((rows / view.rows, cols / view.cols) if facts.get("fit") == "stretch" else (1.0, 1.0))
     if abs(size.rows - view.rows) > 8 or abs(size.cols - view.cols) > 8:

@@ -29,6 +29,7 @@ from ssl_tilegen.workflows.evaluate.features import (
     features_of_grids,
     load_encoders,
 )
+from ssl_tilegen.workflows.evaluate.fine_tuning import plan_fine_tuning
 from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, read_set, storage_warning
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition, condition, scores_of_large_images
 from ssl_tilegen.workflows.evaluate.pairs import matched_images, pair_scores, scores_of_pairs
@@ -52,16 +53,17 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Evaluat
     started = time.perf_counter()
     settings = settings.model_copy(update={"metrics": metrics_named(settings.metrics)})
     check_run(settings)
-    evidence = Evidence()
+    evidence, tuning = Evidence(), plan_fine_tuning(settings)
     with _held(settings) as (cache, held):
         try:
             found = _compare(settings, evidence, progress, cache) if settings.real else _nothing()
-            task = run_task(settings, progress, cache) if settings.task else None
+            task = run_task(settings, progress, cache, tuning.encoder) if settings.task else None
         except Interrupted as stop:
             raise Interrupted(_where_it_stopped(cache), stop.exit_code - 128) from None
         report = replace(
             found,
             task=task,
+            warnings=found.warnings + ((tuning.note,) if tuning.note else ()),
             skipped=found.skipped + tuple((str(p), why) for p, why in (task.skipped if task else ())),
             report=str(settings.report) if settings.report else None,
             seconds=round(time.perf_counter() - started, 1),
@@ -243,7 +245,7 @@ def _condition(settings: EvaluateSettings, synthetic: ImageSet, progress: Progre
             "give the image that was painted from it"
         )
     bundle = ModelBundle.load(settings.model, pick_device(settings.device))
-    return condition(EmbeddingGrid.open(settings.grid), synthetic.images[0].path, bundle, progress)
+    return condition(EmbeddingGrid.open(settings.grid), synthetic.images[0].path, bundle, progress, settings.seed)
 
 
 def _facts(part: ImageSet, features: dict[str, Features]) -> SetFacts:

@@ -7,22 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.config import EvaluateSettings
+from ssl_tilegen.encoders.module_encoder import NetworkEncoder
+from ssl_tilegen.geometry import Resolution
 from ssl_tilegen.metrics.probes import knn_probe, linear_probe
 from ssl_tilegen.metrics.resampling import Interval
 from ssl_tilegen.metrics.usefulness import ARMS, LabelledSet, Learner, Outcome, compare
-from ssl_tilegen.system.device import pick_device
 from ssl_tilegen.system.progress import Progress, silent
 from ssl_tilegen.workflows.evaluate.classifier_cache import cached_outcome
 from ssl_tilegen.workflows.evaluate.feature_cache import FeatureCache
 from ssl_tilegen.workflows.evaluate.features import BUNDLE, features_of, load_encoders
+from ssl_tilegen.workflows.evaluate.fine_tuning import fine_tuner, resized
 from ssl_tilegen.workflows.evaluate.image_sets import ImageSet, described
 from ssl_tilegen.workflows.evaluate.task_data import find_task_data
 from ssl_tilegen.workflows.evaluate.windows import common_resolution, common_window, is_large, places, windows
 from ssl_tilegen.workflows.labelled_images import Labelled
-
-_CLASSIFIER_PX = 64
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,16 @@ class TaskData:
 
 
 def run_task(
-    settings: EvaluateSettings, progress: Progress = silent, cache: FeatureCache | None = None
-) -> TaskReport:  # fmt: skip
-    """Everything `--task` asks for. InputError where a part is missing, has one class, or no image can be read."""
+    settings: EvaluateSettings,
+    progress: Progress = silent,
+    cache: FeatureCache | None = None,
+    encoder: NetworkEncoder | None = None,
+) -> TaskReport:
+    """Everything `--task` asks for; ``encoder`` is fine-tuned. InputError where a part is missing, has one class, or no
+    image can be read."""
     assert settings.task is not None
-    sets = read_task(settings.task, settings, progress, cache)
-    learners = _learners(settings, sets, cache)
+    sets = read_task(settings.task, settings, progress, cache, encoder)
+    learners = _learners(settings, sets, cache, encoder)
     classes = sets.labelled["real"].classes
     done, total = 0, len(learners) * settings.seeds * len(ARMS)
 
@@ -86,8 +89,8 @@ def run_task(
     rows: list[TaskRow] = []
     judged: list[tuple[float, str, np.ndarray]] = []
     for (model, features), (learner, parts) in learners.items():
-        outcome = compare(learner, parts["real"], parts["synthetic"], parts["test"], len(classes),
-                          seeds=settings.seeds, per_class=_per_class(settings), tick=tick)  # fmt: skip
+        outcome = compare(learner, parts["real"], parts["synthetic"], parts["test"], len(classes), seeds=settings.seeds,
+                          seed=settings.seed, per_class=_per_class(settings), tick=tick)  # fmt: skip
         rows += _rows(outcome, model, features, parts)
         table = _seen_by_real(learner, parts, len(classes), settings.seed)
         judged.append((outcome.score("real", rounds=2).value, f"{model}, {features}", table))
@@ -96,15 +99,19 @@ def run_task(
 
 
 def read_task(
-    folder: Path, settings: EvaluateSettings, progress: Progress = silent, cache: FeatureCache | None = None
-) -> TaskData:  # fmt: skip
-    """Find the parts of ``folder`` and describe their images."""
+    folder: Path,
+    settings: EvaluateSettings,
+    progress: Progress = silent,
+    cache: FeatureCache | None = None,
+    encoder: NetworkEncoder | None = None,
+) -> TaskData:
+    """Find the parts of ``folder`` and describe their images; with pixels of each for ``encoder`` to be fine-tuned."""
     found = find_task_data(folder)
     images = {part: described(folder / part, _files(own), if_unknown=settings.resolution)
               for part, own in found.items()}  # fmt: skip
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window)
-    encoders = load_encoders(settings, side)
+    encoders = load_encoders(settings, side, encoder)
     vectors: dict[str, dict[str, LabelledSet]] = {name: {} for name in encoders}
     bags: dict[str, dict[str, LabelledSet]] = {name: {} for name in encoders}
     pixels: dict[str, LabelledSet] = {}
@@ -117,8 +124,8 @@ def read_task(
             names = [str(place.image.path) for place in features.places]
             bags[name][part] = _bagged(features.x, names, labels)
             vectors[name][part] = _averaged(bags[name][part])
-        if "finetuned" in settings.task_models:
-            pixels[part] = _pixels(own, side, resolution, labels, settings)
+        if encoder:
+            pixels[part] = _pixels(own, side, resolution, labels, settings, encoder.input_px)
     large = all(is_large(image, side, resolution) for image in images["real"].images)
     return TaskData(found, vectors, bags, pixels, tuple(s for own in images.values() for s in own.skipped), large)
 
@@ -149,24 +156,26 @@ def _averaged(bags: LabelledSet) -> LabelledSet:
 
 
 def _pixels(
-    own: ImageSet, side: int, resolution: object, labels: dict[str, tuple[int, str]], settings: EvaluateSettings
+    own: ImageSet,
+    side: int,
+    resolution: Resolution | None,
+    labels: dict[str, tuple[int, str]],
+    settings: EvaluateSettings,
+    pixels_px: int,
 ) -> LabelledSet:
-    """The first usable window of every image, `_CLASSIFIER_PX` wide."""
-    from PIL import Image as Pillow
-
-    at, _ = places(own, side, resolution)  # type: ignore[arg-type]
+    """The first usable window of every image, ``pixels_px`` wide."""
+    at, _ = places(own, side, resolution)
     seen: dict[str, np.ndarray] = {}
     for i, rgb in windows(at, settings.reading_threads, if_unknown=settings.resolution):
         name = str(at[i].image.path)
         if name not in seen:
-            small = Pillow.fromarray(rgb).resize((_CLASSIFIER_PX, _CLASSIFIER_PX), Pillow.Resampling.BOX)
-            seen[name] = np.asarray(small)
+            seen[name] = resized(rgb, pixels_px)
     return LabelledSet(np.stack(list(seen.values())), np.array([labels[n][0] for n in seen]),
                 np.array([labels[n][1] for n in seen]))  # fmt: skip
 
 
 def _learners(
-    settings: EvaluateSettings, sets: TaskData, cache: FeatureCache | None
+    settings: EvaluateSettings, sets: TaskData, cache: FeatureCache | None, encoder: NetworkEncoder | None
 ) -> dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]]:  # fmt: skip
     """(model, features) -> its training function and data; the results of slow ones are stored in ``cache``."""
     found: dict[tuple[str, str], tuple[Learner, dict[str, LabelledSet]]] = {}
@@ -177,8 +186,8 @@ def _learners(
             found["nearest neighbours", name] = (lambda t, x, c, s: knn_probe(t.x, t.y, x, c)), parts
         if "mil" in settings.task_models or sets.large:
             found["attention MIL", name] = cached_outcome(_mil, "mil", cache), sets.bags[name]
-    if "finetuned" in settings.task_models and not sets.large:
-        found["fine-tuned network", BUNDLE] = _fine_tuner(settings, cache), sets.pixels
+    if encoder and not sets.large:
+        found["fine-tuned network", BUNDLE] = fine_tuner(encoder, settings, cache), sets.pixels
     return found
 
 
@@ -188,23 +197,9 @@ def _mil(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.nd
     return fit_mil(list(train.x), train.y, classes, seed)(list(test))
 
 
-def _fine_tuner(settings: EvaluateSettings, cache: FeatureCache | None) -> Learner:
-    """The bundle's encoder with a new head."""
-    from ssl_tilegen.training.classifier import ClassifierSettings, fine_tuned
-
-    device = pick_device(settings.device)
-    bundle = ModelBundle.load(settings.model, device)
-    how = ClassifierSettings(steps=settings.task_steps)
-
-    def learn(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        return fine_tuned(bundle.encoder, train.x, train.y, classes, seed, how, device)(test)
-
-    return cached_outcome(learn, f"finetuned {bundle.hash} {how}", cache)
-
-
 def _rows(outcome: Outcome, model: str, features: str, parts: dict[str, LabelledSet]) -> list[TaskRow]:
     test = parts["test"]
-    dim = test.x.shape[1] if test.x.ndim == 2 else test.x[0].shape[-1] if test.x.dtype == object else _CLASSIFIER_PX
+    dim = test.x[0].shape[-1] if test.x.dtype == object else test.x.shape[1]
     return [
         TaskRow(model, features, dim, arm, outcome.sizes[arm], len(test.y), len(np.unique(test.groups)),
                 outcome.score(arm), outcome.score(arm, "balanced"), outcome.score(arm, "auc"),
