@@ -18,6 +18,11 @@ def is_image(path: Path) -> bool:
     return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
 
 
+def stem_of(path: Path) -> str:
+    """An image's name without its suffix, also without that of ``NAME.ome.tif``; dots within the name stay."""
+    return path.name.removesuffix(path.suffix).removesuffix(".ome")
+
+
 def is_zarr_image(path: Path) -> bool:
     """Whether a folder is an OME-Zarr image (grids of embeddings are Zarr groups too)."""
     return path.suffix == ".zarr" and path.is_dir() and image_attributes(path) is not None

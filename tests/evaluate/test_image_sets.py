@@ -19,6 +19,7 @@ from ssl_tilegen.workflows.evaluate.pairs import matched_images
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.scores import scores_of
 from ssl_tilegen.workflows.evaluate.windows import places
+from ssl_tilegen.workflows.labelled_images import group_of
 
 SIDE = 48
 
@@ -58,6 +59,21 @@ def test_the_manifest_says_which_images_are_of_a_set(
         part = read_set(folder, kind=kind)
         assert len(part.images) == count and part.left_out == 16 - count
         assert all(("_1" in image.path.name) == (kind == "synthetic") for image in part.images if kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("g012_03.jpg", "g012"),
+        ("1.2.840.1_001.png", "1.2.840.1"),
+        ("1.2.840.2_001.ome.tif", "1.2.840.2"),
+        ("1.2.840.3.dcm", "1.2.840.3"),
+        ("slide v1.5_7.ome.zarr", "slide v1.5"),
+        ("plain.png", "plain"),
+    ],
+)
+def test_a_group_is_the_name_before_its_last_underscore(name: str, group: str) -> None:
+    assert group_of(Path("class") / name) == group
 
 
 def test_a_set_of_originals_alone_is_not_synthetic(augmented: tuple[Path, Path]) -> None:
