@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings
 from ssl_tilegen.errors import FormatError, InputError, TilegenError
 from ssl_tilegen.grids import EmbeddingGrid, write_grid
+from ssl_tilegen.system.marks import report_html
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.table import table
@@ -326,6 +329,20 @@ def test_an_image_is_not_compared_with_a_grid_that_it_was_not_painted_from(
     if name == "whole":
         with pytest.raises(FormatError, match=r"small\.zarr: .*old\.png was painted from another grid, grid\.zarr"):
             run(**how, synthetic=image, grid=tmp_path / "small.zarr")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+def test_names_that_are_not_utf8_are_escaped_in_the_report(sets: Path, tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        shutil.copytree(sets / part, tmp_path / part)
+        for path in list((tmp_path / part).glob("*_0.png")):
+            path.rename(path.with_name(os.fsdecode(path.stem.encode() + b"\xff.png")))
+    (tmp_path / "b" / os.fsdecode(b"cut\xff.png")).write_bytes(b"\x89PNG")
+    page = tmp_path / "page.html"
+    report = run(real=tmp_path / "a", synthetic=tmp_path / "b", report=page)
+    assert len(report.skipped) == 1 and r"_0\udcff.png" in page.read_text(encoding="utf-8")
+    facts = json.loads(page.with_name("page.html.json").read_text(encoding="utf-8"))
+    assert report_html(page) is None and facts["skipped"][0][0].endswith(r"cut\udcff.png")
 
 
 def test_the_seed_moves_the_intervals_of_a_condition_and_of_a_task(painted: Path, sets: Path) -> None:

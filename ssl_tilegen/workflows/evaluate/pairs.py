@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet
 from ssl_tilegen.workflows.evaluate.scores import Score
@@ -67,7 +68,7 @@ def _made_of(made: Image, own: Image) -> bool:
     """Whether the .json that `generate` writes beside an image names the other as its source."""
     try:
         facts = json.loads(made.path.with_name(f"{made.path.name}.json").read_text(encoding="utf-8"))
-        return facts["provenance"]["source"] == own.path.name
+        return facts["provenance"]["source"] == recordable(own.path.name)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
