@@ -108,6 +108,16 @@ def test_pairs_that_only_a_name_speaks_for_are_said_to_be(tmp_path: Path) -> Non
         assert matched_images(*sets).guessed == 3
 
 
+@pytest.mark.parametrize("end", ["", "-synthetic"])
+def test_images_whose_names_hold_dots_pair_with_their_own(tmp_path: Path, end: str) -> None:
+    for n in range(3):
+        draw(tmp_path / "real" / f"1.2.840.{n}_00{n}.png", n)
+        draw(tmp_path / "made" / f"1.2.840.{n}_00{n}{end}.png", 10 + n)
+    found = matched_images(read_set(tmp_path / "real"), read_set(tmp_path / "made")).pairs
+    assert len(found) == 3
+    assert all(own.path.stem == made.path.stem.removesuffix(end) for made, own in found.items())
+
+
 def test_intervals_of_shares_end_at_0_and_1() -> None:
     rng = np.random.default_rng(0)
     sets = []

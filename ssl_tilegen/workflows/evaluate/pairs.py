@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ssl_tilegen.io.image_files import stem_of
 from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
 from ssl_tilegen.system.names import recordable
@@ -74,9 +76,9 @@ def _made_of(made: Image, own: Image) -> bool:
 
 
 def _name(image: Image, part: ImageSet) -> str:
-    """Path inside the set without suffixes."""
+    """Path inside the set without suffix."""
     inside = image.path.relative_to(part.path) if image.path != part.path else image.path
-    return str(inside.parent / inside.name.split(".")[0].removesuffix("-synthetic")) if inside.name else ""
+    return str(inside.parent / stem_of(inside).removesuffix("-synthetic")) if inside.name else ""
 
 
 def _sources(part: ImageSet) -> dict[str, str]:
@@ -88,7 +90,7 @@ def _sources(part: ImageSet) -> dict[str, str]:
 def _bare(path: str) -> str:
     """The last two parts of a path without suffix: its class and its name."""
     parts = path.replace("\\", "/").split("/")[-2:]
-    return "/".join([*parts[:-1], parts[-1].split(".")[0]])
+    return "/".join([*parts[:-1], stem_of(Path(parts[-1]))])
 
 
 def pair_scores(pairs: dict[Image, Image], real: Features, synthetic: Features) -> list[PairScore]:
