@@ -33,7 +33,7 @@ class ClassifierSettings:
     augment: Literal["none", "flips", "full"] = "flips"
 
 
-class Backbone(nn.Module):
+class EncoderBackbone(nn.Module):
     """An encoder's network as a backbone: images (N, 3, H, W) in [-1, 1], of the side that the network takes, get the
     encoder's own channel statistics; its tokens are pooled as the encoder pools them."""
 

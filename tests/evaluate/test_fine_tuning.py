@@ -15,7 +15,7 @@ from ssl_tilegen.encoders.base import Normalisation
 from ssl_tilegen.encoders.module_encoder import NetworkEncoder
 from ssl_tilegen.encoders.timm_encoder import load_timm_encoder
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.training.classifier import Backbone
+from ssl_tilegen.training.classifier import EncoderBackbone
 from ssl_tilegen.training.pretrained import keep_named
 from ssl_tilegen.workflows.evaluate import task
 from ssl_tilegen.workflows.evaluate.fine_tuning import plan_fine_tuning, resized
@@ -56,7 +56,7 @@ def test_a_backbone_sees_what_its_encoder_sees(vit: str) -> None:
     statistics = Normalisation((0.7, 0.5, 0.6), (0.2, 0.3, 0.25))
     encoder = NetworkEncoder("vit", module, tile_px=224, normalisation=statistics, pooling="cls+mean")
     tiles = np.random.default_rng(0).integers(0, 255, (2, 224, 224, 3), np.uint8)
-    backbone = Backbone(encoder)
+    backbone = EncoderBackbone(encoder)
     with torch.no_grad():
         found = backbone(torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert found.shape == (2, 2 * DIM)
@@ -66,7 +66,7 @@ def test_a_backbone_sees_what_its_encoder_sees(vit: str) -> None:
 def test_statistics_of_one_half_leave_the_pixels_as_they_were(vit: str) -> None:
     encoder = NetworkEncoder("vit", load_timm_encoder(vit).module, tile_px=224,
                              normalisation=Normalisation((0.5,) * 3, (0.5,) * 3))  # fmt: skip
-    assert (Backbone(encoder).gain == 1).all() and (Backbone(encoder).shift == 0).all()
+    assert (EncoderBackbone(encoder).gain == 1).all() and (EncoderBackbone(encoder).shift == 0).all()
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -79,13 +79,13 @@ def test_an_encoder_that_is_named_or_was_kept_is_fine_tuned(
         keep_named(model, None)
     assert ModelBundle.load(model).has("encoder") == kept
     seen: list[tuple[tuple[int, ...], list[float]]] = []
-    forward = Backbone.forward
+    forward = EncoderBackbone.forward
 
-    def watched(self: Backbone, x: torch.Tensor) -> torch.Tensor:
+    def watched(self: EncoderBackbone, x: torch.Tensor) -> torch.Tensor:
         seen.append((tuple(x.shape[1:]), self.shift.flatten().tolist()))
         return forward(self, x)
 
-    monkeypatch.setattr(Backbone, "forward", watched)
+    monkeypatch.setattr(EncoderBackbone, "forward", watched)
     plan = plan_fine_tuning(settings(folder, model))
     assert plan.encoder and not plan.note
     parts = task.read_task(folder, settings(folder, model), encoder=plan.encoder).pixels

@@ -57,9 +57,9 @@ def resized(rgb: np.ndarray, side: int) -> np.ndarray:
 
 def fine_tuner(encoder: NetworkEncoder, settings: EvaluateSettings, cache: FeatureCache | None) -> Learner:
     """Trains ``encoder`` with a new head on windows of the side that it takes."""
-    from ssl_tilegen.training.classifier import Backbone, ClassifierSettings, fine_tuned
+    from ssl_tilegen.training.classifier import ClassifierSettings, EncoderBackbone, fine_tuned
 
-    backbone, how = Backbone(encoder), ClassifierSettings(steps=settings.task_steps)
+    backbone, how = EncoderBackbone(encoder), ClassifierSettings(steps=settings.task_steps)
 
     def learn(train: LabelledSet, test: np.ndarray, classes: int, seed: int) -> np.ndarray:
         return fine_tuned(backbone, train.x, train.y, classes, seed, how, encoder.device)(test)
