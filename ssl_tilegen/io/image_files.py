@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ssl_tilegen.io.readers.ome_zarr import image_attributes
+from ssl_tilegen.io.uri import Source
 
 PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 """Suffixes of images that know nothing of a resolution."""
@@ -16,6 +17,11 @@ SUFFIXES = frozenset(_SLIDES | {".vrt", ".jp2", ".img"} | PLAIN_SUFFIXES)
 def is_image(path: Path) -> bool:
     """Whether a path looks like an image, slide or raster."""
     return (path.suffix.lower() in SUFFIXES and path.is_file()) or is_zarr_image(path)
+
+
+def stem_of(path: Source) -> str:
+    """An image's name without its suffix, also without that of ``NAME.ome.tif``; dots within the name stay."""
+    return path.name.removesuffix(path.suffix).removesuffix(".ome")
 
 
 def is_zarr_image(path: Path) -> bool:

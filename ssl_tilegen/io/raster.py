@@ -69,11 +69,14 @@ def open_raster(
     options = _checked_options(path, mpp, gsd, bands, scale)
     if isinstance(path, Path):
         _check_readable(path)
-    for module, name in READERS if isinstance(path, Path) else (GDAL,):
-        reader: type[Raster] = getattr(import_module(module), name)
-        if reader.can_read(path):
-            make: Callable[[Any, Options], Raster] = reader
-            return _checked(make(path, options), options, if_unknown)
+    try:
+        for module, name in READERS if isinstance(path, Path) else (GDAL,):
+            reader: type[Raster] = getattr(import_module(module), name)
+            if reader.can_read(path):
+                make: Callable[[Any, Options], Raster] = reader
+                return _checked(make(path, options), options, if_unknown)
+    except UnicodeEncodeError:  # of libraries that take no other names
+        raise InputError(f"{path}: this kind of file must have a path in UTF-8 to be read; rename it") from None
     if isinstance(path, Uri):
         raise InputError(f"{path}: GDAL cannot open it; check the address, the network and its credentials")
     raise InputError(f"{path}: not an image in any format that can be read; give a slide, a GeoTIFF, a PNG or a JPEG")

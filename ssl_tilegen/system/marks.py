@@ -28,6 +28,7 @@ from ssl_tilegen.system.metadata import (
     software_of,
     text_of,
 )
+from ssl_tilegen.system.names import recordable
 
 Mark = Callable[[Path], str | None]
 """The missing mark of an existing path, in words that follow "it has"; None for an output of this program."""
@@ -89,7 +90,7 @@ def preview(command: str, of: str) -> Mark:
 
 def preview_title(command: str, of: str) -> str:
     """The PNG text ``Title`` of a preview."""
-    return f"preview of {of} by {command}"
+    return recordable(f"preview of {of} by {command}")
 
 
 def grid(path: Path) -> str | None:

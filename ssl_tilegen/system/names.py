@@ -1,4 +1,6 @@
-"""Names that a user's table gives to files and folders: which of them can be used on every system."""
+"""Names of files and folders: which of those that a table gives can be used on every system, and how those that the
+system gives are written down. Linux has names that are not UTF-8; Python holds their bytes as lone surrogates, which no
+UTF-8 file can hold."""
 
 from __future__ import annotations
 
@@ -7,6 +9,11 @@ import os
 _RESERVED = frozenset('/\\:*?"<>|')
 _MOST_BYTES = 200
 """A length that leaves room for the suffixes of outputs, locks and temporary files."""
+
+
+def recordable(text: str) -> str:
+    """A text that a UTF-8 file can hold: bytes of a name that are of no character are escaped (``\\udcff``)."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unfit_name(name: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ssl_tilegen.errors import InputError
-from ssl_tilegen.io.image_files import is_image
+from ssl_tilegen.io.image_files import is_image, stem_of
 from ssl_tilegen.system.csv_table import Row, read_csv
 
 MANIFEST = "manifest.csv"
@@ -58,7 +58,7 @@ def read_labelled(source: str | Path, classes: Sequence[str] | None = None, leas
 
 def group_of(path: Path) -> str:
     """The group that a file's name says: the part before its last underscore, else all of it without suffix."""
-    stem = path.name.split(".")[0]
+    stem = stem_of(path)
     return stem.rsplit("_", 1)[0] if "_" in stem else stem
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +106,15 @@ def test_same_layout_same_sizes_and_a_manifest(images, settings):
     facts = json.loads(Image.open(settings.out / made[0]["path"]).text["Description"])
     assert facts["synthetic"] and facts["seed"] == int(made[0]["seed"]) and facts["source"] == made[0]["source"]
     assert -1 <= float(made[0]["cosine"]) <= 1 and made[0]["nearest"] in {row["source"] for row in found}
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+def test_an_image_whose_name_is_not_utf8_fails_alone_and_by_its_name(images, settings):
+    plain = images / "dots" / "g0_0.png"
+    plain.rename(plain.with_name(os.fsdecode(b"g0_\xff.png")))
+    with pytest.raises(AugmentIncomplete, match=r"1 of 12 .* 11 done: dots/g0_.*\.png: its name is not UTF-8; rename"):
+        augment(images, settings)
+    assert len([row for row in rows(settings.out) if row["kind"] == "synthetic"]) == 11
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, TilegenError
@@ -66,6 +68,36 @@ def test_a_bad_list_is_one_line(tmp_path: Path, text: str, message: str) -> None
 def test_a_list_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         find_jobs([], EmbedSettings(list=tmp_path / "none.csv"))
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+@pytest.mark.parametrize("table", ["t.csv", "t.json"])
+def test_a_name_that_is_not_utf8_is_written_down_escaped(bundle: Path, tmp_path: Path, table: str) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (130, 100, 3), np.uint8)
+    odd = tmp_path / os.fsdecode(b"odd_\xff.png")
+    for path in (odd, tmp_path / "plain.png"):
+        with path.open("wb") as file:
+            Image.fromarray(pixels).save(file, "PNG")
+    how = {"out_dir": tmp_path / "o", "summary": tmp_path / table, "gsd": 0.15, "preview": True}
+    reports = run([odd, tmp_path / "plain.png"], bundle, **how)
+    assert [report.status for report in reports] == ["done", "done"]
+    assert reports[0].grid.name == os.fsdecode(b"odd_\xff.zarr") and not list((tmp_path / "o").glob("*.part"))
+    assert EmbeddingGrid.open(reports[0].grid).spec.source.name == r"odd_\udcff.png"
+    again = run([odd, tmp_path / "plain.png"], bundle, **how, skip_existing=True)
+    assert [report.status for report in again] == ["skipped", "skipped"]
+    text = (tmp_path / table).read_text(encoding="utf-8")
+    rows = json.loads(text) if table == "t.json" else list(csv.DictReader(text.splitlines()))
+    assert [Path(row["input"]).name for row in rows] == [r"odd_\udcff.png", "plain.png"]
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+def test_a_raster_whose_name_is_not_utf8_fails_alone(bundle: Path, tmp_path: Path) -> None:
+    odd = raster(tmp_path / "a.tif", 100, 130).rename(tmp_path / os.fsdecode(b"odd_\xff.tif"))
+    inputs = [odd, raster(tmp_path / "plain.tif", 100, 130)]
+    with pytest.raises(EmbedIncomplete, match=r"1 of 2 inputs failed, 1 done: .*odd_.*\.tif: .*in UTF-8.*; rename it"):
+        run(inputs, bundle, out_dir=tmp_path / "o")
+    rows = list(csv.DictReader((tmp_path / "o" / "embed-summary.csv").open(encoding="utf-8")))
+    assert [row["status"] for row in rows] == ["failed", "done"]
 
 
 def test_ids_resolve_names_that_clash(tmp_path: Path) -> None:

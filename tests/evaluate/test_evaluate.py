@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from scipy.ndimage import gaussian_filter
 from ssl_tilegen.cli import main
 from ssl_tilegen.config import EmbedSettings, EvaluateSettings, GenerateSettings
 from ssl_tilegen.errors import FormatError, InputError, TilegenError
+from ssl_tilegen.grids import EmbeddingGrid, write_grid
+from ssl_tilegen.system.marks import report_html
 from ssl_tilegen.workflows.embed.run import embed
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.table import table
@@ -300,6 +305,44 @@ def test_a_repainted_image_is_compared_as_the_whole_that_it_is(painted: Path) ->
     cosine, region = report.condition.map, np.zeros((6, 6), bool)
     region[2:5, 3:5] = True
     assert report.condition.cells == 36 and cosine[~region].min() > 0.999 > cosine[region].max()
+
+
+@pytest.mark.parametrize("name", ["whole", "wide"])
+def test_an_image_is_not_compared_with_a_grid_that_it_was_not_painted_from(
+    painted: Path, tmp_path: Path, name: str
+) -> None:
+    """A grid of the same size is known by its hash; a record without one still has the size of the canvas."""
+    cells = EmbeddingGrid.open(painted / "grid.zarr").read()
+    other = replace(cells, embedding=cells.embedding[::-1].copy())
+    write_grid(tmp_path / "other.zarr", EmbeddingGrid.open(painted / "grid.zarr").spec, other)
+    how = {"real": painted / "source.png", "model": str(painted / "bundle"), "metrics": ("large",)}
+    with pytest.raises(FormatError, match=r"other\.zarr: .*png was painted from another grid, grid\.zarr, .*give that"):
+        run(**how, synthetic=painted / f"{name}.png", grid=tmp_path / "other.zarr")
+    shutil.copy(painted / f"{name}.png", tmp_path / "old.png")
+    facts = json.loads((painted / f"{name}.png.json").read_text())["provenance"]
+    del facts["grid_sha256"]
+    image = tmp_path / "old.png"
+    (tmp_path / "old.png.json").write_text(json.dumps({"provenance": facts}))
+    assert run(**how, synthetic=image, grid=painted / "grid.zarr").condition.cells
+    Image.fromarray(tile(np.random.default_rng(0), side=320, blur=8)).save(tmp_path / "small.png")
+    embed([tmp_path / "small.png"], EmbedSettings(out=tmp_path / "small.zarr", gsd=0.15, model=str(painted / "bundle")))
+    if name == "whole":
+        with pytest.raises(FormatError, match=r"small\.zarr: .*old\.png was painted from another grid, grid\.zarr"):
+            run(**how, synthetic=image, grid=tmp_path / "small.zarr")
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+def test_names_that_are_not_utf8_are_escaped_in_the_report(sets: Path, tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        shutil.copytree(sets / part, tmp_path / part)
+        for path in list((tmp_path / part).glob("*_0.png")):
+            path.rename(path.with_name(os.fsdecode(path.stem.encode() + b"\xff.png")))
+    (tmp_path / "b" / os.fsdecode(b"cut\xff.png")).write_bytes(b"\x89PNG")
+    page = tmp_path / "page.html"
+    report = run(real=tmp_path / "a", synthetic=tmp_path / "b", report=page)
+    assert len(report.skipped) == 1 and r"_0\udcff.png" in page.read_text(encoding="utf-8")
+    facts = json.loads(page.with_name("page.html.json").read_text(encoding="utf-8"))
+    assert report_html(page) is None and facts["skipped"][0][0].endswith(r"cut\udcff.png")
 
 
 def test_the_seed_moves_the_intervals_of_a_condition_and_of_a_task(painted: Path, sets: Path) -> None:

@@ -19,6 +19,7 @@ from ssl_tilegen.workflows.evaluate.pairs import matched_images
 from ssl_tilegen.workflows.evaluate.run import evaluate
 from ssl_tilegen.workflows.evaluate.scores import scores_of
 from ssl_tilegen.workflows.evaluate.windows import places
+from ssl_tilegen.workflows.labelled_images import group_of
 
 SIDE = 48
 
@@ -60,6 +61,21 @@ def test_the_manifest_says_which_images_are_of_a_set(
         assert all(("_1" in image.path.name) == (kind == "synthetic") for image in part.images if kind)
 
 
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("g012_03.jpg", "g012"),
+        ("1.2.840.1_001.png", "1.2.840.1"),
+        ("1.2.840.2_001.ome.tif", "1.2.840.2"),
+        ("1.2.840.3.dcm", "1.2.840.3"),
+        ("slide v1.5_7.ome.zarr", "slide v1.5"),
+        ("plain.png", "plain"),
+    ],
+)
+def test_a_group_is_the_name_before_its_last_underscore(name: str, group: str) -> None:
+    assert group_of(Path("class") / name) == group
+
+
 def test_a_set_of_originals_alone_is_not_synthetic(augmented: tuple[Path, Path]) -> None:
     for path in augmented[1].glob("a/*_1.png"):
         path.unlink()
@@ -90,6 +106,16 @@ def test_pairs_that_only_a_name_speaks_for_are_said_to_be(tmp_path: Path) -> Non
     for broken in ("{", "[]", '{"provenance": 3}'):
         beside.write_text(broken)
         assert matched_images(*sets).guessed == 3
+
+
+@pytest.mark.parametrize("end", ["", "-synthetic"])
+def test_images_whose_names_hold_dots_pair_with_their_own(tmp_path: Path, end: str) -> None:
+    for n in range(3):
+        draw(tmp_path / "real" / f"1.2.840.{n}_00{n}.png", n)
+        draw(tmp_path / "made" / f"1.2.840.{n}_00{n}{end}.png", 10 + n)
+    found = matched_images(read_set(tmp_path / "real"), read_set(tmp_path / "made")).pairs
+    assert len(found) == 3
+    assert all(own.path.stem == made.path.stem.removesuffix(end) for made, own in found.items())
 
 
 def test_intervals_of_shares_end_at_0_and_1() -> None:

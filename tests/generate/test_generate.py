@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -475,3 +477,14 @@ def test_what_is_stretched_with_the_grid_is_said_where_no_scale_tells_it(
     embed([source], EmbedSettings(model="tiny", out=grid, **({"mpp": 0.5} if kind == "picture" else {})))
     report = run(world, kind, tmp_path / "a.png", grid=grid, model="tiny", dry_run=True, **options)
     assert any("--layout free" in remark for remark in report.remarks) == is_said
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file systems that hold no name but UTF-8")
+@pytest.mark.parametrize("suffix", [".png", ".ome.tif"])
+def test_a_grid_whose_name_is_not_utf8_is_recorded_escaped(world: World, tmp_path: Path, suffix: str) -> None:
+    odd = tmp_path / os.fsdecode(b"odd_\xff.zarr")
+    shutil.copytree(world.grid("slide"), odd)
+    out = odd.with_suffix(suffix)
+    generate(GenerateSettings(grid=odd, out=out, model=str(world.bundle), size=128, preview=True))
+    record = json.loads(out.with_name(f"{out.name}.json").read_text(encoding="utf-8"))["provenance"]
+    assert record["grid"] == r"odd_\udcff.zarr"

@@ -14,7 +14,7 @@ from ssl_tilegen.errors import InputError, TilegenError
 from ssl_tilegen.geometry import Size, Window
 from ssl_tilegen.io.image_files import is_image, is_zarr_image
 from ssl_tilegen.io.raster import open_raster
-from ssl_tilegen.system.names import unfit_name
+from ssl_tilegen.system.names import recordable, unfit_name
 from ssl_tilegen.system.progress import Progress
 from ssl_tilegen.system.resources import reading_threads
 from ssl_tilegen.workflows.labelled_images import read_labelled, read_labelled_csv
@@ -102,7 +102,10 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def _look(path: Path, level: str, sampled: bool) -> tuple[Size, str, str] | str:
-    """Size, level and fingerprint of an image, or why it cannot be used."""
+    """Size, level and fingerprint of an image, or why it cannot be used. The manifest and the names of new images are
+    made of its name."""
+    if recordable(path.name) != path.name:
+        return f"{path}: its name is not UTF-8; rename the file"
     try:
         with open_raster(path) as raster:
             size = raster.size

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ssl_tilegen.config import AugmentSettings
 from ssl_tilegen.errors import InputError
 from ssl_tilegen.geometry import Size
+from ssl_tilegen.io.image_files import stem_of
 from ssl_tilegen.system.budget import check_memory
 from ssl_tilegen.workflows.augment.inputs import Original
 
@@ -106,14 +107,10 @@ def _partners(originals: Sequence[Original]) -> dict[int, list[int]]:
 
 def _stems(originals: Sequence[Original]) -> list[str]:
     """Names of the outputs: the file's own, with a mark where two of a class would be called the same."""
-    plain = [_stem(original) for original in originals]
+    plain = [stem_of(original.path) for original in originals]
     places = [(o.split, o.label, stem) for o, stem in zip(originals, plain, strict=True)]
     count = Counter(places)
     marks = (hashlib.sha256(o.name.encode()).hexdigest()[:_MARK] for o in originals)
     return [
         f"{stem}-{mark}" if count[place] > 1 else stem for stem, place, mark in zip(plain, places, marks, strict=True)
     ]
-
-
-def _stem(original: Original) -> str:
-    return original.path.name.removesuffix(original.path.suffix).removesuffix(".ome")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ssl_tilegen.config import EmbedSettings
 from ssl_tilegen.errors import InputError, OutputError, SettingError
-from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image
+from ssl_tilegen.io.image_files import SUFFIXES, images_among, is_zarr_image, stem_of
 from ssl_tilegen.io.uri import Source, Uri, source_of
 from ssl_tilegen.system.csv_table import Row, read_csv
 from ssl_tilegen.system.names import unfit_name
@@ -136,7 +136,7 @@ def _grid_of(entry: Entry, folder: Path | None) -> Path:
     """ID.zarr or NAME.zarr in ``folder``, by default the image's own (the working folder for an address)."""
     image = entry.image
     folder = folder or (Path() if isinstance(image, Uri) else image.parent)
-    stem = entry.id or image.name.removesuffix(image.suffix).removesuffix(".ome")
+    stem = entry.id or stem_of(image)
     grid = folder / f"{stem}.zarr"
     same = isinstance(image, Path) and grid.resolve() == image.resolve()
     return folder / f"{stem}.grid.zarr" if same else grid

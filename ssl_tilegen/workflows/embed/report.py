@@ -17,6 +17,7 @@ from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.boundary import printable
 from ssl_tilegen.system.csv_table import defused_row
 from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.system.outputs import Output, check_output
 
 _CODES = tuple(code.name.lower() for code in Validity)
@@ -60,8 +61,9 @@ class EmbedReport:
         return printable(f"{self.grid}: {self.status}, {self.cells} cells ({shares}){pace}")
 
     def row(self) -> dict[str, Any]:
-        """The report as a row of the table."""
+        """The report as a row of the table; texts as a file can hold them."""
         facts = asdict(self)
+        facts |= {name: recordable(str(facts[name])) for name in ("input", "grid", "error") if facts[name] is not None}
         return {name: self.counts.get(name, "") if name in _CODES else facts[name] for name in COLUMNS}
 
 

@@ -14,6 +14,7 @@ from ssl_tilegen.io.raster import open_raster
 from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.io.uri import Source
 from ssl_tilegen.io.view import RasterView, view_at
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.system.resources import versions
 
 
@@ -96,7 +97,7 @@ def spec_of(
 def source_facts(raster: Raster, bands: tuple[int, ...] | None = None) -> SourceFacts:
     """The facts of the source that a grid records."""
     return SourceFacts(
-        raster.path.name,
+        recordable(raster.path.name),
         raster.kind,
         raster.size,
         raster.fingerprint,

@@ -28,6 +28,7 @@ from ssl_tilegen.workflows.evaluate.features import Features, features_of
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet
 from ssl_tilegen.workflows.evaluate.scores import Score, scores_of
 from ssl_tilegen.workflows.evaluate.windows import factor_of, is_large, places
+from ssl_tilegen.workflows.generate.provenance import fingerprint
 
 _STRIP_CELLS, _COARSER, _LEAST_WINDOWS, _MOST_SEAMS = 16, 4, 14, 20
 _BLOCK, _ROUNDS = 8, 100
@@ -80,20 +81,21 @@ def condition(
     """Embed ``image`` again, cell by cell, and compare with the grid's vector at each cell's centre.
 
     The .json that `generate` writes beside an image says where a crop or a stretched image lies. FormatError
-    where the bundle's encoder is another one.
+    where the bundle's encoder is another one, or the image was painted from another grid.
     """
-    encoder = encoder_of(bundle)
+    encoder, facts = encoder_of(bundle), _record(image)
     if grid.spec.encoder.weights_sha256 != encoder.weights_sha256:
         raise FormatError(
             f"--grid {grid.path}: made by {grid.spec.encoder.id}, the encoder of --model is {encoder.id}; "
             "give the bundle that made the grid"
         )
+    _check_painted_from(grid, image, facts)
     with open_raster(image) as raster:
         view, spec = RasterView(raster, 1.0), grid.spec
         lattice = Lattice(view.size, spec.lattice.tile, spec.lattice.stride)
         if min(view.size.rows, view.size.cols) < lattice.tile:
             raise InputError(f"{image}: {view.size} px, smaller than a cell of {lattice.tile} px of {grid.path}")
-        wanted, use = _wanted(grid, lattice, *_placement(image, spec.lattice.size, view.size))
+        wanted, use = _wanted(grid, lattice, *_placement(image, facts, spec.lattice.size, view.size))
         made = np.zeros((*use.shape, grid.dim), np.float32)
         for strip in cover(lattice.shape, Size(_STRIP_CELLS, lattice.shape.cols)):
             made[strip.slices] = _embedded(view, lattice, strip, encoder)
@@ -118,12 +120,29 @@ def _wanted(
     return field.sample(*at).permute(1, 2, 0).numpy(), (cells.valid == Validity.OK)[np.ix_(*near)]
 
 
-def _placement(image: Path, view: Size, size: Size) -> tuple[tuple[int, int], tuple[float, float]]:
+def _check_painted_from(grid: EmbeddingGrid, image: Path, facts: dict[str, Any]) -> None:
+    """FormatError where the file beside an image says that it was painted from another grid. An older one has no hash
+    of it, but the size of the canvas, which is that of the grid's view unless the layout was stretched."""
+    view = grid.spec.lattice.size
+    if "grid_sha256" in facts:
+        same = facts["grid_sha256"] == fingerprint(grid, grid.read())
+    else:
+        canvas = facts.get("canvas_px", [view.cols, view.rows])
+        same = facts.get("fit") == "stretch" or canvas == [view.cols, view.rows]
+    if not same:
+        raise FormatError(
+            f"--grid {grid.path}: {image} was painted from another grid, {facts.get('grid', 'of another size')}, says "
+            "the .json beside it; give that one"
+        )
+
+
+def _placement(
+    image: Path, facts: dict[str, Any], view: Size, size: Size
+) -> tuple[tuple[int, int], tuple[float, float]]:  # fmt: skip
     """(row, col) of the image's corner on the grid's view, and the stretch, as the file beside the image says.
 
     An image that was repainted by --keep is there as a whole: its region is a part of it.
     """
-    facts = _record(image)
     if "region_px" in facts and "canvas_px" in facts:
         x, y = (0, 0) if "kept" in facts else facts["region_px"][:2]
         cols, rows = facts["canvas_px"]

@@ -19,6 +19,7 @@ from ssl_tilegen.config import EvaluateSettings
 from ssl_tilegen.errors import OutputError
 from ssl_tilegen.system import atomic
 from ssl_tilegen.system.marks import PAGE_SHA256, SOFTWARE, signed_html, signed_json
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.workflows.evaluate import svg
 from ssl_tilegen.workflows.evaluate.gallery import gallery
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
@@ -88,7 +89,7 @@ def write_report(
     OutputError where they cannot be written."""
     assert settings.report is not None and settings.json_path is not None
     paths = settings.report, settings.json_path
-    html = signed_html(page(report, evidence, settings))
+    html = signed_html(recordable(page(report, evidence, settings)))
     facts = json.dumps(signed_json(report.facts()), indent=1, allow_nan=False) + "\n"
     parts = [(atomic.temporary_beside(path), path) for path in paths]
     try:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ssl_tilegen.io.image_files import stem_of
 from ssl_tilegen.metrics.fidelity import psnr, ssim
 from ssl_tilegen.metrics.resampling import half_samples, interval
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.image_sets import Image, ImageSet
 from ssl_tilegen.workflows.evaluate.scores import Score
@@ -67,15 +70,15 @@ def _made_of(made: Image, own: Image) -> bool:
     """Whether the .json that `generate` writes beside an image names the other as its source."""
     try:
         facts = json.loads(made.path.with_name(f"{made.path.name}.json").read_text(encoding="utf-8"))
-        return facts["provenance"]["source"] == own.path.name
+        return facts["provenance"]["source"] == recordable(own.path.name)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _name(image: Image, part: ImageSet) -> str:
-    """Path inside the set without suffixes."""
+    """Path inside the set without suffix."""
     inside = image.path.relative_to(part.path) if image.path != part.path else image.path
-    return str(inside.parent / inside.name.split(".")[0].removesuffix("-synthetic")) if inside.name else ""
+    return str(inside.parent / stem_of(inside).removesuffix("-synthetic")) if inside.name else ""
 
 
 def _sources(part: ImageSet) -> dict[str, str]:
@@ -87,7 +90,7 @@ def _sources(part: ImageSet) -> dict[str, str]:
 def _bare(path: str) -> str:
     """The last two parts of a path without suffix: its class and its name."""
     parts = path.replace("\\", "/").split("/")[-2:]
-    return "/".join([*parts[:-1], parts[-1].split(".")[0]])
+    return "/".join([*parts[:-1], stem_of(Path(parts[-1]))])
 
 
 def pair_scores(pairs: dict[Image, Image], real: Features, synthetic: Features) -> list[PairScore]:

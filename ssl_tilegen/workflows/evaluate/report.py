@@ -9,6 +9,7 @@ import numpy as np
 
 from ssl_tilegen.metrics.copying import Copying
 from ssl_tilegen.metrics.resampling import Interval
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.workflows.evaluate.features import Features
 from ssl_tilegen.workflows.evaluate.large_image_scores import Condition
 from ssl_tilegen.workflows.evaluate.pairs import PairScore
@@ -63,7 +64,8 @@ class Evidence:
 
 
 def jsonable(value: Any) -> Any:
-    """Dataclasses and named tuples as objects, arrays as lists, NaN and infinity as null."""
+    """Dataclasses and named tuples as objects, arrays as lists, NaN and infinity as null, names as a file can hold
+    them."""
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: jsonable(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Interval):
@@ -76,4 +78,4 @@ def jsonable(value: Any) -> Any:
         return jsonable(value.tolist())
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    return value if isinstance(value, (str, int, bool)) or value is None else str(value)
+    return value if isinstance(value, (int, bool)) or value is None else recordable(str(value))

@@ -11,6 +11,7 @@ from ssl_tilegen import __version__
 from ssl_tilegen.bundle import ModelBundle
 from ssl_tilegen.diffusion.settings import SynthesisSettings
 from ssl_tilegen.grids import EmbeddingGrid, GridData
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.workflows.generate.inpainting import Inpainting
 from ssl_tilegen.workflows.generate.placement import Placement
 
@@ -31,7 +32,7 @@ def provenance(
         "software": f"ssl-tilegen {__version__}",
         "model": bundle.info.name,
         "model_sha256": bundle.hash,
-        "grid": grid.path.name,
+        "grid": recordable(grid.path.name),
         "grid_sha256": fingerprint(grid, cells),
         "source": spec.source.name,
         "source_fingerprint": spec.source.fingerprint,
@@ -44,10 +45,14 @@ def provenance(
         **({"recipe": how.recipe.model_dump()} if how.recipe else {}),
         **merging,
         **_layout(how),
-        **(
-            {"kept": inpainting.view.raster.path.name, "kept_fingerprint": inpainting.fingerprint} if inpainting else {}
-        ),
+        **(_kept(inpainting) if inpainting else {}),
     }
+
+
+def _kept(inpainting: Inpainting) -> dict[str, str]:
+    """The image that was repainted."""
+    name = recordable(inpainting.view.raster.path.name)
+    return {"kept": name, "kept_fingerprint": inpainting.fingerprint}
 
 
 def _layout(how: SynthesisSettings) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ssl_tilegen.io.readers.base import Raster
 from ssl_tilegen.system import atomic, marks
 from ssl_tilegen.system.budget import check_memory, check_pixels
 from ssl_tilegen.system.locks import lock
+from ssl_tilegen.system.names import recordable
 from ssl_tilegen.system.outputs import Input, Output, check_output, check_paths, require_name
 from ssl_tilegen.workflows.embed.view import source_facts
 from ssl_tilegen.workflows.grid.exchange_report import ExchangeReport
@@ -152,12 +153,12 @@ def _spec(
     patch = patches.tile * patches.factor
     sides = (side if side > f else int(f + patch) for side, f in ((height, far[1]), (width, far[0])))
     whole = raster.size if raster else Size(*sides)
-    name = str(facts.get("name") or path.name)
+    name, origin = recordable(str(facts.get("name") or path.name)), recordable(f"from {path.name}")
     kind = "slide" if resolution.unit == "um" else "georaster"
     card = ENCODERS.get(id)
     statistics = card.normalisation if card else ((), ())
     return GridSpec(
-        source=source_facts(raster) if raster else SourceFacts(name, kind, whole, "", remarks=(f"from {path.name}",)),
+        source=source_facts(raster) if raster else SourceFacts(name, kind, whole, "", remarks=(origin,)),
         lattice=_lattice(patches, whole, far, partial=bool(facts.get("partial_cells", False))),
         dim=features.vectors.shape[1],
         encoder=EncoderFacts(id, "", tuple(statistics[0]), tuple(statistics[1]), card.pooling if card else "unknown"),
