@@ -231,7 +231,7 @@ def test_moments_ask_how_strong_detail_is_and_not_where():
 def test_detail_asks_how_strong_it_is_and_how_its_colours_go_with_lightness():
     rng = torch.Generator().manual_seed(0)
     real = 0.3 * torch.randn(2, 3, 128, 128, generator=rng)
-    assert detail_difference(real.roll((64, 64), (2, 3)), real) == pytest.approx([0, 0], abs=2e-2)  # where it lies
+    assert detail_difference(real.roll((64, 64), (2, 3)), real) == pytest.approx([0, 0], abs=3e-2)  # where it lies
     weaker = detail_difference(real.mean((2, 3), keepdim=True) + 0.7 * (real - real.mean((2, 3), keepdim=True)), real)
     assert ((weaker > 0.07) & (weaker < 0.128)).all()  # at most the square of log 0.7; less near the floor
     grey, lightness = real.mean(1, keepdim=True).expand(-1, 3, -1, -1), real.mean(1)
