@@ -10,7 +10,7 @@ from pydantic import model_validator
 from ssl_tilegen.config.options import ADVANCED, Settings, exclusive, option
 from ssl_tilegen.config.shared_options import guidance_option, model_option, seed_option, steps_option
 from ssl_tilegen.config.values import Pair, Region, SizePx
-from ssl_tilegen.system.boundary import is_unicode
+from ssl_tilegen.system.names import recordable
 
 WHAT, OUTPUT, SAMPLING = "What to paint: a grid, or one of", "Output", "Sampling"
 
@@ -172,7 +172,7 @@ class GenerateSettings(Settings):
             exclusive(self, "grid", name)
             if not str(getattr(self, name)).strip():
                 raise ValueError(f"--{name} is empty; say what the image is to show")
-            if name in ("text", "label") and not is_unicode(getattr(self, name)):
+            if name in ("text", "label") and recordable(getattr(self, name)) != getattr(self, name):
                 raise ValueError(f"--{name}: holds bytes that are not UTF-8; set the terminal's encoding to UTF-8")
         if self.grid is not None and self.save_grid is not None:
             raise ValueError("--save-grid saves a sampled grid; --grid is one already")

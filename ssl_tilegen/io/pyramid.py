@@ -206,7 +206,8 @@ class PyramidWriter:
             else:
                 atomic.publish_file(target, self.path, replace=self._overwrite, before=self._check)
         except BaseException:
-            if target.exists() and sidecar.read_bytes() == own:  # facts of an image that did not come
+            did_not_come = target.exists() and sidecar.exists() and sidecar.read_bytes() == own
+            if did_not_come:
                 _put_back(sidecar, before)
             raise
 

@@ -53,15 +53,6 @@ def printable(text: str) -> str:
     return shown
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text can be written: one from a command line or a file name may hold bytes of no character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _is_plain(character: str) -> bool:
     point = ord(character)
     return not (point < 32 or 127 <= point < 160 or 0xD800 <= point < 0xE000 or point in _BIDIRECTIONAL)

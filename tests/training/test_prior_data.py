@@ -81,17 +81,6 @@ def test_a_piece_of_a_rare_domain_is_found() -> None:
     assert [rows[draw(np.random.default_rng(seed), like=like).row].domain for seed in range(3)] == ["he"] * 3
 
 
-def test_one_draw_from_a_domain_has_the_chances_of_many_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw, _ = sampler_of({("rock", "aerial"): 5, ("rock", "he"): 3, ("gland", "he"): 2, ("sand", "aerial"): 9})
-    like = draw(np.random.default_rng(0), label="gland")
-    found = []
-    for tries in (1000, 0):
-        monkeypatch.setattr("ssl_tilegen.training.data.prior_windows._TRIES", tries)
-        rng = np.random.default_rng(1)
-        found.append(np.bincount([draw(rng, like=like).row for _ in range(4000)], minlength=19) / 4000)
-    assert np.abs(found[0] - found[1]).max() < 0.04
-
-
 def test_draws_for_common_domains_are_those_of_before() -> None:
     draw, _ = sampler_of({("rock", "aerial"): 9, ("gland", "he"): 5})
     like, rng = draw(np.random.default_rng(0), label="gland"), np.random.default_rng(1)

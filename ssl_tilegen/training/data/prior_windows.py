@@ -9,8 +9,6 @@ import numpy as np
 from ssl_tilegen.training.data.prior_cells import Piece
 from ssl_tilegen.training.data.prior_table import PriorRow
 
-_TRIES = 1000  # draws until one is of a domain: rarer ones are drawn from it at once
-
 
 class Placed(NamedTuple):
     """A window: ``cells`` (S, S, D), their ``state`` (S, S), -2 where there are none, and ``joints`` (2, S, S) bool:
@@ -27,34 +25,19 @@ class PieceSampler:
     def __init__(self, rows: list[PriorRow], pieces: list[Piece], balance: float) -> None:
         self._pieces, self._rows = pieces, rows
         self._of: dict[Any, dict[str, list[int]]] = {}
-        self._of_domain: dict[str | None, list[int]] = {}
         for index, piece in enumerate(pieces):
             row = rows[piece.row]
             self._of.setdefault(row.label, {}).setdefault(row.group, []).append(index)
-            self._of_domain.setdefault(row.domain, []).append(index)
         self._labels = list(self._of)
-        counts = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float)
-        shares = counts**balance / (counts**balance).sum()
-        self._until = np.cumsum(shares)
-        self._chance_of_piece = dict(zip(self._labels, shares / counts, strict=True))  # by its label
+        sizes = np.array([sum(map(len, groups.values())) for groups in self._of.values()], float) ** balance
+        self._until = np.cumsum(sizes / sizes.sum())
 
     def __call__(self, rng: np.random.Generator, *, label: str | None = None, like: Piece | None = None) -> Piece:
         """Any piece, or one of a label, or one that may share a window with another (of the same domain)."""
         found = self._drawn(rng, label)
-        if like is None:
-            return found
-        domain = self._rows[like.row].domain
-        for _ in range(_TRIES):
-            if self._rows[found.row].domain == domain:
-                return found
+        while like is not None and self._rows[found.row].domain != self._rows[like.row].domain:
             found = self._drawn(rng, None)
-        return self._of_rare_domain(rng, domain)
-
-    def _of_rare_domain(self, rng: np.random.Generator, domain: str | None) -> Piece:
-        """A piece of a domain by one draw, with the chances that draws until one is of it have."""
-        indices = self._of_domain[domain]
-        chances = np.array([self._chance_of_piece[self._rows[self._pieces[index].row].label] for index in indices])
-        return self._pieces[int(rng.choice(indices, p=chances / chances.sum()))]
+        return found
 
     def _drawn(self, rng: np.random.Generator, label: str | None) -> Piece:
         if label is None:

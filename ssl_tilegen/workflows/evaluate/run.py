@@ -112,6 +112,7 @@ def _compare(
 ) -> EvaluateReport:  # fmt: skip
     """All but the task."""
     sets = _read_sets(settings)
+    asked = _condition(settings, sets["synthetic"], progress) if settings.grid else None  # first: it may be refused
     images = {name: part for name, part in sets.items() if part.images}
     resolution = common_resolution(list(images.values()), settings.resolution)
     side = common_window(list(images.values()), resolution, settings.window) if images else None
@@ -128,7 +129,6 @@ def _compare(
         found += _of_images(images, encoders, side, resolution, settings, evidence, progress, cache, warnings)
         storage = storage_warning(images["real"], images["synthetic"])
         warnings += [storage] if storage else []
-    asked = _condition(settings, sets["synthetic"], progress) if settings.grid else None
     return EvaluateReport(
         software=f"ssl-tilegen {__version__}",
         sets={name: _facts(sets[name], by_set[name]) for name in sets},
